@@ -1,0 +1,1 @@
+"""From raw rows to prepared sequences, splits and batches."""

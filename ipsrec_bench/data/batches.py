@@ -1,0 +1,64 @@
+"""Batches of histories, gathered from the flat arrays when they are needed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ipsrec_bench.data.prepared import PreparedDataset
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """B histories of at most L interactions, padded on the right with 0."""
+
+    users: Tensor
+    """int64 `[B]`."""
+    items: Tensor
+    """int64 `[B, L]`."""
+    providers: Tensor
+    """int64 `[B, L]`."""
+    lengths: Tensor
+    """int64 `[B]`, 1 to L."""
+
+    def last(self, states: Tensor) -> Tensor:
+        """Return `[B, d]`: of `states [B, L, d]` those at each history's last real position."""
+        return states[torch.arange(len(states), device=states.device), self.lengths - 1]
+
+
+class ResidentSequences:
+    """A dataset's flat arrays on one device, from which batches are gathered by index arithmetic."""
+
+    def __init__(self, data: PreparedDataset, device: torch.device) -> None:
+        """Copy the arrays of `data` to `device` (8 bytes per interaction)."""
+        self.device = device
+        self._items = torch.from_numpy(np.array(data.items)).to(device)
+        self._providers = torch.from_numpy(np.array(data.providers)).to(device)
+
+    def gather(
+        self, users: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> Histories:
+        """Return the histories made of the flat positions `begins[i]` up to, not including, `ends[i]`.
+
+        L is the longest of them.
+        """
+        lengths, begin = self.to_device(ends - begins), self.to_device(begins)
+        steps = torch.arange(int((ends - begins).max()), device=self.device)
+        real = steps < lengths[:, None]
+        flat = torch.where(real, begin[:, None] + steps, 0)
+        return Histories(
+            users=self.to_device(users),
+            items=torch.where(real, self._items[flat], 0).long(),
+            providers=torch.where(real, self._providers[flat], 0).long(),
+            lengths=lengths,
+        )
+
+    def items_at(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return int64 item ids at flat positions."""
+        return self._items[self.to_device(positions)].long()
+
+    def to_device(self, array: NDArray[np.generic]) -> Tensor:
+        """Return `array` as a tensor on the sequences' device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -1,0 +1,71 @@
+"""The prepared form of a dataset: one immutable folder of memory-mapped arrays.
+
+```
+items.npy      int32, one per interaction, in user-then-time order; 1..items (0 is padding, never stored)
+providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
+offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
+users.parquet, items.parquet, providers.parquet    raw id <-> dense id
+meta.json      format, fingerprint, statistics, source and the sha256 of its files
+```
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.data.statistics import DatasetStatistics
+
+PADDING = 0
+UNKNOWN_PROVIDER = 1
+PREPARED_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDataset:
+    """A prepared dataset; the arrays are memory-mapped and read-only."""
+
+    name: str
+    path: Path
+    items: NDArray[np.int32]
+    providers: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    num_items: int
+    """Items are numbered 1 to `num_items`."""
+    num_providers: int
+    """Providers are numbered 1 (unknown) to `num_providers`."""
+    fingerprint: str
+    """sha256 over the arrays: equal fingerprints, equal sequences."""
+    statistics: DatasetStatistics
+
+    @property
+    def num_users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    def ranges(self, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return bool `[interactions]`: whether a flat position lies in some `begins[i]` to `ends[i]` (exclusive)."""
+        some = ends > begins
+        change = np.zeros(len(self.items) + 1, dtype=np.int64)
+        np.add.at(change, begins[some], 1)
+        np.subtract.at(change, ends[some], 1)
+        return np.cumsum(change[:-1]) > 0
+
+
+def load_prepared(name: str, path: Path) -> PreparedDataset:
+    """Map the prepared dataset in the folder `path`."""
+    meta: dict[str, Any] = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    return PreparedDataset(
+        name=name,
+        path=path,
+        items=np.load(path / "items.npy", mmap_mode="r"),
+        providers=np.load(path / "providers.npy", mmap_mode="r"),
+        offsets=np.load(path / "offsets.npy", mmap_mode="r"),
+        num_items=meta["num_items"],
+        num_providers=meta["num_providers"],
+        fingerprint=meta["fingerprint"],
+        statistics=DatasetStatistics(**meta["statistics"]),
+    )

@@ -1,0 +1,39 @@
+"""Errors that a person can cause and correct.
+
+Each carries one sentence that names the place and the remedy. The command line prints that sentence and
+exits with code 2; anything that is not a `BenchError` is a defect of the package and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BenchError(Exception):
+    """Base of all errors that the user of the toolkit can correct."""
+
+
+class SuiteError(BenchError):
+    """A suite file, or an override of one of its keys, is wrong."""
+
+
+class DataError(BenchError):
+    """A raw file, a column or a dataset name is wrong."""
+
+
+class StoreError(BenchError):
+    """The result store cannot be opened, is of another version, or a query on it is wrong."""
+
+
+class ModelError(BenchError):
+    """A model was asked for something it does not do, or produced scores that cannot be ranked."""
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the known name closest to `found`, else an empty string."""
+    close = get_close_matches(found, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names quoted and joined by commas, for use inside an error's sentence."""
+    return ", ".join(f"'{name}'" for name in names) or "(none)"

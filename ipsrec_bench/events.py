@@ -1,0 +1,121 @@
+"""What a run says while it works: one stream of small facts, with as many listeners as there are.
+
+The dashboard, the plain log and the JSON lines all listen to the same stream; none of them is known to the run.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON: the kind of event, the time (UTC) and the event's fields."""
+        kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"event": kind, "time": now, **asdict(self)})
+
+
+@dataclass(frozen=True)
+class DatasetReady(Event):
+    """A dataset of the suite is prepared."""
+
+    dataset: str
+    users: int
+    items: int
+    providers: int
+    actions: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """The plan is made; `skipped` of the `cells` are complete already."""
+
+    suite: str
+    title: str
+    cells: int
+    skipped: int
+    epochs: int
+    """The most epochs that the remaining cells may take together."""
+
+
+@dataclass(frozen=True)
+class CellEvent(Event):
+    """Something about one cell, named by key and labels."""
+
+    key: str
+    dataset: str
+    label: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class CellStarted(CellEvent):
+    """A cell begins."""
+
+    epochs: int
+    stop_metric: str
+
+
+@dataclass(frozen=True)
+class StepDone(CellEvent):
+    """Progress within an epoch; sent a few times a second at most."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    targets_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochDone(CellEvent):
+    """An epoch is trained and validated."""
+
+    epoch: int
+    loss: float
+    valid: float
+    targets_per_second: float
+
+
+@dataclass(frozen=True)
+class CellFinished(CellEvent):
+    """A cell is complete and in the store; `metrics` are those of the test targets."""
+
+    metrics: dict[str, float]
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CellFailed(CellEvent):
+    """A cell ended in an error, which the store keeps in full."""
+
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StoreBusy(Event):
+    """A finished cell waits for another process to close the store."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class RunFinished(Event):
+    """Nothing is left to do, or the run was interrupted."""
+
+    complete: int
+    failed: int
+    seconds: float
+    interrupted: bool
+
+
+Emit = Callable[[Event], None]

@@ -1,0 +1,1 @@
+"""Sequential recommenders: their contract, their settings, one file each."""

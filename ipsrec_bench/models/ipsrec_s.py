@@ -1,0 +1,60 @@
+"""IPSRec-S: the single-stream model of Chen et al., SIGIR 2022, section 2.1.
+
+Items and providers form one sequence [items; providers] (eq. 2) under one Transformer (eq. 3). Each token is
+the sum of its embedding, a position embedding of its own half and a segment embedding (eq. 1), then layer
+normalisation (one for both halves) and dropout. The item half's output at the last position is the user
+vector (eq. 5), the provider half's is the second view of the contrastive loss (eq. 12).
+
+Position t of either half sees the positions up to t of both halves, so that all positions can be trained in
+one pass and none sees the future. Scores use the item embeddings as the projection W_1 of eq. 5.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.models.api import SequentialModel, Sizes, Views
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights
+from ipsrec_bench.models.registry import IPSRecSConfig
+
+
+class IPSRecS(SequentialModel):
+    """One causal Transformer over the concatenated item and provider sequences."""
+
+    def __init__(self, config: IPSRecSConfig, sizes: Sizes) -> None:
+        """Build the tables for `sizes` and draw the weights."""
+        super().__init__()
+        d = config.embedding_size
+        self.item_embedding = nn.Embedding(sizes.items + 1, d, padding_idx=0)
+        self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
+        self.item_position_embedding = nn.Embedding(sizes.max_length, d)
+        self.provider_position_embedding = nn.Embedding(sizes.max_length, d)
+        self.segment_embedding = nn.Embedding(2, d)  # 0: items, 1: providers
+        self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.transformer = Transformer(config)
+        self.apply(init_weights)
+
+    def encode(self, histories: Histories, *, every_position: bool) -> Views:
+        """Return the item view and the provider view, each `[B, d]`, or `[B, L, d]` at every position."""
+        length, device = histories.items.shape[1], histories.items.device
+        positions = torch.arange(length, device=device)
+        segment = self.segment_embedding.weight
+        items = (
+            self.item_embedding(histories.items) + self.item_position_embedding(positions) + segment[0]
+        )
+        providers = (
+            self.provider_embedding(histories.providers)
+            + self.provider_position_embedding(positions)
+            + segment[1]
+        )
+        x = self.dropout(self.norm(torch.cat([items, providers], dim=1)))  # [B, 2L, d]
+        x = self.transformer(x, causal_mask(length, device).repeat(2, 2))
+        item_view, provider_view = x.split(length, dim=1)
+        if every_position:
+            return Views(item_view, provider_view)
+        return Views(histories.last(item_view), histories.last(provider_view))
+
+    def item_vectors(self) -> Tensor:
+        """Return the item embeddings `[items + 1, d]`."""
+        return self.item_embedding.weight

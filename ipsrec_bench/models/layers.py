@@ -1,0 +1,107 @@
+"""Building blocks that several models share.
+
+Sequences are padded on the right and attention is causal, so a real position never sees a padded one and no
+padding mask is needed; what stands at padded positions is never read.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ipsrec_bench.models.registry import TransformerConfig
+
+LAYER_NORM_EPS = 1e-12
+INIT_STD = 0.02
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw weights as the released code does: normal(0, 0.02), zero biases, zero padding rows."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """Return bool `[length, length]`, true where query t may see key s: s <= t."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(Q K^T / sqrt(d / h)) V over h heads (paper, eq. 4), then a dense layer and dropout."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Take the widths, heads and dropouts from `config`."""
+        super().__init__()
+        d = config.embedding_size
+        self.n_heads = config.n_heads
+        self.attention_dropout = config.attention_dropout
+        self.query = nn.Linear(d, d)
+        self.key = nn.Linear(d, d)
+        self.value = nn.Linear(d, d)
+        self.dense = nn.Linear(d, d)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Let `queries [B, T, d]` attend to `keys [B, S, d]` where `mask [T, S]` is true; `[B, T, d]`."""
+        attended = F.scaled_dot_product_attention(
+            self._heads(self.query(queries)),
+            self._heads(self.key(keys)),
+            self._heads(self.value(keys)),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        return self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [B, h, T, d / h]
+
+
+class FeedForward(nn.Module):
+    """d -> inner -> d with exact GELU, dropout, residual, layer normalisation after it."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Take the widths and the dropout from `config`."""
+        super().__init__()
+        d = config.embedding_size
+        self.inner = nn.Linear(d, config.inner_size)
+        self.outer = nn.Linear(config.inner_size, d)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[..., d]` to `[..., d]`."""
+        return self.norm(x + self.dropout(self.outer(F.gelu(self.inner(x)))))
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and feed-forward, each with residual and layer normalisation after it (post-LN)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Take the sizes from `config`."""
+        super().__init__()
+        self.attention = MultiHeadAttention(config)
+        self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map `[B, T, d]` to `[B, T, d]`; `mask [T, T]` says which keys each query sees."""
+        return self.feed_forward(self.norm(x + self.attention(x, x, mask)))
+
+
+class Transformer(nn.Module):
+    """`n_layers` Transformer layers under one mask."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Take the sizes from `config`."""
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map `[B, T, d]` to `[B, T, d]`."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x

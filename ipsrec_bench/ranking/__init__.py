@@ -1,0 +1,1 @@
+"""From user vectors to ranks, and from ranks to metrics."""

@@ -1,0 +1,80 @@
+"""Where this process runs: versions, processor, device, memory."""
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import torch
+
+import ipsrec_bench
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.store.records import Environment
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        BenchError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BenchError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """Return the environment of cells that this process trains on `device`."""
+    return Environment(
+        package=ipsrec_bench.__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        duckdb=duckdb.__version__,
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=_processor(),
+        cores=available_cores(),
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    )
+
+
+def reset_peak_memory() -> None:
+    """Start the measurement of `peak_memory` anew, where the system allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return  # the peak then counts from the start of the process
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process in bytes, since `reset_peak_memory` on Linux."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

@@ -1,0 +1,101 @@
+"""The local executor: one cell after the other, in this process."""
+
+import time
+from math import inf
+from pathlib import Path
+
+import torch
+
+from ipsrec_bench.events import (
+    CellFailed,
+    CellFinished,
+    Emit,
+    RunFinished,
+    RunStarted,
+    StoreBusy,
+)
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.run.environment import available_cores, pick_device
+from ipsrec_bench.run.plan import Plan, planned_cell
+from ipsrec_bench.run.worker import Worker, run_cell
+from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.ingest import begin_run, record_cell
+from ipsrec_bench.store.records import CellRecord
+from ipsrec_bench.suite.cells import Cell
+
+
+def make_worker(store: Path, device: str = "auto", threads: int | None = None) -> Worker:
+    """Return this process as a worker; checkpoints lie beside the store.
+
+    Raises:
+        BenchError: the device is not there.
+    """
+    torch.set_num_threads(threads or available_cores())
+    return Worker(pick_device(device), store.parent / "checkpoints")
+
+
+def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool = False) -> RunFinished:
+    """Run what the plan leaves to do, writing every cell to the store as soon as it ends.
+
+    Args:
+        plan: the cells, and which are done.
+        store: the store's file; open for writing only while a cell is recorded.
+        worker: where cells are trained.
+        emit: told everything that happens.
+        force: run complete cells again, each replaced when its new ranks are there.
+
+    Returns:
+        How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
+
+    Raises:
+        StoreError: the store cannot be written at the start.
+    """
+    began = time.perf_counter()
+    todo = list(dict(plan.cells).items()) if force else plan.todo()
+    with writing(store) as connection:
+        begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
+    suite = plan.file.suite
+    emit(
+        RunStarted(
+            plan.file.name,
+            suite.title,
+            len(plan.cells),
+            len(plan.cells) - len(todo),
+            sum(cell.training.epochs for _, cell in todo),
+        )
+    )
+    complete = failed = 0
+    interrupted = False
+    try:
+        for key, cell in todo:
+            record = run_cell(key, cell, plan.datasets[cell.dataset], worker, emit)
+            # A trained cell is not given up because somebody looks at the store: wait as long as it takes.
+            with writing(store, patience=inf, on_wait=lambda message: emit(StoreBusy(message))) as connection:
+                record_cell(connection, record)
+            complete, failed = complete + (not record.error), failed + bool(record.error)
+            emit(_ending(record, cell))
+    except KeyboardInterrupt:
+        interrupted = True
+    ended = RunFinished(complete, failed, time.perf_counter() - began, interrupted)
+    emit(ended)
+    return ended
+
+
+def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
+    label = planned_cell(record.key, cell).label
+    if record.error is not None:
+        error = record.error.strip().splitlines()[-1]
+        return CellFailed(record.key, cell.dataset, label, cell.seed, error, record.seconds)
+    assert record.ranks is not None
+    assert record.best_epoch is not None
+    ranks = record.ranks["test"].realistic
+    names = [f"{name}@{n}" for name in cell.protocol.metrics for n in cell.protocol.cutoffs]
+    return CellFinished(
+        record.key,
+        cell.dataset,
+        label,
+        cell.seed,
+        {name: float(metric(name, ranks).mean()) for name in names},
+        record.best_epoch,
+        record.seconds,
+    )

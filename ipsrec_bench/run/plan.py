@@ -1,0 +1,70 @@
+"""From a suite to what is left to do."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipsrec_bench.data.catalog import catalogue_settings
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.events import DatasetReady, Emit
+from ipsrec_bench.models.registry import config_type, model_entry
+from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.queries import complete_keys
+from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.suite.cells import Cell, expand
+from ipsrec_bench.suite.load import SuiteFile
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A suite's cells with their keys, the data they need, and which of them the store has complete."""
+
+    file: SuiteFile
+    datasets: Mapping[str, PreparedDataset]
+    cells: tuple[tuple[str, Cell], ...]
+    """Key and cell, in the suite's order."""
+    done: frozenset[str]
+
+    def todo(self) -> list[tuple[str, Cell]]:
+        """Return the cells that the store does not hold complete; of equal keys the first."""
+        return [(key, cell) for key, cell in dict(reversed(self.cells)).items() if key not in self.done][::-1]
+
+    def planned(self) -> list[PlannedCell]:
+        """Return all cells as the store records them."""
+        return [planned_cell(key, cell) for key, cell in self.cells]
+
+
+def cells_of(file: SuiteFile) -> list[Cell]:
+    """Expand `file` with the datasets and models that are known here."""
+    return expand(file, catalogue_settings(), config_type)
+
+
+def planned_cell(key: str, cell: Cell) -> PlannedCell:
+    """Return the cell under its labels; a model that bears its type's name gets the title of the type."""
+    title = model_entry(cell.type).title if cell.model == cell.type else cell.model
+    return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
+
+
+def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit) -> Plan:
+    """Prepare the suite's datasets and look up which of its cells the store holds complete.
+
+    Raises:
+        SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
+    """
+    cells = cells_of(file)
+    datasets = {}
+    for cell in cells:
+        if cell.dataset not in datasets:
+            began = time.perf_counter()
+            data = datasets[cell.dataset] = prepare(cell.dataset, cell.source, data_dir)
+            s = data.statistics
+            seconds = time.perf_counter() - began
+            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
+    keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
+    done: set[str] = set()
+    if store.exists():
+        with reading(store) as connection:
+            done = complete_keys(connection, [key for key, _ in keyed])
+    return Plan(file, datasets, keyed, frozenset(done))

@@ -1,0 +1,153 @@
+"""One cell's work: a pure function of the cell, its data, the device and the number of threads."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from json import dumps
+from pathlib import Path
+
+import torch
+
+from ipsrec_bench.data.batches import ResidentSequences
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import Split, leave_one_out
+from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
+from ipsrec_bench.models.api import SequentialModel, Sizes
+from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.run.environment import describe_environment, peak_memory, reset_peak_memory
+from ipsrec_bench.store.records import CellRecord
+from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.training.fit import Epoch, Fitted, Step, fit
+
+STEP_EVENT_SECONDS = 0.2
+"""Least time between two events about steps."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where cells are trained."""
+
+    device: torch.device
+    checkpoints: Path
+    """Folder of the best weights, one file per key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A model with its best weights, and what its ranking needs."""
+
+    model: SequentialModel
+    sequences: ResidentSequences
+    split: Split
+    fitted: Fitted
+
+
+def train_cell(
+    key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit
+) -> Trained:
+    """Train the cell's model and leave it with its best weights; test targets are not looked at.
+
+    Initial weights and dropout follow from torch's generator, seeded here; the order of samples from the seed
+    and the epoch. Raises whatever training raises.
+    """
+    torch.manual_seed(cell.seed)
+    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs handle slowly
+    max_length = cell.protocol.max_length
+    sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
+    model = build_model(cell.type, cell.config, sizes).to(worker.device)
+    sequences = ResidentSequences(data, worker.device)
+    split = leave_one_out(data)
+
+    def validate() -> float:
+        ranks = rank_targets(model, data, sequences, split.valid, max_length)
+        return float(metric(cell.training.stop_metric, ranks.realistic).mean())
+
+    fitted = fit(
+        model,
+        cell.config,
+        data,
+        sequences,
+        split,
+        cell.training,
+        packed=cell.training.samples != "prefix" and model_entry(cell.type).causal,
+        max_length=max_length,
+        seed=cell.seed,
+        validate=validate,
+        checkpoint=worker.checkpoints / f"{key}.safetensors",
+        on_step=_step_listener(key, cell, emit),
+        on_epoch=_epoch_listener(key, cell, emit),
+    )
+    return Trained(model, sequences, split, fitted)
+
+
+def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> CellRecord:
+    """Train the cell, rank every held-out target, and return what the store keeps of it.
+
+    An error of the cell becomes a failed record with its traceback; an interruption passes through.
+    """
+    started, began = datetime.now(UTC), time.perf_counter()
+    reset_peak_memory()
+    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric))
+    common = {
+        "key": key,
+        "fingerprint": data.fingerprint,
+        "type": cell.type,
+        "seed": cell.seed,
+        "settings": dumps(cell.settings(), sort_keys=True),
+        "environment": describe_environment(worker.device),
+        "started": started,
+    }
+    try:
+        trained = train_cell(key, cell, data, worker, emit)
+        ranks = {
+            name: rank_targets(trained.model, data, trained.sequences, targets, cell.protocol.max_length)
+            for name, targets in (("valid", trained.split.valid), ("test", trained.split.test))
+        }
+    except Exception:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)
+        return CellRecord(**common, seconds=time.perf_counter() - began, error=traceback.format_exc())
+    fitted = trained.fitted
+    return CellRecord(
+        **common,
+        seconds=time.perf_counter() - began,
+        train_seconds=sum(epoch.train_seconds for epoch in fitted.epochs),
+        peak_memory=peak_memory(),
+        parameters=sum(weight.numel() for weight in trained.model.parameters()),
+        stop_metric=cell.training.stop_metric,
+        best_epoch=fitted.best_epoch,
+        best_valid=fitted.best_valid,
+        epochs=fitted.epochs,
+        ranks=ranks,
+    )
+
+
+def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
+    return key, cell.dataset, cell.label, cell.seed
+
+
+def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
+    last = 0.0
+
+    def listen(step: Step) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= STEP_EVENT_SECONDS:
+            last = now
+            emit(
+                StepDone(
+                    *_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second
+                )
+            )
+
+    return listen
+
+
+def _epoch_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Epoch], None]:
+    def listen(epoch: Epoch) -> None:
+        rate = epoch.targets / epoch.train_seconds if epoch.train_seconds else 0.0
+        emit(EpochDone(*_name(key, cell), epoch.epoch, epoch.loss, epoch.valid, rate))
+
+    return listen

@@ -1,0 +1,1 @@
+"""The result store: one DuckDB file with every user's rank."""

@@ -1,0 +1,119 @@
+"""Opening the store: briefly, with patience for other processes, and only if it is a store of this version."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+
+from ipsrec_bench.errors import StoreError
+
+SCHEMA_VERSION = 1
+PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """Open the store at `path` for reading, for as short as possible: nobody can write meanwhile.
+
+    Raises:
+        StoreError: there is no store, it is not one of this version, or another process keeps it locked.
+    """
+    if not path.exists():
+        raise StoreError(
+            f"{path}: there is no result store yet; run a suite first, or give its place with --store"
+        )
+    with _open(path, read_only=True, patience=PATIENCE_SECONDS) as connection:
+        _check_version(connection, path)
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path,
+    patience: float = PATIENCE_SECONDS,
+    on_wait: Callable[[str], None] | None = None,
+) -> Iterator[Connection]:
+    """Open the store at `path` for one transaction, making the file if need be; commit on success.
+
+    Args:
+        path: the store.
+        patience: seconds to wait while another process has the store open.
+        on_wait: told once, in a sentence, who is waited for.
+
+    Raises:
+        StoreError: the file is not a store of this version, cannot be written, or stays locked.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: the folder of the store cannot be made: {error.strerror}") from None
+    with _open(path, read_only=False, patience=patience, on_wait=on_wait) as connection:
+        connection.begin()
+        if _is_empty(connection):
+            schema = resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8")
+            connection.execute(schema)
+            connection.execute(
+                "INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION]
+            )
+        _check_version(connection, path)
+        yield connection
+        connection.commit()
+
+
+@contextlib.contextmanager
+def _open(
+    path: Path,
+    *,
+    read_only: bool,
+    patience: float,
+    on_wait: Callable[[str], None] | None = None,
+) -> Iterator[Connection]:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection = duckdb.connect(str(path), read_only=read_only)
+            break
+        except duckdb.Error as error:
+            if "lock" not in str(error):
+                raise StoreError(f"{path}: cannot be opened as a result store: {_sentence(error)}") from None
+            message = f"{path}: the store is locked by another process: {_holder(error)}"
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{message}; close it, or give another place with --store") from None
+            if on_wait is not None:
+                on_wait(message)
+                on_wait = None
+            time.sleep(_PAUSE_SECONDS)
+    with connection:
+        yield connection
+
+
+def _is_empty(connection: Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
+
+
+def _check_version(connection: Connection, path: Path) -> None:
+    try:
+        row = connection.execute("SELECT version FROM store").fetchone()
+    except duckdb.CatalogException:
+        raise StoreError(f"{path}: this DuckDB file is not a result store of ipsrec-bench") from None
+    if row is None or row[0] != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: the store has schema version {row and row[0]}, this program reads {SCHEMA_VERSION}; use the"
+            " version of ipsrec-bench that wrote it, or give another place with --store"
+        )
+
+
+def _sentence(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]
+
+
+def _holder(error: duckdb.Error) -> str:
+    """Return who holds the lock, as far as DuckDB tells."""
+    _, _, holder = _sentence(error).partition("Conflicting lock is held in ")
+    return holder.partition(". ")[0] or _sentence(error)

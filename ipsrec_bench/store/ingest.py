@@ -1,0 +1,109 @@
+"""The only writer of the store."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import numpy as np
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
+from ipsrec_bench.suite.load import SuiteFile
+
+
+def begin_run(
+    connection: Connection,
+    file: SuiteFile,
+    datasets: Sequence[PreparedDataset],
+    cells: Sequence[PlannedCell],
+) -> int:
+    """Record the start of a suite and what it wants; return the run's number."""
+    row = connection.execute(
+        "INSERT INTO runs (suite, settings, text, overrides, started) VALUES (?, ?, ?, ?, ?) RETURNING run",
+        [
+            file.name,
+            file.suite.model_dump_json(),
+            file.text,
+            list(file.overrides),
+            datetime.now(UTC).replace(tzinfo=None),
+        ],
+    ).fetchone()
+    assert row is not None
+    run: int = row[0]
+    connection.executemany(
+        "INSERT INTO run_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (run, position, c.key, c.dataset, c.model, c.title, c.type, c.variant, c.seed)
+            for position, c in enumerate(cells)
+        ],
+    )
+    for data in datasets:
+        s = data.statistics
+        connection.execute(
+            "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
+                s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
+                s.shuffled_stickiness, s.test_users, s.valid_users,
+            ],
+        )  # fmt: skip
+    return run
+
+
+def record_cell(connection: Connection, record: CellRecord) -> None:
+    """Write a cell with all its rows, in place of whatever the store has under its key."""
+    delete_cell(connection, record.key)
+    row = connection.execute(
+        """
+        INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
+                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
+        """,
+        [
+            record.key, "failed" if record.error else "complete", record.error, record.fingerprint,
+            record.type, record.seed, record.settings, _environment(connection, record.environment),
+            record.started.replace(tzinfo=None), record.seconds, record.train_seconds, record.peak_memory,
+            record.parameters, record.stop_metric, record.best_epoch, record.best_valid,
+        ],
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    cell: int = row[0]
+    if record.epochs:
+        connection.executemany(
+            "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (cell, e.epoch, e.loss, e.cross_entropy, e.contrastive, e.valid, e.train_seconds,
+                 e.valid_seconds, e.targets)
+                for e in record.epochs
+            ],
+        )  # fmt: skip
+    for split, ranks in (record.ranks or {}).items():
+        arrays = {  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
+            "user": ranks.users.astype(np.int32),
+            "higher": ranks.higher,
+            "ties": ranks.ties,
+        }
+        connection.execute(
+            'INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split]
+        )
+
+
+def delete_cell(connection: Connection, key: str) -> None:
+    """Remove the cell with this key, complete or failed, and all its rows."""
+    for table in ("ranks", "epochs", "cells"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key]
+        )
+
+
+def _environment(connection: Connection, environment: Environment) -> str:
+    row = asdict(environment)
+    name = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
+    connection.execute(
+        "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [name, *row.values()],
+    )
+    return name

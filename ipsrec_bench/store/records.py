@@ -1,0 +1,72 @@
+"""What is written to, and read from, the store, as typed records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # these bring torch along, which reading a store does not need
+    from ipsrec_bench.ranking.rank import Ranks
+    from ipsrec_bench.training.fit import Epoch
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a cell ran; the columns of `environments`."""
+
+    package: str
+    python: str
+    torch: str
+    numpy: str
+    duckdb: str
+    platform: str
+    processor: str
+    cores: int
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class CellRecord:
+    """A cell that ended, complete or failed; a complete one carries its curve and its ranks by split."""
+
+    key: str
+    fingerprint: str
+    type: str
+    seed: int
+    settings: str
+    environment: Environment
+    started: datetime
+    seconds: float
+    error: str | None = None
+    train_seconds: float | None = None
+    peak_memory: int | None = None
+    parameters: int | None = None
+    stop_metric: str | None = None
+    best_epoch: int | None = None
+    best_valid: float | None = None
+    epochs: "tuple[Epoch, ...]" = ()
+    ranks: "Mapping[str, Ranks] | None" = None
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One row of `run_cells`: a cell under the suite's labels."""
+
+    key: str
+    dataset: str
+    model: str
+    title: str
+    type: str
+    variant: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The row's name in tables, as a suite writes it."""
+        return f"{self.model} {self.variant}".strip()
+
+    @property
+    def display(self) -> str:
+        """The row's name in tables, as the field writes it."""
+        return f"{self.title} {self.variant}".strip()

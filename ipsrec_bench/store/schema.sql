@@ -1,0 +1,151 @@
+-- The result store. Every table and column is described by its comment, so that any DuckDB client can show it
+-- (duckdb_tables(), duckdb_columns()).
+
+CREATE TABLE store (version INTEGER NOT NULL, created TIMESTAMP NOT NULL);
+COMMENT ON TABLE store IS 'One row: the version of this schema, and when the file was made (UTC).';
+
+CREATE TABLE datasets (
+    fingerprint VARCHAR PRIMARY KEY,
+    name VARCHAR NOT NULL,
+    users BIGINT NOT NULL,
+    items BIGINT NOT NULL,
+    providers BIGINT NOT NULL,
+    actions BIGINT NOT NULL,
+    known_provider_actions BIGINT NOT NULL,
+    mean_length DOUBLE NOT NULL,
+    repeat_share DOUBLE,
+    tie_share DOUBLE,
+    stickiness DOUBLE,
+    shuffled_stickiness DOUBLE,
+    test_users BIGINT NOT NULL,
+    valid_users BIGINT NOT NULL
+);
+COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
+COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
+
+CREATE TABLE environments (
+    environment VARCHAR PRIMARY KEY,
+    package VARCHAR NOT NULL,
+    python VARCHAR NOT NULL,
+    torch VARCHAR NOT NULL,
+    numpy VARCHAR NOT NULL,
+    duckdb VARCHAR NOT NULL,
+    platform VARCHAR NOT NULL,
+    processor VARCHAR NOT NULL,
+    cores INTEGER NOT NULL,
+    threads INTEGER NOT NULL,
+    device VARCHAR NOT NULL
+);
+COMMENT ON TABLE environments IS 'Where cells ran: versions, processor, cores available, threads used by torch, device.';
+
+CREATE SEQUENCE cell_numbers;
+CREATE TABLE cells (
+    cell INTEGER PRIMARY KEY DEFAULT nextval('cell_numbers'),
+    key VARCHAR NOT NULL,
+    status VARCHAR NOT NULL CHECK (status IN ('complete', 'failed')),
+    error VARCHAR,
+    fingerprint VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    seed INTEGER NOT NULL,
+    settings VARCHAR NOT NULL,
+    environment VARCHAR NOT NULL,
+    started TIMESTAMP NOT NULL,
+    seconds DOUBLE NOT NULL,
+    train_seconds DOUBLE,
+    peak_memory BIGINT,
+    parameters BIGINT,
+    stop_metric VARCHAR,
+    best_epoch INTEGER,
+    best_valid DOUBLE
+);
+COMMENT ON TABLE cells IS 'Training runs. A complete cell has its epochs and ranks; a failed one has its traceback in error. One row per key.';
+COMMENT ON COLUMN cells.key IS 'content key: equal keys, equal ranks';
+COMMENT ON COLUMN cells.type IS 'model by its name in the registry';
+COMMENT ON COLUMN cells.settings IS 'resolved settings as JSON text: config, training, protocol';
+COMMENT ON COLUMN cells.started IS 'UTC';
+COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell: training, validation and ranking';
+COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, bytes';
+COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
+
+CREATE TABLE epochs (
+    cell INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    loss DOUBLE NOT NULL,
+    cross_entropy DOUBLE NOT NULL,
+    contrastive DOUBLE,
+    valid DOUBLE NOT NULL,
+    train_seconds DOUBLE NOT NULL,
+    valid_seconds DOUBLE NOT NULL,
+    targets BIGINT NOT NULL
+);
+COMMENT ON TABLE epochs IS 'Learning curves: mean losses over an epoch, the stop metric after it, and its cost.';
+
+CREATE TYPE held_out AS ENUM ('valid', 'test');
+CREATE TABLE ranks (
+    cell INTEGER NOT NULL,
+    split held_out NOT NULL,
+    "user" INTEGER NOT NULL,
+    higher INTEGER NOT NULL,
+    ties INTEGER NOT NULL
+);
+COMMENT ON TABLE ranks IS 'One row per cell, split and evaluated user: how many items score above the held-out one, and how many others score the same.';
+COMMENT ON COLUMN ranks."user" IS 'id in users.parquet of the prepared dataset';
+
+CREATE SEQUENCE run_numbers;
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY DEFAULT nextval('run_numbers'),
+    suite VARCHAR NOT NULL,
+    settings VARCHAR NOT NULL,
+    text VARCHAR NOT NULL,
+    overrides VARCHAR[] NOT NULL,
+    started TIMESTAMP NOT NULL
+);
+COMMENT ON TABLE runs IS 'Every start of a suite, with the suite as written (text) and as understood (settings, JSON).';
+
+CREATE TABLE run_cells (
+    run INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    key VARCHAR NOT NULL,
+    dataset VARCHAR NOT NULL,
+    model VARCHAR NOT NULL,
+    title VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL,
+    seed INTEGER NOT NULL,
+    PRIMARY KEY (run, position)
+);
+COMMENT ON TABLE run_cells IS 'What a run wanted, by the suite''s own labels; cells are shared between runs by their key.';
+
+CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
+CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBLE END;
+CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
+CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) ELSE 0.0::DOUBLE END;
+
+-- The labels that the newest run gave to each complete cell.
+CREATE VIEW labelled_cells AS
+SELECT cells.cell, run_cells.dataset, run_cells.model, run_cells.variant, cells.seed, cells.key
+FROM cells
+JOIN run_cells USING (key)
+WHERE cells.status = 'complete'
+QUALIFY row_number() OVER (PARTITION BY cells.cell ORDER BY run_cells.run DESC, run_cells.position) = 1;
+
+CREATE VIEW user_ranks AS
+SELECT dataset, model, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
+FROM ranks
+JOIN labelled_cells USING (cell);
+
+CREATE MACRO metrics_at(n) AS TABLE
+SELECT dataset, model, variant, seed, split, count(*) AS users,
+       avg(hr(rank, n)) AS hr, avg(mrr(rank, n)) AS mrr, avg(ndcg(rank, n)) AS ndcg
+FROM user_ranks
+GROUP BY ALL
+ORDER BY ALL;
+
+CREATE VIEW metrics AS
+SELECT dataset, model, variant, seed, split, count(*) AS users,
+       avg(hr(rank, 5)) AS "hr@5", avg(hr(rank, 10)) AS "hr@10",
+       avg(mrr(rank, 5)) AS "mrr@5", avg(mrr(rank, 10)) AS "mrr@10",
+       avg(ndcg(rank, 5)) AS "ndcg@5", avg(ndcg(rank, 10)) AS "ndcg@10"
+FROM user_ranks
+GROUP BY ALL
+ORDER BY ALL;

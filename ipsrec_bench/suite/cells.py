@@ -1,0 +1,175 @@
+"""Expansion of a suite into cells, and the content key of a cell."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from ipsrec_bench import settings
+from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.settings import Settings
+from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training
+
+RANKS_FORMAT = 1
+"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before."""
+
+S = TypeVar("S", bound=Settings)
+
+SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
+    "table": TableSource,
+    "synthetic": SyntheticSource,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: dataset, model, variant, seed, and every setting that can change its ranks."""
+
+    dataset: str
+    """Label of the dataset in the suite."""
+    source: DatasetSpec
+    model: str
+    """Label of the model in the suite; equal to `type` unless the suite says otherwise."""
+    type: str
+    """Name of the model in the registry."""
+    variant: str
+    """Name of the set of overrides; empty for the model itself."""
+    config: Settings
+    training: Training
+    protocol: Protocol
+    """With the dataset's own `max_length` already in it."""
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The row's name in tables: the model, and the variant where there is one."""
+        return f"{self.model} {self.variant}".strip()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the resolved settings that enter the key, as plain JSON values."""
+        return {
+            "type": self.type,
+            "config": self.config.model_dump(mode="json", by_alias=True),
+            "training": self.training.model_dump(mode="json"),
+            "protocol": self.protocol.model_dump(mode="json", include={"split", "max_length"}),
+        }
+
+    def key(self, fingerprint: str) -> str:
+        """Return the content key, given the fingerprint of the prepared dataset.
+
+        Two cells with equal keys have equal ranks on one machine. Labels, metrics and cutoffs do not enter:
+        they change what a table shows, not what was trained.
+        """
+        content = {
+            "format": RANKS_FORMAT,
+            "dataset": fingerprint,
+            "seed": self.seed,
+            **self.settings(),
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def expand(
+    file: SuiteFile,
+    catalogue: Mapping[str, Mapping[str, Any]],
+    config_type: Callable[[str], type[Settings]],
+) -> list[Cell]:
+    """Return the suite's cells: for each dataset, each seed, each model followed by its variants.
+
+    Args:
+        file: the suite.
+        catalogue: settings of the datasets that a suite may name without describing them.
+        config_type: looks up a model's settings class by its registry name.
+
+    Raises:
+        SuiteError: a dataset or model is unknown, or one of its settings is wrong.
+    """
+    suite = file.suite
+    sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
+    models = [model for name in suite.models for model in _variants(file, name, config_type)]
+    return [
+        Cell(
+            dataset=dataset,
+            source=source,
+            model=model,
+            type=type_name,
+            variant=variant,
+            config=config,
+            training=training,
+            protocol=suite.protocol.model_copy(
+                update={"max_length": source.max_length or suite.protocol.max_length}
+            ),
+            seed=seed,
+        )
+        for dataset, source in sources.items()
+        for seed in suite.seeds
+        for model, type_name, variant, config, training in models
+    ]
+
+
+def resolve_source(
+    file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[str, Any]]
+) -> DatasetSpec:
+    """Return the settings of the suite's dataset `name`, completed from the catalogue.
+
+    Raises:
+        SuiteError: the catalogue lacks the name and the suite does not describe it, or a setting is wrong.
+    """
+    where: settings.Path = ("datasets", name)
+    raw = {**catalogue.get(name, {}), **file.suite.datasets[name]}
+    if not raw:
+        raise file.error(
+            where,
+            f"'{name}' is not in the catalogue and has no settings of its own"
+            f"{did_you_mean(name, catalogue) or f'; known: {listed(catalogue)}'}",
+        )
+    kind = raw.get("source", "table")
+    if kind not in SOURCES:
+        raise file.error(
+            (*where, "source"), f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}"
+        )
+    return _checked(file, SOURCES[kind], raw, where)
+
+
+def _variants(
+    file: SuiteFile, name: str, config_type: Callable[[str], type[Settings]]
+) -> Iterator[tuple[str, str, str, Settings, Training]]:
+    where: settings.Path = ("models", name)
+    base = dict(file.suite.models[name])
+    variants = base.pop("variants", {})
+    type_name = base.pop("type", name)
+    if not isinstance(variants, Mapping) or not all(isinstance(v, Mapping) for v in variants.values()):
+        raise file.error((*where, "variants"), "expected tables, for example variants.\"w/o CL\" = {lambda = 0}")
+    try:
+        config_class = config_type(type_name)
+    except BenchError as error:
+        raise file.error((*where, "type") if type_name != name else where, str(error)) from None
+    for variant, overrides, place in [
+        ("", {}, where),
+        *((variant, overrides, (*where, "variants", variant)) for variant, overrides in variants.items()),
+    ]:
+        raw = {**base, **overrides}
+        own_training = {**base.get("training", {}), **overrides.get("training", {})}
+        raw.pop("training", None)
+        training = _checked(
+            file,
+            Training,
+            {**file.suite.training.model_dump(), **own_training},
+            (*place, "training"),
+        )
+        yield name, type_name, variant, _checked(file, config_class, raw, place), training
+
+
+def _checked(
+    file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path
+) -> S:
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        path, message = next(settings.explain(error))
+        raise file.error((*where, *path), message) from None

@@ -1,0 +1,144 @@
+"""Read a suite file, apply overrides, and say where a mistake stands."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ipsrec_bench import settings
+from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.suite.schema import Suite
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite as it was written, and as it is understood."""
+
+    name: str
+    """The file's stem; names the suite in the store and its folder below `reports/`."""
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+    suite: Suite
+
+    def error(self, path: settings.Path, message: str) -> SuiteError:
+        """Return an error that points at the line, or the override, that set `path`."""
+        return SuiteError(_located(self.path, self.text, self.overrides, path, message))
+
+
+def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Read and check the suite at `path`; `overrides` are `key.path=value` in TOML's own notation.
+
+    Names of datasets and models and the models' parameters are checked by `suite.cells.expand`.
+
+    Raises:
+        SuiteError: the file is missing, is not TOML, or does not follow the schema.
+    """
+    overrides = tuple(overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SuiteError(f"{path}: there is no such suite file; shipped ones are in suites/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _merge(raw, _parse_override(override), override)
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        raise SuiteError(
+            "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error))
+        ) from None
+    return SuiteFile(path.stem, path, text, overrides, suite)
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    """Parse `a.b=value`; a value that is not TOML is taken as a string, so that quotes can be left out."""
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise SuiteError(f"--set {override}: expected KEY=VALUE, for example training.epochs=5")
+    try:
+        return tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        pass
+    try:
+        parsed = tomllib.loads(f"{key} = ''")
+    except tomllib.TOMLDecodeError:
+        raise SuiteError(f"--set {override}: '{key}' is not a key; quote names with spaces or dots") from None
+    *parents, last = _only_path(parsed)
+    reduce(dict.__getitem__, parents, parsed)[last] = value.strip()
+    return parsed
+
+
+def _only_path(table: Mapping[str, Any]) -> list[str]:
+    (key, value), *_ = table.items()
+    return [key, *_only_path(value)] if isinstance(value, Mapping) else [key]
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping):
+            inner = target.setdefault(key, {})
+            if isinstance(inner, list):  # `models = ["pop"]` is short for tables without settings
+                inner = target[key] = {str(name): {} for name in inner}
+            if not isinstance(inner, dict):
+                raise SuiteError(f"--set {override}: '{key}' is a value, not a table")
+            _merge(inner, value, override)
+        else:
+            target[key] = value
+
+
+def _located(
+    path: Path, text: str, overrides: Iterable[str], where: settings.Path, message: str
+) -> str:
+    key = ".".join(_quoted(part) for part in where) or "suite"
+    for override in overrides:
+        written = _only_path(_parse_override(override))
+        if list(where[: len(written)]) == written:
+            return f"--set {override}: {key}: {message}"
+    line = find_line(text, where)
+    return f"{path}:{line}: {key}: {message}" if line else f"{path}: {key}: {message}"
+
+
+def _quoted(part: str | int) -> str:
+    text = str(part)
+    return text if text.replace("-", "").replace("_", "").isalnum() else f'"{text}"'
+
+
+def find_line(text: str, where: settings.Path) -> int | None:
+    """Return the 1-based line at which the key path `where`, or its nearest written parent, begins.
+
+    TOML readers keep no positions, but a document cut after any complete statement is a document again: the
+    first cut that holds the key ends on its statement, which began after the last cut before it.
+    """
+    lines = text.splitlines()
+    for depth in range(len(where), 0, -1):
+        begin = 0
+        for end in range(1, len(lines) + 1):
+            try:
+                document = tomllib.loads("\n".join(lines[:end]))
+            except tomllib.TOMLDecodeError:
+                continue  # inside a value of several lines
+            if _holds(document, where[:depth]):
+                return begin + 1
+            begin = end
+    return None
+
+
+def _holds(document: Any, where: settings.Path) -> bool:
+    for part in where:
+        if isinstance(document, Mapping) and part in document:
+            document = document[part]
+        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+            document = document[part]
+        else:
+            return False
+    return True

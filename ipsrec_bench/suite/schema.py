@@ -1,0 +1,148 @@
+"""The schema of a suite: every setting that can change a result or a table, with its one default."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ipsrec_bench.settings import Settings
+
+Metric = Literal["hr", "mrr", "ndcg"]
+Cutoff = Annotated[int, Field(ge=1)]
+PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
+
+
+class ItemTable(Settings):
+    """A second file that says which provider made each item, joined on the item's id."""
+
+    path: str
+    item: str
+    """Column of the item's id, matched against the interactions' item column."""
+    provider: str
+    """Column of the provider's id; empty means unknown."""
+    delimiter: str | None = None
+
+
+class TableSource(Settings):
+    """Interactions in a delimited file, a Parquet file or a RecBole atomic file (`.inter`).
+
+    A relative `path` is looked up below `raw/` in the data directory; `${NAME}` is replaced by the
+    environment variable of that name.
+    """
+
+    source: Literal["table"] = "table"
+    path: str
+    user: str = "user"
+    item: str = "item"
+    provider: str = "provider"
+    """Column of the provider's id; empty where the data name none, and not read where `items` is given."""
+    time: str = "time"
+    """Numbers or timestamps; equal times keep the file's order."""
+    delimiter: str | None = None
+    """Found from the file where not given."""
+    items: ItemTable | None = None
+    max_length: int | None = Field(None, ge=1)
+    """Overrides the protocol's `max_length` for this dataset."""
+
+
+class SyntheticSource(Settings):
+    """The embedded generator; `ipsrec_bench.data.synthetic` documents the world it draws from."""
+
+    source: Literal["synthetic"] = "synthetic"
+    users: int = Field(1500, ge=1)
+    items: int = Field(800, ge=2)
+    providers: int = Field(50, ge=1)
+    providers_per_item: int = Field(3, ge=1)
+    """How many providers offer the same item; with 1 an item tells its provider."""
+    mean_length: float = Field(12.0, ge=1)
+    provider_strength: Literal["none", "low", "high"] = "high"
+    """Share of steps at which the provider, not the item's topic, decides what comes next."""
+    drift: float = Field(0.5, ge=0, le=1)
+    """Probability that such a step moves on to the provider's successor instead of staying loyal."""
+    popularity_exponent: float = Field(0.8, ge=0)
+    """Exponent of the power law of item popularity; 0 makes all items alike."""
+    seed: int = 7
+    max_length: int | None = Field(None, ge=1)
+    """Overrides the protocol's `max_length` for this dataset."""
+
+
+DatasetSpec = TableSource | SyntheticSource
+
+
+class Protocol(Settings):
+    """What is held out, how much of a history a model sees, and which metrics are shown."""
+
+    split: Literal["leave-one-out"] = "leave-one-out"
+    max_length: int = Field(50, ge=1)
+    """A history is cut to its newest `max_length` interactions."""
+    metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
+    cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
+
+
+class Training(Settings):
+    """How a model is fitted."""
+
+    samples: Literal["auto", "packed", "prefix"] = "auto"
+    """`packed` predicts every position of a window in one pass (causal models), `prefix` one position per
+    sample; `auto` packs where the model allows it."""
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(256, ge=1)
+    """Targets per optimiser step, whichever way samples are made."""
+    learning_rate: float = Field(1e-3, gt=0)
+    stop_metric: str = Field("mrr@10", pattern=r"^(hr|mrr|ndcg)@[1-9]\d*$")
+    """Validation metric that chooses the best epoch."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better `stop_metric` after which training stops."""
+
+
+class Statistics(Settings):
+    """Which comparisons are made and how their p-values are corrected."""
+
+    baseline: str = "best"
+    """A row's label, or `best`: the best baseline of each dataset and metric."""
+    proposed: tuple[str, ...] = ()
+    """Models compared with the baseline in the result table; empty means every model whose type begins with
+    `ipsrec`, or every model but the baseline where there is none."""
+    test: Literal["paired-t"] = "paired-t"
+    correction: Literal["holm"] = "holm"
+    family: Literal["metric", "dataset", "suite"] = "metric"
+    """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
+    all of the suite."""
+    alpha: float = Field(0.01, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Suite(Settings):
+    """A benchmark: datasets x models x variants x seeds under one protocol."""
+
+    title: str
+    description: str = ""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
+    datasets: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Catalogue names, or tables with a `source` of their own."""
+    models: dict[str, dict[str, Any]] = Field(min_length=1)
+    """A table per model: its parameters, and `type`, `training`, `variants`."""
+    protocol: Protocol = Protocol()
+    training: Training = Training()
+    statistics: Statistics = Statistics()
+
+    @field_validator("datasets", "models", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        """Let a list of names stand for tables without settings."""
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return {name: {} for name in value}
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("each seed may stand only once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _proposed_are_models(self) -> Self:
+        for name in self.statistics.proposed:
+            if name not in self.models:
+                raise ValueError(f"statistics.proposed names '{name}', which is not a model of this suite")
+        return self

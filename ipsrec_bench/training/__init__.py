@@ -1,0 +1,1 @@
+"""Fitting a model: samples, objective, loop."""

@@ -1,0 +1,159 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from ipsrec_bench.data.batches import ResidentSequences
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import Split
+from ipsrec_bench.errors import ModelError
+from ipsrec_bench.models.api import CountingModel, SequentialModel
+from ipsrec_bench.settings import Settings
+from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.samples import packed_windows, prefix_windows
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress within an epoch."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    targets_per_second: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a learning curve; losses are means over its targets, from 1 on."""
+
+    epoch: int
+    loss: float
+    cross_entropy: float
+    contrastive: float | None
+    valid: float
+    """The stopping metric on the validation targets."""
+    train_seconds: float
+    valid_seconds: float
+    targets: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting left: the curve, and the epoch whose weights the model now has."""
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    best_valid: float
+
+
+def fit(
+    model: SequentialModel,
+    config: Settings,
+    data: PreparedDataset,
+    sequences: ResidentSequences,
+    split: Split,
+    training: Training,
+    *,
+    packed: bool,
+    max_length: int,
+    seed: int,
+    validate: Callable[[], float],
+    checkpoint: Path,
+    on_step: Callable[[Step], None],
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
+    """Train `model` until `validate` has not improved for `patience` epochs; leave it with its best weights.
+
+    The order of samples is a function of `seed` and the epoch; dropout draws from torch's own generator, which
+    the caller seeds before the model is built. The best weights are kept in `checkpoint` (safetensors).
+
+    Raises:
+        ModelError: the loss is no longer a number.
+    """
+    if isinstance(model, CountingModel):
+        return _count(model, data, split, validate, checkpoint, on_epoch)
+    windows = (packed_windows if packed else prefix_windows)(data, split, max_length)
+    optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=True)
+    curve: list[Epoch] = []
+    best: Epoch | None = None
+    for epoch in range(1, training.epochs + 1):
+        model.train()
+        began = time.perf_counter()
+        sums = np.zeros(3)  # loss, cross-entropy, contrastive; each weighted by targets
+        done = 0
+        batches = windows.batches(training.batch_size, np.random.default_rng([seed, epoch]))
+        for step, chosen in enumerate(batches, start=1):
+            batch = windows.gather(sequences, chosen)
+            losses = batch_losses(model, config, batch, packed=packed)
+            optimiser.zero_grad(set_to_none=True)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            parts = (losses.total, losses.cross_entropy, losses.contrastive)
+            sums += len(batch.targets) * np.array([0.0 if p is None else p.item() for p in parts])
+            done += len(batch.targets)
+            if not np.isfinite(sums[0]):
+                raise ModelError(
+                    f"the training loss is not finite in step {step} of epoch {epoch}; a smaller learning_rate, or"
+                    " a larger tau, may help"
+                )
+            rate = done / (time.perf_counter() - began)
+            on_step(Step(epoch, step, len(batches), sums[0] / done, rate))
+        trained = time.perf_counter()
+        valid = validate()
+        curve.append(
+            Epoch(
+                epoch=epoch,
+                loss=sums[0] / done,
+                cross_entropy=sums[1] / done,
+                contrastive=None if losses.contrastive is None else sums[2] / done,
+                valid=valid,
+                train_seconds=trained - began,
+                valid_seconds=time.perf_counter() - trained,
+                targets=done,
+            )
+        )
+        on_epoch(curve[-1])
+        if best is None or valid > best.valid:
+            best = curve[-1]
+            save_weights(model, checkpoint)
+        elif epoch - best.epoch >= training.patience:
+            break
+    assert best is not None
+    model.load_state_dict(load_file(checkpoint))
+    return Fitted(tuple(curve), best.epoch, best.valid)
+
+
+def save_weights(model: SequentialModel, path: Path) -> None:
+    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    unfinished.replace(path)
+
+
+def _count(
+    model: CountingModel,
+    data: PreparedDataset,
+    split: Split,
+    validate: Callable[[], float],
+    checkpoint: Path,
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
+    began = time.perf_counter()
+    inside = data.ranges(data.offsets[:-1], split.train_ends)
+    model.fit(np.asarray(data.items)[inside], np.asarray(data.providers)[inside])
+    save_weights(model, checkpoint)
+    counted = time.perf_counter()
+    valid = validate()
+    seconds = time.perf_counter() - counted
+    on_epoch(Epoch(1, 0.0, 0.0, None, valid, counted - began, seconds, int(inside.sum())))
+    return Fitted((), 1, valid)
