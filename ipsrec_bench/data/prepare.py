@@ -95,6 +95,14 @@ def prepared_path(name: str, source: DatasetSpec, data_dir: Path) -> Path:
     return data_dir / "prepared" / f"{safe}-{digest}"
 
 
+def preparation_state(name: str, source: DatasetSpec, data_dir: Path) -> str:
+    """Return `prepared`, `not prepared`, or a sentence on what is missing."""
+    try:
+        return "prepared" if prepared_path(name, source, data_dir).exists() else "not prepared"
+    except DataError as error:
+        return f"missing: {error}"
+
+
 @contextlib.contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     try:

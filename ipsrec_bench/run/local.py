@@ -16,7 +16,7 @@ from ipsrec_bench.events import (
 )
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.environment import available_cores, pick_device
-from ipsrec_bench.run.plan import Plan, planned_cell
+from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.worker import Worker, run_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
@@ -35,7 +35,7 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
 
 
 def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool = False) -> RunFinished:
-    """Run what the plan leaves to do, writing every cell to the store as soon as it ends.
+    """Run what `plan` leaves to do, writing every cell to the store as soon as it ends.
 
     Args:
         plan: the cells, and which are done.
@@ -51,7 +51,7 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
         StoreError: the store cannot be written at the start.
     """
     began = time.perf_counter()
-    todo = list(dict(plan.cells).items()) if force else plan.todo()
+    todo = plan.todo(force=force)
     with writing(store) as connection:
         begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
     suite = plan.file.suite
@@ -82,10 +82,9 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
 
 
 def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
-    label = planned_cell(record.key, cell).label
     if record.error is not None:
         error = record.error.strip().splitlines()[-1]
-        return CellFailed(record.key, cell.dataset, label, cell.seed, error, record.seconds)
+        return CellFailed(record.key, cell.dataset, cell.label, cell.seed, error, record.seconds)
     assert record.ranks is not None
     assert record.best_epoch is not None
     ranks = record.ranks["test"].realistic
@@ -93,7 +92,7 @@ def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
     return CellFinished(
         record.key,
         cell.dataset,
-        label,
+        cell.label,
         cell.seed,
         {name: float(metric(name, ranks).mean()) for name in names},
         record.best_epoch,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.data.catalog import catalogue_settings
-from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
+from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.events import DatasetReady, Emit
 from ipsrec_bench.models.registry import config_type, model_entry
 from ipsrec_bench.store.connect import reading
@@ -27,18 +27,57 @@ class Plan:
     """Key and cell, in the suite's order."""
     done: frozenset[str]
 
-    def todo(self) -> list[tuple[str, Cell]]:
-        """Return the cells that the store does not hold complete; of equal keys the first."""
-        return [(key, cell) for key, cell in dict(reversed(self.cells)).items() if key not in self.done][::-1]
+    def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
+        """Return the cells to run, equal keys once: those that the store lacks, or all with `force`."""
+        return [(key, cell) for key, cell in dict(self.cells).items() if force or key not in self.done]
 
     def planned(self) -> list[PlannedCell]:
         """Return all cells as the store records them."""
         return [planned_cell(key, cell) for key, cell in self.cells]
 
 
+@dataclass(frozen=True)
+class PreviewedCell:
+    """A cell as `--dry-run` shows it."""
+
+    dataset: str
+    label: str
+    seed: int
+    key: str | None
+    """None while the dataset is not prepared."""
+    state: str
+    """`done`, `to do`, or what keeps the data from being ready."""
+
+
 def cells_of(file: SuiteFile) -> list[Cell]:
     """Expand `file` with the datasets and models that are known here."""
     return expand(file, catalogue_settings(), config_type)
+
+
+def preview(file: SuiteFile, data_dir: Path, store: Path, *, force: bool) -> list[PreviewedCell]:
+    """Return every cell of `file` and whether it would be run; nothing is prepared or written."""
+    cells = cells_of(file)
+    sources = {cell.dataset: cell.source for cell in cells}
+    states = {name: preparation_state(name, source, data_dir) for name, source in sources.items()}
+    fingerprints = {
+        name: load_prepared(name, prepared_path(name, source, data_dir)).fingerprint
+        for name, source in sources.items()
+        if states[name] == "prepared"
+    }
+    keys = [
+        cell.key(fingerprints[cell.dataset]) if cell.dataset in fingerprints else None for cell in cells
+    ]
+    done = set() if force else _complete(store, [key for key in keys if key is not None])
+    return [
+        PreviewedCell(
+            cell.dataset,
+            cell.label,
+            cell.seed,
+            key,
+            ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
+        )
+        for cell, key in zip(cells, keys, strict=True)
+    ]
 
 
 def planned_cell(key: str, cell: Cell) -> PlannedCell:
@@ -63,8 +102,11 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit) -> Plan:
             seconds = time.perf_counter() - began
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
-    done: set[str] = set()
-    if store.exists():
-        with reading(store) as connection:
-            done = complete_keys(connection, [key for key, _ in keyed])
-    return Plan(file, datasets, keyed, frozenset(done))
+    return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
+
+
+def _complete(store: Path, keys: list[str]) -> set[str]:
+    if not store.exists():
+        return set()
+    with reading(store) as connection:
+        return complete_keys(connection, keys)

@@ -1,8 +1,10 @@
 """Typed reads of the store."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -63,6 +65,8 @@ class CellSummary:
     best_epoch: int | None
     best_valid: float | None
     environment: str
+    settings: Mapping[str, Mapping[str, Any]]
+    """`config`, `training` and `protocol` as the cell was run with them."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,10 @@ def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, Cel
     """Return what the store knows of the cells with these keys."""
     rows = connection.execute(
         "SELECT key, status, error, fingerprint, seconds, train_seconds, peak_memory, parameters, stop_metric,"
-        " best_epoch, best_valid, environment FROM cells WHERE key IN (SELECT unnest(?))",
+        " best_epoch, best_valid, environment, settings FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
-    return {row[0]: CellSummary(*row) for row in rows}
+    return {row[0]: CellSummary(*row[:-1], json.loads(row[-1])) for row in rows}
 
 
 def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRanks]:

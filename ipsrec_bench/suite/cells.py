@@ -92,7 +92,7 @@ def expand(
     suite = file.suite
     sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
     models = [model for name in suite.models for model in _variants(file, name, config_type)]
-    return [
+    cells = [
         Cell(
             dataset=dataset,
             source=source,
@@ -110,6 +110,14 @@ def expand(
         for seed in suite.seeds
         for model, type_name, variant, config, training in models
     ]
+    labels = {cell.label for cell in cells}
+    baseline = suite.statistics.baseline
+    if baseline not in {"best", *labels}:
+        raise file.error(
+            ("statistics", "baseline"),
+            f"found '{baseline}'; allowed: 'best' or a row of the suite: {listed(labels)}{did_you_mean(baseline, labels)}",
+        )
+    return cells
 
 
 def resolve_source(
@@ -121,6 +129,11 @@ def resolve_source(
         SuiteError: the catalogue lacks the name and the suite does not describe it, or a setting is wrong.
     """
     where: settings.Path = ("datasets", name)
+    if name not in file.suite.datasets:
+        raise file.error(
+            ("datasets",),
+            f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known: {listed(file.suite.datasets)}",
+        )
     raw = {**catalogue.get(name, {}), **file.suite.datasets[name]}
     if not raw:
         raise file.error(

@@ -1,5 +1,6 @@
 """Read a suite file, apply overrides, and say where a mistake stands."""
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,13 +39,26 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     Raises:
         SuiteError: the file is missing, is not TOML, or does not follow the schema.
     """
-    overrides = tuple(overrides)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SuiteError(f"{path}: there is no such suite file; shipped ones are in suites/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    return parse_suite(path, text, overrides)
+
+
+def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
+    """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
+    text = "title = 'From the command line'\n" + "".join(
+        f"[{kind}.{json.dumps(name)}]\n" for kind, names in (("datasets", datasets), ("models", models)) for name in names
+    )
+    return parse_suite(Path("(command line)"), text, overrides)
+
+
+def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Check the suite written in `text`; `path` is what errors call it."""
+    overrides = tuple(overrides)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,0 +1,210 @@
+"""`ipsrec-bench`: the commands.
+
+Each command imports what it needs when it runs, so that `--help` answers at once and nothing that only reads
+results waits for torch.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from ipsrec_bench import __version__
+from ipsrec_bench.cli import data as data_commands
+from ipsrec_bench.cli.options import (
+    DATA_DIR,
+    STORE,
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    StoreOption,
+    SuiteArgument,
+    ThreadsOption,
+)
+from ipsrec_bench.errors import BenchError
+
+app = typer.Typer(
+    name="ipsrec-bench",
+    help="Benchmarks for provider-aware sequential recommendation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data_commands.app, name="data")
+
+
+def main() -> NoReturn:
+    """Run the command line; a `BenchError` becomes one sentence and exit code 2."""
+    try:
+        app()
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 (acts through its callback)
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    overrides: SetOption = None,
+    store: StoreOption = STORE,
+    data_dir: DataDirOption = DATA_DIR,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
+    from ipsrec_bench.suite.load import load_suite
+
+    file = load_suite(suite, overrides or ())
+    if dry_run:
+        from ipsrec_bench.cli.printing import print_cells
+        from ipsrec_bench.run.plan import preview
+
+        print_cells(preview(file, data_dir, store, force=force), as_json=as_json)
+        return
+
+    from rich.console import Console
+
+    from ipsrec_bench.cli.listen import listener
+    from ipsrec_bench.run.local import execute, make_worker
+    from ipsrec_bench.run.plan import make_plan
+
+    console = Console()
+    worker = make_worker(store, device, threads)
+    with listener(console, quiet=quiet, as_json=as_json) as emit:
+        plan = make_plan(file, data_dir, store, emit)
+        ended = execute(plan, store, worker, emit, force=force)
+    if ended.interrupted:
+        typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
+        raise typer.Exit(130)
+    written = _write_report(store, file.name, store.parent)
+    if not (quiet or as_json):
+        typer.echo(f"Report: {written}")
+    if ended.failed:
+        typer.echo(
+            f"{ended.failed} cells failed; the store keeps their tracebacks: ipsrec-bench query"
+            " \"SELECT key, error FROM cells WHERE status = 'failed'\"",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(suite: SuiteArgument, overrides: SetOption = None) -> None:
+    """Check SUITE without running it."""
+    from ipsrec_bench.run.plan import cells_of
+    from ipsrec_bench.suite.load import load_suite
+
+    file = load_suite(suite, overrides or ())
+    cells = cells_of(file)
+    counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
+    typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
+
+
+@app.command()
+def report(
+    suite: Annotated[str | None, typer.Argument(metavar="[SUITE]", help="Name of a suite; the latest run if not given.")] = None,
+    store: StoreOption = STORE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the report; the store's own if not given.")
+    ] = None,
+) -> None:
+    """Write the HTML and Markdown report on the newest run of SUITE."""
+    typer.echo(f"Report: {_write_report(store, suite and Path(suite).stem, output or store.parent)}")
+
+
+@app.command(name="ls")
+def list_runs(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
+    """List the suites in the store and how far they are."""
+    from ipsrec_bench.cli.printing import print_suites
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import suite_summaries
+
+    with reading(store) as connection:
+        summaries = suite_summaries(connection)
+    print_suites(summaries, as_json=as_json)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help='For example "SELECT * FROM metrics".')],
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run SQL on the store, read only; see the views `metrics` and `user_ranks` and the macro metrics_at(n)."""
+    from ipsrec_bench.cli.printing import print_query
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import free_query
+
+    with reading(store) as connection:
+        result = free_query(connection, sql)
+    print_query(result, as_json=as_json)
+
+
+@app.command()
+def tune(
+    suite: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SUITE]", help="Suite that gives the dataset, model and training settings."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the suite or of the catalogue.")] = None,
+    model: Annotated[str, typer.Option("--model", help="A model of the suite or of the registry.")] = "ipsrec-c",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Complete trials that the study is to have.")] = 20,
+    overrides: SetOption = None,
+    store: StoreOption = STORE,
+    data_dir: DataDirOption = DATA_DIR,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search lambda and tau on the validation targets; the same command takes a study up again."""
+    from rich.console import Console
+
+    from ipsrec_bench.cli.listen import listener
+    from ipsrec_bench.cli.printing import print_study
+    from ipsrec_bench.data.prepare import prepare
+    from ipsrec_bench.run.local import make_worker
+    from ipsrec_bench.tuning.study import base_cell
+    from ipsrec_bench.tuning.study import tune as run_study
+
+    cell = base_cell(suite, dataset, model, overrides or ())
+    data = prepare(cell.dataset, cell.source, data_dir)
+    worker = make_worker(store, device, threads)
+    with listener(Console(), quiet=quiet, as_json=as_json) as emit:
+        result = run_study(cell, data, worker, trials, store.parent / "studies", emit)
+    if not quiet:
+        print_study(result, as_json=as_json)
+
+
+def _write_report(store: Path, suite: str | None, output: Path) -> Path:
+    from ipsrec_bench.report.build import build_report
+    from ipsrec_bench.report.render import write_report
+    from ipsrec_bench.store.connect import reading
+
+    with reading(store) as connection:
+        content = build_report(connection, suite)
+    return write_report(content, output).html

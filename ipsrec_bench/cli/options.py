@@ -1,0 +1,37 @@
+"""Options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        envvar="IPSREC_BENCH_STORE",
+        help="The DuckDB file with all results; checkpoints and reports go beside it.",
+    ),
+]
+DataDirOption = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir", envvar="IPSREC_BENCH_DATA_DIR", help="Folder of raw files (raw/) and prepared data (prepared/)."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, e.g. training.epochs=5. Repeatable."),
+]
+SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, e.g. suites/quick.toml.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads for torch; all available cores if not given.")
+]
+
+STORE = Path("reports/ipsrec-bench.duckdb")
+DATA_DIR = Path("data")

@@ -1,0 +1,135 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ipsrec_bench.data.statistics import DatasetStatistics
+    from ipsrec_bench.run.plan import PreviewedCell
+    from ipsrec_bench.store.queries import QueryResult, SuiteSummary
+    from ipsrec_bench.tuning.study import StudyResult
+
+
+@dataclass(frozen=True)
+class DatasetState:
+    """A line of `data list`."""
+
+    name: str
+    title: str
+    state: str
+
+
+def print_json(value: object) -> None:
+    """Print `value` as indented JSON; what JSON does not know is printed as text."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))  # noqa: T201
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
+) -> None:
+    """Print rows; numbers stand right, reals with six significant digits."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to fit into
+        console = Console(width=10_000)
+    console.print(table)
+
+
+def print_cells(cells: Sequence["PreviewedCell"], *, as_json: bool) -> None:
+    """Print what `--dry-run` found."""
+    if as_json:
+        print_json([asdict(cell) for cell in cells])
+        return
+    rows = [(c.dataset, c.label, c.seed, (c.key or "–")[:12], c.state) for c in cells]
+    left = sum(cell.state != "done" for cell in cells)
+    print_table(["dataset", "model", "seed", "key", "state"], rows, f"{len(cells)} cells, {left} to run")
+
+
+def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
+    """Print the suites of a store."""
+    if as_json:
+        print_json([asdict(summary) for summary in summaries])
+        return
+    rows = [
+        (s.suite, f"{s.started:%Y-%m-%d %H:%M}", s.cells, s.complete, s.failed, s.cells - s.complete - s.failed)
+        for s in summaries
+    ]
+    print_table(["suite", "last run (UTC)", "cells", "complete", "failed", "missing"], rows)
+
+
+def print_query(result: "QueryResult", *, as_json: bool) -> None:
+    """Print the rows of a query."""
+    if as_json:
+        print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
+    else:
+        print_table(result.columns, result.rows)
+
+
+def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:
+    """Print datasets and their state."""
+    if as_json:
+        print_json([asdict(state) for state in states])
+    else:
+        print_table(["dataset", "what it is", "state"], [(s.name, s.title, s.state) for s in states])
+
+
+def print_statistics(name: str, s: "DatasetStatistics", *, as_json: bool) -> None:
+    """Print a dataset's statistics: a line of the paper's Table 1, then the rest."""
+    if as_json:
+        print_json(asdict(s))
+        return
+    print_table(
+        ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
+        [(name, *(f"{n:,}" for n in (s.users, s.items, s.actions, s.providers, s.known_provider_actions)))],
+    )
+    quantiles = ", ".join(f"{float(q):.0%} {n}" for q, n in s.length_quantiles.items())
+    facts: list[tuple[str, str]] = [
+        ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
+        ("Test / validation users", f"{s.test_users:,} / {s.valid_users:,}"),
+        ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
+        ("Repeat share", _percent(s.repeat_share)),
+        ("Neighbours with equal time", _percent(s.tie_share)),
+        ("Provider stickiness", _percent(s.stickiness)),
+        ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
+        ("  without equal times", _percent(s.untied_stickiness)),
+    ]
+    print_table(["Property", "Value"], facts)
+
+
+def print_study(result: "StudyResult", *, as_json: bool) -> None:
+    """Print the trials of a study, best first."""
+    if as_json:
+        print_json(asdict(result))
+        return
+    names = list(result.trials[0].settings)
+    rows: list[Sequence[Any]] = [
+        (t.number, *(float(f"{t.settings[n]:.4g}") for n in names), t.valid, t.best_epoch, f"{t.seconds:.1f} s")
+        for t in result.trials
+    ]
+    print_table(
+        ["trial", *names, f"validation {result.metric}", "best epoch", "time"],
+        rows,
+        f"{result.name}: {len(result.trials)} trials, best first ({result.path})",
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

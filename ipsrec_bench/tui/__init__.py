@@ -1,0 +1,1 @@
+"""What a person sees while a suite runs: pure functions from events to renderables."""

@@ -1,0 +1,138 @@
+"""The live dashboard: a run's state as a Rich renderable."""
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ipsrec_bench.events import CellFailed, CellFinished
+from ipsrec_bench.tui.state import RunningCell, RunState
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 16
+FIXED_LINES = 11
+"""Lines of the screen that are taken whatever the run does: header, bar, table heads, gaps."""
+
+
+def dashboard(state: RunState, now: float, height: int) -> RenderableType:
+    """Return the picture of `state` at time `now`, fit for a terminal of `height` lines."""
+    room = max(3, height - FIXED_LINES - len(state.datasets) - max(1, len(state.running)))
+    parts: list[RenderableType] = [_header(state, now)]
+    parts += [
+        Text(
+            f"  {d.dataset}: {d.users:,} users, {d.items:,} items, {d.providers:,} providers,"
+            f" {d.actions:,} interactions",
+            style="dim",
+        )
+        for d in state.datasets
+    ]
+    if state.running:
+        parts += ["", _running(list(state.running.values()))]
+    if state.ended:
+        parts += ["", _ended(state, room)]
+    if state.waiting:
+        parts += ["", Text(f"  Waiting: {state.waiting}", style="yellow")]
+    return Padding(Group(*parts), (1, 1, 0, 1))
+
+
+def sparkline(values: tuple[float, ...], width: int = SPARK_WIDTH) -> str:
+    """Return the newest `width` values as blocks between their least and their greatest."""
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in shown)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as m:ss, or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _header(state: RunState, now: float) -> RenderableType:
+    done = len(state.ended)
+    failed = sum(isinstance(cell, CellFailed) for cell in state.ended)
+    left = state.remaining_seconds(now)
+    facts = [f"{state.skipped + done}/{state.cells} cells", f"{clock(now - state.began)} elapsed"]
+    if state.skipped:
+        facts.insert(1, f"{state.skipped} already done")
+    if left is not None and state.finished is None:
+        facts.append(f"about {clock(left)} left")
+    line = Text(" · ".join(facts), style="dim")
+    if failed:
+        line.append(f" · {failed} failed", style="bold red")
+    grid = Table.grid(expand=True)
+    grid.add_row(Text(state.title, style="bold"))
+    if state.cells:
+        progress = done + sum(cell.progress for cell in state.running.values())
+        grid.add_row(
+            ProgressBar(total=max(state.todo, 1), completed=progress if state.todo else 1, complete_style="cyan")
+        )
+        grid.add_row(line)
+    return grid
+
+
+def _running(cells: list[RunningCell]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    table.add_column("Running", style="cyan", no_wrap=True)
+    table.add_column("seed", justify="right")
+    table.add_column("epoch", justify="right", no_wrap=True)
+    table.add_column("loss", justify="right", min_width=7)
+    table.add_column(f"validation {cells[0].stop_metric}", no_wrap=True, min_width=SPARK_WIDTH + 7)
+    table.add_column("targets/s", justify="right", min_width=8)
+    for cell in cells:
+        spark = Text(sparkline(cell.valid).ljust(SPARK_WIDTH), style="green")
+        if cell.valid:
+            spark.append(f" {cell.valid[-1]:.4f}", style="default")
+        table.add_row(
+            f"{cell.label} · {cell.dataset}",
+            str(cell.seed),
+            f"{cell.epoch + 1 if cell.epoch < cell.epochs else cell.epoch}/{cell.epochs}",
+            "" if cell.loss is None else f"{cell.loss:.4f}",
+            spark,
+            "" if cell.rate is None else f"{cell.rate:,.0f}",
+        )
+    return table
+
+
+def _ended(state: RunState, room: int) -> Table:
+    shown = state.ended[-room:]
+    hidden = len(state.ended) - len(shown)
+    names = _shown_metrics(shown)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    table.add_column(f"Finished ({hidden} earlier not shown)" if hidden else "Finished", no_wrap=True)
+    table.add_column("seed", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("best epoch", justify="right")
+    table.add_column("time", justify="right")
+    for cell in shown:
+        label = f"{cell.label} · {cell.dataset}"
+        if isinstance(cell, CellFailed):
+            table.add_row(
+                Text(f"{label}: {cell.error}", style="red", overflow="ellipsis"),
+                Text(str(cell.seed), style="red"),
+                *[""] * len(names),
+                Text("failed", style="bold red"),
+                clock(cell.seconds),
+            )
+        else:
+            table.add_row(
+                label,
+                str(cell.seed),
+                *(f"{cell.metrics[name]:.4f}" for name in names),
+                str(cell.best_epoch),
+                clock(cell.seconds),
+            )
+    return table
+
+
+def _shown_metrics(cells: tuple[CellFinished | CellFailed, ...]) -> list[str]:
+    """Return the metrics that fit beside each other: those at the last cutoff of each kind."""
+    finished = [cell for cell in cells if isinstance(cell, CellFinished)]
+    last = {name.partition("@")[0]: name for cell in finished for name in cell.metrics}
+    return list(last.values())

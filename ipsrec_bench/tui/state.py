@@ -1,0 +1,117 @@
+"""The state of a run as far as its events tell, folded one event at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ipsrec_bench.events import (
+    CellEvent,
+    CellFailed,
+    CellFinished,
+    CellStarted,
+    DatasetReady,
+    EpochDone,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepDone,
+    StoreBusy,
+)
+
+
+@dataclass(frozen=True)
+class RunningCell:
+    """A cell at work."""
+
+    dataset: str
+    label: str
+    seed: int
+    epochs: int
+    stop_metric: str
+    began: float
+    epoch: int = 0
+    """Epochs done."""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    rate: float | None = None
+    """Targets per second."""
+    valid: tuple[float, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        """Share of the epochs that are done, between 0 and 1; early stopping may cut the rest."""
+        within = self.step / self.steps if self.steps else 0.0
+        return min(1.0, (self.epoch + within) / self.epochs)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two events; times are seconds on the listener's clock."""
+
+    began: float
+    title: str = "Preparing"
+    cells: int = 0
+    skipped: int = 0
+    datasets: tuple[DatasetReady, ...] = ()
+    running: Mapping[str, RunningCell] = field(default_factory=dict)
+    ended: tuple[CellFinished | CellFailed, ...] = ()
+    waiting: str | None = None
+    """Why a finished cell is not in the store yet."""
+    finished: RunFinished | None = None
+
+    @property
+    def todo(self) -> int:
+        """Number of cells that this run has to do."""
+        return self.cells - self.skipped
+
+    def remaining_seconds(self, now: float) -> float | None:
+        """Estimate the time left from the pace so far; None before there is one."""
+        done = len(self.ended) + sum(cell.progress for cell in self.running.values())
+        if not self.todo or done < 0.05 or not (self.running or self.ended):  # noqa: PLR2004 (too early to say)
+            return None
+        return (now - self.began) * (self.todo - done) / done
+
+
+def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911 (one case per event)
+    """Return the state after `event`, which arrived at `now`."""
+    match event:
+        case DatasetReady():
+            return replace(state, datasets=(*state.datasets, event), began=now)
+        case RunStarted():
+            return replace(
+                state, title=event.title, cells=event.cells, skipped=event.skipped, began=now
+            )
+        case CellStarted():
+            cell = RunningCell(
+                event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began=now
+            )
+            return replace(state, running={**state.running, event.key: cell})
+        case StepDone():
+            return _update(
+                state, event, step=event.step, steps=event.steps, loss=event.loss, rate=event.targets_per_second
+            )
+        case EpochDone():
+            curve = state.running[event.key].valid
+            return _update(
+                state,
+                event,
+                epoch=event.epoch,
+                step=0,
+                loss=event.loss,
+                rate=event.targets_per_second,
+                valid=(*curve, event.valid),
+            )
+        case CellFinished() | CellFailed():
+            running = {key: cell for key, cell in state.running.items() if key != event.key}
+            return replace(state, running=running, ended=(*state.ended, event), waiting=None)
+        case StoreBusy():
+            return replace(state, waiting=event.message)
+        case RunFinished():
+            return replace(state, finished=event)
+        case _:
+            return state
+
+
+def _update(state: RunState, event: CellEvent, **changes: object) -> RunState:
+    cell = replace(state.running[event.key], **changes)  # type: ignore[arg-type]
+    return replace(state, running={**state.running, event.key: cell})

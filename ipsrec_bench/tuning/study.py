@@ -1,0 +1,181 @@
+"""A study: trials over a model's search ranges, persisted so that it can be taken up again."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.errors import BenchError, ModelError, did_you_mean, listed
+from ipsrec_bench.events import CellFinished, CellStarted, Emit
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.run.worker import Worker, train_cell
+from ipsrec_bench.settings import LogRange, Settings
+from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.load import adhoc_suite, load_suite
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One complete trial."""
+
+    number: int
+    settings: dict[str, float]
+    valid: float
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The complete trials of a study, best first."""
+
+    name: str
+    path: Path
+    metric: str
+    trials: tuple[TrialResult, ...]
+
+
+def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: Iterable[str]) -> Cell:
+    """Return the cell whose ranged settings are to be tuned: the suite's first seed of `model` on `dataset`.
+
+    Args:
+        suite: the suite that gives protocol, training and model settings; None means defaults throughout.
+        dataset: a dataset of the suite (its first if None), or of the catalogue where there is no suite.
+        model: label of a model of the suite, or a model's name where there is no suite.
+        overrides: `key.path=value`.
+
+    Raises:
+        BenchError: the suite is wrong, or has no such dataset or model.
+    """
+    if suite is None:
+        if dataset is None:
+            raise BenchError("name a dataset with --dataset, or a suite")
+        file = adhoc_suite([dataset], [model], overrides)
+    else:
+        file = load_suite(suite, overrides)
+    cells = [cell for cell in cells_of(file) if not cell.variant]
+    for what, wanted, known in (
+        ("dataset", dataset, {cell.dataset for cell in cells}),
+        ("model", model, {cell.model for cell in cells}),
+    ):
+        if wanted is not None and wanted not in known:
+            raise BenchError(
+                f"{file.path}: the suite has no {what} '{wanted}'"
+                f"{did_you_mean(wanted, known) or f'; it has {listed(sorted(known))}'}"
+            )
+    return next(cell for cell in cells if cell.model == model and dataset in (None, cell.dataset))
+
+
+def search_ranges(config: type[Settings]) -> dict[str, LogRange]:
+    """Return the search range of every setting that has one, by the setting's name in a suite."""
+    return {
+        field.alias or name: metadata
+        for name, field in config.model_fields.items()
+        for metadata in field.metadata
+        if isinstance(metadata, LogRange)
+    }
+
+
+def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study, Path]:
+    """Open, or begin, the study of `cell`'s search ranges; equal cells, whatever the ranged settings, share it.
+
+    Trials are kept in a journal file in `folder`.
+    """
+    fixed = cell.settings()
+    fixed["config"] = {k: v for k, v in fixed["config"].items() if k not in search_ranges(type(cell.config))}
+    content = json.dumps([fingerprint, cell.seed, fixed], sort_keys=True)
+    name = f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.journal"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=name,
+        storage=JournalStorage(JournalFileBackend(str(path))),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    return study, path
+
+
+def tune(
+    cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit
+) -> StudyResult:
+    """Search `cell`'s ranges until the study has `trials` complete trials; only validation targets are ranked.
+
+    The first trial takes the cell's own settings, the others are chosen by TPE, seeded by the cell's seed and
+    the number of trials before them.
+
+    Raises:
+        ModelError: the model has nothing to search.
+    """
+    ranges = search_ranges(type(cell.config))
+    if not ranges:
+        raise ModelError(f"the model '{cell.type}' has no setting with a search range, so there is nothing to tune")
+    study, path = open_study(cell, data.fingerprint, folder)
+    study.sampler = optuna.samplers.TPESampler(seed=cell.seed + len(study.trials))
+    if not study.trials:
+        own = cell.config.model_dump(by_alias=True)
+        study.enqueue_trial({name: own[name] for name in ranges})
+
+    def objective(trial: optuna.Trial) -> float:
+        chosen = {
+            name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()
+        }
+        return _run_trial(trial, chosen, cell, data, worker, emit)
+
+    while len(_complete(study)) < trials:
+        study.optimize(objective, n_trials=1)
+    return study_result(study, path, cell.training.stop_metric)
+
+
+def study_result(study: optuna.Study, path: Path, metric: str) -> StudyResult:
+    """Return the complete trials, best first."""
+    results = [
+        TrialResult(
+            trial.number,
+            dict(trial.params),
+            float(trial.value or 0.0),
+            trial.user_attrs["best_epoch"],
+            trial.duration.total_seconds() if trial.duration else 0.0,
+        )
+        for trial in _complete(study)
+    ]
+    results.sort(key=lambda result: -result.valid)
+    return StudyResult(study.study_name, path, metric, tuple(results))
+
+
+def _run_trial(
+    trial: optuna.Trial,
+    chosen: dict[str, float],
+    cell: Cell,
+    data: PreparedDataset,
+    worker: Worker,
+    emit: Emit,
+) -> float:
+    settings: dict[str, Any] = cell.config.model_dump(by_alias=True) | chosen
+    variant = ", ".join(f"{name} = {value:.3g}" for name, value in chosen.items())
+    tried = replace(cell, config=type(cell.config).model_validate(settings), variant=f"({variant})")
+    key = tried.key(data.fingerprint)
+    name = (key, tried.dataset, tried.label, tried.seed)
+    emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
+    fitted = train_cell(key, tried, data, worker, emit).fitted
+    trial.set_user_attr("best_epoch", fitted.best_epoch)
+    seconds = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs)
+    emit(
+        CellFinished(
+            *name, {f"validation {tried.training.stop_metric}": fitted.best_valid}, fitted.best_epoch, seconds
+        )
+    )
+    return fitted.best_valid
+
+
+def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
