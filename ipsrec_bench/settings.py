@@ -6,7 +6,6 @@ suite can be checked in a moment.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,7 +27,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
+    def _refuse_unknown_keys(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         known = cls.keys()

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Datasets: list, prepare, statistics.", no_args_is_help=True)
 
-SuiteOption = Annotated[
-    Path | None, typer.Option("--suite", help="A suite whose own datasets are meant as well.")
-]
+SuiteOption = Annotated[Path | None, typer.Option("--suite", help="A suite whose own datasets are meant as well.")]
 
 
 @app.command(name="list")

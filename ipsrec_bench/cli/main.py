@@ -55,7 +55,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 (acts through its callback)
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -126,10 +126,13 @@ def validate(suite: SuiteArgument, overrides: SetOption = None) -> None:
 
 @app.command()
 def report(
-    suite: Annotated[str | None, typer.Argument(metavar="[SUITE]", help="Name of a suite; the latest run if not given.")] = None,
+    suite: Annotated[
+        str | None, typer.Argument(metavar="[SUITE]", help="Name of a suite; the latest run if not given.")
+    ] = None,
     store: StoreOption = STORE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the report; the store's own if not given.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the report; the store's own if not given."),
     ] = None,
 ) -> None:
     """Write the HTML and Markdown report on the newest run of SUITE."""
@@ -170,7 +173,9 @@ def tune(
         Path | None,
         typer.Argument(metavar="[SUITE]", help="Suite that gives the dataset, model and training settings."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the suite or of the catalogue.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A dataset of the suite or of the catalogue.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="A model of the suite or of the registry.")] = "ipsrec-c",
     trials: Annotated[int, typer.Option("--trials", min=1, help="Complete trials that the study is to have.")] = 20,
     overrides: SetOption = None,

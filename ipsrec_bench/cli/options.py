@@ -16,7 +16,9 @@ StoreOption = Annotated[
 DataDirOption = Annotated[
     Path,
     typer.Option(
-        "--data-dir", envvar="IPSREC_BENCH_DATA_DIR", help="Folder of raw files (raw/) and prepared data (prepared/)."
+        "--data-dir",
+        envvar="IPSREC_BENCH_DATA_DIR",
+        help="Folder of raw files (raw/) and prepared data (prepared/).",
     ),
 ]
 SetOption = Annotated[
@@ -26,9 +28,7 @@ SetOption = Annotated[
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, e.g. suites/quick.toml.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")
-]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads for torch; all available cores if not given.")
 ]

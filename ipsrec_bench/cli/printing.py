@@ -30,9 +30,7 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))  # noqa: T201
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
-) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows; numbers stand right, reals with six significant digits."""
     rows = [list(row) for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
@@ -63,7 +61,14 @@ def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
         print_json([asdict(summary) for summary in summaries])
         return
     rows = [
-        (s.suite, f"{s.started:%Y-%m-%d %H:%M}", s.cells, s.complete, s.failed, s.cells - s.complete - s.failed)
+        (
+            s.suite,
+            f"{s.started:%Y-%m-%d %H:%M}",
+            s.cells,
+            s.complete,
+            s.failed,
+            s.cells - s.complete - s.failed,
+        )
         for s in summaries
     ]
     print_table(["suite", "last run (UTC)", "cells", "complete", "failed", "missing"], rows)
@@ -115,7 +120,13 @@ def print_study(result: "StudyResult", *, as_json: bool) -> None:
         return
     names = list(result.trials[0].settings)
     rows: list[Sequence[Any]] = [
-        (t.number, *(float(f"{t.settings[n]:.4g}") for n in names), t.valid, t.best_epoch, f"{t.seconds:.1f} s")
+        (
+            t.number,
+            *(float(f"{t.settings[n]:.4g}") for n in names),
+            t.valid,
+            t.best_epoch,
+            f"{t.seconds:.1f} s",
+        )
         for t in result.trials
     ]
     print_table(

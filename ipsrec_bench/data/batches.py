@@ -37,9 +37,7 @@ class ResidentSequences:
         self._items = torch.from_numpy(np.array(data.items)).to(device)
         self._providers = torch.from_numpy(np.array(data.providers)).to(device)
 
-    def gather(
-        self, users: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> Histories:
+    def gather(self, users: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Histories:
         """Return the histories made of the flat positions `begins[i]` up to, not including, `ends[i]`.
 
         L is the longest of them.

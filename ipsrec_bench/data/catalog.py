@@ -20,9 +20,7 @@ class CatalogueEntry:
 def catalogue() -> Mapping[str, CatalogueEntry]:
     """Return the entries of `catalog.toml` by name."""
     text = resources.files("ipsrec_bench.data").joinpath("catalog.toml").read_text(encoding="utf-8")
-    return {
-        name: CatalogueEntry(entry.pop("title"), entry) for name, entry in tomllib.loads(text).items()
-    }
+    return {name: CatalogueEntry(entry.pop("title"), entry) for name, entry in tomllib.loads(text).items()}
 
 
 def catalogue_settings() -> Mapping[str, Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -85,10 +84,7 @@ def prepared_path(name: str, source: DatasetSpec, data_dir: Path) -> Path:
     recipe = {
         "format": PREPARED_FORMAT,
         "source": source.model_dump(mode="json", exclude={"max_length"}),
-        "files": [
-            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-            for path in source_paths(source, data_dir)
-        ],
+        "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source_paths(source, data_dir)],
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60]
@@ -113,7 +109,7 @@ def _staging(target: Path) -> Iterator[Path]:
     try:
         yield folder
         try:
-            os.rename(folder, target)
+            folder.rename(target)
         except OSError:
             if not target.exists():  # another process was first: its folder has the same content
                 raise
@@ -131,15 +127,12 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         connection.execute(_NUMBER_USERS)
         connection.execute(_NUMBER_ITEMS)
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
-        columns = connection.execute(
-            _ORDERED.format(time=time), {"unknown": UNKNOWN_PROVIDER}
-        ).fetchnumpy()
+        columns = connection.execute(_ORDERED.format(time=time), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
         for table in ("users", "items", "providers"):
             path = str(folder / f"{table}.parquet")
             connection.table(table).order("id").write_parquet(path, compression="zstd")
         counts = {
-            table: int(connection.table(table).count("*").fetchall()[0][0])
-            for table in ("users", "items", "providers")
+            table: int(connection.table(table).count("*").fetchall()[0][0]) for table in ("users", "items", "providers")
         }
     shutil.rmtree(folder / "spill", ignore_errors=True)
 
@@ -169,9 +162,9 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, place: str) -> None:
     """Refuse an empty source and rows that lack what every row must have."""
     rows, *missing = _only_row(
         connection,
-        "SELECT count(*), " + ", ".join(
-            f"min(row) FILTER ({column} IS NULL OR {column} = '')" for column in ("user", "item", "time")
-        ) + " FROM raw",
+        "SELECT count(*), "
+        + ", ".join(f"min(row) FILTER ({column} IS NULL OR {column} = '')" for column in ("user", "item", "time"))
+        + " FROM raw",
     )
     if not rows:
         raise DataError(f"{place}: the dataset is empty: there is a header but no row of data")

@@ -85,9 +85,7 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
     )
 
 
-def _open(
-    connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str | None
-) -> duckdb.DuckDBPyRelation:
+def _open(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str | None) -> duckdb.DuckDBPyRelation:
     """Return the file as a relation of text columns (delimited, atomic) or typed columns (Parquet)."""
     try:
         if path.suffix == ".parquet":
@@ -95,14 +93,9 @@ def _open(
         suffix = Path(path.name.removesuffix(".gz")).suffix
         atomic = suffix in (".inter", ".item")
         delimiter = delimiter or {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}.get(suffix)
+        quote = "" if atomic else '"'  # atomic files quote nothing; others quote as RFC 4180 says
         return connection.read_csv(
-            str(path),
-            header=True,
-            all_varchar=True,
-            # Atomic files quote nothing; others quote as RFC 4180 says.
-            quotechar="" if atomic else '"',
-            escapechar="" if atomic else '"',
-            **({"delimiter": delimiter} if delimiter else {}),
+            str(path), header=True, all_varchar=True, delimiter=delimiter, quotechar=quote, escapechar=quote
         )
     except duckdb.Error as error:
         raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
@@ -114,9 +107,7 @@ def _column_names(source: TableSource, path: Path) -> dict[str, str]:
     if source.provider:
         wanted["provider"] = source.provider
     if path.name.removesuffix(".gz").endswith(".inter"):
-        wanted |= {
-            role: ATOMIC_COLUMNS[role] for role in wanted if role not in source.model_fields_set
-        }
+        wanted |= {role: ATOMIC_COLUMNS[role] for role in wanted if role not in source.model_fields_set}
     return wanted
 
 

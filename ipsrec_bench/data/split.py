@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.statistics import MIN_TEST_LENGTH, MIN_VALID_LENGTH
 from ipsrec_bench.errors import DataError
 
 HeldOut = Literal["valid", "test"]
@@ -45,14 +46,14 @@ def leave_one_out(data: PreparedDataset) -> Split:
     """
     starts, ends = data.offsets[:-1], data.offsets[1:]
     lengths = ends - starts
-    if not (lengths >= 4).any():
+    if not (lengths >= MIN_VALID_LENGTH).any():
         raise DataError(
-            f"{data.name}: no user has 4 interactions or more (the longest history has {int(lengths.max())}), so"
-            " leave-one-out has nobody to validate on"
+            f"{data.name}: no user has {MIN_VALID_LENGTH} interactions or more (the longest history has"
+            f" {int(lengths.max())}), so leave-one-out has nobody to validate on"
         )
-    held_out = np.select([lengths >= 4, lengths == 3], [2, 1], default=0)
+    held_out = np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
     users = np.arange(data.num_users)
-    valid, test = users[lengths >= 4], users[lengths >= 3]
+    valid, test = users[lengths >= MIN_VALID_LENGTH], users[lengths >= MIN_TEST_LENGTH]
     return Split(
         train_ends=np.asarray(ends - held_out),
         valid=Targets(valid, np.asarray(ends[valid] - 2)),

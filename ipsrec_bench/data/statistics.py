@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_TEST_LENGTH = 3
+"""Interactions that a user needs to have a test target under leave-one-out."""
+MIN_VALID_LENGTH = 4
+"""Interactions that a user needs to have a validation target as well."""
 LENGTH_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
@@ -52,7 +56,8 @@ def describe(
 
     Args:
         offsets: int64 `[users + 1]`.
-        items, providers: int32 `[actions]`, in user-then-time order.
+        items: int32 `[actions]`, in user-then-time order.
+        providers: int32 `[actions]`, likewise.
         tied: bool `[actions]`, whether the interaction has the same time as the one before it.
         unknown_provider: the id that stands for an unknown provider.
     """
@@ -70,16 +75,15 @@ def describe(
         known_provider_actions=int((providers != unknown_provider).sum()),
         mean_length=float(lengths.mean()),
         length_quantiles={
-            f"{quantile:g}": int(np.quantile(lengths, quantile, method="lower"))
-            for quantile in LENGTH_QUANTILES
+            f"{quantile:g}": int(np.quantile(lengths, quantile, method="lower")) for quantile in LENGTH_QUANTILES
         },
         repeat_share=_share(len(items) - seen, later),
         tie_share=_share(int((tied[1:] & together).sum()), int(together.sum())),
         stickiness=_stickiness(items, providers, together, unknown_provider),
         shuffled_stickiness=_shuffled_stickiness(user, items, providers, lengths, unknown_provider),
         untied_stickiness=_stickiness(items, providers, together & ~tied[1:], unknown_provider),
-        test_users=int((lengths >= 3).sum()),
-        valid_users=int((lengths >= 4).sum()),
+        test_users=int((lengths >= MIN_TEST_LENGTH).sum()),
+        valid_users=int((lengths >= MIN_VALID_LENGTH).sum()),
     )
 
 

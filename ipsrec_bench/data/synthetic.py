@@ -33,7 +33,7 @@ class Interactions:
 def generate(source: SyntheticSource) -> Interactions:
     """Draw the log that `source` describes; equal settings give equal rows on every machine."""
     rng = np.random.default_rng(source.seed)
-    popularity = np.arange(1, source.items + 1) ** -source.popularity_exponent
+    popularity = np.arange(1.0, source.items + 1.0) ** -source.popularity_exponent
     ranking = rng.random((source.items, source.providers))
     offered_by = np.argpartition(ranking, source.providers_per_item - 1, axis=1)[:, : source.providers_per_item]
     topic_of = rng.integers(source.providers, size=(source.items, 1))

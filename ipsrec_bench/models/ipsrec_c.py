@@ -44,7 +44,8 @@ class Side(nn.Module):
         """Map ids `[B, L]` to `[B, L, d]`."""
         positions = self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
         x = self.embedding(ids) + positions + self.segment_embedding.weight[0]
-        return self.transformer(self.dropout(self.norm(x)), mask)
+        out: Tensor = self.transformer(self.dropout(self.norm(x)), mask)
+        return out
 
 
 class CoAttention(nn.Module):
@@ -59,7 +60,8 @@ class CoAttention(nn.Module):
 
     def forward(self, answering: Tensor, asking: Tensor, mask: Tensor) -> Tensor:
         """Map two sequences `[B, L, d]` to the fused sequence of the answering side."""
-        return self.feed_forward(self.norm(answering + self.attention(asking, answering, mask)))
+        out: Tensor = self.feed_forward(self.norm(answering + self.attention(asking, answering, mask)))
+        return out
 
 
 class IPSRecC(SequentialModel):

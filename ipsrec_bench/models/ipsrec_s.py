@@ -40,13 +40,9 @@ class IPSRecS(SequentialModel):
         length, device = histories.items.shape[1], histories.items.device
         positions = torch.arange(length, device=device)
         segment = self.segment_embedding.weight
-        items = (
-            self.item_embedding(histories.items) + self.item_position_embedding(positions) + segment[0]
-        )
+        items = self.item_embedding(histories.items) + self.item_position_embedding(positions) + segment[0]
         providers = (
-            self.provider_embedding(histories.providers)
-            + self.provider_position_embedding(positions)
-            + segment[1]
+            self.provider_embedding(histories.providers) + self.provider_position_embedding(positions) + segment[1]
         )
         x = self.dropout(self.norm(torch.cat([items, providers], dim=1)))  # [B, 2L, d]
         x = self.transformer(x, causal_mask(length, device).repeat(2, 2))

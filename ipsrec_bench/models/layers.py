@@ -54,10 +54,11 @@ class MultiHeadAttention(nn.Module):
             attn_mask=mask,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        return self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
+        out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
+        return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [B, h, T, d / h]
+        return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)  # [B, h, T, d / h]
 
 
 class FeedForward(nn.Module):
@@ -74,7 +75,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., d]` to `[..., d]`."""
-        return self.norm(x + self.dropout(self.outer(F.gelu(self.inner(x)))))
+        out: Tensor = self.norm(x + self.dropout(self.outer(F.gelu(self.inner(x)))))
+        return out
 
 
 class TransformerLayer(nn.Module):
@@ -89,7 +91,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map `[B, T, d]` to `[B, T, d]`; `mask [T, T]` says which keys each query sees."""
-        return self.feed_forward(self.norm(x + self.attention(x, x, mask)))
+        out: Tensor = self.feed_forward(self.norm(x + self.attention(x, x, mask)))
+        return out
 
 
 class Transformer(nn.Module):

@@ -24,8 +24,10 @@ class PopConfig(Settings):
 
 
 class TransformerConfig(Settings):
-    """Sizes of a Transformer encoder; the paper's (d = 64, 2 layers, 2 heads) and, where it is silent,
-    those of the released code."""
+    """Sizes of a Transformer encoder.
+
+    The defaults are the paper's (d = 64, 2 layers, 2 heads) and, where it is silent, the released code's.
+    """
 
     embedding_size: int = Field(64, ge=1)
     """d, of items, providers, positions and user vectors."""
@@ -85,15 +87,9 @@ class ModelEntry:
 _MODELS = "ipsrec_bench.models"
 REGISTRY: dict[str, ModelEntry] = {
     "pop": ModelEntry("Pop", PopConfig, f"{_MODELS}.pop:Pop", causal=True, uses_providers=False),
-    "sasrec": ModelEntry(
-        "SASRec", SASRecConfig, f"{_MODELS}.sasrec:SASRec", causal=True, uses_providers=False
-    ),
-    "ipsrec-s": ModelEntry(
-        "IPSRec-S", IPSRecSConfig, f"{_MODELS}.ipsrec_s:IPSRecS", causal=True, uses_providers=True
-    ),
-    "ipsrec-c": ModelEntry(
-        "IPSRec-C", IPSRecCConfig, f"{_MODELS}.ipsrec_c:IPSRecC", causal=True, uses_providers=True
-    ),
+    "sasrec": ModelEntry("SASRec", SASRecConfig, f"{_MODELS}.sasrec:SASRec", causal=True, uses_providers=False),
+    "ipsrec-s": ModelEntry("IPSRec-S", IPSRecSConfig, f"{_MODELS}.ipsrec_s:IPSRecS", causal=True, uses_providers=True),
+    "ipsrec-c": ModelEntry("IPSRec-C", IPSRecCConfig, f"{_MODELS}.ipsrec_c:IPSRecC", causal=True, uses_providers=True),
 }
 
 
@@ -104,9 +100,7 @@ def model_entry(name: str) -> ModelEntry:
         ModelError: there is no such model.
     """
     if name not in REGISTRY:
-        raise ModelError(
-            f"there is no model '{name}'{did_you_mean(name, REGISTRY) or f'; known: {listed(REGISTRY)}'}"
-        )
+        raise ModelError(f"there is no model '{name}'{did_you_mean(name, REGISTRY) or f'; known: {listed(REGISTRY)}'}")
     return REGISTRY[name]
 
 

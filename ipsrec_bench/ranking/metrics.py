@@ -20,9 +20,6 @@ def metric(name: str, rank: NDArray[np.integer]) -> NDArray[np.float64]:
     the cutoff, and each is 0 beyond it.
     """
     kind, _, cutoff = name.partition("@")
-    gain = {
-        "hr": lambda r: np.ones_like(r),
-        "mrr": lambda r: 1.0 / r,
-        "ndcg": lambda r: 1.0 / np.log2(r + 1.0),
-    }[kind](rank.astype(np.float64))
+    r = rank.astype(np.float64)
+    gain = {"hr": np.ones_like(r), "mrr": 1.0 / r, "ndcg": 1.0 / np.log2(r + 1.0)}[kind]
     return np.where(rank <= int(cutoff), gain, 0.0)

@@ -64,9 +64,7 @@ def rank_targets(
     return Ranks(np.asarray(targets.users), higher, ties)
 
 
-def count_ranks(
-    users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS_PER_TILE
-) -> tuple[Tensor, Tensor]:
+def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS_PER_TILE) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
     The target is scored anew beside every tile, in the same matrix product as the items that it is compared

@@ -82,15 +82,12 @@ def build_report(connection: Connection, suite: str | None = None) -> Report:
             ("Learning rate", f"{run.suite.training.learning_rate:g} (Adam)"),
             (
                 "Stopping",
-                f"{run.suite.training.stop_metric} on validation, patience {run.suite.training.patience}, at most"
-                f" {run.suite.training.epochs} epochs",
+                f"{run.suite.training.stop_metric} on validation, patience {run.suite.training.patience}, at most {run.suite.training.epochs} epochs",
             ),
             ("Test", f"two-sided paired t-test over users, {statistics.correction.title()} correction"),
         ),
         settings=tuple(_settings(summaries, run)),
-        environments=tuple(
-            queries.environments(connection, {s.environment for s in summaries.values()}).values()
-        ),
+        environments=tuple(queries.environments(connection, {s.environment for s in summaries.values()}).values()),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
@@ -153,10 +150,7 @@ class _Results:
         return metric(name, self.ranks[self._keys[dataset, row.label][seed]].ranks)
 
     def score(self, dataset: str, row: Row, name: str) -> Score | None:
-        means = [
-            float(self.per_user(dataset, row, seed, name).mean())
-            for seed in sorted(self.seeds(dataset, row))
-        ]
+        means = [float(self.per_user(dataset, row, seed, name).mean()) for seed in sorted(self.seeds(dataset, row))]
         if not means:
             return None
         deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
@@ -174,24 +168,19 @@ class _Results:
         ]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
-    def compare(
-        self, dataset: str, name: str, row: Row, reference: Row
-    ) -> tuple[int, PairedComparison, float] | None:
+    def compare(self, dataset: str, name: str, row: Row, reference: Row) -> tuple[int, PairedComparison, float] | None:
         """Return the number of common seeds, the test on per-user means over them, and the reference's mean."""
         seeds = sorted(self.seeds(dataset, row) & self.seeds(dataset, reference))
         if not seeds:
             return None
         ours, theirs = (
-            np.mean([self.per_user(dataset, which, seed, name) for seed in seeds], axis=0)
-            for which in (row, reference)
+            np.mean([self.per_user(dataset, which, seed, name) for seed in seeds], axis=0) for which in (row, reference)
         )
         test = paired_t_test(ours, theirs, self.run.suite.statistics.confidence)
         return len(seeds), test, float(theirs.mean())
 
 
-def _corrected(
-    results: _Results, wanted: Iterable[tuple[str, str, Row, Row]]
-) -> tuple[Comparison, ...]:
+def _corrected(results: _Results, wanted: Iterable[tuple[str, str, Row, Row]]) -> tuple[Comparison, ...]:
     """Make the comparisons `wanted` (dataset, metric, row, reference) and correct them by declared family."""
     statistics = results.run.suite.statistics
     made = [
@@ -203,7 +192,7 @@ def _corrected(
     for index, (dataset, name, *_) in enumerate(made):
         family = {"metric": (dataset, name), "dataset": (dataset,), "suite": ()}[statistics.family]
         families[family].append(index)
-    adjusted = {}
+    adjusted: dict[int, float] = {}
     for members in families.values():
         adjusted |= dict(zip(members, holm([made[index][5].p for index in members]), strict=True))
     return tuple(
@@ -264,9 +253,7 @@ def _ablation_table(results: _Results) -> AblationTable | None:
         return None
     smallest = min(results.run.suite.protocol.cutoffs)
     columns = [
-        (dataset, f"{name}@{smallest}")
-        for dataset in results.datasets
-        for name in results.run.suite.protocol.metrics
+        (dataset, f"{name}@{smallest}") for dataset in results.datasets for name in results.run.suite.protocol.metrics
     ]
     whole = {row.model: row for row in results.rows if not row.variant}
     found = {
@@ -287,9 +274,7 @@ def _ablation_table(results: _Results) -> AblationTable | None:
                 row,
                 bool(row.variant),
                 tuple(
-                    AblationCell(
-                        results.score(dataset, row, name), found.get((dataset, name, row.label))
-                    )
+                    AblationCell(results.score(dataset, row, name), found.get((dataset, name, row.label)))
                     for dataset, name in columns
                 ),
             )
@@ -306,12 +291,8 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
             yield MissingCell(cell.dataset, row_of(cell), cell.seed, error)
 
 
-def _dataset_lines(
-    connection: Connection, run: Run, summaries: dict[str, CellSummary]
-) -> tuple[DatasetLine, ...]:
-    fingerprints = {
-        cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries
-    }
+def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:
+    fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
     known = queries.datasets(connection, set(fingerprints.values()))
     return tuple(DatasetLine(label, known[fingerprint]) for label, fingerprint in fingerprints.items())
 

@@ -25,7 +25,7 @@ def learning_curves(curves: Curves) -> str:
         colours.append(PALETTE[models.index(model) % len(PALETTE)])
         dashes.append(DASHES[variants_seen.get(model, 0) % len(DASHES)])
         variants_seen[model] = variants_seen.get(model, 0) + 1
-    data = alt.Data(
+    data = alt.InlineData(
         values=[
             {"model": row.display, "seed": seed, "epoch": point.epoch, "valid": point.valid}
             for row, seed, point in curves.points
@@ -38,9 +38,7 @@ def learning_curves(curves: Curves) -> str:
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("valid:Q", title=f"validation {curves.stop_metric.upper()}", scale=alt.Scale(zero=False)),
             color=alt.Color("model:N", title=None, sort=names, scale=alt.Scale(domain=names, range=colours)),
-            strokeDash=alt.StrokeDash(
-                "model:N", title=None, sort=names, scale=alt.Scale(domain=names, range=dashes)
-            ),
+            strokeDash=alt.StrokeDash("model:N", title=None, sort=names, scale=alt.Scale(domain=names, range=dashes)),
             detail="seed:N",
         )
         .configure(background="transparent", font="system-ui, sans-serif")

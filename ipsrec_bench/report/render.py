@@ -14,6 +14,8 @@ from ipsrec_bench.errors import BenchError
 from ipsrec_bench.report.charts import learning_curves
 from ipsrec_bench.report.content import Report
 
+SMALLEST_P = 1e-4
+
 
 @dataclass(frozen=True)
 class Written:
@@ -41,15 +43,13 @@ def write_report(report: Report, folder: Path) -> Written:
     )
     environment.filters |= _FILTERS
     charts = [(curves, learning_curves(curves)) for curves in report.curves]
-    files = {
-        target / f"learning-curves-{_file_name(curves.dataset)}.svg": _standalone(svg)
-        for curves, svg in charts
-    }
+    files = {target / f"learning-curves-{_file_name(curves.dataset)}.svg": _standalone(svg) for curves, svg in charts}
     common = {"report": report, "version": __version__}
     html, markdown = target / f"{_file_name(report.suite)}.html", target / f"{_file_name(report.suite)}.md"
     pages = {
         html: environment.get_template("report.html.j2").render(
-            **common, charts=[(curves, Markup(svg)) for curves, svg in charts]  # noqa: S704 (our own chart)
+            **common,
+            charts=[(curves, Markup(svg)) for curves, svg in charts],  # noqa: S704 (our own chart)
         ),
         markdown: environment.get_template("report.md.j2").render(
             **common,
@@ -98,7 +98,7 @@ def _share(value: float | None) -> str:
 
 
 def _p_value(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "< 0.0001" if value < SMALLEST_P else f"{value:.4f}"
 
 
 def _signed(value: float) -> str:

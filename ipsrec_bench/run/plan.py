@@ -64,9 +64,7 @@ def preview(file: SuiteFile, data_dir: Path, store: Path, *, force: bool) -> lis
         for name, source in sources.items()
         if states[name] == "prepared"
     }
-    keys = [
-        cell.key(fingerprints[cell.dataset]) if cell.dataset in fingerprints else None for cell in cells
-    ]
+    keys = [cell.key(fingerprints[cell.dataset]) if cell.dataset in fingerprints else None for cell in cells]
     done = set() if force else _complete(store, [key for key in keys if key is not None])
     return [
         PreviewedCell(

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
@@ -46,9 +46,7 @@ class Trained:
     fitted: Fitted
 
 
-def train_cell(
-    key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit
-) -> Trained:
+def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> Trained:
     """Train the cell's model and leave it with its best weights; test targets are not looked at.
 
     Initial weights and dropout follow from torch's generator, seeded here; the order of samples from the seed
@@ -92,15 +90,16 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
     started, began = datetime.now(UTC), time.perf_counter()
     reset_peak_memory()
     emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric))
-    common = {
-        "key": key,
-        "fingerprint": data.fingerprint,
-        "type": cell.type,
-        "seed": cell.seed,
-        "settings": dumps(cell.settings(), sort_keys=True),
-        "environment": describe_environment(worker.device),
-        "started": started,
-    }
+    record = CellRecord(
+        key=key,
+        fingerprint=data.fingerprint,
+        type=cell.type,
+        seed=cell.seed,
+        settings=dumps(cell.settings(), sort_keys=True),
+        environment=describe_environment(worker.device),
+        started=started,
+        seconds=0.0,
+    )
     try:
         trained = train_cell(key, cell, data, worker, emit)
         ranks = {
@@ -108,10 +107,10 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
             for name, targets in (("valid", trained.split.valid), ("test", trained.split.test))
         }
     except Exception:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)
-        return CellRecord(**common, seconds=time.perf_counter() - began, error=traceback.format_exc())
+        return replace(record, seconds=time.perf_counter() - began, error=traceback.format_exc())
     fitted = trained.fitted
-    return CellRecord(
-        **common,
+    return replace(
+        record,
         seconds=time.perf_counter() - began,
         train_seconds=sum(epoch.train_seconds for epoch in fitted.epochs),
         peak_memory=peak_memory(),
@@ -136,11 +135,7 @@ def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
         now = time.monotonic()
         if now - last >= STEP_EVENT_SECONDS:
             last = now
-            emit(
-                StepDone(
-                    *_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second
-                )
-            )
+            emit(StepDone(*_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second))
 
     return listen
 

@@ -28,9 +28,7 @@ class PairedComparison:
     losses: int
 
 
-def paired_t_test(
-    a: NDArray[np.float64], b: NDArray[np.float64], confidence: float = 0.95
-) -> PairedComparison:
+def paired_t_test(a: NDArray[np.float64], b: NDArray[np.float64], confidence: float = 0.95) -> PairedComparison:
     """Compare `a` with `b`, each `[users]`, higher is better, by a two-sided paired t-test.
 
     The test is over users: it says whether *these trained models* differ on users like these. Where all
@@ -55,6 +53,4 @@ def paired_t_test(
         interval = result.confidence_interval(confidence)
         low, high = float(interval.low), float(interval.high)
         t, p, effect = float(result.statistic), float(result.pvalue), mean / spread
-    return PairedComparison(
-        len(d), mean, low, high, t, p, effect, wins, len(d) - wins - losses, losses
-    )
+    return PairedComparison(len(d), mean, low, high, t, p, effect, wins, len(d) - wins - losses, losses)

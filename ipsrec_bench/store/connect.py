@@ -25,9 +25,7 @@ def reading(path: Path) -> Iterator[Connection]:
         StoreError: there is no store, it is not one of this version, or another process keeps it locked.
     """
     if not path.exists():
-        raise StoreError(
-            f"{path}: there is no result store yet; run a suite first, or give its place with --store"
-        )
+        raise StoreError(f"{path}: there is no result store yet; run a suite first, or give its place with --store")
     with _open(path, read_only=True, patience=PATIENCE_SECONDS) as connection:
         _check_version(connection, path)
         yield connection
@@ -58,9 +56,7 @@ def writing(
         if _is_empty(connection):
             schema = resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8")
             connection.execute(schema)
-            connection.execute(
-                "INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION]
-            )
+            connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
         _check_version(connection, path)
         yield connection
         connection.commit()

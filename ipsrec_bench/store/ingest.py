@@ -86,17 +86,13 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
             "higher": ranks.higher,
             "ties": ranks.ties,
         }
-        connection.execute(
-            'INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split]
-        )
+        connection.execute('INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split])
 
 
 def delete_cell(connection: Connection, key: str) -> None:
     """Remove the cell with this key, complete or failed, and all its rows."""
     for table in ("ranks", "epochs", "cells"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key]
-        )
+        connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key])
 
 
 def _environment(connection: Connection, environment: Environment) -> str:

@@ -163,7 +163,7 @@ def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, Cel
         " best_epoch, best_valid, environment, settings FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
-    return {row[0]: CellSummary(*row[:-1], json.loads(row[-1])) for row in rows}
+    return {row[0]: CellSummary(*(*row[:-1], json.loads(row[-1]))) for row in rows}
 
 
 def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRanks]:
@@ -174,11 +174,10 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
     found = {}
     for cell, key in numbers:
         columns = connection.execute(
-            'SELECT "user", higher, ties FROM ranks WHERE cell = ? AND split = \'test\' ORDER BY "user"', [cell]
+            'SELECT "user", higher, ties FROM ranks WHERE cell = ? AND split = \'test\' ORDER BY "user"',
+            [cell],
         ).fetchnumpy()
-        found[key] = TestRanks(
-            key, np.asarray(columns["user"]), realistic_rank(columns["higher"], columns["ties"])
-        )
+        found[key] = TestRanks(key, np.asarray(columns["user"]), realistic_rank(columns["higher"], columns["ties"]))
     return found
 
 
@@ -203,7 +202,8 @@ def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str,
 def environments(connection: Connection, names: Collection[str]) -> dict[str, Environment]:
     """Return the environments with these names."""
     rows = connection.execute(
-        "SELECT * FROM environments WHERE environment IN (SELECT unnest(?)) ORDER BY environment", [list(names)]
+        "SELECT * FROM environments WHERE environment IN (SELECT unnest(?)) ORDER BY environment",
+        [list(names)],
     ).fetchall()
     return {row[0]: Environment(*row[1:]) for row in rows}
 

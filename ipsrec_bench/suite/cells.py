@@ -101,9 +101,7 @@ def expand(
             variant=variant,
             config=config,
             training=training,
-            protocol=suite.protocol.model_copy(
-                update={"max_length": source.max_length or suite.protocol.max_length}
-            ),
+            protocol=suite.protocol.model_copy(update={"max_length": source.max_length or suite.protocol.max_length}),
             seed=seed,
         )
         for dataset, source in sources.items()
@@ -115,14 +113,12 @@ def expand(
     if baseline not in {"best", *labels}:
         raise file.error(
             ("statistics", "baseline"),
-            f"found '{baseline}'; allowed: 'best' or a row of the suite: {listed(labels)}{did_you_mean(baseline, labels)}",
+            f"found '{baseline}'; allowed: 'best', {listed(sorted(labels))}{did_you_mean(baseline, labels)}",
         )
     return cells
 
 
-def resolve_source(
-    file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[str, Any]]
-) -> DatasetSpec:
+def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
     """Return the settings of the suite's dataset `name`, completed from the catalogue.
 
     Raises:
@@ -132,7 +128,8 @@ def resolve_source(
     if name not in file.suite.datasets:
         raise file.error(
             ("datasets",),
-            f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known: {listed(file.suite.datasets)}",
+            f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
+            f" {listed(file.suite.datasets)}",
         )
     raw = {**catalogue.get(name, {}), **file.suite.datasets[name]}
     if not raw:
@@ -144,7 +141,8 @@ def resolve_source(
     kind = raw.get("source", "table")
     if kind not in SOURCES:
         raise file.error(
-            (*where, "source"), f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}"
+            (*where, "source"),
+            f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
         )
     return _checked(file, SOURCES[kind], raw, where)
 
@@ -157,7 +155,7 @@ def _variants(
     variants = base.pop("variants", {})
     type_name = base.pop("type", name)
     if not isinstance(variants, Mapping) or not all(isinstance(v, Mapping) for v in variants.values()):
-        raise file.error((*where, "variants"), "expected tables, for example variants.\"w/o CL\" = {lambda = 0}")
+        raise file.error((*where, "variants"), 'expected tables, for example variants."w/o CL" = {lambda = 0}')
     try:
         config_class = config_type(type_name)
     except BenchError as error:
@@ -178,9 +176,7 @@ def _variants(
         yield name, type_name, variant, _checked(file, config_class, raw, place), training
 
 
-def _checked(
-    file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path
-) -> S:
+def _checked(file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path) -> S:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:

@@ -51,7 +51,9 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
     """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
     text = "title = 'From the command line'\n" + "".join(
-        f"[{kind}.{json.dumps(name)}]\n" for kind, names in (("datasets", datasets), ("models", models)) for name in names
+        f"[{kind}.{json.dumps(name)}]\n"
+        for kind, names in (("datasets", datasets), ("models", models))
+        for name in names
     )
     return parse_suite(Path("(command line)"), text, overrides)
 
@@ -110,9 +112,7 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> 
             target[key] = value
 
 
-def _located(
-    path: Path, text: str, overrides: Iterable[str], where: settings.Path, message: str
-) -> str:
+def _located(path: Path, text: str, overrides: Iterable[str], where: settings.Path, message: str) -> str:
     key = ".".join(_quoted(part) for part in where) or "suite"
     for override in overrides:
         written = _only_path(_parse_override(override))
@@ -147,11 +147,11 @@ def find_line(text: str, where: settings.Path) -> int | None:
     return None
 
 
-def _holds(document: Any, where: settings.Path) -> bool:
+def _holds(document: object, where: settings.Path) -> bool:
     for part in where:
-        if isinstance(document, Mapping) and part in document:
-            document = document[part]
-        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+        if (isinstance(document, Mapping) and part in document) or (
+            isinstance(document, list) and isinstance(part, int) and part < len(document)
+        ):
             document = document[part]
         else:
             return False

@@ -127,7 +127,7 @@ class Suite(Settings):
 
     @field_validator("datasets", "models", mode="before")
     @classmethod
-    def _names_alone(cls, value: Any) -> Any:
+    def _names_alone(cls, value: object) -> object:
         """Let a list of names stand for tables without settings."""
         if isinstance(value, list) and all(isinstance(name, str) for name in value):
             return {name: {} for name in value}

@@ -76,9 +76,7 @@ class Windows:
         positions = (begins[:, None] + steps + 1)[predicted]
         return Batch(histories, sequences.to_device(predicted), sequences.items_at(positions))
 
-    def _users_and_begins(
-        self, chosen: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _users_and_begins(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         users = np.searchsorted(self.offsets, self.ends[chosen], side="right") - 1
         return users, np.maximum(self.offsets[users], self.ends[chosen] - self.max_length)
 

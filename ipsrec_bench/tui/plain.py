@@ -15,7 +15,7 @@ from ipsrec_bench.events import (
 )
 
 
-def plain_line(event: Event, now: datetime) -> str | None:  # noqa: PLR0911 (one case per event)
+def plain_line(event: Event, now: datetime) -> str | None:
     """Return the line for `event`, or None if it is not worth one."""
     match event:
         case DatasetReady():

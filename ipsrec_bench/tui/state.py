@@ -78,17 +78,18 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
         case DatasetReady():
             return replace(state, datasets=(*state.datasets, event), began=now)
         case RunStarted():
-            return replace(
-                state, title=event.title, cells=event.cells, skipped=event.skipped, began=now
-            )
+            return replace(state, title=event.title, cells=event.cells, skipped=event.skipped, began=now)
         case CellStarted():
-            cell = RunningCell(
-                event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began=now
-            )
+            cell = RunningCell(event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began=now)
             return replace(state, running={**state.running, event.key: cell})
         case StepDone():
             return _update(
-                state, event, step=event.step, steps=event.steps, loss=event.loss, rate=event.targets_per_second
+                state,
+                event,
+                step=event.step,
+                steps=event.steps,
+                loss=event.loss,
+                rate=event.targets_per_second,
             )
         case EpochDone():
             curve = state.running[event.key].valid

@@ -105,9 +105,7 @@ def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study
     return study, path
 
 
-def tune(
-    cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit
-) -> StudyResult:
+def tune(cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit) -> StudyResult:
     """Search `cell`'s ranges until the study has `trials` complete trials; only validation targets are ranked.
 
     The first trial takes the cell's own settings, the others are chosen by TPE, seeded by the cell's seed and
@@ -126,9 +124,7 @@ def tune(
         study.enqueue_trial({name: own[name] for name in ranges})
 
     def objective(trial: optuna.Trial) -> float:
-        chosen = {
-            name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()
-        }
+        chosen = {name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()}
         return _run_trial(trial, chosen, cell, data, worker, emit)
 
     while len(_complete(study)) < trials:
@@ -170,9 +166,7 @@ def _run_trial(
     trial.set_user_attr("best_epoch", fitted.best_epoch)
     seconds = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs)
     emit(
-        CellFinished(
-            *name, {f"validation {tried.training.stop_metric}": fitted.best_valid}, fitted.best_epoch, seconds
-        )
+        CellFinished(*name, {f"validation {tried.training.stop_metric}": fitted.best_valid}, fitted.best_epoch, seconds)
     )
     return fitted.best_valid
 

@@ -1,0 +1,33 @@
+"""Development sessions: `nox` runs tests and lint, `nox -s bench` the benchmarks.
+
+The sessions run in the environment that nox stands in, which the README's command has just made: torch is
+too large to install once per session.
+"""
+
+import sys
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "none"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after `--` go to pytest."""
+    session.run(sys.executable, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, types and the rule of who may import whom."""
+    session.run(sys.executable, "-m", "ruff", "check", ".")
+    session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
+    session.run(sys.executable, "-m", "mypy")
+    session.run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed beside a physical limit measured in the same run; see benchmarks/README.md."""
+    session.run(sys.executable, "benchmarks/throughput.py", *session.posargs)
