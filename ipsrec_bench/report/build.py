@@ -50,7 +50,7 @@ def build_report(connection: Connection, suite: str | None = None) -> Report:
     summaries = queries.cell_summaries(connection, keys)
     results = _Results(run, queries.test_ranks(connection, keys))
     comparisons = _against_baseline(results)
-    statistics = run.suite.statistics
+    statistics, training = run.suite.statistics, run.suite.training
     return Report(
         suite=run.suite_name,
         title=run.suite.title,
@@ -77,12 +77,12 @@ def build_report(connection: Connection, suite: str | None = None) -> Report:
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(results.metrics)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
-            ("Samples", run.suite.training.samples),
-            ("Batch size", f"{run.suite.training.batch_size} targets"),
-            ("Learning rate", f"{run.suite.training.learning_rate:g} (Adam)"),
+            ("Samples", training.samples),
+            ("Batch size", f"{training.batch_size} targets"),
+            ("Learning rate", f"{training.learning_rate:g} (Adam)"),
             (
                 "Stopping",
-                f"{run.suite.training.stop_metric} on validation, patience {run.suite.training.patience}, at most {run.suite.training.epochs} epochs",
+                f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
             ("Test", f"two-sided paired t-test over users, {statistics.correction.title()} correction"),
         ),
