@@ -58,8 +58,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     try:
         rows.create_view("numberless")
         connection.execute("CREATE TABLE raw AS SELECT *, row_number() OVER () AS row FROM numberless")
+        _refuse_bad_lines(connection)
         if source.items is not None:
             _join_items(connection, source, paths[1])
+            _refuse_bad_lines(connection)
     except duckdb.Error as error:
         raise DataError(f"{paths[0]}: {_reason(error)}") from None
 
@@ -94,11 +96,32 @@ def _open(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str | No
         atomic = suffix in (".inter", ".item")
         delimiter = delimiter or {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}.get(suffix)
         quote = "" if atomic else '"'  # atomic files quote nothing; others quote as RFC 4180 says
+        # Bad lines are set aside and refused afterwards, which names them better than the reader's own error does.
         return connection.read_csv(
-            str(path), header=True, all_varchar=True, delimiter=delimiter, quotechar=quote, escapechar=quote
+            str(path),
+            header=True,
+            all_varchar=True,
+            delimiter=delimiter,
+            quotechar=quote,
+            escapechar=quote,
+            store_rejects=True,
         )
     except duckdb.Error as error:
         raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
+
+
+def _refuse_bad_lines(connection: duckdb.DuckDBPyConnection) -> None:
+    """Raise an error on the first line that the reader of delimited files had to set aside."""
+    try:
+        first = connection.execute(
+            "SELECT file_path, line, error_message FROM reject_errors JOIN reject_scans USING (scan_id, file_id)"
+            " ORDER BY line LIMIT 1"
+        ).fetchone()
+    except duckdb.CatalogException:
+        return  # no delimited file was read
+    if first is not None:
+        path, line, message = first
+        raise DataError(f"{path}:{line}: {message}; correct the line or remove it")
 
 
 def _column_names(source: TableSource, path: Path) -> dict[str, str]:
@@ -136,10 +159,11 @@ def _resolve(written: str, data_dir: Path) -> Path:
     path = data_dir / "raw" / re.sub(r"\$\{(\w+)\}", value, written)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: the file is empty")
     return path
 
 
 def _reason(error: duckdb.Error) -> str:
-    """Return what DuckDB says went wrong, and in which line, without its advice on reader options."""
-    lines = str(error).split("\nPossible fixes")[0].splitlines()
-    return "; ".join(line.strip() for line in lines[:3] if not line.startswith("Original Line"))
+    """Return what DuckDB says went wrong, without its advice on reader options."""
+    return str(error).splitlines()[0]

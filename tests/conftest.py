@@ -1,0 +1,118 @@
+"""Shared pieces: small datasets, a command line in its own process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.suite.schema import SyntheticSource, TableSource
+
+ROOT = Path(__file__).parent.parent
+
+TINY_SUITE = """
+title = "Tiny"
+seeds = [1, 2]
+[datasets.world]
+source = "synthetic"
+users = 120
+items = 40
+providers = 6
+mean_length = 7
+max_length = 8
+[models.pop]
+[models.sasrec]
+embedding_size = 8
+inner_size = 16
+[models.ipsrec-s]
+embedding_size = 8
+inner_size = 16
+variants."w/o CL" = { lambda = 0 }
+[training]
+epochs = 2
+batch_size = 128
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def tiny_suite(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_SUITE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """A synthetic dataset with histories of 1 to about 20 interactions."""
+    source = SyntheticSource(users=200, items=60, providers=8, mean_length=7)
+    return prepare("world", source, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def prepared_table(tmp_path: Path) -> Callable[..., PreparedDataset]:
+    """Prepare a table written as text, by default one with columns user, item, provider, time."""
+
+    def build(text: str, name: str = "log.csv", **settings: object) -> PreparedDataset:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return prepare("table", TableSource.model_validate({"path": str(path), **settings}), tmp_path / "data")
+
+    return build
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `ipsrec-bench` in a process and a folder of its own."""
+
+    def run(*arguments: object, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=cwd,
+            env={**clean_environment(), **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return run
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "ipsrec_bench", *map(str, arguments)]
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("IPSREC_BENCH") and k not in ("COLUMNS", "LINES")}
+
+
+def sequences(data: PreparedDataset) -> list[list[int]]:
+    """Return every user's items as dense ids."""
+    return [data.items[a:b].tolist() for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
+
+
+def raw_sequences(data: PreparedDataset) -> dict[str, list[str]]:
+    """Return every user's items by their raw ids."""
+    users, items = vocabulary(data, "users"), vocabulary(data, "items")
+    return {users[u]: [items[i] for i in row] for u, row in enumerate(sequences(data))}
+
+
+def vocabulary(data: PreparedDataset, table: str) -> dict[int, str]:
+    import duckdb
+
+    return {i: raw for raw, i in duckdb.read_parquet(str(data.path / f"{table}.parquet")).fetchall()}
+
+
+def lengths(values: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(values)])

@@ -1,0 +1,155 @@
+"""Suites: where mistakes are found, how cells follow, what a key depends on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.suite.load import find_line, load_suite, parse_suite
+
+from .conftest import ROOT, TINY_SUITE
+
+HERE = Path("here.toml")
+
+
+def mistake(text: str, *overrides: str) -> str:
+    with pytest.raises(SuiteError) as caught:
+        cells_of(parse_suite(HERE, text, overrides))
+    return str(caught.value)
+
+
+def replaced(old: str, new: str) -> str:
+    assert old in TINY_SUITE
+    return TINY_SUITE.replace(old, new)
+
+
+def line_of(text: str, start: str) -> int:
+    return next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "words"),
+    [
+        ("epochs = 2", "epoch = 2", "training.epoch", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("epochs = 2", "epochs = 0", "training.epochs", "found 0; input should be greater than or equal to 1"),
+        ("epochs = 2", 'samples = "pack"', "training.samples", "found 'pack'; input should be 'auto', 'packed' or 'prefix'"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each seed may stand only once"),
+        ("seeds = [1, 2]", "seeds = [1, -2]", "seeds.1", "found -2; input should be greater than or equal to 0"),
+        ("[models.pop]", "[models.popp]", "models.popp", "there is no model 'popp'; did you mean 'pop'?"),
+        ("[models.pop]", '[models.x]\ntype = "sasrek"', "models.x.type", "there is no model 'sasrek'; did you mean 'sasrec'?"),
+        ("users = 120", "userz = 120", "datasets.world.userz", "unknown key 'userz'; did you mean 'users'?"),
+        ('source = "synthetic"', 'source = "syntetic"', "datasets.world.source", "did you mean 'synthetic'?"),
+        ("{ lambda = 0 }", "{ lambda = -1 }", 'models.ipsrec-s.variants."w/o CL".lambda', "found -1"),
+        ("embedding_size = 8", "embedding_size = 9", "models.sasrec", "n_heads = 2 must divide embedding_size = 9"),
+        ('title = "Tiny"\n', "", "title", "this key is required"),
+    ],
+)
+def test_a_mistake_names_file_line_key_and_remedy(old, new, key, words):
+    text = replaced(old, new)
+    message = mistake(text)
+    assert f" {key}: " in message
+    assert words in message
+    assert message.startswith("here.toml:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [("epochs = 2", "epoch = 2", "epoch"), ("users = 120", "userz = 120", "userz"), ("[models.pop]", "[models.popp]", "[models.popp]")],
+)
+def test_the_line_is_the_one_to_edit(old, new, line):
+    text = replaced(old, new)
+    assert mistake(text).startswith(f"here.toml:{line_of(text, line)}: ")
+
+
+def test_lines_are_found_through_arrays_comments_and_inline_tables():
+    text = '# a\nx = [\n  1,\n  2, # b\n]\n\n[t."a.b"]\ny = { z = [3,\n  4], w = 4 }\n'
+    assert find_line(text, ("x",)) == 2
+    assert find_line(text, ("x", 1)) == 2
+    assert find_line(text, ("t", "a.b")) == 7
+    assert find_line(text, ("t", "a.b", "y", "w")) == 8
+    assert find_line(text, ("t", "a.b", "missing")) == 7
+    assert find_line(text, ("nowhere",)) is None
+
+
+def test_an_override_is_blamed_for_its_own_mistake():
+    assert mistake(TINY_SUITE, "training.epochs=none").startswith("--set training.epochs=none: training.epochs: found 'none'")
+    assert "expected KEY=VALUE" in mistake(TINY_SUITE, "training.epochs")
+    assert "quote names" in mistake(TINY_SUITE, "models.a b.lambda=1")
+    assert "'epochs' is a value, not a table" in mistake(TINY_SUITE, "training.epochs.x=1")
+
+
+def test_overrides_reach_variants_and_lists_of_names():
+    changed = parse_suite(HERE, TINY_SUITE, ['models.ipsrec-s.variants."w/o CL".tau=2.0', "training.stop_metric=hr@5"])
+    cell = next(cell for cell in cells_of(changed) if cell.variant)
+    assert cell.config.model_dump()["tau"] == 2.0
+    assert cell.training.stop_metric == "hr@5"
+    short = parse_suite(HERE, 'title="x"\ndatasets=["positive-control"]\nmodels=["pop"]', ["models.sasrec.n_layers=1"])
+    assert [cell.type for cell in cells_of(short)[:2]] == ["pop", "sasrec"]
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(SuiteError, match=r"none\.toml: there is no such suite file"):
+        load_suite(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("# fine\ntitle = = 1\n", encoding="utf-8")
+    with pytest.raises(SuiteError, match=r"broken\.toml: not valid TOML: .*line 2"):
+        load_suite(tmp_path / "broken.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SuiteError, match=r"binary\.toml: cannot be read as UTF-8"):
+        load_suite(tmp_path / "binary.toml")
+
+
+def test_unknown_baseline_and_dataset_are_refused():
+    assert "did you mean 'sasrec'?" in mistake(TINY_SUITE + '[statistics]\nbaseline = "sasrek"\n')
+    assert "did you mean 'positive-control'?" in mistake(TINY_SUITE + "[datasets.positive-contrl]\n")
+
+
+def test_every_shipped_suite_is_valid():
+    suites = sorted((ROOT / "suites").glob("*.toml"))
+    assert {suite.stem for suite in suites} >= {"quick", "negative", "real"}
+    for suite in suites:
+        assert cells_of(load_suite(suite))
+
+
+def test_cells_are_datasets_times_seeds_times_rows():
+    cells = cells_of(parse_suite(HERE, TINY_SUITE))
+    assert [(cell.seed, cell.label) for cell in cells] == [
+        (seed, label) for seed in (1, 2) for label in ("pop", "sasrec", "ipsrec-s", "ipsrec-s w/o CL")
+    ]
+    assert {cell.protocol.max_length for cell in cells} == {8}
+
+
+def keys(text: str, fingerprint: str = "f") -> list[str]:
+    return [cell.key(fingerprint) for cell in cells_of(parse_suite(HERE, text))]
+
+
+def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
+    original = keys(TINY_SUITE)
+    assert len(set(original)) == len(original)
+    same = [
+        replaced('title = "Tiny"', 'title = "Other"\ndescription = "words"'),
+        TINY_SUITE + "[protocol]\ncutoffs = [20]\nmetrics = ['hr']\n",
+        TINY_SUITE + "[statistics]\nalpha = 0.05\n",
+        replaced("[models.sasrec]\nembedding_size = 8\ninner_size = 16", "[models.sasrec]\ninner_size = 16\nembedding_size = 8"),
+        replaced("[models.sasrec]", '[models.mine]\ntype = "sasrec"'),
+        replaced("[datasets.world]", "[datasets.renamed]"),
+        replaced("[models.sasrec]", "[models.sasrec]\nn_layers = 2"),  # the default, written out
+    ]
+    for text in same:
+        assert keys(text) == original
+    for text in (
+        replaced("max_length = 8", "max_length = 9"),
+        replaced("epochs = 2", "epochs = 3"),
+        replaced("seeds = [1, 2]", "seeds = [3, 4]"),
+        replaced("batch_size = 128", "batch_size = 64"),
+    ):
+        assert not set(keys(text)) & set(original)
+    assert not set(keys(TINY_SUITE, "other data")) & set(original)
+    changed = keys(replaced("{ lambda = 0 }", "{ lambda = 0.2 }"))
+    assert [a == b for a, b in zip(changed, original, strict=True)] == [True, True, True, False] * 2
+
+
+def test_settings_are_plain_json():
+    for cell in cells_of(parse_suite(HERE, TINY_SUITE)):
+        assert json.loads(json.dumps(cell.settings())) == cell.settings()
