@@ -16,6 +16,7 @@ from ipsrec_bench.ranking.metrics import realistic_rank
 
 USERS_PER_BATCH = 512
 ITEMS_PER_TILE = 8192
+PAIRS_AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +68,16 @@ def rank_targets(
 def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS_PER_TILE) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
-    The target is scored anew beside every tile, in the same matrix product as the items that it is compared
-    with, so that equal vectors give equal scores. No more than `[B, tile + B]` scores exist at a time.
+    A score is the dot product rounded to float32 once, at its end (`exact_scores`). Matrix products do not give
+    that: their last bits depend on the shape of the product, so that even equal vectors may differ. They serve as a
+    screen: what lies further from the target's score than their error bound is counted as it is, the few pairs
+    that do not are scored exactly. Ranks depend on neither the tile, nor the batch, nor the number of threads.
 
     Args:
         users: `[B, d]`.
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
-        tile: candidates scored at a time.
+        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.
@@ -82,24 +85,38 @@ def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS
     Raises:
         ModelError: a vector is not finite, or too long for finite scores.
     """
-    # |u . v| <= |u| |v|: one product of norms bounds every score.
-    if not torch.isfinite(users.norm(dim=1).max() * items.norm(dim=1).max()):
+    d = users.shape[1]
+    # |u . v| <= |u| |v|: one product of norms bounds every score, and with it the error of a sum of d products.
+    norms = users.norm(dim=1) * items.norm(dim=1).max()
+    if not torch.isfinite(norms).all():
         raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
-    own_vectors = items[targets]
+    own = exact_scores(users, items[targets])
+    # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds. A single product
+    # (d = 1) is rounded once, as the exact score is.
+    margin = norms * (2 * (d + 2) * 2.0**-24 if d > 1 else 0.0)
+    low, high = (own - margin)[:, None], (own + margin)[:, None]
     rows = torch.arange(len(users), device=users.device)
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
     for begin in range(1, len(items), tile):
         candidates = items[begin : begin + tile]
-        scores = users @ torch.cat([candidates, own_vectors]).T
-        own = scores[:, len(candidates) :].diagonal()[:, None]
-        scores = scores[:, : len(candidates)]
+        scores = users @ candidates.T
         inside = (targets >= begin) & (targets < begin + len(candidates))
-        higher += (scores > own).sum(dim=1)
-        ties += (scores == own).sum(dim=1)
-        # The target itself was counted wherever its own tile held it.
-        self_score = scores[rows[inside], targets[inside] - begin]
-        own = own[inside, 0]
-        higher[inside] -= (self_score > own).long()
-        ties[inside] -= (self_score == own).long()
+        scores[rows[inside], targets[inside] - begin] = -torch.inf  # the target is not its own rival
+        above = scores > high
+        near = (scores >= low) ^ above
+        higher += above.sum(dim=1)
+        if d == 1:
+            ties += near.sum(dim=1)
+            continue
+        for pairs in near.nonzero().split(PAIRS_AT_A_TIME):
+            row, column = pairs.unbind(dim=1)
+            exact = exact_scores(users[row], candidates[column])
+            higher += torch.bincount(row[exact > own[row]], minlength=len(users))
+            ties += torch.bincount(row[exact == own[row]], minlength=len(users))
     return higher, ties
+
+
+def exact_scores(users: Tensor, items: Tensor) -> Tensor:
+    """Return the dot products `[n]` of the rows of `users` and `items`, `[n, d]` each, summed in float64."""
+    return (users.double() * items.double()).sum(dim=1).float()

@@ -1,0 +1,118 @@
+"""Ranking: counted ranks are sorted ranks, and metrics are what their names say."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipsrec_bench.data.batches import ResidentSequences
+from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.errors import ModelError
+from ipsrec_bench.models.api import Sizes
+from ipsrec_bench.models.registry import PopConfig, SASRecConfig, build_model
+from ipsrec_bench.ranking.metrics import metric, realistic_rank
+from ipsrec_bench.ranking.rank import count_ranks, rank_targets
+
+from .conftest import sequences
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 50), st.integers(0, 10**6))
+def test_counted_ranks_are_sorted_ranks_at_any_tile(users, items, tile, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Small whole numbers: exact in float32, and full of ties.
+    u = torch.randint(-2, 3, (users, 3), generator=generator).float()
+    v = torch.randint(-2, 3, (items + 1, 3), generator=generator).float()
+    target = torch.randint(1, items + 1, (users,), generator=generator)
+    higher, ties = count_ranks(u, v, target, tile)
+    for i in range(users):
+        scores = (v[1:] @ u[i]).tolist()
+        own = scores[target[i] - 1]
+        assert higher[i] == sum(score > own for score in scores)
+        assert ties[i] == sum(score == own for score in scores) - 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(2, 700), st.sampled_from([16, 64, 100]), st.integers(0, 10**6))
+def test_equal_vectors_tie_whatever_the_shapes(users, copies, d, seed):
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(users, d, generator=generator)
+    v = torch.randn(1, d, generator=generator).expand(copies + 1, d)
+    target = torch.randint(1, copies + 1, (users,), generator=generator)
+    higher, ties = count_ranks(u, v, target, tile=97)
+    assert not higher.any()
+    assert (ties == copies - 1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 300), st.integers(0, 10**6))
+def test_ranks_of_real_vectors_depend_on_neither_tile_nor_batch(users, items, seed):
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(users, 64, generator=generator)
+    v = torch.randn(items + 1, 64, generator=generator)
+    v[::3] = v[0] * (1 + 2.0**-22 * torch.randint(-2, 3, (len(v[::3]), 1), generator=generator))  # all but equal
+    target = torch.randint(1, items + 1, (users,), generator=generator)
+    exact = (u.double() @ v[1:].double().T).float()
+    own = exact.gather(1, target[:, None] - 1)
+    expected = ((exact > own).sum(1), (exact == own).sum(1) - 1)
+    for tile in (7, 64, 10_000):
+        for count, right in zip(count_ranks(u, v, target, tile), expected, strict=True):
+            assert torch.equal(count, right)
+    alone = [count_ranks(u[i : i + 1], v, target[i : i + 1]) for i in range(users)]
+    for j, right in enumerate(expected):
+        assert torch.equal(torch.cat([counts[j] for counts in alone]), right)
+
+
+def test_a_constant_scorer_gets_the_rank_of_chance():
+    assert realistic_rank(np.array([0, 0, 3]), np.array([99, 0, 1])).tolist() == [51, 1, 5]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
+def test_scores_that_are_no_numbers_are_refused(bad):
+    u, v = torch.ones(2, 3), torch.ones(5, 3)
+    v[2, 1] = bad
+    with pytest.raises(ModelError, match="not finite"):
+        count_ranks(u * 1e3, v, torch.tensor([1, 2]))
+
+
+def test_whole_pipeline_equals_sorting_scores(world):
+    torch.manual_seed(0)
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)
+    model = build_model("sasrec", SASRecConfig(embedding_size=8, inner_size=16), sizes).eval()
+    torch.nn.init.normal_(model.item_embedding.weight)
+    resident, split = ResidentSequences(world, torch.device("cpu")), leave_one_out(world)
+    for targets in (split.valid, split.test):
+        ranks = rank_targets(model, world, resident, targets, 5)
+        assert ranks.users.tolist() == targets.users.tolist()
+        for i in range(0, len(ranks.users), 17):
+            user, position = targets.users[i], targets.positions[i]
+            begin = max(world.offsets[user], position - 5)
+            history = resident.gather(*(np.array([x]) for x in (user, begin, position)))
+            with torch.no_grad():
+                scores = model.item_vectors()[1:] @ model.encode(history, every_position=False).user[0]
+            order = scores.argsort(descending=True).tolist()
+            assert order.index(world.items[position] - 1) == ranks.higher[i]
+            assert ranks.ties[i] == 0
+
+
+def test_pop_ranks_by_training_counts(world):
+    split, resident = leave_one_out(world), ResidentSequences(world, torch.device("cpu"))
+    model = build_model("pop", PopConfig(), Sizes(world.num_users, world.num_items, world.num_providers, 5))
+    inside = world.ranges(world.offsets[:-1], split.train_ends)
+    model.fit(world.items[inside], world.providers[inside])
+    counts = np.zeros(world.num_items + 1, dtype=int)
+    for user, items in enumerate(sequences(world)):
+        for item in items[: split.train_ends[user] - world.offsets[user]]:
+            counts[item] += 1
+    ranks = rank_targets(model, world, resident, split.test, 5)
+    targets = world.items[split.test.positions]
+    assert ranks.higher.tolist() == [(counts[1:] > counts[target]).sum() for target in targets]
+    assert ranks.ties.tolist() == [(counts[1:] == counts[target]).sum() - 1 for target in targets]
+
+
+def test_metrics_by_hand():
+    rank = np.array([1, 2, 5, 6, 100])
+    assert metric("hr@5", rank).tolist() == [1, 1, 1, 0, 0]
+    assert metric("mrr@5", rank).tolist() == [1, 0.5, 0.2, 0, 0]
+    assert metric("ndcg@10", rank) == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(6), 1 / np.log2(7), 0])
