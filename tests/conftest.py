@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,22 +72,31 @@ def prepared_table(tmp_path: Path) -> Callable[..., PreparedDataset]:
     return build
 
 
+Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `ipsrec-bench` in a process and a folder of its own."""
+def bench(tmp_path: Path) -> Bench:
+    """Run `ipsrec-bench` in a process of its own, in the test's folder."""
+    return partial(run_bench, cwd=tmp_path)
 
-    def run(*arguments: object, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=cwd,
-            env={**clean_environment(), **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
 
-    return run
+@pytest.fixture(scope="module")
+def module_bench() -> Bench:
+    """Run `ipsrec-bench` in a process of its own, in the folder given as `cwd`."""
+    return run_bench
+
+
+def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
 
 
 def command(*arguments: object) -> list[str]:

@@ -67,11 +67,14 @@ def test_parquet_and_named_columns(tmp_path):
 
 def test_atomic_files_and_their_item_table(tmp_path):
     (tmp_path / "d.inter").write_text(
-        "user_id:token\titem_id:token\ttimestamp:float\n1\ta\t3\n1\t\"b\t1\n", encoding="utf-8"
+        'user_id:token\titem_id:token\ttimestamp:float\n1\ta\t3\n1\t"b\t1\n', encoding="utf-8"
     )
-    (tmp_path / "d.item").write_text("item_id:token\tbrand:token\na\tacme\n\"b\t\n", encoding="utf-8")
+    (tmp_path / "d.item").write_text('item_id:token\tbrand:token\na\tacme\n"b\t\n', encoding="utf-8")
     source = TableSource.model_validate(
-        {"path": str(tmp_path / "d.inter"), "items": {"path": str(tmp_path / "d.item"), "item": "item_id", "provider": "brand"}}
+        {
+            "path": str(tmp_path / "d.inter"),
+            "items": {"path": str(tmp_path / "d.item"), "item": "item_id", "provider": "brand"},
+        }
     )
     data = prepare("x", source, tmp_path)
     assert raw_sequences(data) == {"1": ['"b', "a"]}
@@ -197,7 +200,9 @@ def naive_stickiness(items, providers, order) -> tuple[int, int]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=5), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=5), min_size=1, max_size=4)
+)
 def test_stickiness_equals_counting_over_all_orders(users):
     from itertools import permutations
     from math import factorial
@@ -232,7 +237,8 @@ def test_counts_and_shares(prepared_table):
 
 
 @pytest.mark.parametrize(
-    ("length", "trained", "has_valid", "has_test"), [(1, 1, 0, 0), (2, 2, 0, 0), (3, 2, 0, 1), (4, 2, 1, 1), (7, 5, 1, 1)]
+    ("length", "trained", "has_valid", "has_test"),
+    [(1, 1, 0, 0), (2, 2, 0, 0), (3, 2, 0, 1), (4, 2, 1, 1), (7, 5, 1, 1)],
 )
 def test_leave_one_out_keeps_what_short_histories_need(prepared_table, length, trained, has_valid, has_test):
     rows = [f"u,{i},p,{i}" for i in range(length)] + [f"v,{i},p,{i}" for i in range(4)]

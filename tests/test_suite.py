@@ -34,11 +34,21 @@ def line_of(text: str, start: str) -> int:
     [
         ("epochs = 2", "epoch = 2", "training.epoch", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("epochs = 2", "epochs = 0", "training.epochs", "found 0; input should be greater than or equal to 1"),
-        ("epochs = 2", 'samples = "pack"', "training.samples", "found 'pack'; input should be 'auto', 'packed' or 'prefix'"),
+        (
+            "epochs = 2",
+            'samples = "pack"',
+            "training.samples",
+            "found 'pack'; input should be 'auto', 'packed' or 'prefix'",
+        ),
         ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each seed may stand only once"),
         ("seeds = [1, 2]", "seeds = [1, -2]", "seeds.1", "found -2; input should be greater than or equal to 0"),
         ("[models.pop]", "[models.popp]", "models.popp", "there is no model 'popp'; did you mean 'pop'?"),
-        ("[models.pop]", '[models.x]\ntype = "sasrek"', "models.x.type", "there is no model 'sasrek'; did you mean 'sasrec'?"),
+        (
+            "[models.pop]",
+            '[models.x]\ntype = "sasrek"',
+            "models.x.type",
+            "there is no model 'sasrek'; did you mean 'sasrec'?",
+        ),
         ("users = 120", "userz = 120", "datasets.world.userz", "unknown key 'userz'; did you mean 'users'?"),
         ('source = "synthetic"', 'source = "syntetic"', "datasets.world.source", "did you mean 'synthetic'?"),
         ("{ lambda = 0 }", "{ lambda = -1 }", 'models.ipsrec-s.variants."w/o CL".lambda', "found -1"),
@@ -56,7 +66,11 @@ def test_a_mistake_names_file_line_key_and_remedy(old, new, key, words):
 
 @pytest.mark.parametrize(
     ("old", "new", "line"),
-    [("epochs = 2", "epoch = 2", "epoch"), ("users = 120", "userz = 120", "userz"), ("[models.pop]", "[models.popp]", "[models.popp]")],
+    [
+        ("epochs = 2", "epoch = 2", "epoch"),
+        ("users = 120", "userz = 120", "userz"),
+        ("[models.pop]", "[models.popp]", "[models.popp]"),
+    ],
 )
 def test_the_line_is_the_one_to_edit(old, new, line):
     text = replaced(old, new)
@@ -74,7 +88,9 @@ def test_lines_are_found_through_arrays_comments_and_inline_tables():
 
 
 def test_an_override_is_blamed_for_its_own_mistake():
-    assert mistake(TINY_SUITE, "training.epochs=none").startswith("--set training.epochs=none: training.epochs: found 'none'")
+    assert mistake(TINY_SUITE, "training.epochs=none").startswith(
+        "--set training.epochs=none: training.epochs: found 'none'"
+    )
     assert "expected KEY=VALUE" in mistake(TINY_SUITE, "training.epochs")
     assert "quote names" in mistake(TINY_SUITE, "models.a b.lambda=1")
     assert "'epochs' is a value, not a table" in mistake(TINY_SUITE, "training.epochs.x=1")
@@ -131,7 +147,10 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
         replaced('title = "Tiny"', 'title = "Other"\ndescription = "words"'),
         TINY_SUITE + "[protocol]\ncutoffs = [20]\nmetrics = ['hr']\n",
         TINY_SUITE + "[statistics]\nalpha = 0.05\n",
-        replaced("[models.sasrec]\nembedding_size = 8\ninner_size = 16", "[models.sasrec]\ninner_size = 16\nembedding_size = 8"),
+        replaced(
+            "[models.sasrec]\nembedding_size = 8\ninner_size = 16",
+            "[models.sasrec]\ninner_size = 16\nembedding_size = 8",
+        ),
         replaced("[models.sasrec]", '[models.mine]\ntype = "sasrec"'),
         replaced("[datasets.world]", "[datasets.renamed]"),
         replaced("[models.sasrec]", "[models.sasrec]\nn_layers = 2"),  # the default, written out

@@ -147,10 +147,11 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
     """Return the newest run of every suite, newest first, with the state of its cells."""
     rows = connection.execute(
         """
-        SELECT suite, started, count(*), count(*) FILTER (status = 'complete'), count(*) FILTER (status = 'failed')
-        FROM (SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY suite ORDER BY run DESC) = 1)
+        SELECT suite, latest.started, count(*), count(*) FILTER (status = 'complete'),
+               count(*) FILTER (status = 'failed')
+        FROM (SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY suite ORDER BY run DESC) = 1) AS latest
         JOIN run_cells USING (run) LEFT JOIN cells USING (key)
-        GROUP BY run, suite, started ORDER BY run DESC
+        GROUP BY run, suite, latest.started ORDER BY run DESC
         """
     ).fetchall()
     return [SuiteSummary(*row) for row in rows]

@@ -89,7 +89,7 @@ def _running(cells: list[RunningCell]) -> Table:
         if cell.valid:
             spark.append(f" {cell.valid[-1]:.4f}", style="default")
         table.add_row(
-            f"{cell.label} · {cell.dataset}",
+            Text(f"{cell.label} · {cell.dataset}"),
             str(cell.seed),
             f"{cell.epoch + 1 if cell.epoch < cell.epochs else cell.epoch}/{cell.epochs}",
             "" if cell.loss is None else f"{cell.loss:.4f}",
@@ -122,7 +122,7 @@ def _ended(state: RunState, room: int) -> Table:
             )
         else:
             table.add_row(
-                label,
+                Text(label),
                 str(cell.seed),
                 *(f"{cell.metrics[name]:.4f}" for name in names),
                 str(cell.best_epoch),

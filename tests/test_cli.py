@@ -1,0 +1,199 @@
+"""The command line as a person uses it: output, exit codes, and a sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import duckdb
+import pytest
+
+from ipsrec_bench import __version__
+
+from .conftest import clean_environment
+from .test_data import LOG
+from .test_store import held_by_another_process
+
+
+@pytest.fixture
+def finished(tmp_path, tiny_suite, bench):
+    """A folder in which the tiny suite has been run."""
+    done = bench("run", tiny_suite, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return tmp_path
+
+
+def refused(result, *words):
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_commands_that_only_read_do_not_import_torch(finished, tiny_suite):
+    program = """
+        import sys
+        from ipsrec_bench.cli.main import app
+        try:
+            app(sys.argv[1:], standalone_mode=True)
+        except SystemExit as end:
+            assert not end.code, end.code
+        heavy = {"torch", "optuna"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    for arguments in (
+        ["--help"],
+        ["run", "--help"],
+        ["validate", str(tiny_suite)],
+        ["run", str(tiny_suite), "--dry-run"],
+        ["ls"],
+        ["query", "SELECT 1"],
+        ["report"],
+        ["data", "list"],
+        ["data", "stats", "positive-control"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), *arguments],
+            cwd=finished,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_help_imports_nothing_heavy():
+    program = "import sys, ipsrec_bench.cli.main; print(sorted({'torch', 'duckdb', 'pydantic', 'numpy', 'altair', 'optuna'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_version_and_no_arguments(bench):
+    assert bench("--version").stdout.strip() == __version__
+    assert "Commands:" in bench().stdout
+
+
+def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, tmp_path):
+    plain = bench("run", tiny_suite)
+    assert plain.returncode == 0
+    lines = plain.stdout.splitlines()
+    assert all(line[:4].isdigit() for line in lines[:-1])
+    assert lines[-1] == "Report: reports/tiny/tiny.html"
+    assert (tmp_path / "reports/tiny/tiny.html").exists()
+    again = bench("run", tiny_suite, "--json")
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["dataset-ready", "run-started", "run-finished"]
+    assert events[1]["skipped"] == 8
+
+
+def test_reading_commands(finished, tiny_suite, bench):
+    listed = json.loads(bench("ls", "--json").stdout)
+    assert [(row["suite"], row["cells"], row["complete"]) for row in listed] == [("tiny", 8, 8)]
+    assert "tiny" in bench("ls").stdout
+    rows = json.loads(bench("query", "SELECT model, users FROM metrics WHERE split = 'test'", "--json").stdout)
+    assert len(rows) == 8
+    assert "ndcg@10" in bench("query", "SELECT * FROM metrics").stdout
+    assert "8 cells: 1 datasets x 4 models and variants x 2 seeds" in bench("validate", tiny_suite).stdout
+    assert "8 cells, 0 to run" in bench("run", tiny_suite, "--dry-run").stdout
+    assert bench("report", "tiny", "--output", "elsewhere").stdout == "Report: elsewhere/tiny/tiny.html\n"
+    assert "negative-control" in bench("data", "list").stdout
+
+
+def test_places_come_from_options_and_the_environment(tiny_suite, bench, tmp_path):
+    done = bench("run", tiny_suite, "--quiet", IPSREC_BENCH_STORE="here/s.duckdb", IPSREC_BENCH_DATA_DIR="there")
+    assert done.returncode == 0
+    assert (tmp_path / "here/tiny/tiny.html").exists()
+    assert list((tmp_path / "there/prepared").iterdir())
+    assert not (tmp_path / "reports").exists()
+    assert "tiny" in bench("ls", "--store", "here/s.duckdb").stdout
+
+
+def test_statistics_of_a_file_and_of_a_name(tmp_path, bench):
+    (tmp_path / "log.tsv").write_text(LOG.replace(",", "\t").replace("user", "who"), encoding="utf-8")
+    stats = bench("data", "stats", "log.tsv", "--user", "who", "--json")
+    assert json.loads(stats.stdout)["actions"] == 5
+    assert not (tmp_path / "data").exists()
+    text = bench("data", "stats", "positive-control").stdout
+    assert "#I-Actions" in text
+    assert "1,500" in text
+    path = bench("data", "prepare", "positive-control").stdout.strip()
+    assert (tmp_path / path / "meta.json").exists()
+
+
+def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
+    refused(bench("run", "none.toml"), "none.toml: there is no such suite file")
+    refused(
+        bench("validate", tiny_suite, "--set", "models.sasrec.layers=2"),
+        "unknown key 'layers'; did you mean 'n_layers'?",
+    )
+    refused(
+        bench("validate", tiny_suite, "--set", "models.sasrac.n_layers=2"), "no model 'sasrac'; did you mean 'sasrec'?"
+    )
+    refused(bench("ls"), "there is no result store yet")
+    refused(bench("report"), "there is no result store yet")
+    refused(bench("query", "SELECT 1"), "there is no result store yet")
+    refused(bench("run", tiny_suite, "--device", "cuda:9"), "--device cuda:9")
+    refused(bench("data", "stats", "wechat"), "'wechat' is not in the catalogue")
+    refused(bench("tune", "--dataset", "wechat"), "'wechat' is not in the catalogue")
+    refused(bench("tune"), "name a dataset with --dataset")
+    refused(bench("tune", "--dataset", "positive-control", "--model", "pop"), "nothing to tune")
+    refused(
+        bench("tune", tiny_suite, "--model", "ipsrec-c"), "the suite has no model 'ipsrec-c'; did you mean 'ipsrec-s'?"
+    )
+    (tmp_path / "log.csv").write_text(LOG, encoding="utf-8")
+    refused(bench("data", "stats", "log.csv", "--user", "usr"), "there is no column 'usr'", "did you mean 'user'?")
+    own = tmp_path / "own.toml"
+    own.write_text('title = "x"\nmodels = ["pop"]\n[datasets.mine]\npath = "mine.csv"\n', encoding="utf-8")
+    refused(bench("run", own), "mine.csv: there is no such file")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    for text, words in (
+        ("user,item,provider,time\n", "the dataset is empty"),
+        ("user,item,provider,time\na,b,c,soon\n", "data row 1 has the time 'soon'"),
+        ("user,item,provider,time\na,b,c,1\nd,b,c,1\n", "no user has 4 interactions"),
+    ):
+        (tmp_path / "data/raw/mine.csv").write_text(text, encoding="utf-8")
+        refused(bench("run", own), words)
+
+
+def test_bad_stores_get_a_sentence_and_lose_nothing(finished, tiny_suite, bench):
+    store = finished / "reports/ipsrec-bench.duckdb"
+    refused(bench("query", "SELEC 1"), "the query failed")
+    refused(bench("query", "DELETE FROM ranks"), "read-only")
+    refused(bench("report", "quick"), "no run of a suite 'quick'; it has 'tiny'")
+    with held_by_another_process(store):
+        for arguments in (["run", tiny_suite], ["ls"], ["report"], ["query", "SELECT 1"]):
+            refused(bench(*arguments), "locked by another process", "PID")
+    (finished / "junk.duckdb").write_text("junk" * 2000)
+    for arguments in (["run", tiny_suite], ["ls"], ["report"]):
+        refused(bench(*arguments, "--store", "junk.duckdb"), "cannot be opened as a result store")
+    with duckdb.connect(str(store), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM cells").fetchone() == (8,)
+
+
+def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
+    done = bench("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
+    assert done.returncode == 1
+    assert "2 cells failed; the store keeps their tracebacks" in done.stderr
+    assert done.stdout.count("FAILED") == 2
+
+
+def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
+    first = json.loads(
+        bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "2", "--json", "--quiet").stdout or "null"
+    )
+    assert first is None  # quiet prints nothing
+    arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]
+    done = bench(*arguments)
+    assert done.returncode == 0
+    assert sum("finished in" in line for line in done.stdout.splitlines()) == 2
+    assert "4 trials, best first" in done.stdout
+    table = bench(*arguments, "--json").stdout
+    study = json.loads(table)
+    assert [trial["valid"] for trial in study["trials"]] == sorted((t["valid"] for t in study["trials"]), reverse=True)
+    own = next(trial for trial in study["trials"] if trial["number"] == 0)
+    assert own["settings"] == {"lambda": 0.1, "tau": 1.0}
+    assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
+    assert (tmp_path / study["path"]).exists()
+    assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()

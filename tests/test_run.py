@@ -1,0 +1,168 @@
+"""Runs: resumed after a kill, reproducible, and never losing what is finished."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import duckdb
+import pytest
+
+from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
+from ipsrec_bench.run import local
+from ipsrec_bench.run.local import execute, make_worker
+from ipsrec_bench.run.plan import make_plan, preview
+from ipsrec_bench.suite.load import load_suite
+
+from .conftest import clean_environment, command
+
+
+def run_suite(path, folder, overrides=(), force=False):
+    events = []
+    store = folder / "s.duckdb"
+    plan = make_plan(load_suite(path, overrides), folder / "data", store, events.append)
+    ended = execute(plan, store, make_worker(store, "cpu", 2), events.append, force=force)
+    return ended, events, store
+
+
+def table(store, sql):
+    with duckdb.connect(str(store), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+ALL_RANKS = 'SELECT key, split, "user", higher, ties FROM ranks JOIN cells USING (cell) ORDER BY ALL'
+
+
+def test_a_run_fills_the_store_and_a_second_one_does_nothing(tiny_suite, tmp_path):
+    ended, events, store = run_suite(tiny_suite, tmp_path)
+    assert (ended.complete, ended.failed, ended.interrupted) == (8, 0, False)
+    assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
+    users = table(store, "SELECT valid_users, test_users FROM datasets")[0]
+    assert set(table(store, "SELECT split, count(*) FROM ranks GROUP BY cell, split")) == {
+        ("valid", users[0]),
+        ("test", users[1]),
+    }
+    finished = [event for event in events if isinstance(event, CellFinished)]
+    in_sql = dict(
+        table(
+            store,
+            "SELECT key, avg(ndcg(rank, 10)) FROM user_ranks JOIN cells USING (cell) WHERE split = 'test' GROUP BY key",
+        )
+    )
+    assert {event.key: pytest.approx(event.metrics["ndcg@10"]) for event in finished} == in_sql
+    curves = table(store, "SELECT type, count(*) FROM epochs JOIN cells USING (cell) GROUP BY type ORDER BY type")
+    assert curves == [("ipsrec-s", 8), ("sasrec", 4)]
+    before = table(store, ALL_RANKS)
+    again, _, _ = run_suite(tiny_suite, tmp_path)
+    assert (again.complete, again.failed) == (0, 0)
+    assert table(store, ALL_RANKS) == before
+    assert table(store, "SELECT count(*) FROM runs") == [(2,)]
+
+
+def test_the_same_cells_have_the_same_ranks_and_force_runs_them_again(tiny_suite, tmp_path):
+    _, _, first = run_suite(tiny_suite, tmp_path / "a")
+    _, _, second = run_suite(tiny_suite, tmp_path / "b")
+    assert table(first, ALL_RANKS) == table(second, ALL_RANKS)
+    ended, _, _ = run_suite(tiny_suite, tmp_path / "a", force=True)
+    assert ended.complete == 8
+    assert table(first, ALL_RANKS) == table(second, ALL_RANKS)
+
+
+def test_a_changed_setting_runs_only_what_it_changes(tiny_suite, tmp_path):
+    run_suite(tiny_suite, tmp_path)
+    ended, _, _ = run_suite(tiny_suite, tmp_path, ["models.ipsrec-s.lambda=0.5"])
+    assert ended.complete == 2  # both seeds of the model; its variant sets lambda itself
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(tiny_suite, tmp_path):
+    ended, events, store = run_suite(tiny_suite, tmp_path, ["models.sasrec.training.learning_rate=1e30"])
+    assert (ended.complete, ended.failed) == (6, 2)
+    assert all("not finite" in event.error for event in events if isinstance(event, CellFailed))
+    errors = table(store, "SELECT error FROM cells WHERE status = 'failed'")
+    assert len(errors) == 2
+    assert all("Traceback" in error and "not finite" in error for (error,) in errors)
+    again, _, _ = run_suite(tiny_suite, tmp_path, ["models.sasrec.training.learning_rate=1e30"])
+    assert (again.complete, again.failed) == (0, 2)
+
+
+def test_an_interruption_keeps_what_is_finished(tiny_suite, tmp_path, monkeypatch):
+    done = []
+
+    def interrupted(key, cell, *rest):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(key)
+        return original(key, cell, *rest)
+
+    original = local.run_cell
+    monkeypatch.setattr(local, "run_cell", interrupted)
+    ended, events, store = run_suite(tiny_suite, tmp_path)
+    assert isinstance(events[-1], RunFinished)
+    assert (ended.complete, ended.interrupted) == (3, True)
+    monkeypatch.setattr(local, "run_cell", original)
+    assert run_suite(tiny_suite, tmp_path)[0].complete == 5
+    assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells") == [(8, 8)]
+
+
+def test_a_killed_run_is_completed_without_repeating_or_doubling(tiny_suite, tmp_path):
+    """`kill -9` again and again: the finished cells stay, and in the end every cell is there once."""
+    arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=6", "--set", "training.batch_size=16")
+    finished: list[str] = []
+    kills = 0
+    for patience in (1, 2, 1, 3):  # killed so many finished cells, and a little, after the start
+        with subprocess.Popen(
+            arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            seen = 0
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "cell-finished":
+                    finished.append(event["key"])
+                    seen += 1
+                if seen == patience and event["event"] == "epoch-done":
+                    os.kill(process.pid, signal.SIGKILL)
+                    kills += 1
+                    break
+    assert kills >= 2
+    last = subprocess.run(
+        arguments, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=300, check=True
+    )
+    events = [json.loads(line) for line in last.stdout.splitlines()]
+    finished += [event["key"] for event in events if event["event"] == "cell-finished"]
+    store = tmp_path / "reports" / "ipsrec-bench.duckdb"
+    assert len(finished) == len(set(finished)) == 8
+    assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
+    assert table(store, 'SELECT count(*) = count(DISTINCT (cell, split, "user")) FROM ranks') == [(True,)]
+    _, _, whole = run_suite(tiny_suite, tmp_path / "whole", ["training.epochs=6", "training.batch_size=16"])
+    assert table(store, ALL_RANKS) == table(whole, ALL_RANKS)
+
+
+def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
+    """A reader that keeps the store open delays the run; nothing is lost."""
+    with subprocess.Popen(
+        command("run", tiny_suite, "--json"), cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        store, holder, waited = tmp_path / "reports" / "ipsrec-bench.duckdb", None, False
+        for line in process.stdout:
+            event = json.loads(line)["event"]
+            if event == "cell-started" and holder is None:
+                holder = duckdb.connect(str(store), read_only=True)
+            if event == "store-busy":
+                waited = True
+                time.sleep(0.2)
+                holder.close()
+        assert process.wait() == 0
+    assert waited
+    assert table(store, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(8,)]
+
+
+def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
+    file = load_suite(tiny_suite)
+    places = (tmp_path / "data", tmp_path / "s.duckdb")
+    before = preview(file, *places, force=False)
+    assert {cell.state for cell in before} == {"data not prepared"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
+    run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
+    assert [cell.state for cell in preview(file, *places, force=False)] == ["done"] * 4 + ["to do"] * 4
+    assert {cell.state for cell in preview(file, *places, force=True)} == {"to do"}
