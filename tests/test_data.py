@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -156,17 +157,29 @@ def test_a_preparation_that_fails_leaves_nothing_behind(tmp_path, prepared_table
     [
         ("user,item,provider,time\n", {}, "the dataset is empty"),
         ("", {}, "the file is empty"),
-        (LOG, {"user": "usr"}, "there is no column 'usr' (user column); the file has 'user', 'item', 'provider', 'time'; did you mean 'user'?"),
+        (
+            LOG,
+            {"user": "usr"},
+            "no column 'usr' (user column); the file has 'user', 'item', 'provider', 'time'; did you mean 'user'?",
+        ),
         (LOG, {"time": "when"}, "there is no column 'when' (time column)"),
-        (LOG.replace("u1,b,q,2", "u1,b,q,noon"), {}, "data row 2 has the time 'noon', which is neither a finite number nor a timestamp"),
+        (
+            LOG.replace("u1,b,q,2", "u1,b,q,noon"),
+            {},
+            "data row 2 has the time 'noon', which is neither a finite number",
+        ),
         (LOG.replace("u1,b,q,2", "u1,b,q,nan"), {}, "data row 2 has the time 'nan'"),
         (LOG.replace("u1,b,q,2", "u1,b,q,2020-01-01"), {}, "mixes numbers and timestamps"),
         (LOG.replace("u1,b,q,2", ",b,q,2"), {}, "data row 2 has no user"),
         (LOG.replace("u1,b,q,2", "u1,,q,2"), {}, "data row 2 has no item"),
         (LOG.replace("u1,b,q,2", "u1,b,q,"), {}, "data row 2 has no time"),
-        (LOG.replace("u1,b,q,2", "u1,b"), {}, "log.csv:3: Expected Number of Columns: 4 Found: 2; correct the line or remove it"),
+        (
+            LOG.replace("u1,b,q,2", "u1,b"),
+            {},
+            "log.csv:3: Expected Number of Columns: 4 Found: 2; correct the line or remove it",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_rows_are_named(prepared_table, text, options, words):
     with pytest.raises(DataError) as caught:
         prepared_table(text, **options)
@@ -192,7 +205,7 @@ def test_missing_files_and_variables_are_named(tmp_path, monkeypatch):
 
 def naive_stickiness(items, providers, order) -> tuple[int, int]:
     same = counted = 0
-    for a, b in zip(order[:-1], order[1:], strict=True):
+    for a, b in pairwise(order):
         if items[a] != items[b] and UNKNOWN_PROVIDER not in (providers[a], providers[b]):
             counted += 1
             same += providers[a] == providers[b]

@@ -199,7 +199,7 @@ def tune(
     cell = base_cell(suite, dataset, model, overrides or ())
     data = prepare(cell.dataset, cell.source, data_dir)
     worker = make_worker(store, device, threads)
-    with listener(Console(), quiet=quiet, as_json=as_json) as emit:
+    with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
         result = run_study(cell, data, worker, trials, store.parent / "studies", emit)
     if not quiet:
         print_study(result, as_json=as_json)
