@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 results waits for torch.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -39,6 +40,9 @@ app.add_typer(data_commands.app, name="data")
 
 def main() -> NoReturn:
     """Run the command line; a `BenchError` becomes one sentence and exit code 2."""
+    # Idle OpenMP threads spin while they wait. By default so long that two jobs on one machine slow each other
+    # down tenfold; a short spin costs a job that is alone nothing that can be measured. Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except BenchError as error:
