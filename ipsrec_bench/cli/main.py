@@ -40,9 +40,10 @@ app.add_typer(data_commands.app, name="data")
 
 def main() -> NoReturn:
     """Run the command line; a `BenchError` becomes one sentence and exit code 2."""
-    # Idle OpenMP threads spin while they wait. By default so long that two jobs on one machine slow each other
-    # down tenfold; a short spin costs a job that is alone nothing that can be measured. Read when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Idle OpenMP threads spin while they wait, by default for so long that two jobs on one machine slow each other
+    # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
+    # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
     except BenchError as error:
