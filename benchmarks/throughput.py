@@ -91,9 +91,8 @@ def run(data, repeats: int) -> None:  # noqa: ANN001 (a prepared dataset, which 
     median = {name: statistics.median(values[1:]) for name, values in times.items()}
     rate = 8 * 2 * BATCH_SIZE * d * data.num_items / median["product"]
 
-    print(
-        f"{data.num_items:,} items, d = {d}, {torch.get_num_threads()} threads, matrix product {rate / 1e9:.0f} GFLOP/s\n"
-    )
+    print(f"{data.num_items:,} items, d = {d}, {torch.get_num_threads()} threads")
+    print(f"matrix product: {rate / 1e9:.0f} GFLOP/s\n")
     print("| model | training targets/s | share of the softmax floor | ranked users/s | share of the product floor |")
     print("|---|---:|---:|---:|---:|")
     for name in MODELS:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -284,12 +285,28 @@ def test_worlds_are_reproducible_and_differ_in_what_decides(tmp_path):
     assert (positive.users, positive.actions) == (negative.users, negative.actions)
 
 
+def provider_steps(**settings) -> list[tuple[int, int]]:
+    log = generate(SyntheticSource(users=300, **settings))
+    same_user = log.user[1:] == log.user[:-1]
+    return list(zip(log.provider[:-1][same_user].tolist(), log.provider[1:][same_user].tolist(), strict=True))
+
+
 def test_loyalty_and_drift_act_as_named():
-    stays = generate(SyntheticSource(drift=0.0, users=300))
-    same_user = stays.user[1:] == stays.user[:-1]
-    loyal = (stays.provider[1:] == stays.provider[:-1])[same_user].mean()
-    assert 0.75 < loyal < 0.9  # 80% of the steps stay; a few others stay by chance
-    assert len(np.unique(generate(SyntheticSource(popularity_exponent=2.0)).item)) < len(np.unique(stays.item))
+    loyal = provider_steps(loyalty=1.0, drift=0.0)
+    assert 0.78 < np.mean([a == b for a, b in loyal]) < 0.86  # 80% of the steps; of the others some by chance
+    drifting = provider_steps(loyalty=0.0, drift=1.0)
+    following = dict(Counter(drifting).most_common(50))
+    assert len({a for a, _ in following}) == len({b for _, b in following}) == 50  # each has one successor
+    assert 0.78 < sum(following.values()) / len(drifting) < 0.86
+    wandering = provider_steps(loyalty=0.0, drift=0.0)
+    assert max(Counter(wandering).values()) / len(wandering) < 0.01
+
+
+def test_impossible_worlds_are_refused():
+    with pytest.raises(ValueError, match="may not add up to more than 1"):
+        SyntheticSource(loyalty=0.6, drift=0.5)
+    with pytest.raises(ValueError, match="may not exceed providers"):
+        SyntheticSource(providers=2)
 
 
 # Real data

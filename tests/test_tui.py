@@ -57,7 +57,8 @@ def test_the_picture_shows_progress_cells_and_failures():
     assert "▁█" in text
     assert "0.2000" in text
     assert "1,300" in text
-    assert "pop · data: ValueError: no" in text
+    assert "pop · data" in text
+    assert "pop, seed 1: ValueError: no" in text
 
 
 def test_progress_within_an_epoch_counts():

@@ -2,10 +2,10 @@
 
 Every item belongs to one topic, is offered by `providers_per_item` providers, all drawn at random, and has a
 popularity that follows a power law. A user walks from interaction to interaction. At a share of the steps
-(`provider_strength`) the *provider* decides: the next item comes from the assortment of the same provider, or,
-with probability `drift`, of the provider that always follows it (a fixed random cycle). At the other steps the
-*topic* decides in exactly the same way, and the provider is any that offers the item. The item itself is drawn by
-popularity among those that qualify.
+(`provider_strength`) the *provider* decides: the next item comes from the assortment of the same provider with
+probability `loyalty`, of the provider that always follows it (a fixed random cycle) with probability `drift`, and
+of any provider otherwise. At the other steps the *topic* decides in exactly the same way, and the provider is any
+that offers the item. The item itself is drawn by popularity among those that qualify.
 
 With strength "high" whoever sees providers has an advantage over whoever has to infer them from items; with
 "none" providers are noise, and nobody should gain from them. Both worlds have the same catalogue, the same
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.suite.schema import PROVIDER_STRENGTHS, SyntheticSource
+
+STAY, FOLLOW, JUMP = range(3)
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def generate(source: SyntheticSource) -> Interactions:
     walks[:, :, 0] = item, provider
     for step in range(1, walks.shape[2]):
         by_provider = rng.random(source.users) < strength
-        moves_on = rng.random(source.users) < source.drift
+        fate = rng.random(source.users)
+        move = np.select([fate < source.loyalty, fate < source.loyalty + source.drift], [STAY, FOLLOW], default=JUMP)
         pick = rng.random(source.users)
         offer = offered_by[:, rng.integers(source.providers_per_item)]
-        next_provider = assortments.next_group(provider, moves_on)
-        next_topic = topics.next_group(topic_of[item, 0], moves_on)
+        next_provider = assortments.next_group(provider, move, rng)
+        next_topic = topics.next_group(topic_of[item, 0], move, rng)
         item = np.where(by_provider, assortments.draw(next_provider, pick), topics.draw(next_topic, pick))
         provider = np.where(by_provider, next_provider, offer[item])
         walks[:, :, step] = item, provider
@@ -72,6 +75,8 @@ class _Groups:
     bounds: NDArray[np.float64]
     """Group g's share of `cumulative` lies between `bounds[g]` and `bounds[g + 1]`."""
     successor: NDArray[np.int64]
+    filled: NDArray[np.int64]
+    """The groups that have items."""
 
     @classmethod
     def build(
@@ -89,14 +94,17 @@ class _Groups:
         ends = np.searchsorted(flat[order], np.arange(groups), side="right")
         bounds = np.concatenate([[0.0], np.concatenate([[0.0], cumulative])[ends]])
         # A cycle over the groups that have items, so that every successor can be drawn from.
-        cycle = rng.permutation(np.unique(flat))
+        filled = np.unique(flat)
+        cycle = rng.permutation(filled)
         successor = np.arange(groups)
         successor[cycle] = np.roll(cycle, -1)
-        return cls(members, cumulative, bounds, successor)
+        return cls(members, cumulative, bounds, successor, filled)
 
-    def next_group(self, group: NDArray[np.int64], moves_on: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the group of the next step: the same, or its successor."""
-        return np.where(moves_on, self.successor[group], group)
+    def next_group(
+        self, group: NDArray[np.int64], move: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return the group of the next step: the same, its successor, or any that has items."""
+        return np.choose(move, [group, self.successor[group], rng.choice(self.filled, size=len(group))])
 
     def draw(self, group: NDArray[np.int64], pick: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return an item of each group by popularity; `pick` in [0, 1) chooses."""

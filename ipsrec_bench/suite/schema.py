@@ -56,13 +56,26 @@ class SyntheticSource(Settings):
     mean_length: float = Field(12.0, ge=1)
     provider_strength: Literal["none", "low", "high"] = "high"
     """Share of steps at which the provider, not the item's topic, decides what comes next."""
+    loyalty: float = Field(0.5, ge=0, le=1)
+    """Probability that such a step stays with the provider."""
     drift: float = Field(0.5, ge=0, le=1)
-    """Probability that such a step moves on to the provider's successor instead of staying loyal."""
+    """Probability that such a step moves on to the provider that always follows it; what remains beside `loyalty`
+    and `drift` goes to any provider."""
     popularity_exponent: float = Field(0.8, ge=0)
     """Exponent of the power law of item popularity; 0 makes all items alike."""
     seed: int = 7
     max_length: int | None = Field(None, ge=1)
     """Overrides the protocol's `max_length` for this dataset."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.loyalty + self.drift > 1:
+            raise ValueError(f"loyalty = {self.loyalty} and drift = {self.drift} may not add up to more than 1")
+        if self.providers_per_item > self.providers:
+            raise ValueError(
+                f"providers_per_item = {self.providers_per_item} may not exceed providers = {self.providers}"
+            )
+        return self
 
 
 DatasetSpec = TableSource | SyntheticSource

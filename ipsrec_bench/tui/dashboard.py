@@ -11,8 +11,9 @@ from ipsrec_bench.tui.state import RunningCell, RunState
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16
-FIXED_LINES = 11
-"""Lines of the screen that are taken whatever the run does: header, bar, table heads, gaps."""
+SHOWN_FAILURES = 3
+FIXED_LINES = 11 + SHOWN_FAILURES
+"""Lines of the screen that are taken whatever the run does: header, bar, table heads, gaps, errors."""
 
 
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
@@ -31,6 +32,11 @@ def dashboard(state: RunState, now: float, height: int) -> RenderableType:
         parts += ["", _running(list(state.running.values()))]
     if state.ended:
         parts += ["", _ended(state, room)]
+    failures = [cell for cell in state.ended if isinstance(cell, CellFailed)]
+    parts += [
+        Text(f"{cell.label}, seed {cell.seed}: {cell.error}", style="red", no_wrap=True, overflow="ellipsis")
+        for cell in failures[-SHOWN_FAILURES:]
+    ]
     if state.waiting:
         parts += ["", Text(f"  Waiting: {state.waiting}", style="yellow")]
     return Padding(Group(*parts), (1, 1, 0, 1))
@@ -113,13 +119,8 @@ def _ended(state: RunState, room: int) -> Table:
     for cell in shown:
         label = f"{cell.label} · {cell.dataset}"
         if isinstance(cell, CellFailed):
-            table.add_row(
-                Text(f"{label}: {cell.error}", style="red", overflow="ellipsis"),
-                Text(str(cell.seed), style="red"),
-                *[""] * len(names),
-                Text("failed", style="bold red"),
-                clock(cell.seconds),
-            )
+            failed = [Text(text, style="red") for text in (label, str(cell.seed))]
+            table.add_row(*failed, *[""] * len(names), Text("failed", style="bold red"), clock(cell.seconds))
         else:
             table.add_row(
                 Text(label),
