@@ -28,8 +28,8 @@ def test_seeing_the_provider_wins_where_the_provider_decides(positive, name):
     assert {c.reference.label for c in positive.comparisons} == {"sasrec"}
     found = verdicts(positive, name)
     assert found.pop("pop") == "worse"
-    found.pop("ipsrec-c w/o CL")  # sees providers through attention weights alone; see the suite's report
-    assert found == {"ipsrec-s": "better", "ipsrec-s w/o CL": "better", "ipsrec-c": "better"}
+    assert set(found) == {"ipsrec-s", "ipsrec-s w/o CL", "ipsrec-c", "ipsrec-c w/o CL"}
+    assert set(found.values()) == {"better"}
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])

@@ -32,6 +32,11 @@ from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
+SAMPLES = {
+    "auto": "packed where the model is causal, else one per prefix",
+    "packed": "packed: every position of a window is predicted",
+    "prefix": "one per prefix",
+}
 FAMILIES = {
     "metric": "the comparisons of one metric on one dataset",
     "dataset": "all comparisons on one dataset",
@@ -77,7 +82,7 @@ def build_report(connection: Connection, suite: str | None = None) -> Report:
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(results.metrics)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
-            ("Samples", training.samples),
+            ("Samples", SAMPLES[training.samples]),
             ("Batch size", f"{training.batch_size} targets"),
             ("Learning rate", f"{training.learning_rate:g} (Adam)"),
             (
