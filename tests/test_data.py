@@ -85,7 +85,7 @@ def test_atomic_files_and_their_item_table(tmp_path):
 
 def test_a_joined_item_table_gives_the_provider_and_must_not_be_ambiguous(tmp_path, prepared_table):
     items = tmp_path / "items.csv"
-    items.write_text("id,maker\na,p\na,p\nb,q\n", encoding="utf-8")
+    items.write_text("id,maker\na,p\na,p\na,\nb,q\n,r\n,s\n", encoding="utf-8")
     table = {"path": str(items), "item": "id", "provider": "maker"}
     data = prepared_table(LOG, items=table)
     assert vocabulary(data, "providers") == {2: "p", 3: "q"}
@@ -101,6 +101,10 @@ def test_times_may_be_timestamps_and_large_integers_keep_their_order(prepared_ta
     # Neighbours that float32 cannot tell apart.
     seconds = "user,item,provider,time\nu,a,p,893286639\nu,b,p,893286638\nu,c,p,893286637\n"
     assert raw_sequences(prepared_table(seconds, name="s.csv")) == {"u": ["c", "b", "a"]}
+    fractions = "user,item,provider,time\nu,a,p,1.4\nu,b,p,1.2\nu,c,p,1\nu,d,p,1.3\n"
+    data = prepared_table(fractions, name="f.csv")
+    assert raw_sequences(data) == {"u": ["c", "b", "d", "a"]}
+    assert data.statistics.tie_share == 0
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,6 +190,12 @@ def test_bad_rows_are_named(prepared_table, text, options, words):
         prepared_table(text, **options)
     assert words in str(caught.value)
     assert "log.csv" in str(caught.value)
+
+
+def test_a_path_is_a_file_and_not_a_pattern(prepared_table):
+    prepared_table(LOG, name="log1.csv")
+    bracketed = prepared_table("user,item,provider,time\nx,y,z,1\n", name="log[1].csv")
+    assert raw_sequences(bracketed) == {"x": ["y"]}
 
 
 def test_missing_files_and_variables_are_named(tmp_path, monkeypatch):

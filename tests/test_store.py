@@ -113,18 +113,22 @@ def counts(connection) -> tuple[int, int, int]:
     )
 
 
-def test_recording_again_replaces_and_a_failure_is_kept_until_then(store):
-    failed = record(error="Traceback\nValueError: no", ranks=None, epochs=())
+def test_results_replace_failures_and_results_but_failures_replace_no_result(store):
+    failed = {"error": "Traceback\nValueError: no", "ranks": None, "epochs": ()}
     with writing(store) as connection:
-        record_cell(connection, failed)
-        assert counts(connection) == (1, 0, 0)
+        record_cell(connection, record("other", **failed))
+        assert counts(connection) == (2, 1, 6)
+        assert queries.complete_keys(connection, ["k", "other"]) == {"k"}
+        assert queries.cell_summaries(connection, ["other"])["other"].error.endswith("ValueError: no")
+        record_cell(connection, record("other", values=(4, 4)))
+        record_cell(connection, record("k", **failed))
     with reading(store) as connection:
-        assert queries.complete_keys(connection, ["k"]) == set()
-        assert queries.cell_summaries(connection, ["k"])["k"].error.endswith("ValueError: no")
+        assert queries.complete_keys(connection, ["k", "other"]) == {"k", "other"}
+        assert counts(connection) == (2, 2, 10)
+        assert queries.test_ranks(connection, ["other"])["other"].ranks.tolist() == [5, 5]
     with writing(store) as connection:
-        record_cell(connection, record(values=(4, 4)))
-        assert counts(connection) == (1, 1, 4)
-        assert queries.test_ranks(connection, ["k"])["k"].ranks.tolist() == [5, 5]
+        record_cell(connection, record("k", values=(7,)))
+        assert counts(connection) == (2, 2, 6)
 
 
 def test_reading_needs_no_torch():
@@ -174,8 +178,12 @@ def test_what_is_no_store_is_refused(tmp_path):
     (tmp_path / "text.duckdb").write_text("x" * 5000)
     (tmp_path / "folder.duckdb").mkdir()
     duckdb.connect(str(tmp_path / "other.duckdb")).execute("CREATE TABLE t (x INT)").close()
+    duckdb.connect(str(tmp_path / "alike.duckdb")).execute("CREATE TABLE store (x INT)").close()
+    (tmp_path / "clock.duckdb").write_text("x" * 5000)
     for name, words in (
         ("text.duckdb", "cannot be opened as a result store"),
+        ("clock.duckdb", "cannot be opened as a result store"),
+        ("alike.duckdb", "is not a result store of ipsrec-bench"),
         ("folder.duckdb", "cannot be opened as a result store"),
         ("other.duckdb", "is not a result store of ipsrec-bench"),
     ):
@@ -183,8 +191,21 @@ def test_what_is_no_store_is_refused(tmp_path):
             with pytest.raises(StoreError, match=words), opened(tmp_path / name):
                 pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made"), writing(tmp_path / "file" / "s.duckdb"):
+    with pytest.raises(StoreError, match="cannot be made there"), writing(tmp_path / "file" / "s.duckdb"):
         pass
+
+
+def test_making_a_store_at_once_makes_one(tmp_path):
+    path = str(tmp_path / "s.duckdb")
+    program = f"""
+        from pathlib import Path
+        from ipsrec_bench.store.connect import writing
+        with writing(Path({path!r}), patience=60):
+            pass
+    """
+    processes = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["s.duckdb"]
 
 
 def test_another_version_is_refused(store):

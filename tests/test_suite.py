@@ -40,7 +40,7 @@ def line_of(text: str, start: str) -> int:
             "training.samples",
             "found 'pack'; input should be 'auto', 'packed' or 'prefix'",
         ),
-        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each seed may stand only once"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each value may stand only once"),
         ("seeds = [1, 2]", "seeds = [1, -2]", "seeds.1", "found -2; input should be greater than or equal to 0"),
         ("[models.pop]", "[models.popp]", "models.popp", "there is no model 'popp'; did you mean 'pop'?"),
         (
@@ -54,6 +54,19 @@ def line_of(text: str, start: str) -> int:
         ("{ lambda = 0 }", "{ lambda = -1 }", 'models.ipsrec-s.variants."w/o CL".lambda', "found -1"),
         ("embedding_size = 8", "embedding_size = 9", "models.sasrec", "n_heads = 2 must divide embedding_size = 9"),
         ('title = "Tiny"\n', "", "title", "this key is required"),
+        ("[models.pop]", "[models.pop]\ntraining = 5", "models.pop.training", "found 5; expected a table"),
+        ("[models.pop]", "[models.pop]\ntype = 5", "models.pop.type", "found 5; expected a text"),
+        ("[models.pop]", "[models.pop]\nvariants.x = 5", "models.pop.variants.x", "found 5; expected a table"),
+        ("[models.pop]", '[models."ipsrec-s w/o CL"]\ntype = "pop"', "models", "the name 'ipsrec-s w/o CL' is taken"),
+        ("[models.pop]", '[models.best]\ntype = "pop"', "models", "the name 'best' is taken"),
+        ('source = "synthetic"', "source = []", "datasets.world.source", "found []; allowed: 'table', 'synthetic'"),
+        ("seeds = [1, 2]", "seeds = [4294967296]", "seeds.0", "input should be less than 2147483648"),
+        (
+            "[training]",
+            "[protocol]\ncutoffs = [5, 5]\n[training]",
+            "protocol.cutoffs",
+            "each value may stand only once",
+        ),
     ],
 )
 def test_a_mistake_names_file_line_key_and_remedy(old, new, key, words):
@@ -93,6 +106,8 @@ def test_an_override_is_blamed_for_its_own_mistake():
     )
     assert "expected KEY=VALUE" in mistake(TINY_SUITE, "training.epochs")
     assert "quote names" in mistake(TINY_SUITE, "models.a b.lambda=1")
+    assert mistake(TINY_SUITE, "training.epochs=5", "training.epochs=none").startswith("--set training.epochs=none")
+    assert "--set training.epochs=0" in mistake(TINY_SUITE, "models.pop={}", "training.epochs=0")
     assert "'epochs' is a value, not a table" in mistake(TINY_SUITE, "training.epochs.x=1")
 
 

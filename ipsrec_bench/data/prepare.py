@@ -28,7 +28,8 @@ from ipsrec_bench.suite.schema import DatasetSpec
 # A timestamp may end in "UTC" or "Z"; DuckDB reads the rest without its time zone extension.
 _TIMESTAMP = r"TRY_CAST(regexp_replace(time, '\s*(UTC|Z)$', '') AS TIMESTAMP)"
 _TIME_TYPES = {
-    "integer": "TRY_CAST(time AS BIGINT)",
+    # Only whole numbers: a cast of 1.4 to BIGINT would round it, and with it the order.
+    "integer": r"CASE WHEN regexp_full_match(time, '\s*[+-]?\d+\s*') THEN TRY_CAST(time AS BIGINT) END",
     "number": "CASE WHEN isfinite(TRY_CAST(time AS DOUBLE)) THEN TRY_CAST(time AS DOUBLE) END",
     "timestamp": f"epoch_us({_TIMESTAMP})",
 }

@@ -71,11 +71,12 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
     table = _open(connection, path, source.items.delimiter)
     item = _find(table, source.items.item, "item column", path)
     provider = _find(table, source.items.provider, "provider column", path)
-    table.project(
-        f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider"
+    table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
+        "item <> ''"
     ).distinct().create("item_providers")
     ambiguous = connection.execute(
-        "SELECT item, count(*) FROM item_providers GROUP BY item HAVING count(*) > 1 ORDER BY item LIMIT 1"
+        "SELECT item, count(provider) AS providers FROM item_providers GROUP BY item HAVING providers > 1"
+        " ORDER BY item LIMIT 1"
     ).fetchone()
     if ambiguous is not None:
         raise DataError(
@@ -83,22 +84,24 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
         )
     connection.execute(
         "CREATE OR REPLACE TABLE raw AS SELECT raw.user, raw.item, raw.time, item_providers.provider, raw.row"
-        " FROM raw LEFT JOIN item_providers USING (item)"
+        " FROM raw LEFT JOIN (SELECT item, max(provider) AS provider FROM item_providers GROUP BY item)"
+        " AS item_providers USING (item)"
     )
 
 
 def _open(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str | None) -> duckdb.DuckDBPyRelation:
     """Return the file as a relation of text columns (delimited, atomic) or typed columns (Parquet)."""
+    literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # a path is one file, not a pattern
     try:
         if path.suffix == ".parquet":
-            return connection.read_parquet(str(path))
+            return connection.read_parquet(literal)
         suffix = Path(path.name.removesuffix(".gz")).suffix
         atomic = suffix in (".inter", ".item")
         delimiter = delimiter or {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}.get(suffix)
         quote = "" if atomic else '"'  # atomic files quote nothing; others quote as RFC 4180 says
         # Bad lines are set aside and refused afterwards, which names them better than the reader's own error does.
         return connection.read_csv(
-            str(path),
+            literal,
             header=True,
             all_varchar=True,
             delimiter=delimiter,

@@ -1,6 +1,7 @@
 """Opening the store: briefly, with patience for other processes, and only if it is a store of this version."""
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -48,15 +49,12 @@ def writing(
         StoreError: the file is not a store of this version, cannot be written, or stays locked.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
     except OSError as error:
-        raise StoreError(f"{path.parent}: the folder of the store cannot be made: {error.strerror}") from None
+        raise StoreError(f"{path}: the store cannot be made there: {error.strerror}") from None
     with _open(path, read_only=False, patience=patience, on_wait=on_wait) as connection:
         connection.begin()
-        if _is_empty(connection):
-            schema = resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8")
-            connection.execute(schema)
-            connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
         _check_version(connection, path)
         yield connection
         connection.commit()
@@ -76,7 +74,7 @@ def _open(
             connection = duckdb.connect(str(path), read_only=read_only)
             break
         except duckdb.Error as error:
-            if "lock" not in str(error):
+            if "Could not set lock on file" not in str(error):
                 raise StoreError(f"{path}: cannot be opened as a result store: {_sentence(error)}") from None
             message = f"{path}: the store is locked by another process: {_holder(error)}"
             if time.monotonic() >= deadline:
@@ -89,14 +87,22 @@ def _open(
         yield connection
 
 
-def _is_empty(connection: Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
+def _create(path: Path) -> None:
+    """Make an empty store beside `path` and link it into place, so that what bears the name is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        new = Path(folder) / path.name
+        with duckdb.connect(str(new)) as connection:
+            connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
+            connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
+        with contextlib.suppress(FileExistsError):  # another process was first
+            path.hardlink_to(new)
 
 
 def _check_version(connection: Connection, path: Path) -> None:
     try:
         row = connection.execute("SELECT version FROM store").fetchone()
-    except duckdb.CatalogException:
+    except duckdb.Error:
         raise StoreError(f"{path}: this DuckDB file is not a result store of ipsrec-bench") from None
     if row is None or row[0] != SCHEMA_VERSION:
         raise StoreError(

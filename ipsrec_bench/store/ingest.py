@@ -10,6 +10,7 @@ import numpy as np
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 
@@ -54,8 +55,11 @@ def begin_run(
 
 
 def record_cell(connection: Connection, record: CellRecord) -> None:
-    """Write a cell with all its rows, in place of whatever the store has under its key."""
-    delete_cell(connection, record.key)
+    """Write a cell with all its rows, in place of what the store has under its key; a failure replaces no result."""
+    if record.error is not None and complete_keys(connection, [record.key]):
+        return
+    for table in ("ranks", "epochs", "cells"):
+        connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [record.key])
     row = connection.execute(
         """
         INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
@@ -87,12 +91,6 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
             "ties": ranks.ties,
         }
         connection.execute('INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split])
-
-
-def delete_cell(connection: Connection, key: str) -> None:
-    """Remove the cell with this key, complete or failed, and all its rows."""
-    for table in ("ranks", "epochs", "cells"):
-        connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key])
 
 
 def _environment(connection: Connection, environment: Environment) -> str:

@@ -121,28 +121,29 @@ CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBL
 CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
 CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) ELSE 0.0::DOUBLE END;
 
--- The labels that the newest run gave to each complete cell.
-CREATE VIEW labelled_cells AS
-SELECT cells.cell, run_cells.dataset, run_cells.model, run_cells.variant, cells.seed, cells.key
-FROM cells
-JOIN run_cells USING (key)
-WHERE cells.status = 'complete'
-QUALIFY row_number() OVER (PARTITION BY cells.cell ORDER BY run_cells.run DESC, run_cells.position) = 1;
+-- The complete cells of the newest run of every suite, under that run's labels. A cell that several suites, or
+-- several rows of one, have in common appears once for each.
+CREATE VIEW current_cells AS
+SELECT suite, run, dataset, model, variant, run_cells.seed, cell, key
+FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite)
+JOIN run_cells USING (run)
+JOIN cells USING (key)
+WHERE status = 'complete';
 
 CREATE VIEW user_ranks AS
-SELECT dataset, model, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
+SELECT suite, dataset, model, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
 FROM ranks
-JOIN labelled_cells USING (cell);
+JOIN current_cells USING (cell);
 
 CREATE MACRO metrics_at(n) AS TABLE
-SELECT dataset, model, variant, seed, split, count(*) AS users,
+SELECT suite, dataset, model, variant, seed, split, count(*) AS users,
        avg(hr(rank, n)) AS hr, avg(mrr(rank, n)) AS mrr, avg(ndcg(rank, n)) AS ndcg
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;
 
 CREATE VIEW metrics AS
-SELECT dataset, model, variant, seed, split, count(*) AS users,
+SELECT suite, dataset, model, variant, seed, split, count(*) AS users,
        avg(hr(rank, 5)) AS "hr@5", avg(hr(rank, 10)) AS "hr@10",
        avg(mrr(rank, 5)) AS "mrr@5", avg(mrr(rank, 10)) AS "mrr@10",
        avg(ndcg(rank, 5)) AS "ndcg@5", avg(ndcg(rank, 10)) AS "ndcg@10"

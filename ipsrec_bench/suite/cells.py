@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -108,7 +109,10 @@ def expand(
         for seed in suite.seeds
         for model, type_name, variant, config, training in models
     ]
-    labels = {cell.label for cell in cells}
+    labels = Counter(cell.label for cell in cells[: len(models)])
+    for label, count in labels.items():
+        if count > 1 or label == "best":
+            raise file.error(("models",), f"the name '{label}' is taken; rows of the tables need names of their own")
     baseline = suite.statistics.baseline
     if baseline not in {"best", *labels}:
         raise file.error(
@@ -139,7 +143,7 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
             f"{did_you_mean(name, catalogue) or f'; known: {listed(catalogue)}'}",
         )
     kind = raw.get("source", "table")
-    if kind not in SOURCES:
+    if not isinstance(kind, str) or kind not in SOURCES:
         raise file.error(
             (*where, "source"),
             f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
@@ -152,28 +156,34 @@ def _variants(
 ) -> Iterator[tuple[str, str, str, Settings, Training]]:
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
-    variants = base.pop("variants", {})
-    type_name = base.pop("type", name)
-    if not isinstance(variants, Mapping) or not all(isinstance(v, Mapping) for v in variants.values()):
-        raise file.error((*where, "variants"), 'expected tables, for example variants."w/o CL" = {lambda = 0}')
+    variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
+    type_name: str = _of_type(file, where, base, "type", str, name)
+    own_training: Mapping[str, Any] = _of_type(file, where, base, "training", Mapping, {})
     try:
         config_class = config_type(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
-    for variant, overrides, place in [
-        ("", {}, where),
-        *((variant, overrides, (*where, "variants", variant)) for variant, overrides in variants.items()),
-    ]:
-        raw = {**base, **overrides}
-        own_training = {**base.get("training", {}), **overrides.get("training", {})}
-        raw.pop("training", None)
+    for variant in ("", *variants):
+        place = (*where, "variants", variant) if variant else where
+        overrides = dict(_of_type(file, (*where, "variants"), dict(variants), variant, Mapping, {}))
+        variant_training = _of_type(file, place, overrides, "training", Mapping, {})
         training = _checked(
             file,
             Training,
-            {**file.suite.training.model_dump(), **own_training},
+            {**file.suite.training.model_dump(), **own_training, **variant_training},
             (*place, "training"),
         )
-        yield name, type_name, variant, _checked(file, config_class, raw, place), training
+        yield name, type_name, variant, _checked(file, config_class, {**base, **overrides}, place), training
+
+
+def _of_type(
+    file: SuiteFile, where: settings.Path, table: dict[str, Any], key: str, kind: type, default: object
+) -> Any:  # noqa: ANN401 (of the type asked for)
+    """Take `key` out of `table`, checked to be of the type that it must have."""
+    value = table.pop(key, default)
+    if not isinstance(value, kind):
+        raise file.error((*where, key), f"found {value!r}; expected {'a text' if kind is str else 'a table'}")
+    return value
 
 
 def _checked(file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path) -> S:

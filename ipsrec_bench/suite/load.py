@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -95,8 +95,9 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _only_path(table: Mapping[str, Any]) -> list[str]:
-    (key, value), *_ = table.items()
-    return [key, *_only_path(value)] if isinstance(value, Mapping) else [key]
+    for key, value in table.items():
+        return [key, *_only_path(value)] if isinstance(value, Mapping) else [key]
+    return []
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> None:
@@ -112,9 +113,9 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> 
             target[key] = value
 
 
-def _located(path: Path, text: str, overrides: Iterable[str], where: settings.Path, message: str) -> str:
+def _located(path: Path, text: str, overrides: Sequence[str], where: settings.Path, message: str) -> str:
     key = ".".join(_quoted(part) for part in where) or "suite"
-    for override in overrides:
+    for override in reversed(overrides):  # the last one counts
         written = _only_path(_parse_override(override))
         if list(where[: len(written)]) == written:
             return f"--set {override}: {key}: {message}"

@@ -1,14 +1,21 @@
 """The schema of a suite: every setting that can change a result or a table, with its one default."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from ipsrec_bench.settings import Settings
 
 Metric = Literal["hr", "mrr", "ndcg"]
+T = TypeVar("T")
 Cutoff = Annotated[int, Field(ge=1)]
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("each value may stand only once")
+    return values
 
 
 class ItemTable(Settings):
@@ -90,6 +97,8 @@ class Protocol(Settings):
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
 
+    _distinct = field_validator("metrics", "cutoffs")(_distinct)
+
 
 class Training(Settings):
     """How a model is fitted."""
@@ -111,15 +120,15 @@ class Statistics(Settings):
     """Which comparisons are made and how their p-values are corrected."""
 
     baseline: str = "best"
-    """A row's label, or `best`: the best baseline of each dataset and metric."""
+    """A row's label, or `best`: the best baseline of each dataset and metric, variants not counted."""
     proposed: tuple[str, ...] = ()
-    """Models compared with the baseline in the result table; empty means every model whose type begins with
-    `ipsrec`, or every model but the baseline where there is none."""
+    """Models whose improvement over the baseline stands in the result table; all others are baselines. Empty means
+    every model whose type begins with `ipsrec`."""
     test: Literal["paired-t"] = "paired-t"
     correction: Literal["holm"] = "holm"
     family: Literal["metric", "dataset", "suite"] = "metric"
     """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
-    all of the suite."""
+    all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""
     alpha: float = Field(0.01, gt=0, lt=1)
     confidence: float = Field(0.95, gt=0, lt=1)
 
@@ -129,7 +138,7 @@ class Suite(Settings):
 
     title: str
     description: str = ""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1, 2, 3), min_length=1)
     datasets: dict[str, dict[str, Any]] = Field(min_length=1)
     """Catalogue names, or tables with a `source` of their own."""
     models: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -146,12 +155,7 @@ class Suite(Settings):
             return {name: {} for name in value}
         return value
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("each seed may stand only once")
-        return seeds
+    _distinct_seeds = field_validator("seeds")(_distinct)
 
     @model_validator(mode="after")
     def _proposed_are_models(self) -> Self:

@@ -22,8 +22,10 @@ from ipsrec_bench.data.batches import Histories, ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
 
-BUCKET_BATCHES = 50
-"""Batches are cut from pools of so many, sorted by length, so that padding costs little."""
+POOL_BATCHES = 4
+"""Batches are cut from shuffled pools of so many, sorted by length: less padding, at the price that a batch's lengths
+span about a quarter of all lengths. A larger pool would make batches of one length, and of in-batch negatives that
+are all as old as their anchor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Windows:
     def batches(self, batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return an epoch's batches as window indices, shuffled, about `batch_size` targets each."""
         order = rng.permutation(len(self.ends))
-        pool = np.cumsum(self.fresh[order]) // (batch_size * BUCKET_BATCHES)
+        pool = np.cumsum(self.fresh[order]) // (batch_size * POOL_BATCHES)
         _, begins = self._users_and_begins(order)
         order = order[np.lexsort((self.ends[order] - begins, pool))]
         batch = (np.cumsum(self.fresh[order]) - 1) // batch_size
