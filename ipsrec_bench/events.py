@@ -41,8 +41,6 @@ class RunStarted(Event):
     title: str
     cells: int
     skipped: int
-    epochs: int
-    """The most epochs that the remaining cells may take together."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,8 @@ class StoreBusy(Event):
 class RunFinished(Event):
     """Nothing is left to do, or the run was interrupted."""
 
+    run: int
+    """The run's number in the store."""
     complete: int
     failed: int
     seconds: float

@@ -163,6 +163,8 @@ def test_bad_stores_get_a_sentence_and_lose_nothing(finished, tiny_suite, bench)
     store = finished / "reports/ipsrec-bench.duckdb"
     refused(bench("query", "SELEC 1"), "the query failed")
     refused(bench("query", "DELETE FROM ranks"), "read-only")
+    refused(bench("query", "COPY (SELECT 1) TO 'leak.csv'"), "the query failed")
+    assert not (finished / "leak.csv").exists()
     refused(bench("report", "quick"), "no run of a suite 'quick'; it has 'tiny'")
     with held_by_another_process(store):
         for arguments in (["run", tiny_suite], ["ls"], ["report"], ["query", "SELECT 1"]):

@@ -12,7 +12,7 @@ from ipsrec_bench.models.sasrec import SASRec
 
 from .conftest import ROOT
 
-SIZES = Sizes(users=5, items=30, providers=7, max_length=6)
+SIZES = Sizes(items=30, providers=7, max_length=6)
 NEURAL = [name for name in REGISTRY if name != "pop"]
 
 
@@ -136,7 +136,7 @@ def test_sasrec_equals_recbole():
     config = SASRecConfig(
         embedding_size=sizes["d"], n_layers=sizes["layers"], n_heads=sizes["heads"], inner_size=sizes["inner"]
     )
-    model = SASRec(config, Sizes(1, sizes["items"], sizes["providers"], sizes["max_length"])).eval()
+    model = SASRec(config, Sizes(sizes["items"], sizes["providers"], sizes["max_length"])).eval()
     weights = {}
     for name, tensor in tensors.items():
         if name.startswith("weight/"):

@@ -78,7 +78,7 @@ def test_scores_that_are_no_numbers_are_refused(bad):
 
 def test_whole_pipeline_equals_sorting_scores(world):
     torch.manual_seed(0)
-    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)
+    sizes = Sizes(world.num_items, world.num_providers, 5)
     model = build_model("sasrec", SASRecConfig(embedding_size=8, inner_size=16), sizes).eval()
     torch.nn.init.normal_(model.item_embedding.weight)
     resident, split = ResidentSequences(world, torch.device("cpu")), leave_one_out(world)
@@ -98,7 +98,7 @@ def test_whole_pipeline_equals_sorting_scores(world):
 
 def test_pop_ranks_by_training_counts(world):
     split, resident = leave_one_out(world), ResidentSequences(world, torch.device("cpu"))
-    model = build_model("pop", PopConfig(), Sizes(world.num_users, world.num_items, world.num_providers, 5))
+    model = build_model("pop", PopConfig(), Sizes(world.num_items, world.num_providers, 5))
     inside = world.ranges(world.offsets[:-1], split.train_ends)
     model.fit(world.items[inside], world.providers[inside])
     counts = np.zeros(world.num_items + 1, dtype=int)

@@ -16,6 +16,7 @@ from ipsrec_bench.stats.correction import holm
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
+from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 
@@ -43,19 +44,21 @@ def planted_ranks(row: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, row]).geometric(0.02 * (1 + row) ** 1.5, USERS)
 
 
-def fill(path: Path, *, baseline="best", family="metric", dataset="d", leave_out=(), errors=(), title=None) -> Path:
+def fill(
+    path: Path, *, baseline="best", family="metric", dataset="d", leave_out=(), errors=(), title=None, rows=ROWS
+) -> Path:
     text = SUITE.format(baseline=baseline, family=family)
     suite = parse_suite(Path("planted.toml"), text.replace("Planted", title or "Planted"))
     cells = [
         PlannedCell(f"{model}{variant}{seed}", dataset, model, model.upper(), model, variant, seed)
         for seed in SEEDS
-        for model, variant in ROWS
+        for model, variant in rows
     ]
     with writing(path) as connection:
         begin_run(connection, suite, [], cells)
         for cell in cells:
             place = (cell.label, cell.seed)
-            ranks = planted_ranks(ROWS.index((cell.model, cell.variant)), cell.seed) - 1
+            ranks = planted_ranks(rows.index((cell.model, cell.variant)), cell.seed) - 1
             test = Ranks(np.arange(USERS), ranks.astype(np.int32), np.zeros(USERS, dtype=np.int32))
             if place in errors:
                 record_cell(
@@ -78,7 +81,7 @@ def planted(tmp_path) -> Path:
 
 def built(path: Path, suite: str | None = None):
     with reading(path) as connection:
-        return build_report(connection, suite)
+        return build_report(connection, find_run(connection, suite))
 
 
 def mean_over_seeds(row: int, name: str) -> np.ndarray:
@@ -148,13 +151,33 @@ def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
     text = write_report(report, tmp_path).markdown.read_text()
     assert "failed: MemoryError: too big" in text
     assert "seed 2: not run yet" in text
+    assert "(1/2 seeds)" in text
 
 
 def test_a_run_without_any_result_still_has_a_report(tmp_path):
     nothing = {(f"{model} {variant}".strip(), seed) for model, variant in ROWS for seed in SEEDS}
     report = built(fill(tmp_path / "s.duckdb", leave_out=nothing))
     assert report.comparisons == ()
-    assert "This run is unfinished" in write_report(report, tmp_path).html.read_text()
+    text = write_report(report, tmp_path).html.read_text()
+    assert "This run is unfinished" in text
+    assert "Nothing is compared" in text
+
+
+def test_without_a_proposed_model_all_are_compared_with_the_best(tmp_path):
+    path = fill(tmp_path / "s.duckdb", rows=[("pop", ""), ("sasrec", ""), ("sasrec", "big")])
+    report = built(path)
+    assert report.results.proposed == frozenset()
+    # The variant has the best ranks of all, but the table has no column for it: it is no baseline.
+    assert {(c.row.label, c.reference.label) for c in report.comparisons} == {
+        ("pop", "sasrec"),
+        ("sasrec big", "sasrec"),
+    }
+
+
+def test_gain_and_shown_means_agree_on_complete_runs(planted):
+    for line in built(planted).results.lines:
+        shown = line.cells[2].score.mean / line.cells[1].score.mean - 1
+        assert line.cells[2].comparison.gain == pytest.approx(shown)
 
 
 def test_no_run_no_report(planted):

@@ -69,6 +69,16 @@ def test_the_same_cells_have_the_same_ranks_and_force_runs_them_again(tiny_suite
     assert table(first, ALL_RANKS) == table(second, ALL_RANKS)
 
 
+def test_views_show_the_newest_run_of_each_suite(tiny_suite, tmp_path):
+    run_suite(tiny_suite, tmp_path)
+    _, _, store = run_suite(tiny_suite, tmp_path, ["models.sasrec.n_layers=1"])
+    users = table(store, "SELECT test_users FROM datasets")[0][0]
+    rows = table(store, "SELECT suite, model, variant, seed, users FROM metrics WHERE split = 'test'")
+    assert len(rows) == 8
+    assert {(suite, count) for suite, *_, count in rows} == {("tiny", users)}
+    assert table(store, "SELECT count(*) FROM cells") == [(10,)]
+
+
 def test_a_changed_setting_runs_only_what_it_changes(tiny_suite, tmp_path):
     run_suite(tiny_suite, tmp_path)
     ended, _, _ = run_suite(tiny_suite, tmp_path, ["models.ipsrec-s.lambda=0.5"])

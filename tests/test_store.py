@@ -218,9 +218,9 @@ def test_runs_are_found_by_suite_and_latest(store):
     with writing(store) as connection:
         begin_run(connection, parse_suite(Path("other.toml"), TINY_SUITE), [], [planned("missing"), planned("k")])
     with reading(store) as connection:
-        assert queries.latest_run(connection).suite_name == "other"
-        assert queries.latest_run(connection, "tiny").cells == (planned("k"),)
+        assert queries.find_run(connection).suite_name == "other"
+        assert queries.find_run(connection, "tiny").cells == (planned("k"),)
         with pytest.raises(StoreError, match="no run of a suite 'tini'; did you mean 'tiny'"):
-            queries.latest_run(connection, "tini")
+            queries.find_run(connection, "tini")
         summaries = queries.suite_summaries(connection)
     assert [(s.suite, s.cells, s.complete, s.failed) for s in summaries] == [("other", 2, 1, 0), ("tiny", 1, 1, 0)]

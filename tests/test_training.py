@@ -84,7 +84,7 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
 @pytest.mark.parametrize("name", ["sasrec", "ipsrec-s", "ipsrec-c"])
 def test_packed_and_prefix_losses_agree(world, name):
     config = model_entry(name).config.model_validate({"embedding_size": 8, "inner_size": 16})
-    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 50)
+    sizes = Sizes(world.num_items, world.num_providers, 50)
     torch.manual_seed(0)
     model = build_model(name, config, sizes)
     for parameter in model.parameters():
@@ -121,7 +121,7 @@ def test_the_contrastive_loss_is_equation_12(owners, tau):
 def run_fit(world, tmp_path, validations, epochs=10, patience=2, name="sasrec", seed=1, lr=1e-3):
     config = model_entry(name).config.model_validate({"embedding_size": 8, "inner_size": 16})
     torch.manual_seed(seed)
-    model = build_model(name, config, Sizes(world.num_users, world.num_items, world.num_providers, 8))
+    model = build_model(name, config, Sizes(world.num_items, world.num_providers, 8))
     seen, states = iter(validations), []
 
     def validate() -> float:

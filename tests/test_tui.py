@@ -23,7 +23,7 @@ from ipsrec_bench.tui.state import RunState, fold
 A, B = ("a", "data", "sasrec", 1), ("b", "data", "pop", 1)
 STREAM = [
     (DatasetReady("data", 10, 5, 2, 40, 0.1), 1.0),
-    (RunStarted("s", "My suite", cells=5, skipped=1, epochs=40), 2.0),
+    (RunStarted("s", "My suite", cells=5, skipped=1), 2.0),
     (CellStarted(*B, epochs=1, stop_metric="mrr@10"), 2.0),
     (CellFailed(*B, error="ValueError: no", seconds=1.0), 12.0),
     (CellStarted(*A, epochs=10, stop_metric="mrr@10"), 12.0),
@@ -88,7 +88,7 @@ def test_waiting_for_the_store_is_said_until_the_cell_is_in():
 
 def test_names_with_markup_are_shown_as_they_are():
     name = ("a", "[bold]d[/bold]", "[red]m", 1)
-    text = shown(state_after([(RunStarted("s", "[link]t", 1, 0, 1), 0.0), (CellStarted(*name, 1, "hr@5"), 0.0)]))
+    text = shown(state_after([(RunStarted("s", "[link]t", 1, 0), 0.0), (CellStarted(*name, 1, "hr@5"), 0.0)]))
     assert "[link]t" in text
     assert "[red]m · [bold]d[/bold]" in text
 
@@ -107,7 +107,7 @@ def test_plain_lines_are_timestamped_and_skip_steps():
     assert lines[5] is None
     assert all(line.startswith("2026-01-02 03:04:05 ") for line in lines if line)
     assert lines[3].endswith("data, pop, seed 1: FAILED after 1.0 s: ValueError: no")
-    assert "2 complete, 1 failed" in plain_line(RunFinished(2, 1, 3.0, interrupted=False), now)
+    assert "2 complete, 1 failed" in plain_line(RunFinished(1, 2, 1, 3.0, interrupted=False), now)
 
 
 def test_events_are_json_lines():

@@ -105,7 +105,7 @@ def run(
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
         raise typer.Exit(130)
-    written = _write_report(store, file.name, store.parent)
+    written = _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         typer.echo(f"Report: {written}")
     if ended.failed:
@@ -141,7 +141,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the HTML and Markdown report on the newest run of SUITE."""
-    typer.echo(f"Report: {_write_report(store, suite and Path(suite).stem, output or store.parent)}")
+    typer.echo(f"Report: {_write_report(store, output or store.parent, suite=suite and Path(suite).stem)}")
 
 
 @app.command(name="ls")
@@ -206,15 +206,19 @@ def tune(
     worker = make_worker(store, device, threads)
     with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
         result = run_study(cell, data, worker, trials, store.parent / "studies", emit)
+    if result is None:
+        typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
+        raise typer.Exit(130)
     if not quiet:
         print_study(result, as_json=as_json)
 
 
-def _write_report(store: Path, suite: str | None, output: Path) -> Path:
+def _write_report(store: Path, output: Path, suite: str | None = None, number: int | None = None) -> Path:
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import find_run
 
     with reading(store) as connection:
-        content = build_report(connection, suite)
+        content = build_report(connection, find_run(connection, suite, number))
     return write_report(content, output).html

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.statistics import DatasetStatistics
 
-PADDING = 0
 UNKNOWN_PROVIDER = 1
 PREPARED_FORMAT = 1
 

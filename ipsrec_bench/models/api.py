@@ -14,7 +14,6 @@ from ipsrec_bench.data.batches import Histories
 class Sizes:
     """What a model must know of the dataset and the protocol to build its tables."""
 
-    users: int
     items: int
     """Items are 1 to `items`; 0 is padding."""
     providers: int

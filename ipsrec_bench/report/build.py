@@ -37,6 +37,8 @@ SAMPLES = {
     "packed": "packed: every position of a window is predicted",
     "prefix": "one per prefix",
 }
+MIN_USERS = 2
+"""A paired test takes two differences."""
 FAMILIES = {
     "metric": "the comparisons of one metric on one dataset",
     "dataset": "all comparisons on one dataset",
@@ -44,13 +46,8 @@ FAMILIES = {
 }
 
 
-def build_report(connection: Connection, suite: str | None = None) -> Report:
-    """Return the report on the newest run of `suite`, or on the newest run of all.
-
-    Raises:
-        StoreError: the store holds no such run.
-    """
-    run = queries.latest_run(connection, suite)
+def build_report(connection: Connection, run: Run) -> Report:
+    """Return the report on `run`."""
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     results = _Results(run, queries.test_ranks(connection, keys))
@@ -69,6 +66,8 @@ def build_report(connection: Connection, suite: str | None = None) -> Report:
         datasets=_dataset_lines(connection, run, summaries),
         curves=tuple(_curves(connection, run, summaries)),
         costs=tuple(_costs(run, summaries)),
+        seeds=len(run.suite.seeds),
+        baseline_is_best=statistics.baseline == "best",
         baseline_rule=(
             "the best baseline of each dataset and metric"
             if statistics.baseline == "best"
@@ -128,13 +127,8 @@ class _Results:
     @cached_property
     def proposed(self) -> frozenset[str]:
         """Labels of the models that are compared with the baseline in the result table."""
-        statistics = self.run.suite.statistics
-        models = {cell.model: cell.type for cell in self.run.cells}
-        return frozenset(
-            statistics.proposed
-            or [model for model, kind in models.items() if kind.startswith("ipsrec")]
-            or [model for model in models if model != statistics.baseline]
-        )
+        declared = self.run.suite.statistics.proposed
+        return frozenset(declared or (cell.model for cell in self.run.cells if cell.type.startswith("ipsrec")))
 
     @cached_property
     def _keys(self) -> dict[tuple[str, str], dict[int, str]]:
@@ -162,21 +156,21 @@ class _Results:
         return Score(float(np.mean(means)), deviation, len(means))
 
     def baseline(self, dataset: str, name: str) -> Row | None:
-        """Return the declared baseline, or the best of them; None while there is nothing to compare with."""
+        """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet."""
         declared = self.run.suite.statistics.baseline
         if declared != "best":
             return self.row(declared)
         scored = [
             (score.mean, row)
             for row in self.rows
-            if row.model not in self.proposed and (score := self.score(dataset, row, name))
+            if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
         ]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def compare(self, dataset: str, name: str, row: Row, reference: Row) -> tuple[int, PairedComparison, float] | None:
         """Return the number of common seeds, the test on per-user means over them, and the reference's mean."""
         seeds = sorted(self.seeds(dataset, row) & self.seeds(dataset, reference))
-        if not seeds:
+        if not seeds or len(self.per_user(dataset, row, seeds[0], name)) < MIN_USERS:
             return None
         ours, theirs = (
             np.mean([self.per_user(dataset, which, seed, name) for seed in seeds], axis=0) for which in (row, reference)
@@ -306,15 +300,16 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
     points = defaultdict(list)
     for point in queries.learning_curves(connection, [cell.key for cell in run.cells]):
         points[point.key].append(point)
-    for dataset in dict.fromkeys(cell.dataset for cell in run.cells):
-        cells = [cell for cell in run.cells if cell.dataset == dataset and points[cell.key]]
-        stop_metrics = {summaries[cell.key].stop_metric for cell in cells}
-        if len(stop_metrics) == 1:  # curves of different metrics do not share an axis
-            yield Curves(
-                dataset,
-                str(stop_metrics.pop()),
-                tuple((row_of(cell), cell.seed, point) for cell in cells for point in points[cell.key]),
-            )
+    charts: dict[tuple[str, str], list[PlannedCell]] = defaultdict(list)
+    for cell in run.cells:
+        if points[cell.key]:  # curves of different metrics do not share an axis
+            charts[cell.dataset, str(summaries[cell.key].stop_metric)].append(cell)
+    for (dataset, stop_metric), cells in charts.items():
+        yield Curves(
+            dataset,
+            stop_metric,
+            tuple((row_of(cell), cell.seed, point) for cell in cells for point in points[cell.key]),
+        )
 
 
 def _costs(run: Run, summaries: dict[str, CellSummary]) -> Iterable[CostLine]:

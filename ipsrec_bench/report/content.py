@@ -175,7 +175,11 @@ class Report:
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
     costs: tuple[CostLine, ...]
+    seeds: int
+    """Number of seeds that the suite asks for."""
     baseline_rule: str
+    baseline_is_best: bool
+    """Whether the baseline is chosen by its results, not declared."""
     family_rule: str
     protocol: tuple[tuple[str, str], ...]
     settings: tuple[tuple[Row, str], ...]

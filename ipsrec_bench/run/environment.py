@@ -4,9 +4,9 @@ import os
 import platform
 import resource
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import torch
 
@@ -43,7 +43,7 @@ def describe_environment(device: torch.device) -> Environment:
         python=platform.python_version(),
         torch=torch.__version__,
         numpy=np.__version__,
-        duckdb=duckdb.__version__,
+        duckdb=version("duckdb"),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=available_cores(),

@@ -53,17 +53,9 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
     began = time.perf_counter()
     todo = plan.todo(force=force)
     with writing(store) as connection:
-        begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
-    suite = plan.file.suite
-    emit(
-        RunStarted(
-            plan.file.name,
-            suite.title,
-            len(plan.cells),
-            len(plan.cells) - len(todo),
-            sum(cell.training.epochs for _, cell in todo),
-        )
-    )
+        run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
+    cells = len(dict(plan.cells))
+    emit(RunStarted(plan.file.name, plan.file.suite.title, cells, skipped=cells - len(todo)))
     complete = failed = 0
     interrupted = False
     try:
@@ -76,7 +68,7 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
             emit(_ending(record, cell))
     except KeyboardInterrupt:
         interrupted = True
-    ended = RunFinished(complete, failed, time.perf_counter() - began, interrupted)
+    ended = RunFinished(run, complete, failed, time.perf_counter() - began, interrupted)
     emit(ended)
     return ended
 

@@ -55,7 +55,7 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     torch.manual_seed(cell.seed)
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs handle slowly
     max_length = cell.protocol.max_length
-    sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
+    sizes = Sizes(data.num_items, data.num_providers, max_length)
     model = build_model(cell.type, cell.config, sizes).to(worker.device)
     sequences = ResidentSequences(data, worker.device)
     split = leave_one_out(data)

@@ -108,16 +108,16 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def latest_run(connection: Connection, suite: str | None = None) -> Run:
-    """Return the newest run, of the named suite or of all.
+def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
+    """Return the newest run, of all, of the named suite, or the one of this number.
 
     Raises:
         StoreError: there is no such run.
     """
     row = connection.execute(
         "SELECT run, suite, settings, text, overrides, started FROM runs"
-        " WHERE suite = coalesce(?, suite) ORDER BY run DESC LIMIT 1",
-        [suite],
+        " WHERE suite = coalesce(?, suite) AND run = coalesce(?, run) ORDER BY run DESC LIMIT 1",
+        [suite, number],
     ).fetchone()
     if row is None:
         known = [name for (name,) in connection.execute("SELECT DISTINCT suite FROM runs").fetchall()]
@@ -218,12 +218,13 @@ class QueryResult:
 
 
 def free_query(connection: Connection, sql: str) -> QueryResult:
-    """Run a reader's own SQL.
+    """Run a reader's own SQL, which can reach nothing but the store.
 
     Raises:
         StoreError: DuckDB refuses it.
     """
     try:
+        connection.execute("SET enable_external_access = false")
         cursor = connection.execute(sql)
         rows = tuple(cursor.fetchall())
     except duckdb.Error as error:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,9 +136,10 @@ def fit(
 def save_weights(model: SequentialModel, path: Path) -> None:
     """Write the model's weights to `path` (safetensors), replacing the file only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
-    unfinished.replace(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+        unfinished.replace(path)
 
 
 def _count(

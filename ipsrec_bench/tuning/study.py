@@ -21,6 +21,8 @@ from ipsrec_bench.settings import LogRange, Settings
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import adhoc_suite, load_suite
 
+FAILURES_IN_A_ROW = 5
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -105,14 +107,19 @@ def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study
     return study, path
 
 
-def tune(cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit) -> StudyResult:
+def tune(
+    cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit
+) -> StudyResult | None:
     """Search `cell`'s ranges until the study has `trials` complete trials; only validation targets are ranked.
 
-    The first trial takes the cell's own settings, the others are chosen by TPE, seeded by the cell's seed and
-    the number of trials before them.
+    The first trial takes the cell's own settings if they are in range, the others are chosen by TPE, seeded by the
+    cell's seed and the number of trials before them. A trial whose training fails is marked so and passed over.
+
+    Returns:
+        The study, or None if it was interrupted (Ctrl-C).
 
     Raises:
-        ModelError: the model has nothing to search.
+        ModelError: the model has nothing to search, or several trials in a row failed.
     """
     ranges = search_ranges(type(cell.config))
     if not ranges:
@@ -121,14 +128,23 @@ def tune(cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder:
     study.sampler = optuna.samplers.TPESampler(seed=cell.seed + len(study.trials))
     if not study.trials:
         own = cell.config.model_dump(by_alias=True)
-        study.enqueue_trial({name: own[name] for name in ranges})
+        if all(span.low <= own[name] <= span.high for name, span in ranges.items()):
+            study.enqueue_trial({name: own[name] for name in ranges})
 
     def objective(trial: optuna.Trial) -> float:
         chosen = {name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()}
         return _run_trial(trial, chosen, cell, data, worker, emit)
 
-    while len(_complete(study)) < trials:
-        study.optimize(objective, n_trials=1)
+    failures = 0
+    try:
+        while len(_complete(study)) < trials:
+            before = len(_complete(study))
+            study.optimize(objective, n_trials=1, catch=(ModelError,))
+            failures = 0 if len(_complete(study)) > before else failures + 1
+            if failures == FAILURES_IN_A_ROW:
+                raise ModelError(f"{failures} trials in a row failed; see the warnings above")
+    except KeyboardInterrupt:
+        return None
     return study_result(study, path, cell.training.stop_metric)
 
 
