@@ -198,3 +198,10 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
     assert (tmp_path / study["path"]).exists()
     assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
+
+
+def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(tiny_suite, bench):
+    arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--json"]
+    study = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0").stdout)
+    assert study["trials"][0]["settings"]["lambda"] > 0
+    refused(bench(*arguments, "--set", "training.learning_rate=1e30"), "5 trials in a row failed")

@@ -180,6 +180,13 @@ def test_gain_and_shown_means_agree_on_complete_runs(planted):
         assert line.cells[2].comparison.gain == pytest.approx(shown)
 
 
+def test_one_user_is_too_few_to_compare(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_report.USERS", 1)
+    report = built(fill(tmp_path / "s.duckdb"))
+    assert report.results.lines[0].cells[0].score is not None
+    assert report.comparisons == ()
+
+
 def test_no_run_no_report(planted):
     with pytest.raises(StoreError, match="no run of a suite 'quick'"):
         built(planted, "quick")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, did_you_mean, listed
-from ipsrec_bench.events import CellFinished, CellStarted, Emit
+from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, Emit
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.settings import LogRange, Settings
@@ -97,7 +98,7 @@ def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study
     name = f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.journal"
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=name,
         storage=JournalStorage(JournalFileBackend(str(path))),
@@ -142,7 +143,9 @@ def tune(
             study.optimize(objective, n_trials=1, catch=(ModelError,))
             failures = 0 if len(_complete(study)) > before else failures + 1
             if failures == FAILURES_IN_A_ROW:
-                raise ModelError(f"{failures} trials in a row failed; see the warnings above")
+                raise ModelError(
+                    f"{failures} trials in a row failed; try other training settings, or another base for the search"
+                )
     except KeyboardInterrupt:
         return None
     return study_result(study, path, cell.training.stop_metric)
@@ -178,9 +181,14 @@ def _run_trial(
     key = tried.key(data.fingerprint)
     name = (key, tried.dataset, tried.label, tried.seed)
     emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
-    fitted = train_cell(key, tried, data, worker, emit).fitted
+    began = time.perf_counter()
+    try:
+        fitted = train_cell(key, tried, data, worker, emit).fitted
+    except ModelError as error:
+        emit(CellFailed(*name, str(error), time.perf_counter() - began))
+        raise
     trial.set_user_attr("best_epoch", fitted.best_epoch)
-    seconds = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs)
+    seconds = time.perf_counter() - began
     emit(
         CellFinished(*name, {f"validation {tried.training.stop_metric}": fitted.best_valid}, fitted.best_epoch, seconds)
     )
