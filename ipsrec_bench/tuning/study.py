@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, did_you_mean, listed
-from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, Emit
+from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, Emit, RunStarted
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.settings import LogRange, Settings
@@ -132,22 +133,23 @@ def tune(
         if all(span.low <= own[name] <= span.high for name, span in ranges.items()):
             study.enqueue_trial({name: own[name] for name in ranges})
 
-    def objective(trial: optuna.Trial) -> float:
-        chosen = {name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()}
-        return _run_trial(trial, chosen, cell, data, worker, emit)
-
+    emit(RunStarted(study.study_name, f"Tuning {cell.model} on {cell.dataset}", trials, len(_complete(study))))
     failures = 0
-    try:
-        while len(_complete(study)) < trials:
-            before = len(_complete(study))
-            study.optimize(objective, n_trials=1, catch=(ModelError,))
-            failures = 0 if len(_complete(study)) > before else failures + 1
-            if failures == FAILURES_IN_A_ROW:
-                raise ModelError(
-                    f"{failures} trials in a row failed; try other training settings, or another base for the search"
-                )
-    except KeyboardInterrupt:
-        return None
+    with TemporaryDirectory() as scratch:  # a trial's weights are not kept
+        place = replace(worker, checkpoints=Path(scratch))
+
+        def objective(trial: optuna.Trial) -> float:
+            chosen = {name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()}
+            return _run_trial(trial, chosen, cell, data, place, emit)
+
+        try:
+            while (before := len(_complete(study))) < trials:
+                study.optimize(objective, n_trials=1, catch=(ModelError,))
+                failures = 0 if len(_complete(study)) > before else failures + 1
+                if failures == FAILURES_IN_A_ROW:
+                    raise ModelError(f"{failures} trials in a row failed; try other training settings")
+        except KeyboardInterrupt:
+            return None
     return study_result(study, path, cell.training.stop_metric)
 
 
