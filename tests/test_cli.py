@@ -10,8 +10,8 @@ import pytest
 
 from ipsrec_bench import __version__
 
-from .conftest import clean_environment
-from .test_data import LOG
+from .conftest import ROOT, clean_environment
+from .test_data import LOG, REAL, needs_real_data
 from .test_store import held_by_another_process
 
 
@@ -167,13 +167,23 @@ def test_bad_stores_get_a_sentence_and_lose_nothing(finished, tiny_suite, bench)
     assert not (finished / "leak.csv").exists()
     refused(bench("report", "quick"), "no run of a suite 'quick'; it has 'tiny'")
     with held_by_another_process(store):
-        for arguments in (["run", tiny_suite], ["ls"], ["report"], ["query", "SELECT 1"]):
+        for arguments in (["run", tiny_suite], ["report"]):
             refused(bench(*arguments), "locked by another process", "PID")
     (finished / "junk.duckdb").write_text("junk" * 2000)
     for arguments in (["run", tiny_suite], ["ls"], ["report"]):
         refused(bench(*arguments, "--store", "junk.duckdb"), "cannot be opened as a result store")
     with duckdb.connect(str(store), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM cells").fetchone() == (8,)
+
+
+@needs_real_data
+def test_the_real_suite_goes_from_file_to_report(bench, tmp_path):
+    arguments = ["run", ROOT / "suites" / "real.toml", "--set", 'models=["pop"]', "--set", "seeds=[1]", "--quiet"]
+    refused(bench(*arguments), "the environment variable IPSREC_BENCH_REAL_DATA is not set")
+    done = bench(*arguments, IPSREC_BENCH_REAL_DATA=REAL)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "reports/real/real.md").read_text()
+    assert "| amazon-beauty | 22,363 | 12,101 | 198,502 | 435 | 134,068 | 22,363 |" in text
 
 
 def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):

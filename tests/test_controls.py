@@ -12,8 +12,8 @@ from ipsrec_bench.store.queries import find_run
 from .conftest import ROOT
 
 
-def report_of(bench, folder: Path, suite: str) -> Report:
-    done = bench("run", ROOT / "suites" / f"{suite}.toml", "--quiet", cwd=folder)
+def report_of(bench, folder: Path, suite: str, *options: str) -> Report:
+    done = bench("run", ROOT / "suites" / f"{suite}.toml", "--quiet", *options, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
         return build_report(connection, find_run(connection))
@@ -30,8 +30,9 @@ def test_seeing_the_provider_wins_where_the_provider_decides(positive, name):
     found = verdicts(positive, name)
     assert found.pop("pop") == "worse"
     # Without the contrastive loss IPSRec-C's item view sees providers through attention weights alone (eq. 7): its
-    # gain is the smallest, and not significant at every cutoff.
-    assert found.pop("ipsrec-c w/o CL") != "worse"
+    # gain is the smallest, and HR@10 is too coarse to show it.
+    without = found.pop("ipsrec-c w/o CL")
+    assert without != "worse" if name == "hr@10" else without == "better"
     assert found == {"ipsrec-s": "better", "ipsrec-s w/o CL": "better", "ipsrec-c": "better"}
 
 
@@ -59,4 +60,4 @@ def positive(module_bench, folder) -> Report:
 
 @pytest.fixture(scope="module")
 def negative(module_bench, folder) -> Report:
-    return report_of(module_bench, folder, "negative")
+    return report_of(module_bench, folder, "negative", "--set", "seeds=[1, 2]")
