@@ -44,8 +44,8 @@ def write_report(report: Report, folder: Path) -> Written:
     environment.filters |= _FILTERS
     charts = [(curves, learning_curves(curves)) for curves in report.curves]
     files = {
-        target / f"learning-curves-{_file_name(curves.dataset)}-{_file_name(curves.stop_metric)}.svg": _standalone(svg)
-        for curves, svg in charts
+        target / f"learning-curves-{number}-{_file_name(curves.dataset)}.svg": _standalone(svg)
+        for number, (curves, svg) in enumerate(charts, start=1)
     }
     common = {"report": report, "version": __version__}
     html, markdown = target / f"{_file_name(report.suite)}.html", target / f"{_file_name(report.suite)}.md"
