@@ -71,7 +71,8 @@ def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS
     A score is the dot product rounded to float32 once, at its end (`exact_scores`). Matrix products do not give
     that: their last bits depend on the shape of the product, so that even equal vectors may differ. They serve as a
     screen: what lies further from the target's score than their error bound is counted as it is, the few pairs
-    that do not are scored exactly. Ranks depend on neither the tile, nor the batch, nor the number of threads.
+    that do not are scored exactly. Given the vectors, ranks depend on neither the tile, nor the batch, nor the number
+    of threads.
 
     Args:
         users: `[B, d]`.
