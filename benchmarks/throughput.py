@@ -62,7 +62,7 @@ def run(data, repeats: int) -> None:  # noqa: ANN001 (a prepared dataset, which 
     for name in MODELS:
         config = model_entry(name).config()
         torch.manual_seed(0)
-        model = build_model(name, config, Sizes(data.num_items, data.num_providers, MAX_LENGTH))
+        model = build_model(name, config, Sizes(data.num_users, data.num_items, data.num_providers, MAX_LENGTH))
         contenders[name] = (model, config, torch.optim.Adam(model.parameters(), fused=True))
     d = contenders[MODELS[0]][1].embedding_size
     left, right = torch.randn(BATCH_SIZE, d), torch.randn(d, data.num_items)

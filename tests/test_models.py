@@ -1,156 +1,269 @@
-"""Models: what every one of them must hold, and parity with an independent implementation."""
+"""Models: the conformance suite over the whole zoo, parity with references, and what is particular to one."""
 
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 
 from ipsrec_bench.data.batches import Histories
-from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import Sizes
-from ipsrec_bench.models.registry import REGISTRY, SASRecConfig, build_model, model_entry
-from ipsrec_bench.models.sasrec import SASRec
+from ipsrec_bench.models.api import Sizes, TrainingLog
+from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry
+from ipsrec_bench.models.sr_gnn import session_graph
+from ipsrec_bench.testing import CountingModelCase, SequentialModelCase
 
-from .conftest import ROOT
-
-SIZES = Sizes(items=30, providers=7, max_length=6)
-NEURAL = [name for name in REGISTRY if name != "pop"]
+SMALL = {"embedding_size": 16, "inner_size": 32, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+RECURRENT = {"embedding_size": 16, "hidden_size": 32, "dropout": 0.1}
 
 
-def built(name: str, **settings):
+class TestPop(CountingModelCase):
+    model, world = "pop", "fashion"
+
+
+class TestRecentPop(CountingModelCase):
+    model, world = "recent-pop", "fashion"
+
+
+class TestRepeat(CountingModelCase):
+    model, world = "repeat", "habit"
+
+
+class TestMarkov(CountingModelCase):
+    model = "markov"
+
+
+class TestItemKNN(CountingModelCase):
+    model, world = "item-knn", "pairs"
+
+
+class TestProviderPop(CountingModelCase):
+    model, world = "provider-pop", "loyalty"
+
+
+class TestGRU4Rec(SequentialModelCase):
+    model, settings = "gru4rec", RECURRENT
+
+
+class TestCaser(SequentialModelCase):
+    model = "caser"
+    settings: ClassVar = {"embedding_size": 16, "dropout": 0.1}
+
+
+class TestSASRec(SequentialModelCase):
+    model, settings = "sasrec", SMALL
+
+
+class TestSRGNN(SequentialModelCase):
+    model = "sr-gnn"
+    settings: ClassVar = {"embedding_size": 16, "step": 2}
+
+
+class TestGRU4RecF(SequentialModelCase):
+    model, settings = "gru4rec-f", RECURRENT
+
+
+class TestSASRecF(SequentialModelCase):
+    model, settings = "sasrec-f", SMALL
+
+
+class TestSASRecFConcat(SequentialModelCase):
+    model = "sasrec-f"
+    settings: ClassVar = {**SMALL, "fusion": "concat"}
+
+
+class TestFDSA(SequentialModelCase):
+    model, settings = "fdsa", SMALL
+
+
+class TestNOVA(SequentialModelCase):
+    model, settings = "nova", SMALL
+
+
+class TestDIFSR(SequentialModelCase):
+    model, settings = "dif-sr", SMALL
+
+
+class TestIPSRecS(SequentialModelCase):
+    model, settings = "ipsrec-s", SMALL
+
+
+class TestIPSRecSReleased(SequentialModelCase):
+    model = "ipsrec-s"
+    settings: ClassVar = {**SMALL, "preset": "released"}
+
+
+class TestIPSRecSFull(SequentialModelCase):
+    model = "ipsrec-s"
+    settings: ClassVar = {**SMALL, "attention": "full", "contrast": "symmetric", "tie_weights": False}
+
+
+class TestIPSRecC(SequentialModelCase):
+    model, settings = "ipsrec-c", SMALL
+
+
+class TestIPSRecCReleased(SequentialModelCase):
+    model = "ipsrec-c"
+    settings: ClassVar = {**SMALL, "preset": "released"}
+
+
+class TestIPSRecCCosine(SequentialModelCase):
+    model = "ipsrec-c"
+    settings: ClassVar = {**SMALL, "similarity": "cosine", "tau": 0.2, "tie_weights": False}
+
+
+def test_the_whole_zoo_is_under_test():
+    cases = CountingModelCase.__subclasses__() + SequentialModelCase.__subclasses__()
+    assert {case.model for case in cases if hasattr(case, "model")} >= set(REGISTRY)
+
+
+def test_replacing_every_provider_moves_the_user_as_the_paper_reads_and_not_as_released():
+    """Released IPSRec-S scores without the history's providers: its lower triangle hides them from the items."""
+    moved = {}
+    for model in ("ipsrec-s", "ipsrec-c"):
+        for preset in ("paper", "released"):
+            moved[model, preset] = how_far_views_move(model, preset)
+    assert moved["ipsrec-s", "released"][0] == 0.0
+    assert moved["ipsrec-s", "released"][1] > 0.01
+    for which in (("ipsrec-s", "paper"), ("ipsrec-c", "paper"), ("ipsrec-c", "released")):
+        assert min(moved[which]) > 0.01
+
+
+def how_far_views_move(model: str, preset: str) -> list[float]:
+    """Return the largest movement of the item view and of the provider view when all providers are replaced."""
     torch.manual_seed(0)
-    entry = model_entry(name)
-    small = {} if name == "pop" else {"embedding_size": 8, "inner_size": 16, **settings}
-    model = build_model(name, entry.config.model_validate(small), SIZES)
-    for parameter in model.parameters():  # larger than at the start, so that differences show
-        torch.nn.init.normal_(parameter, std=0.5)
-    return model.eval()
-
-
-def histories(lengths=(6, 1, 4), width=None, seed=1) -> Histories:
-    generator = torch.Generator().manual_seed(seed)
-    width = width or max(lengths)
-    real = torch.arange(width) < torch.tensor(lengths)[:, None]
-    items = torch.randint(1, SIZES.items + 1, (len(lengths), width), generator=generator)
-    providers = torch.randint(1, SIZES.providers + 1, (len(lengths), width), generator=generator)
-    return Histories(torch.arange(len(lengths)), items * real, providers * real, torch.tensor(lengths))
-
-
-def views(model, batch, every_position=False):
+    config = model_entry(model).config.model_validate({**SMALL, "preset": preset})
+    built = build_model(model, config, Sizes(users=5, items=30, providers=9, max_length=10)).eval()
+    for parameter in built.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    items, lengths = torch.randint(1, 31, (5, 10)), torch.tensor([10, 1, 7, 4, 9])
+    real = torch.arange(10) < lengths[:, None]
+    providers = torch.randint(1, 10, (5, 10))
     with torch.no_grad():
-        result = model.encode(batch, every_position=every_position)
-    return [view for view in (result.user, result.provider) if view is not None]
+        before, after = (
+            built.encode(Histories(torch.arange(5), items * real, ids * real, lengths), every_position=False)
+            for ids in (providers, providers % 9 + 1)
+        )
+    return [
+        float((before.user - after.user).abs().max()),
+        float((before.provider - after.provider).abs().max()),
+    ]
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_shapes(name):
-    model, batch = built(name), histories()
-    d = model.item_vectors().shape[1]
-    assert model.item_vectors().shape == (SIZES.items + 1, d)
-    assert {view.shape for view in views(model, batch)} == {(3, d)}
-    assert {view.shape for view in views(model, batch, every_position=True)} == {(3, 6, d)}
+@pytest.mark.parametrize(
+    ("model", "released"),
+    [
+        ("ipsrec-s", {"attention": "concat-causal", "contrast": "nt-xent", "padding_class": True}),
+        ("ipsrec-c", {"encoder": "co-only", "contrast": "nt-xent", "padding_class": True}),
+    ],
+)
+def test_the_presets_are_sets_of_options(model, released):
+    config = model_entry(model).config
+    paper, preset = config(), config(preset="released")
+    assert paper == config(preset="paper")
+    assert preset.model_dump() == paper.model_copy(update=released).model_dump()
+    assert paper.model_dump() == {**preset.model_dump(), **{key: paper.model_dump()[key] for key in released}}
+    one_back = config(preset="released", contrast="symmetric")
+    assert one_back.contrast == "symmetric"
+    assert one_back.padding_class
+    assert "preset" not in preset.model_dump()  # equal settings, equal cells
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_padding_changes_nothing(name):
-    model, batch = built(name), histories((4, 1, 3), width=6)
-    trimmed = Histories(batch.users, batch.items[:, :4], batch.providers[:, :4], batch.lengths)
-    for padded, tight in zip(views(model, batch), views(model, trimmed), strict=True):
-        torch.testing.assert_close(padded, tight, rtol=0, atol=1e-6)
+def test_defaults_are_those_of_the_paper_and_its_baselines():
+    def found(name):
+        return model_entry(name).config().model_dump(by_alias=True)
+
+    transformer = {"embedding_size": 64, "n_layers": 2, "n_heads": 2, "inner_size": 256}
+    transformer |= {"hidden_dropout": 0.5, "attention_dropout": 0.5, "padding_class": False, "weight_norm": 0.0}
+    assert found("sasrec") == transformer
+    contrastive = {"lambda": 0.1, "tau": 1.0, "contrast": "item-to-provider", "similarity": "dot", "tie_weights": True}
+    assert found("ipsrec-s") == {**transformer, **contrastive, "attention": "block-causal"}
+    assert found("ipsrec-c") == {**transformer, **contrastive, "encoder": "self-then-co"}
+    neural = {"embedding_size": 64, "padding_class": False, "weight_norm": 0.0}
+    assert found("gru4rec") == {**neural, "hidden_size": 128, "n_layers": 1, "dropout": 0.3}
+    assert found("caser") == {**neural, "n_vertical": 8, "n_horizontal": 16, "dropout": 0.4, "weight_norm": 1e-4}
+    assert found("sr-gnn") == {**neural, "step": 1}
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_last_position_equals_that_position_of_all(name):
-    model, batch = built(name), histories()
-    for last, every in zip(views(model, batch), views(model, batch, every_position=True), strict=True):
-        assert torch.equal(last, batch.last(every))
+def test_a_session_graph_by_hand():
+    """a b a c b a: edges a>b, b>a (twice, weight 1), a>c, c>b; shares by in-degree and by out-degree."""
+    nodes, incoming, outgoing = session_graph(torch.tensor([[5, 3, 5, 9, 3, 5, 0]]))
+    a, b, c = 0, 1, 3
+    assert nodes[0, :6].tolist() == [a, b, a, c, b, a]
+    expected_in, expected_out = torch.zeros(7, 7), torch.zeros(7, 7)
+    expected_in[a, b] = 1.0
+    expected_in[b, a] = expected_in[b, c] = 0.5
+    expected_in[c, a] = 1.0
+    expected_out[a, b] = expected_out[a, c] = 0.5
+    expected_out[b, a] = expected_out[c, b] = 1.0
+    assert torch.equal(incoming[0], expected_in)
+    assert torch.equal(outgoing[0], expected_out)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_no_position_sees_the_future(name):
-    model, batch = built(name), histories((6, 6, 6))
-    changed = Histories(batch.users, batch.items.clone(), batch.providers.clone(), batch.lengths)
-    changed.items[:, 4:] = SIZES.items + 1 - changed.items[:, 4:]
-    changed.providers[:, 4:] = SIZES.providers + 1 - changed.providers[:, 4:]
-    for before, after in zip(views(model, batch, True), views(model, changed, True), strict=True):
-        assert torch.equal(before[:, :4], after[:, :4])
-        if name != "pop":
-            assert not torch.equal(before[:, 4:], after[:, 4:])
+def counted(name, rows, history, **settings):
+    """Fit a counting model on (user, item, provider, time) rows; return the items by score after `history`."""
+    users, items, providers, times = (np.array(column) for column in zip(*rows, strict=True))
+    model = build_model(name, model_entry(name).config(**settings), Sizes(9, 9, 9, 9))
+    model.fit(TrainingLog(users, items.astype(np.int32), providers.astype(np.int32), times))
+    had = torch.tensor([[item for item, _ in history]])
+    by = torch.tensor([[provider for _, provider in history]])
+    picked = model.pick(Histories(torch.tensor([0]), had, by, torch.tensor([len(history)])))
+    scores = model.background.clone()
+    scores[picked.items] = picked.scores
+    return {item: float(scores[item]) for item in range(1, 10)}
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_providers_are_used_as_declared(name):
-    model, batch = built(name), histories((6, 5, 6))
-    others = (SIZES.providers + 1 - batch.providers) * (batch.providers > 0)
-    other = Histories(batch.users, batch.items, others, batch.lengths)
-    assert torch.equal(views(model, batch)[0], views(model, other)[0]) != REGISTRY[name].uses_providers
+def best(scores, n):
+    return sorted(scores, key=lambda item: -scores[item])[:n]
 
 
-@pytest.mark.parametrize("name", NEURAL)
-def test_gradient_reaches_every_parameter(name):
-    model = built(name)
-    result = model.encode(histories((6, 6, 6)), every_position=True)
-    loss = (result.user @ model.item_vectors()[1:].T).logsumexp(-1).sum()
-    if result.provider is not None:
-        loss = loss + (result.user * result.provider).sum()
-    loss.backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        # A bias of keys moves all scores of a query alike, which softmax cannot see.
-        if not parameter_name.endswith("key.bias"):
-            assert parameter.grad.abs().sum() > 0, parameter_name
+LOG = [
+    # user, item, provider, time
+    (0, 1, 2, 0), (0, 2, 2, 1), (0, 3, 3, 2), (0, 2, 2, 9),
+    (1, 1, 2, 0), (1, 2, 2, 1), (1, 4, 3, 2),
+    (2, 1, 2, 0), (2, 3, 3, 1), (2, 4, 3, 9),
+    (3, 5, 1, 0), (3, 1, 2, 1),
+]  # fmt: skip
+"""Items 1, 2 are of provider 2, items 3, 4 of provider 3, item 5 of an unknown one."""
 
 
-@pytest.mark.parametrize("name", NEURAL)
-def test_a_seed_fixes_the_weights(name):
-    entry = model_entry(name)
-    weights = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(seed)
-        weights.append(build_model(name, entry.config(), SIZES).state_dict())
-    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
-    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
-    assert not weights[0][next(k for k in weights[0] if k.endswith("embedding.weight"))][0].any()
+def test_pop_counts():
+    assert best(counted("pop", LOG, [(5, 1)]), 5) == [1, 2, 3, 4, 5]
 
 
-def test_unknown_models_are_named():
-    with pytest.raises(ModelError, match="there is no model 'ipsrec'; did you mean 'ipsrec-"):
-        model_entry("ipsrec")
+def test_recent_pop_counts_the_newest_share_first():
+    assert best(counted("recent-pop", LOG, [(5, 1)], share=0.15), 5) == [2, 4, 1, 3, 5]
+    assert best(counted("recent-pop", LOG, [(5, 1)], share=1.0), 5) == [1, 2, 3, 4, 5]
 
 
-SASREC_NAMES = {
-    "LayerNorm": "norm",
-    "trm_encoder.layer": "transformer.layers",
-    "multi_head_attention.LayerNorm": "norm",
-    "multi_head_attention": "attention",
-    "feed_forward.dense_1": "feed_forward.inner",
-    "feed_forward.dense_2": "feed_forward.outer",
-    "feed_forward.LayerNorm": "feed_forward.norm",
-}
-"""RecBole's names on the left, ours on the right; applied from the longest on."""
+def test_repeat_offers_own_items_newest_first():
+    assert best(counted("repeat", LOG, [(5, 1), (3, 3), (5, 1), (4, 3)]), 5) == [4, 5, 3, 1, 2]
 
 
-def test_sasrec_equals_recbole():
-    with safe_open(ROOT / "tests" / "fixtures" / "sasrec.safetensors", "pt") as file:
-        sizes = {k: int(v) for k, v in file.metadata().items() if v.isdigit()}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-    config = SASRecConfig(
-        embedding_size=sizes["d"], n_layers=sizes["layers"], n_heads=sizes["heads"], inner_size=sizes["inner"]
-    )
-    model = SASRec(config, Sizes(sizes["items"], sizes["providers"], sizes["max_length"])).eval()
-    weights = {}
-    for name, tensor in tensors.items():
-        if name.startswith("weight/"):
-            ours = name.removeprefix("weight/")
-            for theirs in sorted(SASREC_NAMES, key=len, reverse=True):
-                ours = ours.replace(theirs, SASREC_NAMES[theirs])
-            weights[ours] = tensor
-    model.load_state_dict(weights)
-    length = tensors["in/length"].long()
-    items = tensors["in/items"].long()
-    batch = Histories(torch.zeros_like(length), items, torch.zeros_like(items), length)
-    user = views(model, batch)[0]
-    torch.testing.assert_close(user, tensors["out/user_vectors"], rtol=0, atol=1e-5)
-    scores = user @ model.item_vectors().T
-    torch.testing.assert_close(scores, tensors["out/scores"], rtol=0, atol=1e-5)
-    loss = torch.nn.functional.cross_entropy(scores[:, 1:], tensors["in/target"].long() - 1)
-    torch.testing.assert_close(loss, tensors["out/cross_entropy"].reshape(()), rtol=0, atol=1e-5)
+def test_markov_counts_what_followed_the_newest_item():
+    scores = counted("markov", LOG, [(4, 3), (1, 2)])
+    assert best(scores, 4) == [2, 3, 1, 4]  # 1>2 twice, 1>3 once, then by popularity
+    assert scores[2] - scores[3] > 0.9
+    assert scores[1] < 1
+
+
+def test_provider_pop_offers_the_newest_providers_items_by_their_popularity():
+    assert best(counted("provider-pop", LOG, [(1, 2), (3, 3), (5, 1)]), 5) == [3, 4, 1, 2, 5]
+    assert best(counted("provider-pop", LOG, [(3, 3), (1, 2), (5, 1)]), 5) == [1, 2, 3, 4, 5]
+
+
+def test_item_knn_sums_cosines_of_user_sets():
+    """Users of 1: {0,1,2,3}, 2: {0,1}, 3: {0,2}, 4: {1,2}, 5: {3}."""
+    scores = counted("item-knn", LOG, [(2, 2), (5, 1)])
+    assert scores[1] == pytest.approx(1 + 2 / 8**0.5 + 1 / 4**0.5)
+    assert scores[3] == scores[4] == pytest.approx(1 + 1 / 2)
+    assert scores[2] < 1  # its only similar items are others
+    nearest = counted("item-knn", LOG, [(2, 2)], neighbours=1)
+    assert nearest[1] == pytest.approx(1 + 2 / 8**0.5)
+    assert nearest[3] < 1
+
+
+def test_item_knn_does_not_depend_on_its_blocks(monkeypatch):
+    whole = counted("item-knn", LOG, [(1, 2), (2, 2)])
+    monkeypatch.setattr("ipsrec_bench.models.item_knn.PAIRS_AT_A_TIME", 3)
+    assert counted("item-knn", LOG, [(1, 2), (2, 2)]) == whole

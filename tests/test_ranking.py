@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import Sizes
-from ipsrec_bench.models.registry import PopConfig, SASRecConfig, build_model
+from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
+from ipsrec_bench.models.configs import ModelConfig, TransformerConfig
+from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
-from ipsrec_bench.ranking.rank import count_ranks, rank_targets
+from ipsrec_bench.ranking.rank import count_picked_ranks, count_ranks, rank_targets
 
 from .conftest import sequences
 
@@ -25,7 +26,7 @@ def test_counted_ranks_are_sorted_ranks_at_any_tile(users, items, tile, seed):
     u = torch.randint(-2, 3, (users, 3), generator=generator).float()
     v = torch.randint(-2, 3, (items + 1, 3), generator=generator).float()
     target = torch.randint(1, items + 1, (users,), generator=generator)
-    higher, ties = count_ranks(u, v, target, tile)
+    higher, ties = count_ranks(u, v, target, tile=tile)
     for i in range(users):
         scores = (v[1:] @ u[i]).tolist()
         own = scores[target[i] - 1]
@@ -57,7 +58,7 @@ def test_ranks_of_real_vectors_depend_on_neither_tile_nor_batch(users, items, se
     own = exact.gather(1, target[:, None] - 1)
     expected = ((exact > own).sum(1), (exact == own).sum(1) - 1)
     for tile in (7, 64, 10_000):
-        for count, right in zip(count_ranks(u, v, target, tile), expected, strict=True):
+        for count, right in zip(count_ranks(u, v, target, tile=tile), expected, strict=True):
             assert torch.equal(count, right)
     alone = [count_ranks(u[i : i + 1], v, target[i : i + 1]) for i in range(users)]
     for j, right in enumerate(expected):
@@ -78,8 +79,8 @@ def test_scores_that_are_no_numbers_are_refused(bad):
 
 def test_whole_pipeline_equals_sorting_scores(world):
     torch.manual_seed(0)
-    sizes = Sizes(world.num_items, world.num_providers, 5)
-    model = build_model("sasrec", SASRecConfig(embedding_size=8, inner_size=16), sizes).eval()
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)
+    model = build_model("sasrec", TransformerConfig(embedding_size=8, inner_size=16), sizes).eval()
     torch.nn.init.normal_(model.item_embedding.weight)
     resident, split = ResidentSequences(world, torch.device("cpu")), leave_one_out(world)
     for targets in (split.valid, split.test):
@@ -98,9 +99,10 @@ def test_whole_pipeline_equals_sorting_scores(world):
 
 def test_pop_ranks_by_training_counts(world):
     split, resident = leave_one_out(world), ResidentSequences(world, torch.device("cpu"))
-    model = build_model("pop", PopConfig(), Sizes(world.num_items, world.num_providers, 5))
+    model = build_model("pop", ModelConfig(), Sizes(world.num_users, world.num_items, world.num_providers, 5))
     inside = world.ranges(world.offsets[:-1], split.train_ends)
-    model.fit(world.items[inside], world.providers[inside])
+    users = np.repeat(np.arange(world.num_users), np.diff(world.offsets))
+    model.fit(TrainingLog(users[inside], world.items[inside], world.providers[inside], world.times[inside]))
     counts = np.zeros(world.num_items + 1, dtype=int)
     for user, items in enumerate(sequences(world)):
         for item in items[: split.train_ends[user] - world.offsets[user]]:
@@ -109,6 +111,76 @@ def test_pop_ranks_by_training_counts(world):
     targets = world.items[split.test.positions]
     assert ranks.higher.tolist() == [(counts[1:] > counts[target]).sum() for target in targets]
     assert ranks.ties.tolist() == [(counts[1:] == counts[target]).sum() - 1 for target in targets]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(2, 15), st.booleans(), st.integers(0, 10**6))
+def test_ranks_of_picked_scores_are_sorted_ranks(users, items, mask, seed):
+    generator = torch.Generator().manual_seed(seed)
+    background = torch.randint(-1, 3, (items + 1,), generator=generator).double()
+    some = torch.rand(users, items + 1, generator=generator) < 0.4
+    some[:, 0] = False
+    rows, picked = some.nonzero(as_tuple=True)
+    values = torch.randint(-1, 4, (len(rows),), generator=generator).double()
+    target = torch.randint(1, items + 1, (users,), generator=generator)
+    scores = background.repeat(users, 1)
+    scores[rows, picked] = values
+    rivals = torch.ones(users, items + 1, dtype=torch.bool)
+    rivals[:, 0] = False
+    rivals[torch.arange(users), target] = False
+    masked = None
+    if mask:
+        hidden = rivals & (torch.rand(users, items + 1, generator=generator) < 0.5)
+        masked = hidden.nonzero(as_tuple=True)
+        rivals &= ~hidden
+    own = scores.gather(1, target[:, None])
+    higher, ties = count_picked_ranks(PickedScores(rows, picked, values), background, target, masked)
+    assert torch.equal(higher, ((scores > own) & rivals).sum(1))
+    assert torch.equal(ties, ((scores == own) & rivals).sum(1))
+
+
+@pytest.mark.parametrize("name", ["sasrec", "repeat"])
+def test_a_masked_history_leaves_the_candidates_but_for_the_target(world, name):
+    """Mask by hand: score everything, strike out what the user had, however long ago, and sort."""
+    torch.manual_seed(0)
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 3)
+    config = TransformerConfig(embedding_size=8, inner_size=16) if name == "sasrec" else ModelConfig()
+    model = build_model(name, config, sizes).eval()
+    if name == "repeat":
+        users = np.repeat(np.arange(world.num_users), np.diff(world.offsets))
+        model.fit(TrainingLog(users, world.items, world.providers, world.times))
+    resident, targets = ResidentSequences(world, torch.device("cpu")), leave_one_out(world).test
+    ranks = rank_targets(model, world, resident, targets, 3, mask_history=True)
+    unmasked = rank_targets(model, world, resident, targets, 3)
+    assert (ranks.higher <= unmasked.higher).all()
+    assert (ranks.higher < unmasked.higher).any()
+    for i in range(0, len(targets.users), 7):
+        user, position = targets.users[i], targets.positions[i]
+        history = resident.gather(
+            np.array([user]), np.array([max(world.offsets[user], position - 3)]), np.array([position])
+        )
+        with torch.no_grad():
+            if name == "sasrec":
+                scores = exact(model.encode(history, every_position=False).user, model.item_vectors())
+            else:
+                picked = model.pick(history)
+                scores = model.background.clone()
+                scores[picked.items] = picked.scores
+        target, had = world.items[position], set(world.items[world.offsets[user] : position].tolist())
+        rivals = [item for item in range(1, world.num_items + 1) if item not in had | {target}]
+        assert ranks.higher[i] == sum(scores[item] > scores[target] for item in rivals)
+        assert ranks.ties[i] == sum(scores[item] == scores[target] for item in rivals)
+
+
+def exact(user, items):
+    return (user.double() @ items.double().T)[0].float()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_picked_scores_that_are_no_numbers_are_refused(bad):
+    one = torch.tensor([0])
+    with pytest.raises(ModelError, match="not finite"):
+        count_picked_ranks(PickedScores(one, one + 1, torch.tensor([bad]).double()), torch.zeros(4), one + 2)
 
 
 def test_metrics_by_hand():

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import Sizes
-from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry
 from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import fit
-from ipsrec_bench.training.objective import batch_losses, item_to_provider
+from ipsrec_bench.training.objective import batch_losses, provider_loss
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 
 CPU = torch.device("cpu")
@@ -81,10 +83,13 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["sasrec", "ipsrec-s", "ipsrec-c"])
+CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal and not entry.counts]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
 def test_packed_and_prefix_losses_agree(world, name):
-    config = model_entry(name).config.model_validate({"embedding_size": 8, "inner_size": 16})
-    sizes = Sizes(world.num_items, world.num_providers, 50)
+    config = model_entry(name).config.model_validate({"embedding_size": 8})
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 50)
     torch.manual_seed(0)
     model = build_model(name, config, sizes)
     for parameter in model.parameters():
@@ -99,29 +104,84 @@ def test_packed_and_prefix_losses_agree(world, name):
             totals.append(batch_losses(model, config, whole, packed=way == "packed"))
     prefix, packed = totals
     assert abs(prefix.total - packed.total) < 1e-5
-    assert (prefix.contrastive is None) == (name == "sasrec")
+    assert (prefix.contrastive is None) == (not name.startswith("ipsrec"))
     if prefix.contrastive is not None:
         assert abs(prefix.contrastive - packed.contrastive) < 1e-5
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.floats(0.1, 5))
-def test_the_contrastive_loss_is_equation_12(owners, tau):
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    st.floats(0.1, 5),
+    st.sampled_from(["item-to-provider", "symmetric", "nt-xent"]),
+    st.sampled_from(["dot", "cosine"]),
+)
+def test_contrastive_losses_are_their_definitions(owners, tau, contrast, similarity):
+    """By naive loops: each anchor's positive against the vectors of other users that its loss takes as negatives."""
     generator = torch.Generator().manual_seed(len(owners))
-    user, provider = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64)
-    expected = 0.0
-    for i, owner in enumerate(owners):
-        positive = torch.exp(user[i] @ provider[i] / tau)
-        negatives = sum(torch.exp(user[i] @ provider[j] / tau) for j in range(len(owners)) if owners[j] != owner)
-        expected += -torch.log(positive / (positive + negatives))
-    found = item_to_provider(user, provider, torch.tensor(owners), tau)
-    torch.testing.assert_close(found, expected / len(owners))
+    views = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64)
+    samples = [(side, i) for side in (0, 1) for i in range(len(owners))]
+
+    def rho(one, other):
+        a, b = views[one], views[other]
+        return a @ b / (a.norm() * b.norm() if similarity == "cosine" else 1.0) / tau
+
+    def loss(anchor, sides):
+        side, i = anchor
+        positive = rho(anchor, (1 - side, i)).exp()
+        negatives = sum(rho(anchor, s).exp() for s in samples if s[0] in sides(side) and owners[s[1]] != owners[i])
+        return -(positive / (positive + negatives)).log()
+
+    anchors, sides = {
+        "item-to-provider": (samples[: len(owners)], lambda side: {1 - side}),
+        "symmetric": (samples, lambda side: {1 - side}),
+        "nt-xent": (samples, lambda _: {0, 1}),
+    }[contrast]
+    expected = sum(loss(anchor, sides) for anchor in anchors) / len(anchors)
+    found = contrastive_loss(*views, torch.tensor(owners), contrast=contrast, similarity=similarity, tau=tau)
+    torch.testing.assert_close(found, torch.as_tensor(expected))
+
+
+def test_the_provider_loss_is_the_mean_binary_cross_entropy_over_known_providers():
+    generator = torch.Generator().manual_seed(0)
+    logits, providers = torch.randn(6, 9, generator=generator), torch.tensor([2, 8, 1, 5, 1, 3])
+    labels = torch.nn.functional.one_hot(providers, 9)[:, 2:].float()  # 0 is padding, 1 the unknown provider
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 2:], labels)
+    torch.testing.assert_close(provider_loss(logits, providers), expected)
+
+
+def test_options_of_the_loss_change_it_as_they_say(world):
+    """On one batch of untrained IPSRec-S: the padding class, lambda, weight norms, and a loss nobody can compute."""
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 20)
+    torch.manual_seed(0)
+    base = model_entry("ipsrec-s").config.model_validate({"embedding_size": 8, "inner_size": 16})
+    model = build_model("ipsrec-s", base, sizes).eval()
+    windows = prefix_windows(world, leave_one_out(world), 20)
+    batch = windows.gather(ResidentSequences(world, CPU), np.arange(64))
+
+    def losses(**update):
+        with torch.no_grad():
+            return batch_losses(model, base.model_copy(update=update), batch, packed=False)
+
+    plain = losses()
+    assert plain.total == plain.cross_entropy + 0.1 * plain.contrastive
+    assert losses(lambda_=0.0).contrastive is None
+    user = model.encode(batch.histories, every_position=False).user
+    scores = user @ model.item_vectors().T
+    with_padding = torch.nn.functional.cross_entropy(scores, batch.targets)
+    torch.testing.assert_close(losses(padding_class=True).cross_entropy, with_padding.detach())
+    assert with_padding > plain.cross_entropy
+    norms = sum(p.norm() for name, p in model.named_parameters() if not name.endswith("bias"))
+    torch.testing.assert_close(losses(weight_norm=0.01).total - plain.total, 0.01 * norms.detach())
+    blind = build_model("sasrec", base, sizes)
+    with pytest.raises(ModelError, match="no second view"):
+        batch_losses(blind, base, batch, packed=False)
 
 
 def run_fit(world, tmp_path, validations, epochs=10, patience=2, name="sasrec", seed=1, lr=1e-3):
     config = model_entry(name).config.model_validate({"embedding_size": 8, "inner_size": 16})
     torch.manual_seed(seed)
-    model = build_model(name, config, Sizes(world.num_items, world.num_providers, 8))
+    model = build_model(name, config, Sizes(world.num_users, world.num_items, world.num_providers, 8))
     seen, states = iter(validations), []
 
     def validate() -> float:
@@ -167,7 +227,5 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
-    from ipsrec_bench.errors import ModelError
-
     with pytest.raises(ModelError, match="the training loss is not finite in step"):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)

@@ -53,9 +53,10 @@ class ResidentSequences:
             lengths=lengths,
         )
 
-    def items_at(self, positions: NDArray[np.int64]) -> Tensor:
-        """Return int64 item ids at flat positions."""
-        return self._items[self.to_device(positions)].long()
+    def at(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return int64 item ids and provider ids at flat positions."""
+        place = self.to_device(positions)
+        return self._items[place].long(), self._providers[place].long()
 
     def to_device(self, array: NDArray[np.generic]) -> Tensor:
         """Return `array` as a tensor on the sequences' device."""

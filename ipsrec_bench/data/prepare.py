@@ -49,7 +49,7 @@ FROM (SELECT DISTINCT provider FROM raw WHERE provider IS NOT NULL)
 """
 # The total order of the toolkit: user, time, source row.
 _ORDERED = """
-SELECT users.id AS user, items.id AS item, coalesce(providers.id, $unknown)::INTEGER AS provider,
+SELECT users.id AS user, items.id AS item, coalesce(providers.id, $unknown)::INTEGER AS provider, {time} AS moment,
        coalesce({time} = lag({time}) OVER (PARTITION BY users.id ORDER BY {time}, row), false) AS tied
 FROM raw
 JOIN users ON users.raw = raw.user
@@ -139,10 +139,11 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
 
     items: NDArray[np.int32] = np.ascontiguousarray(columns["item"], dtype=np.int32)
     providers: NDArray[np.int32] = np.ascontiguousarray(columns["provider"], dtype=np.int32)
+    times = np.ascontiguousarray(columns["moment"])
     lengths = np.bincount(columns["user"], minlength=counts["users"])
     offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     fingerprint = hashlib.sha256()
-    for name, array in (("items", items), ("providers", providers), ("offsets", offsets)):
+    for name, array in (("items", items), ("providers", providers), ("times", times), ("offsets", offsets)):
         np.save(folder / f"{name}.npy", array)
         fingerprint.update(array.tobytes())
     meta = {

@@ -3,6 +3,7 @@
 ```
 items.npy      int32, one per interaction, in user-then-time order; 1..items (0 is padding, never stored)
 providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
+times.npy      int64 or float64, likewise: whole numbers, other numbers, or microseconds since 1970
 offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
 users.parquet, items.parquet, providers.parquet    raw id <-> dense id
 meta.json      format, fingerprint, statistics, source and the sha256 of its files
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 1
+PREPARED_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +32,14 @@ class PreparedDataset:
     path: Path
     items: NDArray[np.int32]
     providers: NDArray[np.int32]
+    times: NDArray[np.int64] | NDArray[np.float64]
     offsets: NDArray[np.int64]
     num_items: int
     """Items are numbered 1 to `num_items`."""
     num_providers: int
     """Providers are numbered 1 (unknown) to `num_providers`."""
     fingerprint: str
-    """sha256 over the arrays: equal fingerprints, equal sequences."""
+    """sha256 over the arrays: equal fingerprints, equal sequences at equal times."""
     statistics: DatasetStatistics
 
     @property
@@ -62,6 +64,7 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         path=path,
         items=np.load(path / "items.npy", mmap_mode="r"),
         providers=np.load(path / "providers.npy", mmap_mode="r"),
+        times=np.load(path / "times.npy", mmap_mode="r"),
         offsets=np.load(path / "offsets.npy", mmap_mode="r"),
         num_items=meta["num_items"],
         num_providers=meta["num_providers"],

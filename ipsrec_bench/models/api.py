@@ -1,19 +1,33 @@
-"""The contract between a model and the rest of the toolkit."""
+"""The contract between a model and the rest of the toolkit.
+
+There are two kinds of models. A `SequentialModel` is trained by gradients and turns histories into user vectors, to be
+scored against item vectors by dot product. A `CountingModel` is fitted in one pass over the training interactions and
+picks, for each user, a few items that it scores; all others keep one background score.
+
+What must be known before a model is built (its settings class, whether it is causal, whether it reads providers)
+stands in `ipsrec_bench.models.registry` for the models of the toolkit, and on the class itself for a user's own.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.models.configs import ModelConfig
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What a model must know of the dataset and the protocol to build its tables."""
 
+    users: int
+    """Users are 0 to `users - 1`."""
     items: int
     """Items are 1 to `items`; 0 is padding."""
     providers: int
@@ -31,11 +45,23 @@ class Views:
     """The provider's view of the user, of the same shape; None if the model has no second view."""
 
 
-class SequentialModel(nn.Module, ABC):
+class Model(nn.Module):
+    """What both kinds of models declare; the toolkit's own leave it to the registry."""
+
+    title: ClassVar[str] = ""
+    """Its name in tables; empty means the name of the class."""
+    config_type: ClassVar[type[ModelConfig]]
+    """Its settings, which the class takes as its first argument."""
+    causal: ClassVar[bool] = False
+    """Whether it can predict at every position in one pass."""
+    uses_providers: ClassVar[bool] = False
+
+
+class SequentialModel(Model, ABC):
     """A model that turns histories into user vectors, to be scored against item vectors by dot product.
 
-    Whether it is causal, whether it reads providers and how it is fitted is declared with its settings, in
-    `ipsrec_bench.models.registry`.
+    It is built as `Class(config, sizes)`, draws its weights from torch's global generator, and is told neither
+    losses nor optimisers.
     """
 
     @abstractmethod
@@ -51,9 +77,60 @@ class SequentialModel(nn.Module, ABC):
         """Return `[items + 1, d]`; row 0 belongs to padding and is never a candidate."""
 
 
-class CountingModel(SequentialModel):
-    """A model without gradients, fitted in one pass over the training interactions."""
+class ProviderPredictor(ABC):
+    """A model that can also be asked for the provider of the next item."""
 
     @abstractmethod
-    def fit(self, items: NDArray[np.int32], providers: NDArray[np.int32]) -> None:
-        """Count over the training interactions, `[interactions]` each, in user-then-time order."""
+    def provider_logits(self, user: Tensor) -> Tensor:
+        """Map user vectors `[N, d]` to a logit per provider, `[N, providers + 1]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingLog:
+    """The training interactions, one entry each, in user-then-time order."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int32]
+    providers: NDArray[np.int32]
+    times: NDArray[np.int64] | NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PickedScores:
+    """The items that a counting model scores for each user of a batch; no pair of row and item stands twice."""
+
+    rows: Tensor
+    """int64 `[n]`: the row of the batch."""
+    items: Tensor
+    """int64 `[n]`."""
+    scores: Tensor
+    """float64 `[n]`."""
+
+
+class CountingModel(Model, ABC):
+    """A model without gradients, fitted in one pass over the training interactions.
+
+    Its tables are buffers, of whatever size the data ask for.
+    """
+
+    background: Tensor
+    """float64 `[items + 1]`: the score of every item that is not picked."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        """Begin with a background of zeros."""
+        super().__init__()
+        self.register_buffer("background", torch.zeros(sizes.items + 1, dtype=torch.float64))
+
+    @abstractmethod
+    def fit(self, log: TrainingLog) -> None:
+        """Count over the training interactions; set the background and the model's own buffers."""
+
+    @abstractmethod
+    def pick(self, histories: Histories) -> PickedScores:
+        """Return the items picked for each history, and their scores."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401, ARG002 (torch's signature)
+        """Take over the tables of `state_dict`, whatever their sizes."""
+        for name, table in state_dict.items():
+            owner, _, buffer = name.rpartition(".")
+            self.get_submodule(owner).register_buffer(buffer, table)

@@ -3,10 +3,13 @@
 Items and providers form one sequence [items; providers] (eq. 2) under one Transformer (eq. 3). Each token is
 the sum of its embedding, a position embedding of its own half and a segment embedding (eq. 1), then layer
 normalisation (one for both halves) and dropout. The item half's output at the last position is the user
-vector (eq. 5), the provider half's is the second view of the contrastive loss (eq. 12).
+vector (eq. 5), the provider half's is the second view of the contrastive loss (eq. 12). Scores use the item
+embeddings as the projection W_1 of eq. 5, or a table of their own.
 
-Position t of either half sees the positions up to t of both halves, so that all positions can be trained in
-one pass and none sees the future. Scores use the item embeddings as the projection W_1 of eq. 5.
+Three readings of "self-attention over the whole sequence" are offered. By default position t of either half sees the
+positions up to t of both halves (`block-causal`): all positions can be trained in one pass and none sees the
+future. The released code has one lower triangle over [items; providers] (`concat-causal`): items see items only, so
+the user vector knows nothing of the history's providers. `full` has no causal mask.
 """
 
 import torch
@@ -14,17 +17,18 @@ from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
+from ipsrec_bench.models.configs import IPSRecSConfig
 from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights
-from ipsrec_bench.models.registry import IPSRecSConfig
 
 
 class IPSRecS(SequentialModel):
-    """One causal Transformer over the concatenated item and provider sequences."""
+    """One Transformer over the concatenated item and provider sequences."""
 
     def __init__(self, config: IPSRecSConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()
         d = config.embedding_size
+        self.attention = config.attention
         self.item_embedding = nn.Embedding(sizes.items + 1, d, padding_idx=0)
         self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
         self.item_position_embedding = nn.Embedding(sizes.max_length, d)
@@ -32,7 +36,8 @@ class IPSRecS(SequentialModel):
         self.segment_embedding = nn.Embedding(2, d)  # 0: items, 1: providers
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.transformer = Transformer(config)
+        self.transformer = Transformer(config, config.n_layers)
+        self.projection = None if config.tie_weights else nn.Embedding(sizes.items + 1, d, padding_idx=0)
         self.apply(init_weights)
 
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
@@ -45,12 +50,23 @@ class IPSRecS(SequentialModel):
             self.provider_embedding(histories.providers) + self.provider_position_embedding(positions) + segment[1]
         )
         x = self.dropout(self.norm(torch.cat([items, providers], dim=1)))  # [B, 2L, d]
-        x = self.transformer(x, causal_mask(length, device).repeat(2, 2))
+        x = self.transformer(x, self._mask(histories))
         item_view, provider_view = x.split(length, dim=1)
         if every_position:
             return Views(item_view, provider_view)
         return Views(histories.last(item_view), histories.last(provider_view))
 
     def item_vectors(self) -> Tensor:
-        """Return the item embeddings `[items + 1, d]`."""
-        return self.item_embedding.weight
+        """Return W_1, `[items + 1, d]`."""
+        return (self.projection or self.item_embedding).weight
+
+    def _mask(self, histories: Histories) -> Tensor:
+        """Return which keys each query sees, bool `[2L, 2L]` or `[B, 1, 2L, 2L]`."""
+        length, device = histories.items.shape[1], histories.items.device
+        if self.attention == "block-causal":
+            return causal_mask(length, device).repeat(2, 2)
+        # Providers lie behind the padding of the items, and `full` looks ahead: padding has to be hidden.
+        real = (histories.items > 0).repeat(1, 2)[:, None, None, :]
+        if self.attention == "full":
+            return real.expand(-1, -1, 2 * length, -1)
+        return causal_mask(2 * length, device) & real

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ipsrec_bench.models.registry import TransformerConfig
+from ipsrec_bench.models.configs import TransformerConfig
 
 LAYER_NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -30,6 +30,11 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Map `[B, T, d]` to `[B, h, T, d / h]`."""
+    return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
+
+
 class MultiHeadAttention(nn.Module):
     """softmax(Q K^T / sqrt(d / h)) V over h heads (paper, eq. 4), then a dense layer and dropout."""
 
@@ -45,20 +50,20 @@ class MultiHeadAttention(nn.Module):
         self.dense = nn.Linear(d, d)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Let `queries [B, T, d]` attend to `keys [B, S, d]` where `mask [T, S]` is true; `[B, T, d]`."""
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Let `queries [B, T, d]` attend to `keys` and `values [B, S, d]` where `mask` is true; `[B, T, d]`.
+
+        `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
+        """
         attended = F.scaled_dot_product_attention(
-            self._heads(self.query(queries)),
-            self._heads(self.key(keys)),
-            self._heads(self.value(keys)),
+            split_heads(self.query(queries), self.n_heads),
+            split_heads(self.key(keys), self.n_heads),
+            split_heads(self.value(values), self.n_heads),
             attn_mask=mask,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         return out
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)  # [B, h, T, d / h]
 
 
 class FeedForward(nn.Module):
@@ -90,21 +95,41 @@ class TransformerLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map `[B, T, d]` to `[B, T, d]`; `mask [T, T]` says which keys each query sees."""
-        out: Tensor = self.feed_forward(self.norm(x + self.attention(x, x, mask)))
+        """Map `[B, T, d]` to `[B, T, d]`; `mask` says which keys each query sees."""
+        out: Tensor = self.feed_forward(self.norm(x + self.attention(x, x, x, mask)))
         return out
 
 
 class Transformer(nn.Module):
-    """`n_layers` Transformer layers under one mask."""
+    """Transformer layers under one mask."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        """Take the sizes from `config`."""
+    def __init__(self, config: TransformerConfig, n_layers: int) -> None:
+        """Take the sizes from `config`; without layers, the input is the output."""
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(n_layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map `[B, T, d]` to `[B, T, d]`."""
         for layer in self.layers:
             x = layer(x, mask)
         return x
+
+
+class SequenceEncoder(nn.Module):
+    """Position embedding, layer normalisation, dropout and a causal Transformer, as in SASRec."""
+
+    def __init__(self, config: TransformerConfig, max_length: int, n_layers: int | None = None) -> None:
+        """Take the sizes from `config`, and the number of layers where it is not given."""
+        super().__init__()
+        d = config.embedding_size
+        self.position_embedding = nn.Embedding(max_length, d)
+        self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.transformer = Transformer(config, config.n_layers if n_layers is None else n_layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map embeddings `[B, L, d]` to `[B, L, d]`; position t sees the positions up to t."""
+        length, device = x.shape[1], x.device
+        x = x + self.position_embedding(torch.arange(length, device=device))
+        out: Tensor = self.transformer(self.dropout(self.norm(x)), causal_mask(length, device))
+        return out

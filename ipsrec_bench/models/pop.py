@@ -1,36 +1,26 @@
-"""Popularity: every user is offered the items that occur most often in training."""
+"""Pop: every user is offered the items that occur most often in training."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ipsrec_bench.data.batches import Histories
-from ipsrec_bench.models.api import CountingModel, Sizes, Views
-from ipsrec_bench.models.registry import PopConfig
+from ipsrec_bench.models.api import CountingModel, PickedScores, Sizes, TrainingLog
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.counting import popularity
 
 
 class Pop(CountingModel):
-    """The score of an item is its number of training interactions: a user vector of 1, item vectors of counts.
+    """The score of an item is its share of the training interactions, whatever the history."""
 
-    Counts are exact in float32 up to 2^24.
-    """
+    def __init__(self, config: ModelConfig, sizes: Sizes) -> None:  # noqa: ARG002 (every model takes both)
+        """Remember the number of items."""
+        super().__init__(sizes)
+        self.items = sizes.items
 
-    counts: Tensor
-
-    def __init__(self, config: PopConfig, sizes: Sizes) -> None:  # noqa: ARG002 (every model takes both)
-        """Start from counts of zero."""
-        super().__init__()
-        self.register_buffer("counts", torch.zeros(sizes.items + 1, 1))
-
-    def fit(self, items: NDArray[np.int32], providers: NDArray[np.int32]) -> None:  # noqa: ARG002
+    def fit(self, log: TrainingLog) -> None:
         """Count the training interactions of every item."""
-        self.counts[:, 0] = torch.from_numpy(np.bincount(items, minlength=len(self.counts)))
+        self.background = popularity(log.items, self.items)
 
-    def encode(self, histories: Histories, *, every_position: bool) -> Views:
-        """Return 1 for every user, whatever the history."""
-        return Views(self.counts.new_ones((*histories.items.shape[: 1 + every_position], 1)))
-
-    def item_vectors(self) -> Tensor:
-        """Return `[items + 1, 1]`: the counts."""
-        return self.counts
+    def pick(self, histories: Histories) -> PickedScores:
+        """Pick nothing: the background says it all."""
+        nothing = torch.zeros(0, dtype=torch.int64, device=histories.items.device)
+        return PickedScores(nothing, nothing, nothing.double())

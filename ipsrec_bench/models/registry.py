@@ -1,116 +1,150 @@
-"""Every model by name: its settings, and where its class is found once it is needed.
+"""Every model by name: the zoo's, those of installed packages, and a user's own.
 
-Settings stand here, apart from the models' files, because a suite is checked without torch. A search range
-stands beside the field that it belongs to.
+Nothing here imports torch until a model is built, so that a suite of the zoo's models is checked in a moment.
 """
 
+import hashlib
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Self
-
-from pydantic import Field, model_validator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
-from ipsrec_bench.settings import LogRange, Settings
+from ipsrec_bench.models import configs
+from ipsrec_bench.models.configs import ModelConfig
 
 if TYPE_CHECKING:
-    from ipsrec_bench.models.api import SequentialModel, Sizes
+    from ipsrec_bench.models.api import Model, Sizes
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class PopConfig(Settings):
-    """Popularity has nothing to set."""
-
-
-class TransformerConfig(Settings):
-    """Sizes of a Transformer encoder.
-
-    The defaults are the paper's (d = 64, 2 layers, 2 heads) and, where it is silent, the released code's.
-    """
-
-    embedding_size: int = Field(64, ge=1)
-    """d, of items, providers, positions and user vectors."""
-    n_layers: int = Field(2, ge=1)
-    n_heads: int = Field(2, ge=1)
-    """Must divide `embedding_size`."""
-    inner_size: int = Field(256, ge=1)
-    """Width of the feed-forward layers."""
-    hidden_dropout: Rate = 0.5
-    attention_dropout: Rate = 0.5
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.embedding_size % self.n_heads:
-            raise ValueError(f"n_heads = {self.n_heads} must divide embedding_size = {self.embedding_size}")
-        return self
-
-
-class SASRecConfig(TransformerConfig):
-    """Settings of `ipsrec_bench.models.sasrec`."""
-
-
-class ContrastiveConfig(TransformerConfig):
-    """Settings of the contrastive loss between the item view and the provider view (eq. 12 and 13).
-
-    The objective reads them; the model itself does not.
-    """
-
-    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, alias="lambda")
-    """Weight of the contrastive loss; 0 is the paper's "w/o CL"."""
-    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, gt=0)
-    """Temperature."""
-
-
-class IPSRecSConfig(ContrastiveConfig):
-    """Settings of `ipsrec_bench.models.ipsrec_s`."""
-
-
-class IPSRecCConfig(ContrastiveConfig):
-    """Settings of `ipsrec_bench.models.ipsrec_c`."""
+ENTRY_POINTS = "ipsrec_bench.models"
+"""The group of entry points by which a package adds models: name = "module:Class"."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What is known of a model before torch is imported."""
+    """What is known of a model before it is built."""
 
     title: str
     """Its name in tables."""
-    config: type[Settings]
+    config: type[ModelConfig]
     path: str
     """`module:Class`, imported when the model is built."""
     causal: bool
-    """Whether it can predict at every position in one pass."""
+    """Whether it can predict at every position in one pass, if its settings leave it so."""
     uses_providers: bool
+    counts: bool = False
+    """Whether it is fitted by counting instead of gradients."""
+    code: str = ""
+    """sha256 of the file of a model that is not part of the toolkit: another file, other cells."""
+
+    def is_causal(self, config: ModelConfig) -> bool:
+        """Whether the model, so set, predicts at every position without seeing what follows it."""
+        return self.causal and config.keeps_causal
 
 
-_MODELS = "ipsrec_bench.models"
+def _entry(
+    title: str, path: str, config: type[ModelConfig], *, causal: bool = True, providers: bool = False
+) -> ModelEntry:
+    return ModelEntry(title, config, f"{__package__}.{path}", causal, providers)
+
+
+def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False) -> ModelEntry:
+    return ModelEntry(title, config, f"{__package__}.{path}", causal=True, uses_providers=providers, counts=True)
+
+
 REGISTRY: dict[str, ModelEntry] = {
-    "pop": ModelEntry("Pop", PopConfig, f"{_MODELS}.pop:Pop", causal=True, uses_providers=False),
-    "sasrec": ModelEntry("SASRec", SASRecConfig, f"{_MODELS}.sasrec:SASRec", causal=True, uses_providers=False),
-    "ipsrec-s": ModelEntry("IPSRec-S", IPSRecSConfig, f"{_MODELS}.ipsrec_s:IPSRecS", causal=True, uses_providers=True),
-    "ipsrec-c": ModelEntry("IPSRec-C", IPSRecCConfig, f"{_MODELS}.ipsrec_c:IPSRecC", causal=True, uses_providers=True),
+    # The floor: models that count.
+    "pop": _counting("Pop", "pop:Pop"),
+    "recent-pop": _counting("RecentPop", "recent_pop:RecentPop", configs.RecentPopConfig),
+    "repeat": _counting("Repeat", "repeat:Repeat"),
+    "markov": _counting("Markov", "markov:Markov"),
+    "item-knn": _counting("ItemKNN", "item_knn:ItemKNN", configs.ItemKNNConfig),
+    "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", providers=True),
+    # The paper's baselines, blind to providers.
+    "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
+    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
+    "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
+    "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
+    # Baselines that see providers.
+    "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
+    "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),
+    "fdsa": _entry("FDSA", "fdsa:FDSA", configs.TransformerConfig, providers=True),
+    "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
+    "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.ProviderPredictionConfig, providers=True),
+    # The paper's models.
+    "ipsrec-s": _entry("IPSRec-S", "ipsrec_s:IPSRecS", configs.IPSRecSConfig, providers=True),
+    "ipsrec-c": _entry("IPSRec-C", "ipsrec_c:IPSRecC", configs.IPSRecCConfig, providers=True),
 }
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Return the entry of the model `name`.
+    """Return the entry of the model `name`: of the zoo, of an entry point, or of a class named as `module:Class`.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or its class does not declare what a model must.
     """
-    if name not in REGISTRY:
-        raise ModelError(f"there is no model '{name}'{did_you_mean(name, REGISTRY) or f'; known: {listed(REGISTRY)}'}")
-    return REGISTRY[name]
+    if name in REGISTRY:
+        return REGISTRY[name]
+    installed = {point.name: point for point in _installed()}
+    if name in installed:
+        return _own_entry(name, installed[name].value)
+    if ":" in name:
+        return _own_entry(name, name)
+    known = [*REGISTRY, *installed]
+    raise ModelError(
+        f"there is no model '{name}'{did_you_mean(name, known) or f'; known: {listed(known)}'}; a class of your own is"
+        " named as 'module:Class'"
+    )
 
 
-def config_type(name: str) -> type[Settings]:
-    """Return the settings class of the model `name`."""
-    return model_entry(name).config
-
-
-def build_model(name: str, config: Settings, sizes: "Sizes") -> "SequentialModel":
+def build_model(name: str, config: ModelConfig, sizes: "Sizes") -> "Model":
     """Import and build the model `name`, with freshly drawn weights."""
-    module, _, attribute = model_entry(name).path.partition(":")
-    model: SequentialModel = getattr(import_module(module), attribute)(config, sizes)
+    model: Model = _imported(model_entry(name).path)(config, sizes)
     return model
+
+
+def _installed() -> Iterator[EntryPoint]:
+    yield from entry_points(group=ENTRY_POINTS)
+
+
+def _imported(path: str) -> type["Model"]:
+    module, _, attribute = path.partition(":")
+    found: type[Model] = getattr(import_module(module), attribute)
+    return found
+
+
+def _own_entry(name: str, path: str) -> ModelEntry:
+    """Return the entry of a class outside the toolkit, made of what the class declares."""
+    from ipsrec_bench.models.api import CountingModel, SequentialModel
+
+    module, _, attribute = path.partition(":")
+    try:
+        found = _imported(path)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise ModelError(f"'{name}' cannot be imported: {error}") from error
+        raise ModelError(
+            f"'{name}': there is no module '{module}'; put its file beside the suite, or install its package"
+        ) from None
+    except AttributeError:
+        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'") from None
+    except Exception as error:
+        raise ModelError(f"'{name}' cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, SequentialModel | CountingModel)):
+        raise ModelError(f"'{name}' is not a class derived from SequentialModel or CountingModel")
+    config = getattr(found, "config_type", None)
+    base = ModelConfig if issubclass(found, CountingModel) else configs.NeuralConfig
+    if not (isinstance(config, type) and issubclass(config, base)):
+        raise ModelError(f"'{name}' must name its settings as 'config_type', a class derived from {base.__name__}")
+    return ModelEntry(
+        title=found.title or found.__name__,
+        config=config,
+        path=path,
+        causal=found.causal,
+        uses_providers=found.uses_providers,
+        counts=issubclass(found, CountingModel),
+        code=hashlib.sha256(Path(inspect.getfile(found)).read_bytes()).hexdigest(),
+    )

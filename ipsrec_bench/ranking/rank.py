@@ -11,12 +11,15 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Targets
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import SequentialModel
+from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.metrics import realistic_rank
 
 USERS_PER_BATCH = 512
 ITEMS_PER_TILE = 8192
 PAIRS_AT_A_TIME = 1 << 16
+
+Pairs = tuple[Tensor, Tensor]
+"""Rows of a batch and items, int64 `[n]` each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +40,28 @@ class Ranks:
 
 @torch.inference_mode()
 def rank_targets(
-    model: SequentialModel,
+    model: Model,
     data: PreparedDataset,
     sequences: ResidentSequences,
     targets: Targets,
     max_length: int,
+    *,
+    mask_history: bool = False,
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
+
+    Args:
+        model: scores every item for every user.
+        data: the sequences.
+        sequences: the same, on the model's device.
+        targets: what to rank, and after which history.
+        max_length: how much of a history the model sees.
+        mask_history: leave the items of the user's whole history out of the candidates, the target itself excepted.
 
     Raises:
         ModelError: a score is not a finite number.
     """
     model.eval()
-    items = model.item_vectors()
     begins = np.maximum(data.offsets[targets.users], targets.positions - max_length)
     # Histories of like length together: a batch is as wide as its longest.
     order = np.argsort(targets.positions - begins, kind="stable")
@@ -58,14 +70,34 @@ def rank_targets(
     for first in range(0, len(order), USERS_PER_BATCH):
         chosen = order[first : first + USERS_PER_BATCH]
         positions = targets.positions[chosen]
-        histories = sequences.gather(targets.users[chosen], begins[chosen], positions)
-        users = model.encode(histories, every_position=False).user
-        counts = count_ranks(users, items, sequences.items_at(positions))
+        users = targets.users[chosen]
+        histories = sequences.gather(users, begins[chosen], positions)
+        wanted, _ = sequences.at(positions)
+        masked = None
+        if mask_history:
+            masked = _pairs(sequences.gather(users, data.offsets[users], positions).items, wanted)
+        if isinstance(model, CountingModel):
+            counts = count_picked_ranks(model.pick(histories), model.background, wanted, masked)
+        else:
+            assert isinstance(model, SequentialModel)
+            user = model.encode(histories, every_position=False).user
+            counts = count_ranks(user, model.item_vectors(), wanted, masked)
         higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
     return Ranks(np.asarray(targets.users), higher, ties)
 
 
-def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS_PER_TILE) -> tuple[Tensor, Tensor]:
+def _pairs(histories: Tensor, targets: Tensor) -> Pairs:
+    """Return the distinct items of each row of `histories [B, L]`, without 0 and without the row's target."""
+    ordered = histories.sort(dim=1).values
+    fresh = ordered != ordered.roll(1, dims=1)
+    fresh[:, 0] = True
+    rows, places = (fresh & (ordered > 0) & (ordered != targets[:, None])).nonzero(as_tuple=True)
+    return rows, ordered[rows, places]
+
+
+def count_ranks(
+    users: Tensor, items: Tensor, targets: Tensor, masked: Pairs | None = None, tile: int = ITEMS_PER_TILE
+) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
     A score is the dot product rounded to float32 once, at its end (`exact_scores`). Matrix products do not give
@@ -78,6 +110,7 @@ def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS
         users: `[B, d]`.
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
+        masked: pairs of row and item that are no candidates; none twice, and no target among them.
         tile: candidates scored at a time; no more than `[B, tile]` scores exist at once.
 
     Returns:
@@ -92,9 +125,8 @@ def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS
     if not torch.isfinite(norms).all():
         raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
     own = exact_scores(users, items[targets])
-    # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds. A single product
-    # (d = 1) is rounded once, as the exact score is.
-    margin = norms * (2 * (d + 2) * 2.0**-24 if d > 1 else 0.0)
+    # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.
+    margin = norms * (2 * (d + 2) * 2.0**-24)
     low, high = (own - margin)[:, None], (own + margin)[:, None]
     rows = torch.arange(len(users), device=users.device)
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
@@ -107,14 +139,61 @@ def count_ranks(users: Tensor, items: Tensor, targets: Tensor, tile: int = ITEMS
         above = scores > high
         near = (scores >= low) ^ above
         higher += above.sum(dim=1)
-        if d == 1:
-            ties += near.sum(dim=1)
-            continue
         for pairs in near.nonzero().split(PAIRS_AT_A_TIME):
             row, column = pairs.unbind(dim=1)
             exact = exact_scores(users[row], candidates[column])
             higher += torch.bincount(row[exact > own[row]], minlength=len(users))
             ties += torch.bincount(row[exact == own[row]], minlength=len(users))
+    for row, item in zip(*(torch.split(pairs, PAIRS_AT_A_TIME) for pairs in masked or ()), strict=True):
+        exact = exact_scores(users[row], items[item])
+        higher -= torch.bincount(row[exact > own[row]], minlength=len(users))
+        ties -= torch.bincount(row[exact == own[row]], minlength=len(users))
+    return higher, ties
+
+
+def count_picked_ranks(
+    picked: PickedScores, background: Tensor, targets: Tensor, masked: Pairs | None = None
+) -> tuple[Tensor, Tensor]:
+    """Count, for every user, the items that score higher than the target and the others that tie with it.
+
+    All items count with their background score, found by bisection; those picked are then moved to their own.
+
+    Args:
+        picked: scores of single items.
+        background: float64 `[items + 1]`, the score of all others; row 0, padding, is no candidate.
+        targets: int64 `[B]`, from 1.
+        masked: pairs of row and item that are no candidates; none twice, and no target among them.
+
+    Returns:
+        `higher [B]` and `ties [B]`, int64.
+
+    Raises:
+        ModelError: a score is not a finite number.
+    """
+    if not (torch.isfinite(picked.scores).all() and torch.isfinite(background).all()):
+        raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
+    rows, items, scores = picked.rows, picked.items, picked.scores
+    if masked is not None:
+        size = len(background)
+        candidates = ~torch.isin(rows * size + items, masked[0] * size + masked[1])
+        gone = torch.full_like(masked[0], -torch.inf, dtype=torch.float64)
+        rows = torch.cat([rows[candidates], masked[0]])
+        items = torch.cat([items[candidates], masked[1]])
+        scores = torch.cat([scores[candidates], gone])
+    own = background[targets]
+    hit = items == targets[rows]
+    own[rows[hit]] = scores[hit]
+    ordered = background[1:].sort().values
+    not_higher = torch.searchsorted(ordered, own, right=True)
+    higher = len(ordered) - not_higher
+    ties = not_higher - torch.searchsorted(ordered, own)
+    ties -= (background[targets] == own).long()  # the target is not its own rival
+    higher -= (background[targets] > own).long()
+    rows, items, scores = rows[~hit], items[~hit], scores[~hit]
+    level, before = own[rows], background[items]
+    for now, sign in ((scores, 1), (before, -1)):
+        higher += sign * torch.bincount(rows[now > level], minlength=len(own))
+        ties += sign * torch.bincount(rows[now == level], minlength=len(own))
     return higher, ties
 
 

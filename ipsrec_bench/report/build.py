@@ -76,7 +76,11 @@ def build_report(connection: Connection, run: Run) -> Report:
         family_rule=FAMILIES[statistics.family],
         protocol=(
             ("Split", "leave-one-out: last interaction = test, the one before = validation"),
-            ("Candidates", "the whole catalogue, history not masked"),
+            (
+                "Candidates",
+                "the whole catalogue"
+                + (", without the user's history" if run.suite.protocol.mask_history else ", history not masked"),
+            ),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(results.metrics)),

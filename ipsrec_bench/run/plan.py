@@ -1,5 +1,6 @@
 """From a suite to what is left to do."""
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.events import DatasetReady, Emit
-from ipsrec_bench.models.registry import config_type, model_entry
+from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
@@ -51,8 +52,11 @@ class PreviewedCell:
 
 
 def cells_of(file: SuiteFile) -> list[Cell]:
-    """Expand `file` with the datasets and models that are known here."""
-    return expand(file, catalogue_settings(), config_type)
+    """Expand `file` with the datasets and models that are known here, and with modules that lie beside it."""
+    beside = str(file.path.parent.resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)
+    return expand(file, catalogue_settings(), model_entry)
 
 
 def preview(file: SuiteFile, data_dir: Path, store: Path, *, force: bool) -> list[PreviewedCell]:

@@ -14,8 +14,9 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split, leave_one_out
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
-from ipsrec_bench.models.api import SequentialModel, Sizes
-from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.models.api import Model, Sizes
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.run.environment import describe_environment, peak_memory, reset_peak_memory
@@ -40,7 +41,7 @@ class Worker:
 class Trained:
     """A model with its best weights, and what its ranking needs."""
 
-    model: SequentialModel
+    model: Model
     sequences: ResidentSequences
     split: Split
     fitted: Fitted
@@ -54,14 +55,15 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     """
     torch.manual_seed(cell.seed)
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs handle slowly
+    assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings
     max_length = cell.protocol.max_length
-    sizes = Sizes(data.num_items, data.num_providers, max_length)
+    sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
     model = build_model(cell.type, cell.config, sizes).to(worker.device)
     sequences = ResidentSequences(data, worker.device)
     split = leave_one_out(data)
 
     def validate() -> float:
-        ranks = rank_targets(model, data, sequences, split.valid, max_length)
+        ranks = rank_targets(model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history)
         return float(metric(cell.training.stop_metric, ranks.realistic).mean())
 
     fitted = fit(
@@ -71,7 +73,7 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
         sequences,
         split,
         cell.training,
-        packed=cell.training.samples != "prefix" and model_entry(cell.type).causal,
+        packed=cell.training.samples == "packed",
         max_length=max_length,
         seed=cell.seed,
         validate=validate,
@@ -103,7 +105,14 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
     try:
         trained = train_cell(key, cell, data, worker, emit)
         ranks = {
-            name: rank_targets(trained.model, data, trained.sequences, targets, cell.protocol.max_length)
+            name: rank_targets(
+                trained.model,
+                data,
+                trained.sequences,
+                targets,
+                cell.protocol.max_length,
+                mask_history=cell.protocol.mask_history,
+            )
             for name, targets in (("valid", trained.split.valid), ("test", trained.split.test))
         }
     except Exception:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from typing import Protocol as Interface
 
 from pydantic import ValidationError
 
@@ -15,10 +16,26 @@ from ipsrec_bench.settings import Settings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training
 
-RANKS_FORMAT = 1
+RANKS_FORMAT = 2
 """Version of the code that makes ranks; raised whenever the same settings give other ranks than before."""
 
 S = TypeVar("S", bound=Settings)
+
+
+class KnownModel(Interface):
+    """What a suite asks of a model by its name."""
+
+    @property
+    def config(self) -> type[Settings]:
+        """Its settings."""
+
+    @property
+    def code(self) -> str:
+        """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
+
+    def is_causal(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
+        """Whether it can be trained on packed samples with these settings."""
+
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
     "table": TableSource,
@@ -36,11 +53,14 @@ class Cell:
     model: str
     """Label of the model in the suite; equal to `type` unless the suite says otherwise."""
     type: str
-    """Name of the model in the registry."""
+    """Name of the model in the registry, or `module:Class`."""
+    code: str
+    """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
     variant: str
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
     training: Training
+    """With `samples` resolved to `packed` or `prefix`."""
     protocol: Protocol
     """With the dataset's own `max_length` already in it."""
     seed: int
@@ -54,9 +74,10 @@ class Cell:
         """Return the resolved settings that enter the key, as plain JSON values."""
         return {
             "type": self.type,
+            **({"code": self.code} if self.code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             "training": self.training.model_dump(mode="json"),
-            "protocol": self.protocol.model_dump(mode="json", include={"split", "max_length"}),
+            "protocol": self.protocol.model_dump(mode="json", exclude={"metrics", "cutoffs"}),
         }
 
     def key(self, fingerprint: str) -> str:
@@ -78,38 +99,34 @@ class Cell:
 def expand(
     file: SuiteFile,
     catalogue: Mapping[str, Mapping[str, Any]],
-    config_type: Callable[[str], type[Settings]],
+    find_model: Callable[[str], KnownModel],
 ) -> list[Cell]:
     """Return the suite's cells: for each dataset, each seed, each model followed by its variants.
 
     Args:
         file: the suite.
         catalogue: settings of the datasets that a suite may name without describing them.
-        config_type: looks up a model's settings class by its registry name.
+        find_model: looks up a model by its name.
 
     Raises:
         SuiteError: a dataset or model is unknown, or one of its settings is wrong.
     """
     suite = file.suite
     sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
-    models = [model for name in suite.models for model in _variants(file, name, config_type)]
+    rows = [row for name in suite.models for row in _rows(file, name, find_model)]
     cells = [
         Cell(
             dataset=dataset,
             source=source,
-            model=model,
-            type=type_name,
-            variant=variant,
-            config=config,
-            training=training,
             protocol=suite.protocol.model_copy(update={"max_length": source.max_length or suite.protocol.max_length}),
             seed=seed,
+            **vars(row),
         )
         for dataset, source in sources.items()
         for seed in suite.seeds
-        for model, type_name, variant, config, training in models
+        for row in rows
     ]
-    labels = Counter(cell.label for cell in cells[: len(models)])
+    labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
             raise file.error(("models",), f"the name '{label}' is taken; rows of the tables need names of their own")
@@ -151,16 +168,27 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
     return _checked(file, SOURCES[kind], raw, where)
 
 
-def _variants(
-    file: SuiteFile, name: str, config_type: Callable[[str], type[Settings]]
-) -> Iterator[tuple[str, str, str, Settings, Training]]:
+@dataclass(frozen=True)
+class _Row:
+    """What the cells of one row of the tables have in common; the fields are those of `Cell`."""
+
+    model: str
+    type: str
+    code: str
+    variant: str
+    config: Settings
+    training: Training
+
+
+def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[_Row]:
+    """Yield the suite's model `name` and its variants."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
     variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
     type_name: str = _of_type(file, where, base, "type", str, name)
     own_training: Mapping[str, Any] = _of_type(file, where, base, "training", Mapping, {})
     try:
-        config_class = config_type(type_name)
+        known = find_model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
     for variant in ("", *variants):
@@ -173,7 +201,16 @@ def _variants(
             {**file.suite.training.model_dump(), **own_training, **variant_training},
             (*place, "training"),
         )
-        yield name, type_name, variant, _checked(file, config_class, {**base, **overrides}, place), training
+        config = _checked(file, known.config, {**base, **overrides}, place)
+        causal = known.is_causal(config)
+        if training.samples == "packed" and not causal:
+            raise file.error(
+                (*place, "training", "samples"),
+                "found 'packed', but this model, as it is set, sees what follows a position; allowed: 'auto', 'prefix'",
+            )
+        samples = "packed" if causal and training.samples != "prefix" else "prefix"
+        training = training.model_copy(update={"samples": samples})
+        yield _Row(name, type_name, known.code, variant, config, training)
 
 
 def _of_type(

@@ -94,6 +94,8 @@ class Protocol(Settings):
     split: Literal["leave-one-out"] = "leave-one-out"
     max_length: int = Field(50, ge=1)
     """A history is cut to its newest `max_length` interactions."""
+    mask_history: bool = False
+    """Whether the items of the user's whole history, the target excepted, are no candidates."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
 

@@ -14,8 +14,8 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import CountingModel, SequentialModel
-from ipsrec_bench.settings import Settings
+from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
+from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -57,8 +57,8 @@ class Fitted:
 
 
 def fit(
-    model: SequentialModel,
-    config: Settings,
+    model: Model,
+    config: ModelConfig,
     data: PreparedDataset,
     sequences: ResidentSequences,
     split: Split,
@@ -81,7 +81,9 @@ def fit(
         ModelError: the loss is no longer a number.
     """
     if isinstance(model, CountingModel):
-        return _count(model, data, split, validate, checkpoint, on_epoch)
+        return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch)
+    assert isinstance(model, SequentialModel)
+    assert isinstance(config, NeuralConfig)
     windows = (packed_windows if packed else prefix_windows)(data, split, max_length)
     optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=True)
     curve: list[Epoch] = []
@@ -133,7 +135,7 @@ def fit(
     return Fitted(tuple(curve), best.epoch, best.valid)
 
 
-def save_weights(model: SequentialModel, path: Path) -> None:
+def save_weights(model: Model, path: Path) -> None:
     """Write the model's weights to `path` (safetensors), replacing the file only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
@@ -145,6 +147,7 @@ def save_weights(model: SequentialModel, path: Path) -> None:
 def _count(
     model: CountingModel,
     data: PreparedDataset,
+    device: torch.device,
     split: Split,
     validate: Callable[[], float],
     checkpoint: Path,
@@ -152,7 +155,9 @@ def _count(
 ) -> Fitted:
     began = time.perf_counter()
     inside = data.ranges(data.offsets[:-1], split.train_ends)
-    model.fit(np.asarray(data.items)[inside], np.asarray(data.providers)[inside])
+    users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+    model.fit(TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside]))
+    model.to(device)
     save_weights(model, checkpoint)
     counted = time.perf_counter()
     valid = validate()

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ipsrec_bench.models.api import SequentialModel
-from ipsrec_bench.models.registry import ContrastiveConfig
-from ipsrec_bench.settings import Settings
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
+from ipsrec_bench.errors import ModelError
+from ipsrec_bench.models.api import ProviderPredictor, SequentialModel
+from ipsrec_bench.models.configs import ContrastiveConfig, NeuralConfig, ProviderPredictionConfig
+from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.samples import Batch
 
 
@@ -19,14 +21,17 @@ class Losses:
     total: Tensor
     cross_entropy: Tensor
     contrastive: Tensor | None
-    """None where lambda is 0 or the model has no second view."""
+    """None where lambda is 0 or the settings know none."""
 
 
-def batch_losses(model: SequentialModel, config: Settings, batch: Batch, *, packed: bool) -> Losses:
+def batch_losses(model: SequentialModel, config: NeuralConfig, batch: Batch, *, packed: bool) -> Losses:
     """Return the losses of one batch.
 
-    Every predicted position is one sample: its target is scored against all real items (the padding class
-    takes no part), and its two views are one positive pair of the contrastive loss.
+    Every predicted position is one sample: its target is scored against all items, and its two views are one
+    positive pair of the contrastive loss.
+
+    Raises:
+        ModelError: the settings ask for a loss that the model has nothing for.
     """
     views = model.encode(batch.histories, every_position=packed)
     user, provider = views.user, views.provider
@@ -35,25 +40,41 @@ def batch_losses(model: SequentialModel, config: Settings, batch: Batch, *, pack
         user = user[batch.predicted]
         provider = provider[batch.predicted] if provider is not None else None
         owners = owners[:, None].expand_as(batch.predicted)[batch.predicted]
-    cross_entropy = F.cross_entropy(user @ model.item_vectors()[1:].T, batch.targets - 1)
-    if provider is None or not isinstance(config, ContrastiveConfig) or config.lambda_ == 0:
-        return Losses(cross_entropy, cross_entropy, None)
-    contrastive = item_to_provider(user, provider, owners, config.tau)
-    return Losses(cross_entropy + config.lambda_ * contrastive, cross_entropy, contrastive)
+    first = 0 if config.padding_class else 1
+    cross_entropy = F.cross_entropy(user @ model.item_vectors()[first:].T, batch.targets - first)
+    total, contrastive = cross_entropy, None
+    if isinstance(config, ContrastiveConfig) and config.lambda_:
+        if provider is None:
+            raise ModelError(
+                "the settings ask for a contrastive loss, but the model has no second view; set lambda = 0"
+            )
+        contrastive = contrastive_loss(
+            user, provider, owners, contrast=config.contrast, similarity=config.similarity, tau=config.tau
+        )
+        total = total + config.lambda_ * contrastive
+    if isinstance(config, ProviderPredictionConfig) and config.attribute_weight:
+        if not isinstance(model, ProviderPredictor):
+            raise ModelError("the settings ask to predict providers, but the model is no ProviderPredictor")
+        total = total + config.attribute_weight * provider_loss(model.provider_logits(user), batch.target_providers)
+    if config.weight_norm:
+        total = total + config.weight_norm * _weight_norms(model)
+    return Losses(total, cross_entropy, contrastive)
 
 
-def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
-    """Return the contrastive loss of eq. 12, averaged over the batch.
+def provider_loss(logits: Tensor, providers: Tensor) -> Tensor:
+    """Return the binary cross-entropy of "the next item's provider is p", averaged over targets and known providers.
 
     Args:
-        user: item views `[N, d]`, the anchors.
-        provider: provider views `[N, d]`; row i is the positive of anchor i, and the rows of *other users* are
-            its negatives. Other rows of the same user are neither.
-        owners: user ids `[N]`.
-        tau: temperature; the similarity is the dot product.
+        logits: `[N, providers + 1]`.
+        providers: int64 `[N]`; a target with an unknown provider is a positive of none.
     """
-    similarity = user @ provider.T / tau
-    same_user = owners[:, None] == owners
-    same_user.fill_diagonal_(False)
-    similarity = similarity.masked_fill(same_user, -torch.inf)
-    return F.cross_entropy(similarity, torch.arange(len(user), device=user.device))
+    # With labels y in {0, 1}, the loss of a logit x is softplus(x) - y x.
+    known = logits[:, UNKNOWN_PROVIDER + 1 :]
+    own = logits.gather(1, providers[:, None])[:, 0].masked_fill(providers == UNKNOWN_PROVIDER, 0.0)
+    return (F.softplus(known).sum() - own.sum()) / max(known.numel(), 1)
+
+
+def _weight_norms(model: SequentialModel) -> Tensor:
+    """Return the sum of the Euclidean norms of the model's weight tensors; biases are left out."""
+    norms = [p.norm() for name, p in model.named_parameters() if not name.endswith("bias")]
+    return torch.stack(norms).sum()

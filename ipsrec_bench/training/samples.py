@@ -39,6 +39,8 @@ class Batch:
     histories: Histories
     predicted: Tensor
     targets: Tensor
+    target_providers: Tensor
+    """int64 `[N]`: their providers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Windows:
         lengths = (ends - begins)[:, None]
         predicted = (steps < lengths) & (steps >= lengths - fresh[:, None])
         positions = (begins[:, None] + steps + 1)[predicted]
-        return Batch(histories, sequences.to_device(predicted), sequences.items_at(positions))
+        return Batch(histories, sequences.to_device(predicted), *sequences.at(positions))
 
     def _users_and_begins(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         users = np.searchsorted(self.offsets, self.ends[chosen], side="right") - 1

@@ -1,0 +1,74 @@
+"""Caser: convolutional sequence embedding (Tang and Wang, WSDM 2018).
+
+As RecBole builds it, and as the IPSRec paper compares with it. The history, padded on the right with zeros to the
+maximum length L, is an image E of L x d:
+
+- horizontal filters of each height h = 1..L slide over E; ReLU, then the maximum over time gives o;
+- vertical filters of height L give weighted sums of E's rows, o~;
+- z = ReLU(W [o~; o] + b), with dropout before it; u = ReLU(W' [z; p_user] + b') with the user's own embedding.
+
+Scores are dot products of u with the item embeddings. The paper scores [z; p_user] with another table instead, without
+the second layer.
+
+The window is of the user's newest L interactions and predicts the next one only. A user embedding makes the model
+know its users: it says nothing of users that it was not trained on.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.models.api import SequentialModel, Sizes, Views
+from ipsrec_bench.models.configs import CaserConfig
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Draw weights as RecBole does; convolutions keep PyTorch's own."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=1.0 / module.embedding_dim)
+        if module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx].detach())
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+class Caser(SequentialModel):
+    """Horizontal and vertical convolutions over the newest interactions, and a vector per user."""
+
+    def __init__(self, config: CaserConfig, sizes: Sizes) -> None:
+        """Build the tables for `sizes` and draw the weights."""
+        super().__init__()
+        d = config.embedding_size
+        heights = range(1, sizes.max_length + 1)
+        self.max_length = sizes.max_length
+        self.item_embedding = nn.Embedding(sizes.items + 1, d, padding_idx=0)
+        self.user_embedding = nn.Embedding(sizes.users, d)
+        self.vertical = nn.Conv2d(1, config.n_vertical, (sizes.max_length, 1))
+        self.horizontal = nn.ModuleList(nn.Conv2d(1, config.n_horizontal, (height, d)) for height in heights)
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Linear(config.n_vertical * d + config.n_horizontal * len(heights), d)
+        self.output = nn.Linear(2 * d, d)
+        self.apply(_init_weights)
+
+    def encode(self, histories: Histories, *, every_position: bool) -> Views:
+        """Return the user view `[B, d]`.
+
+        Raises:
+            NotImplementedError: every position is asked for; a window predicts only what follows it.
+        """
+        if every_position:
+            raise NotImplementedError
+        image = self.item_embedding(F.pad(histories.items, (0, self.max_length - histories.items.shape[1])))
+        image = image[:, None]  # [B, 1, L, d]
+        vertical = self.vertical(image).flatten(1)  # [B, n_vertical * d]
+        horizontal = [F.relu(convolve(image)).amax(dim=(2, 3)) for convolve in self.horizontal]
+        x = self.dropout(torch.cat([vertical, *horizontal], dim=1))
+        x = F.relu(self.hidden(x))
+        x = torch.cat([x, self.user_embedding(histories.users)], dim=1)
+        return Views(F.relu(self.output(x)))
+
+    def item_vectors(self) -> Tensor:
+        """Return the item embeddings `[items + 1, d]`."""
+        return self.item_embedding.weight

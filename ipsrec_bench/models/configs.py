@@ -1,0 +1,167 @@
+"""The settings of every model, apart from the models' files because a suite is checked without torch.
+
+Defaults are the paper's and, where it is silent, those of the code that produced its tables: RecBole 1.0 for the
+baselines, the released code for IPSRec. A search range stands beside the field that it belongs to.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ipsrec_bench.settings import LogRange, Settings
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelConfig(Settings):
+    """Base of all models' settings; enough for a model that only counts."""
+
+    @property
+    def keeps_causal(self) -> bool:
+        """Whether a causal model stays causal under these settings."""
+        return True
+
+
+class RecentPopConfig(ModelConfig):
+    """Settings of `ipsrec_bench.models.recent_pop`."""
+
+    share: float = Field(0.1, gt=0, le=1)
+    """The newest share of all training interactions, by time, in which popularity is counted."""
+
+
+class ItemKNNConfig(ModelConfig):
+    """Settings of `ipsrec_bench.models.item_knn`."""
+
+    neighbours: int = Field(100, ge=1)
+    """How many of an item's most similar items may be offered because of it."""
+
+
+class NeuralConfig(ModelConfig):
+    """What every model trained by gradients has; the objective reads the last two, the model does not."""
+
+    embedding_size: int = Field(64, ge=1)
+    """d, of items, providers, positions and user vectors."""
+    padding_class: bool = False
+    """Whether the padding item is one more class of the softmax, as in RecBole and in the released code. It is never
+    ranked."""
+    weight_norm: float = Field(0.0, ge=0)
+    """Weight of the summed Euclidean norms of all weight tensors (biases apart), added to the loss."""
+
+
+class TransformerConfig(NeuralConfig):
+    """Sizes of a Transformer encoder."""
+
+    n_layers: int = Field(2, ge=1)
+    n_heads: int = Field(2, ge=1)
+    """Must divide `embedding_size`."""
+    inner_size: int = Field(256, ge=1)
+    """Width of the feed-forward layers."""
+    hidden_dropout: Rate = 0.5
+    attention_dropout: Rate = 0.5
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.embedding_size % self.n_heads:
+            raise ValueError(f"n_heads = {self.n_heads} must divide embedding_size = {self.embedding_size}")
+        return self
+
+
+class GRU4RecConfig(NeuralConfig):
+    """Settings of `ipsrec_bench.models.gru4rec` and `ipsrec_bench.models.gru4rec_f`."""
+
+    hidden_size: int = Field(128, ge=1)
+    n_layers: int = Field(1, ge=1)
+    dropout: Rate = 0.3
+    """On the embeddings."""
+
+
+class CaserConfig(NeuralConfig):
+    """Settings of `ipsrec_bench.models.caser`."""
+
+    n_vertical: int = Field(8, ge=1)
+    n_horizontal: int = Field(16, ge=1)
+    """Filters of each height from 1 to the maximum length."""
+    dropout: Rate = 0.4
+    weight_norm: float = Field(1e-4, ge=0)
+
+
+class SRGNNConfig(NeuralConfig):
+    """Settings of `ipsrec_bench.models.sr_gnn`."""
+
+    step: int = Field(1, ge=1)
+    """Rounds of propagation over the session graph."""
+
+
+class SASRecFConfig(TransformerConfig):
+    """Settings of `ipsrec_bench.models.sasrec_f`."""
+
+    fusion: Literal["sum", "concat"] = "sum"
+    """Item and provider embedding are summed, or concatenated and projected from 2d to d."""
+
+
+class ProviderPredictionConfig(TransformerConfig):
+    """Settings of a loss that predicts the provider of the next item; the objective reads them."""
+
+    attribute_weight: float = Field(10.0, ge=0)
+    """Weight of that loss (lambda in the paper of DIF-SR, which searches 5 to 25); 0 leaves it out."""
+
+
+class ContrastiveConfig(TransformerConfig):
+    """Settings of the contrastive loss between the item view and the provider view (eq. 12 and 13).
+
+    The objective reads them; the model itself does not.
+    """
+
+    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, alias="lambda")
+    """Weight of the contrastive loss; 0 is the paper's "w/o CL"."""
+    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, gt=0)
+    """Temperature."""
+    contrast: Literal["item-to-provider", "symmetric", "nt-xent"] = "item-to-provider"
+    """Eq. 12 from the item view; the mean of both directions; or, as released, both directions with negatives from
+    both views."""
+    similarity: Literal["dot", "cosine"] = "dot"
+
+
+class IPSRecConfig(ContrastiveConfig):
+    """What both IPSRec models share. `preset = "released"` sets whatever the released code does otherwise."""
+
+    released: ClassVar[Mapping[str, object]] = {"contrast": "nt-xent", "padding_class": True}
+
+    preset: Literal["paper", "released"] = Field("paper", exclude=True)
+    """Defaults of all settings that are not given; only the settings themselves enter a cell's key."""
+    tie_weights: bool = True
+    """Whether the projection W_1 of eq. 5 is the item embedding table; `false` learns another table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (whatever is to be checked)
+        if isinstance(value, Mapping) and value.get("preset") == "released":
+            return {**cls.released, **value}
+        return value
+
+
+class IPSRecSConfig(IPSRecConfig):
+    """Settings of `ipsrec_bench.models.ipsrec_s`."""
+
+    released = {**IPSRecConfig.released, "attention": "concat-causal"}  # noqa: RUF012 (a class variable by its base)
+
+    attention: Literal["block-causal", "concat-causal", "full"] = "block-causal"
+    """Who sees whom in [items; providers]. `block-causal`: position t of either half sees positions <= t of both;
+    `concat-causal`, as released: one lower triangle, so items see items only and providers see all items;
+    `full`: everything. The last two see the future of a position and are trained on prefixes."""
+
+    @property
+    def keeps_causal(self) -> bool:
+        """Only the block-causal mask hides the future from both views."""
+        return self.attention == "block-causal"
+
+
+class IPSRecCConfig(IPSRecConfig):
+    """Settings of `ipsrec_bench.models.ipsrec_c`."""
+
+    released = {**IPSRecConfig.released, "encoder": "co-only"}  # noqa: RUF012 (a class variable by its base)
+
+    encoder: Literal["self-then-co", "co-only"] = "self-then-co"
+    """A Transformer of `n_layers` per side under one co-attention block (eq. 9 to 11), or, as released, `n_layers`
+    co-attention blocks and no self-attention."""

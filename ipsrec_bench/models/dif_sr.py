@@ -1,0 +1,114 @@
+"""DIF-SR: decoupled side information fusion (Xie, Zhou and Kim, SIGIR 2022).
+
+Items, providers and positions each have attention scores of their own, from their own embeddings and projections; the
+scores, not the embeddings, are fused (by sum), and only item states are attended to:
+
+    att^x = (E^x W_Q^x) (E^x W_K^x)^T  for x = item, provider, position
+    DIF   = softmax((att^item + att^provider + att^position) / sqrt(d / h)) E^item W_V
+
+Provider and position embeddings enter every layer as they are; item states are passed on, with residual, layer
+normalisation and feed-forward as in a Transformer layer. Scores are dot products with the item embeddings.
+
+An auxiliary loss (the paper's auxiliary attribute predictor) predicts the provider of the next item from the user
+vector: binary cross-entropy on sigmoid(W u + b), averaged over all known providers, with weight `attribute_weight`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.models.api import ProviderPredictor, SequentialModel, Sizes, Views
+from ipsrec_bench.models.configs import ProviderPredictionConfig, TransformerConfig
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, FeedForward, causal_mask, init_weights, split_heads
+
+
+class DecoupledAttention(nn.Module):
+    """Attention whose scores are a sum of the scores of several sources, then a dense layer and dropout."""
+
+    def __init__(self, config: TransformerConfig, sources: int) -> None:
+        """Take widths, heads and dropouts from `config`."""
+        super().__init__()
+        d = config.embedding_size
+        self.n_heads = config.n_heads
+        self.scale = 1.0 / math.sqrt(d / config.n_heads)
+        self.attention_dropout = config.attention_dropout
+        self.query = nn.ModuleList(nn.Linear(d, d) for _ in range(sources))
+        self.key = nn.ModuleList(nn.Linear(d, d) for _ in range(sources))
+        self.value = nn.Linear(d, d)
+        self.dense = nn.Linear(d, d)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, sources: list[Tensor], mask: Tensor) -> Tensor:
+        """Map sources `[B, L, d]`, the item states first, to `[B, L, d]`."""
+        attended = F.scaled_dot_product_attention(
+            self._side_by_side(self.query, sources),
+            self._side_by_side(self.key, sources),
+            split_heads(self.value(sources[0]), self.n_heads),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            scale=self.scale,
+        )
+        out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
+        return out
+
+    def _side_by_side(self, projections: nn.ModuleList, sources: list[Tensor]) -> Tensor:
+        """Return `[B, h, L, sources * d / h]`: the dot product of concatenated vectors is the sum of the scores."""
+        heads = [split_heads(p(x), self.n_heads) for p, x in zip(projections, sources, strict=True)]
+        return torch.cat(heads, dim=-1)
+
+
+class DIFLayer(nn.Module):
+    """Decoupled attention and a feed-forward, each with residual and layer normalisation after it."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        """Take the sizes from `config`."""
+        super().__init__()
+        self.attention = DecoupledAttention(config, sources=3)
+        self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, items: Tensor, providers: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Map item states `[B, L, d]` to item states, given embeddings of providers and positions `[B, L, d]`."""
+        attended = self.attention([items, providers, positions], mask)
+        out: Tensor = self.feed_forward(self.norm(items + attended))
+        return out
+
+
+class DIFSR(SequentialModel, ProviderPredictor):
+    """A causal Transformer over items whose attention scores add those of providers and positions."""
+
+    def __init__(self, config: ProviderPredictionConfig, sizes: Sizes) -> None:
+        """Build the tables for `sizes` and draw the weights."""
+        super().__init__()
+        d = config.embedding_size
+        self.item_embedding = nn.Embedding(sizes.items + 1, d, padding_idx=0)
+        self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
+        self.position_embedding = nn.Embedding(sizes.max_length, d)
+        self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList(DIFLayer(config) for _ in range(config.n_layers))
+        self.provider_output = nn.Linear(d, sizes.providers + 1)
+        self.apply(init_weights)
+
+    def encode(self, histories: Histories, *, every_position: bool) -> Views:
+        """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
+        length, device = histories.items.shape[1], histories.items.device
+        x = self.dropout(self.norm(self.item_embedding(histories.items)))
+        providers = self.provider_embedding(histories.providers)
+        positions = self.position_embedding(torch.arange(length, device=device)).expand_as(x)
+        mask = causal_mask(length, device)
+        for layer in self.layers:
+            x = layer(x, providers, positions, mask)
+        return Views(x if every_position else histories.last(x))
+
+    def item_vectors(self) -> Tensor:
+        """Return the item embeddings `[items + 1, d]`."""
+        return self.item_embedding.weight
+
+    def provider_logits(self, user: Tensor) -> Tensor:
+        """Map user vectors `[N, d]` to a logit per provider, `[N, providers + 1]`."""
+        out: Tensor = self.provider_output(user)
+        return out

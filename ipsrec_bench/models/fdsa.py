@@ -1,0 +1,45 @@
+"""FDSA: feature-level deeper self-attention (Zhang et al., IJCAI 2019).
+
+Two streams of causal self-attention, one over the items and one over their features, each with its own positions; their
+outputs are concatenated and projected:
+
+    u_t = W [O_t^i; O_t^p] + b
+
+Scores are dot products with the item embeddings. The paper first weighs several features of an item by a vanilla
+attention; with one feature, the provider, its only weight is 1. Each stream is the `SequenceEncoder` that SASRec has,
+so that the two differ in nothing but the second stream.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.models.api import SequentialModel, Sizes, Views
+from ipsrec_bench.models.configs import TransformerConfig
+from ipsrec_bench.models.layers import SequenceEncoder, init_weights
+
+
+class FDSA(SequentialModel):
+    """A causal Transformer over items beside one over providers, joined at the end."""
+
+    def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
+        """Build the tables for `sizes` and draw the weights."""
+        super().__init__()
+        d = config.embedding_size
+        self.item_embedding = nn.Embedding(sizes.items + 1, d, padding_idx=0)
+        self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
+        self.item_encoder = SequenceEncoder(config, sizes.max_length)
+        self.provider_encoder = SequenceEncoder(config, sizes.max_length)
+        self.output = nn.Linear(2 * d, d)
+        self.apply(init_weights)
+
+    def encode(self, histories: Histories, *, every_position: bool) -> Views:
+        """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
+        items = self.item_encoder(self.item_embedding(histories.items))
+        providers = self.provider_encoder(self.provider_embedding(histories.providers))
+        both = torch.cat([items, providers], dim=-1)  # [B, L, 2d]
+        return Views(self.output(both if every_position else histories.last(both)))
+
+    def item_vectors(self) -> Tensor:
+        """Return the item embeddings `[items + 1, d]`."""
+        return self.item_embedding.weight

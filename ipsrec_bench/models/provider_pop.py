@@ -1,0 +1,36 @@
+"""ProviderPop: the most popular items of the providers in the history, the newest provider first.
+
+Popularity is counted within the provider; overall popularity orders the items of all other providers. Interactions
+with an unknown provider pick nothing.
+"""
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
+from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.counting import Rows, merge
+from ipsrec_bench.models.pop import Pop
+
+
+class ProviderPop(Pop):
+    """The score of a provider's item is 1 + the provider's last position in the history + the item's share."""
+
+    def __init__(self, config: ModelConfig, sizes: Sizes) -> None:
+        """Remember the numbers of items and providers."""
+        super().__init__(config, sizes)
+        self.providers = sizes.providers
+        self.assortments = Rows()
+
+    def fit(self, log: TrainingLog) -> None:
+        """Count the interactions of every provider with every item."""
+        super().fit(log)
+        self.assortments.count(log.providers, log.items, self.providers + 1, self.items + 1)
+
+    def pick(self, histories: Histories) -> PickedScores:
+        """Pick the items of each history's known providers."""
+        rows, positions = (histories.providers > UNKNOWN_PROVIDER).nonzero(as_tuple=True)
+        providers = histories.providers[rows, positions]
+        rows, providers, newness = merge(rows, providers, 1.0 + positions, self.providers, "amax")
+        index, items, counts = self.assortments.of(providers)
+        share = counts / (self.assortments.values.sum() + 1)  # below 1: never beyond a newer provider
+        return PickedScores(*merge(rows[index], items, newness[index] + share, self.items, "amax"))

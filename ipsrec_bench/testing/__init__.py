@@ -1,0 +1,5 @@
+"""Conformance suites that users may run on their own models, tiny known worlds, and parity with references."""
+
+from ipsrec_bench.testing.models import CountingModelCase, SequentialModelCase
+
+__all__ = ["CountingModelCase", "SequentialModelCase"]

@@ -1,0 +1,344 @@
+"""What every model must hold, as test cases to derive from. They run under pytest and import none of it.
+
+class TestMine(SequentialModelCase):
+model = "my_models:Mine"
+settings = {"embedding_size": 8}
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ipsrec_bench.data.batches import Histories, ResidentSequences
+from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, Sizes, TrainingLog, Views
+from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
+from ipsrec_bench.models.registry import ModelEntry, build_model, model_entry
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.testing import worlds
+from ipsrec_bench.training.fit import fit, save_weights
+from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.samples import packed_windows, prefix_windows
+
+SIZES = Sizes(users=9, items=30, providers=7, max_length=6)
+KEY_BIAS = r"(^|\.)key(\.\d+)?\.bias$"
+
+
+class _ModelCase:
+    """What the two kinds of models have in common."""
+
+    model: ClassVar[str]
+    """The model's name in the registry, or `module:Class`."""
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings, small ones, under which it is tested."""
+    world: ClassVar[str] = "cycle"
+    """The world of `ipsrec_bench.testing.worlds` that the model must learn."""
+    training: ClassVar[Training] = Training(epochs=60, batch_size=128, learning_rate=1e-2, patience=60)
+    """How it is trained there."""
+    least_mrr: ClassVar[float] = 0.9
+
+    @property
+    def entry(self) -> ModelEntry:
+        """What the model declares."""
+        return model_entry(self.model)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings under test, checked."""
+        return self.entry.config.model_validate(dict(self.settings))
+
+    def build(self, sizes: Sizes = SIZES, seed: int = 0) -> Model:
+        """Return the model with weights drawn from `seed`, ready to be asked."""
+        torch.manual_seed(seed)
+        return build_model(self.model, self.config, sizes).eval()
+
+    def train(self, folder: Path, epochs: int) -> tuple[Model, float]:
+        """Train on the world, in `folder`, and return the model with its MRR on the test targets."""
+        data = worlds.build(self.world, folder)
+        sizes = Sizes(data.num_users, data.num_items, data.num_providers, worlds.MAX_LENGTH)
+        model = self.build(sizes)
+        sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+
+        def mrr(part: str) -> float:
+            targets = split.test if part == "test" else split.valid
+            ranks = rank_targets(model, data, sequences, targets, worlds.MAX_LENGTH)
+            return float(metric(f"mrr@{data.num_items}", ranks.realistic).mean())
+
+        fit(
+            model,
+            self.config,
+            data,
+            sequences,
+            split,
+            self.training.model_copy(update={"epochs": epochs}),
+            packed=self.entry.is_causal(self.config),
+            max_length=worlds.MAX_LENGTH,
+            seed=0,
+            validate=lambda: mrr("valid"),
+            checkpoint=folder / "best.safetensors",
+            on_step=lambda _: None,
+            on_epoch=lambda _: None,
+        )
+        return model, mrr("test")
+
+    def test_it_learns_a_world_where_the_next_item_is_certain(self) -> None:
+        """Trained, the model ranks nearly every held-out item of the world first."""
+        with tempfile.TemporaryDirectory() as folder:
+            _, mrr = self.train(Path(folder), self.training.epochs)
+        assert mrr > self.least_mrr, f"MRR {mrr:.3f} in the world '{self.world}'; above {self.least_mrr} is expected"
+
+    def test_training_is_deterministic(self) -> None:
+        """Two trainings from one seed leave the same tensors, bit for bit."""
+        states = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                states.append(self.train(Path(folder), epochs=3)[0].state_dict())
+        for name in states[0]:
+            assert torch.equal(states[0][name], states[1][name]), f"{name} differs between two equal trainings"
+
+
+class SequentialModelCase(_ModelCase):
+    """What a model trained by gradients must hold."""
+
+    without_gradient: ClassVar[str] = KEY_BIAS
+    """Names (a regular expression) of parameters that rightly have a gradient of zero. A bias of attention keys moves
+    all scores of a query alike, which softmax cannot see."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model, as it is set, predicts at every position."""
+        return self.entry.is_causal(self.config)
+
+    def build_large(self) -> SequentialModel:
+        """Return the model with weights larger than at the start, so that differences show."""
+        model = self.build()
+        assert isinstance(model, SequentialModel), f"{self.model} is not a SequentialModel"
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        return model
+
+    def test_shapes(self) -> None:
+        """Views are [B, d], or [B, L, d] at every position; item vectors are [items + 1, d]."""
+        model, batch = self.build_large(), _histories((6, 1, 4))
+        d = model.item_vectors().shape[1]
+        assert model.item_vectors().shape == (SIZES.items + 1, d)
+        for view in _views(model, batch):
+            assert view.shape == (3, d), f"a view at the last position has the shape {tuple(view.shape)}"
+        if self.causal:
+            for view in _views(model, batch, every_position=True):
+                assert view.shape == (3, 6, d), f"a view at every position has the shape {tuple(view.shape)}"
+
+    def test_padding_changes_nothing(self) -> None:
+        """A history has the same views alone, and padded beside longer ones."""
+        model, lengths = self.build_large(), (6, 1, 4, 2)
+        batch = _histories(lengths)
+        for row, length in enumerate(lengths):
+            alone = _rows(batch, row, length)
+            for padded, tight in zip(_views(model, batch), _views(model, alone), strict=True):
+                torch.testing.assert_close(padded[row], tight[0], rtol=0, atol=1e-5)
+
+    def test_no_position_sees_the_future(self) -> None:
+        """Another item or provider later on leaves all earlier outputs as they are, bit for bit."""
+        if not self.causal:
+            raise SkipTest("the model does not predict at every position")
+        model, batch = self.build_large(), _histories((6, 6, 6))
+        for position in range(1, 6):
+            changed = _changed(batch, items_from=position, providers_from=position)
+            for before, after in _both(model, batch, changed, every_position=True):
+                assert torch.equal(before[:, :position], after[:, :position]), f"before {position} it sees {position}"
+                assert not torch.equal(before[:, position:], after[:, position:]), f"it ignores position {position}"
+
+    def test_last_position_equals_that_position_of_all(self) -> None:
+        """The views at the last position are those of every position there, up to rounding."""
+        if not self.causal:
+            raise SkipTest("the model does not predict at every position")
+        model, batch = self.build_large(), _histories((6, 1, 4))
+        for last, every in zip(_views(model, batch), _views(model, batch, every_position=True), strict=True):
+            torch.testing.assert_close(last, batch.last(every), rtol=1e-5, atol=1e-5)
+
+    def test_packed_and_prefix_losses_agree(self) -> None:
+        """One pass over all positions has the losses of one sample per prefix, where windows hold whole histories."""
+        if not self.causal:
+            raise SkipTest("the model does not predict at every position")
+        config = self.config
+        assert isinstance(config, NeuralConfig)
+        with tempfile.TemporaryDirectory() as folder:
+            data = worlds.build(self.world, Path(folder))
+            sizes = Sizes(data.num_users, data.num_items, data.num_providers, max(worlds.LENGTHS))
+            model = self.build(sizes)
+            assert isinstance(model, SequentialModel)
+            sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+            losses = []
+            for packed, make in ((True, packed_windows), (False, prefix_windows)):
+                windows = make(data, split, max(worlds.LENGTHS))
+                whole = windows.gather(sequences, torch.arange(len(windows.ends)).numpy())
+                with torch.no_grad():
+                    losses.append(batch_losses(model, config, whole, packed=packed))
+        for packed_loss, prefix_loss in zip(*(vars(part).values() for part in losses), strict=True):
+            if packed_loss is not None:
+                torch.testing.assert_close(packed_loss, prefix_loss, rtol=0, atol=1e-5)
+
+    def test_asking_twice_gives_the_same(self) -> None:
+        """Equal histories have equal views, bit for bit, and asking leaves no trace."""
+        model, batch = self.build_large(), _histories((6, 1, 4))
+        for first, second in _both(model, batch, batch):
+            assert torch.equal(first, second)
+
+    def test_a_seed_fixes_the_weights(self) -> None:
+        """Weights follow from torch's generator and nothing else; the padding row of items starts at zero."""
+        one, same, other = (self.build(seed=seed).state_dict() for seed in (3, 3, 4))
+        assert all(torch.equal(one[name], same[name]) for name in one)
+        assert any(not torch.equal(one[name], other[name]) for name in one), "weights do not depend on the seed"
+
+    def test_gradient_reaches_every_parameter(self) -> None:
+        """The training loss moves every parameter; what it cannot move is declared in `without_gradient`."""
+        model, config = self.build_large(), self.config
+        assert isinstance(config, NeuralConfig)
+        with tempfile.TemporaryDirectory() as folder:
+            data = worlds.build("cycle", Path(folder))
+            sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+            windows = prefix_windows(data, split, SIZES.max_length)
+            some = torch.arange(min(64, len(windows.ends))).numpy()
+            batch = windows.gather(sequences, some)
+        batch.histories.users.remainder_(SIZES.users)
+        batch_losses(model, config, batch, packed=False).total.backward()  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters():
+            if not re.search(self.without_gradient, name):
+                assert parameter.grad is not None, f"{name} takes no part in the loss"
+                assert parameter.grad.abs().sum() > 0, f"the gradient of {name} is zero"
+
+    def test_saved_weights_come_back(self) -> None:
+        """A model loaded from saved weights has the same views and item vectors, bit for bit."""
+        model, batch = self.build_large(), _histories((6, 1, 4))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "weights.safetensors"
+            save_weights(model, path)
+            loaded = self.build(seed=1)
+            loaded.load_state_dict(load_file(path))
+        assert isinstance(loaded, SequentialModel)
+        assert torch.equal(model.item_vectors(), loaded.item_vectors())
+        for before, after in zip(_views(model, batch), _views(loaded, batch), strict=True):
+            assert torch.equal(before, after)
+
+    def test_providers_are_used_as_declared(self) -> None:
+        """Other providers change a view if the model declares that it uses them, and nothing if not."""
+        model, batch = self.build_large(), _histories((6, 5, 6))
+        changed = _changed(batch, items_from=6, providers_from=0)
+        moved = any(not torch.equal(before, after) for before, after in _both(model, batch, changed))
+        assert moved == self.entry.uses_providers, (
+            f"uses_providers = {self.entry.uses_providers}, but other providers"
+            f" {'change' if moved else 'do not change'} the views"
+        )
+
+
+class CountingModelCase(_ModelCase):
+    """What a model that counts must hold."""
+
+    def fitted(self, seed: int = 0) -> CountingModel:
+        """Return the model fitted on a small random log."""
+        model = self.build()
+        assert isinstance(model, CountingModel), f"{self.model} is not a CountingModel"
+        generator = torch.Generator().manual_seed(seed)
+        users = torch.arange(SIZES.users).repeat_interleave(12)
+        items, providers = (
+            torch.randint(1, top + 1, (len(users),), generator=generator, dtype=torch.int32)
+            for top in (SIZES.items, SIZES.providers)
+        )
+        times = torch.arange(12).repeat(SIZES.users)
+        model.fit(TrainingLog(users.numpy(), items.numpy(), providers.numpy(), times.numpy()))
+        return model
+
+    def test_shapes(self) -> None:
+        """The background is float64 [items + 1]; no pair of row and item is picked twice, and padding never."""
+        model, batch = self.fitted(), _histories((6, 1, 4))
+        assert model.background.shape == (SIZES.items + 1,)
+        assert model.background.dtype == torch.float64
+        picked = model.pick(batch)
+        assert picked.rows.shape == picked.items.shape == picked.scores.shape
+        assert picked.scores.dtype == torch.float64
+        found = list(zip(picked.rows.tolist(), picked.items.tolist(), strict=True))
+        assert len(set(found)) == len(found), "a pair of row and item is picked twice"
+        assert all(0 <= row < len(batch.items) and 1 <= item <= SIZES.items for row, item in found)
+
+    def test_padding_changes_nothing(self) -> None:
+        """A history has the same scores alone, and padded beside longer ones."""
+        model, lengths = self.fitted(), (6, 1, 4, 2)
+        batch = _histories(lengths)
+        together = _scores(model, batch)
+        for row, length in enumerate(lengths):
+            torch.testing.assert_close(together[row], _scores(model, _rows(batch, row, length))[0])
+
+    def test_saved_tables_come_back(self) -> None:
+        """A model loaded from saved tables gives the same scores, bit for bit."""
+        model, batch = self.fitted(), _histories((6, 1, 4))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "tables.safetensors"
+            save_weights(model, path)
+            loaded = self.build()
+            loaded.load_state_dict(load_file(path))
+        assert isinstance(loaded, CountingModel)
+        assert torch.equal(_scores(model, batch), _scores(loaded, batch))
+
+    def test_providers_are_used_as_declared(self) -> None:
+        """Other providers in the history change scores if the model declares that it uses them, else nothing."""
+        model, batch = self.fitted(), _histories((6, 5, 6))
+        changed = _changed(batch, items_from=6, providers_from=0)
+        moved = not torch.equal(_scores(model, batch), _scores(model, changed))
+        assert moved == self.entry.uses_providers, (
+            f"uses_providers = {self.entry.uses_providers}, but other providers"
+            f" {'change' if moved else 'do not change'} the scores"
+        )
+
+
+def _histories(lengths: tuple[int, ...]) -> Histories:
+    """Return random histories of these lengths."""
+    generator = torch.Generator().manual_seed(1)
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    items, providers = (
+        torch.randint(1, top + 1, real.shape, generator=generator) * real for top in (SIZES.items, SIZES.providers)
+    )
+    return Histories(torch.arange(len(lengths)), items, providers, torch.tensor(lengths))
+
+
+def _rows(batch: Histories, row: int, length: int) -> Histories:
+    one = slice(row, row + 1)
+    return Histories(batch.users[one], batch.items[one, :length], batch.providers[one, :length], batch.lengths[one])
+
+
+def _changed(batch: Histories, items_from: int, providers_from: int) -> Histories:
+    """Return the histories with other items and other providers from these positions on."""
+    items, providers = batch.items.clone(), batch.providers.clone()
+    for ids, top, begin in ((items, SIZES.items, items_from), (providers, SIZES.providers, providers_from)):
+        ids[:, begin:] = torch.where(ids[:, begin:] > 0, ids[:, begin:] % top + 1, 0)
+    return Histories(batch.users, items, providers, batch.lengths)
+
+
+def _views(model: SequentialModel, batch: Histories, *, every_position: bool = False) -> list[Tensor]:
+    with torch.no_grad():
+        views: Views = model.encode(batch, every_position=every_position)
+    return [view for view in (views.user, views.provider) if view is not None]
+
+
+def _both(
+    model: SequentialModel, first: Histories, second: Histories, *, every_position: bool = False
+) -> list[tuple[Tensor, Tensor]]:
+    """Return each view of the first histories beside that of the second."""
+    one, other = (_views(model, batch, every_position=every_position) for batch in (first, second))
+    return list(zip(one, other, strict=True))
+
+
+def _scores(model: CountingModel, batch: Histories) -> Tensor:
+    """Return all scores, float64 `[B, items + 1]`."""
+    picked = model.pick(batch)
+    scores = model.background.repeat(len(batch.items), 1)
+    scores[picked.rows, picked.items] = picked.scores
+    return scores

@@ -1,0 +1,62 @@
+"""Contrastive losses between two views of the same users (paper, section 2.3), without a loop over the batch.
+
+N samples have two views each, row i of one and row i of the other, which are a positive pair. In packed training every
+predicted position is a sample, so that a user may have several: vectors of the same user are never each other's
+negatives, and only the pair of one position is positive.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
+    """Return eq. 12, averaged over the batch: one direction, negatives from the provider side.
+
+    Args:
+        user: item views `[N, d]`, the anchors.
+        provider: provider views `[N, d]`; row i is the positive of anchor i, and the rows of other users are
+            its negatives.
+        owners: user ids `[N]`.
+        tau: temperature; the similarity is the dot product (of normalised vectors: the cosine).
+    """
+    others = _same_user(owners).fill_diagonal_(False)
+    similarity = (user @ provider.T / tau).masked_fill(others, -torch.inf)
+    return F.cross_entropy(similarity, torch.arange(len(user), device=user.device))
+
+
+def symmetric(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
+    """Return the mean of eq. 12 in both directions, from items to providers and back; arguments as there."""
+    forth = item_to_provider(user, provider, owners, tau)
+    return (forth + item_to_provider(provider, user, owners, tau)) / 2
+
+
+def nt_xent(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
+    """Return NT-Xent (Chen et al., ICML 2020) over the 2N stacked views; arguments as in `item_to_provider`.
+
+    Each of the 2N vectors is an anchor; its positive is the other view of its sample, its negatives are *both* views
+    of all samples of other users. This is the loss of the released code.
+    """
+    n = len(user)
+    both = torch.cat([user, provider])
+    positive = torch.arange(2 * n, device=user.device).roll(n)
+    others = _same_user(owners).repeat(2, 2)
+    others[torch.arange(2 * n, device=user.device), positive] = False
+    similarity = (both @ both.T / tau).masked_fill(others, -torch.inf)
+    return F.cross_entropy(similarity, positive)
+
+
+def _same_user(owners: Tensor) -> Tensor:
+    return owners[:, None] == owners
+
+
+CONTRASTS = {"item-to-provider": item_to_provider, "symmetric": symmetric, "nt-xent": nt_xent}
+
+
+def contrastive_loss(
+    user: Tensor, provider: Tensor, owners: Tensor, *, contrast: str, similarity: str, tau: float
+) -> Tensor:
+    """Return the loss `contrast` between the views `[N, d]` of the samples of `owners [N]`."""
+    if similarity == "cosine":
+        user, provider = F.normalize(user, dim=1), F.normalize(provider, dim=1)
+    return CONTRASTS[contrast](user, provider, owners, tau)
