@@ -60,10 +60,14 @@ class Caser(SequentialModel):
         """
         if every_position:
             raise NotImplementedError
-        image = self.item_embedding(F.pad(histories.items, (0, self.max_length - histories.items.shape[1])))
-        image = image[:, None]  # [B, 1, L, d]
+        width = histories.items.shape[1]
+        image = self.item_embedding(F.pad(histories.items, (0, self.max_length - width)))[:, None]  # [B, 1, L, d]
         vertical = self.vertical(image).flatten(1)  # [B, n_vertical * d]
-        horizontal = [F.relu(convolve(image)).amax(dim=(2, 3)) for convolve in self.horizontal]
+        # Windows of nothing but padding are all alike: of those that begin beyond `width`, one stands for all.
+        horizontal = [
+            F.relu(convolve(image[:, :, : width + height])).amax(dim=(2, 3))
+            for height, convolve in enumerate(self.horizontal, start=1)
+        ]
         x = self.dropout(torch.cat([vertical, *horizontal], dim=1))
         x = F.relu(self.hidden(x))
         x = torch.cat([x, self.user_embedding(histories.users)], dim=1)

@@ -1,0 +1,130 @@
+"""A model of one's own, exactly as the README shows it: in a file beside the suite, and from an installed package."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipsrec_bench.errors import ModelError, SuiteError
+from ipsrec_bench.models.registry import ENTRY_POINTS, model_entry
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.suite.load import load_suite
+
+from .conftest import ROOT, clean_environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WORLD = """
+title = "Mine"
+seeds = [1]
+[datasets.world]
+source = "synthetic"
+users = 120
+items = 40
+providers = 6
+mean_length = 7
+max_length = 8
+[training]
+epochs = 2
+batch_size = 128
+"""
+
+
+def readme_file(name: str) -> str:
+    """Return the file that the README gives under this name."""
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README.md has no file {name}"
+    return found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("my_models.py", "test_my_models.py"):
+        (tmp_path / name).write_text(readme_file(name), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(WORLD + readme_file("mine.toml"), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("my_models", None)
+
+
+def test_the_readmes_model_is_benchmarked_beside_the_zoo(folder, bench):
+    done = bench("run", "mine.toml", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = (folder / "reports" / "mine" / "mine.md").read_text(encoding="utf-8")
+    header = next(line for line in report.splitlines() if line.startswith("| Dataset | Metric |"))
+    assert "SASRec" in header
+    assert "decayed-sum" in header
+    again = bench("run", "mine.toml", "--dry-run", "--json")
+    assert again.stdout.count('"done"') == again.stdout.count('"seed"') > 0
+
+
+def test_the_readmes_conformance_test_passes(folder):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_models.py"]
+    done = subprocess.run(
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+
+
+def test_another_file_makes_other_cells(folder):
+    file = load_suite(folder / "mine.toml")
+    keys = [[cell.key("data") for cell in cells_of(file)]]
+    source = folder / "my_models.py"
+    source.write_text(source.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
+    sys.modules.pop("my_models")
+    keys.append([cell.key("data") for cell in cells_of(file)])
+    changed = [cell.type for cell, a, b in zip(cells_of(file), *keys, strict=True) if a != b]
+    assert changed == ["my_models:DecayedSum"] * 2  # the model and its variant
+
+
+def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
+    package = folder / "site" / "my_package-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n", encoding="utf-8")
+    (package / "entry_points.txt").write_text(
+        f"[{ENTRY_POINTS}]\ndecayed-sum = my_models:DecayedSum\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.syspath_prepend(str(folder))
+    entry = model_entry("decayed-sum")
+    assert (entry.title, entry.causal, entry.uses_providers, entry.counts) == ("Decayed sum", True, False, False)
+    with pytest.raises(ModelError, match="did you mean 'decayed-sum'"):
+        model_entry("decayd-sum")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (None, "no_such_module:Model", "there is no module 'no_such_module'; put its file beside the suite"),
+        ("", "mine_broken:Model", "the module 'mine_broken' has no class 'Model'"),
+        ("Model = 1", "mine_broken:Model", "is not a class derived from SequentialModel or CountingModel"),
+        ("import no_such_library", "mine_broken:Model", "cannot be imported: No module named 'no_such_library'"),
+        ("1 / 0", "mine_broken:Model", "cannot be imported: ZeroDivisionError"),
+        (
+            "from ipsrec_bench.models.api import SequentialModel\nclass Model(SequentialModel): pass",
+            "mine_broken:Model",
+            "must name its settings as 'config_type', a class derived from NeuralConfig",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_a_sentence_with_its_line(folder, text, name, message):
+    sys.modules.pop("mine_broken", None)
+    if text is not None:
+        (folder / "mine_broken.py").write_text(text, encoding="utf-8")
+    suite = folder / "mine.toml"
+    suite.write_text(WORLD + f'[models.mine]\ntype = "{name}"\n', encoding="utf-8")
+    with pytest.raises(SuiteError, match=r"mine.toml:15: models.mine.type: ") as error:
+        cells_of(load_suite(suite))
+    assert message in str(error.value)
+
+
+def test_a_users_settings_are_checked_like_the_zoos(folder):
+    with pytest.raises(SuiteError, match="unknown key 'decai'; did you mean 'decay'"):
+        cells_of(load_suite(folder / "mine.toml", ["models.decayed-sum.decai=0.5"]))
