@@ -362,3 +362,19 @@ def test_real_join(tmp_path):
     assert s.known_provider_actions == s.actions
     assert s.stickiness == pytest.approx(0.012, abs=0.0006)
     assert s.shuffled_stickiness == pytest.approx(0.006, abs=0.0006)
+
+
+def test_times_are_kept_and_belong_to_the_fingerprint(prepared_table):
+    log = "user,item,provider,time\n" + "\n".join(f"u,{item},p,{time}" for item, time in enumerate((3, 5, 5, 2**40)))
+    data = prepared_table(log)
+    assert data.times.dtype == np.int64
+    assert data.times.tolist() == [3, 5, 5, 2**40]
+    later = prepared_table(log.replace(",3\n", ",4\n"), "later.csv")
+    assert later.items.tolist() == data.items.tolist()
+    assert later.fingerprint != data.fingerprint
+    numbers = prepared_table(log.replace(",3\n", ",2.5\n"), "numbers.csv")
+    assert numbers.times.tolist() == [2.5, 5.0, 5.0, 2.0**40]
+    stamps = prepared_table(
+        "user,item,provider,time\nu,1,p,1970-01-01 00:00:01\nu,2,p,1970-01-01 00:00:02\n", "stamps.csv"
+    )
+    assert stamps.times.tolist() == [1_000_000, 2_000_000]

@@ -187,3 +187,58 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
 def test_settings_are_plain_json():
     for cell in cells_of(parse_suite(HERE, TINY_SUITE)):
         assert json.loads(json.dumps(cell.settings())) == cell.settings()
+
+
+NEURAL = """
+title = "Neural"
+seeds = [1]
+datasets = ["positive-control"]
+[models.caser]
+[models.sasrec]
+[models.ipsrec-s]
+variants.released = { preset = "released" }
+variants.by-hand = { attention = "concat-causal", contrast = "nt-xent", padding_class = true }
+"""
+
+
+def test_samples_are_packed_where_the_model_as_set_allows_it():
+    cells = cells_of(parse_suite(HERE, NEURAL))
+    assert {cell.label: cell.training.samples for cell in cells} == {
+        "caser": "prefix",
+        "sasrec": "packed",
+        "ipsrec-s": "packed",
+        "ipsrec-s released": "prefix",
+        "ipsrec-s by-hand": "prefix",
+    }
+    cells = cells_of(parse_suite(HERE, NEURAL, ['training.samples="prefix"']))
+    assert {cell.training.samples for cell in cells} == {"prefix"}
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("models.caser.training.samples=packed", "models.caser.training.samples"),
+        (
+            "models.ipsrec-s.variants.released.training.samples=packed",
+            "models.ipsrec-s.variants.released.training.samples",
+        ),
+    ],
+)
+def test_packed_samples_are_refused_where_a_model_sees_the_future(override, place):
+    found = mistake(NEURAL, override)
+    assert f"{place}: found 'packed', but this model, as it is set, sees what follows" in found
+
+
+def test_a_preset_is_the_settings_it_stands_for():
+    keys = {cell.label: cell.key("data") for cell in cells_of(parse_suite(HERE, NEURAL))}
+    assert keys["ipsrec-s released"] == keys["ipsrec-s by-hand"] != keys["ipsrec-s"]
+    wrong = mistake(NEURAL, "models.ipsrec-s.preset=releasd")
+    assert "models.ipsrec-s.preset: found 'releasd'; input should be 'paper' or 'released'" in wrong
+
+
+def test_masking_the_history_makes_other_cells_and_metrics_do_not():
+    def keys(*overrides):
+        return [cell.key("data") for cell in cells_of(parse_suite(HERE, NEURAL, overrides))]
+
+    assert keys() == keys("protocol.cutoffs=[20]", 'protocol.metrics=["hr"]')
+    assert not set(keys()) & set(keys("protocol.mask_history=true"))
