@@ -239,3 +239,24 @@ def test_markdown_tables_are_whole(planted, tmp_path):
     assert "**" in text
     assert "<u>" in text
     assert re.search(r"\+\d+\.\d%\\\*", text)
+
+
+def test_many_models_go_down_the_page_with_the_same_numbers(tmp_path, monkeypatch):
+    rows = [*[(f"model-{i}", "") for i in range(9)], ("ipsrec-s", "")]
+    report = built(fill(tmp_path / "s.duckdb", rows=rows))
+    assert report.results.models_down
+    written = write_report(report, tmp_path / "down")
+    lines = written.markdown.read_text(encoding="utf-8").splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("| Model | d HR@5 | Improv. | d HR@10 |"))
+    table = [line.strip("|").split(" |") for line in lines[header + 2 : header + 2 + len(rows)]]
+    assert [row[0].strip() for row in table] == [row.display for row in report.results.columns]
+    assert {len(row) for row in table} == {1 + 2 * len(report.results.lines)}
+    monkeypatch.setattr("ipsrec_bench.report.content.MAX_COLUMNS", 99)
+    across = write_report(report, tmp_path / "across").markdown.read_text(encoding="utf-8").splitlines()
+    header = next(i for i, line in enumerate(across) if line.startswith("| Dataset | Metric |"))
+    for j, line in enumerate(across[header + 2 : header + 2 + len(report.results.lines)]):
+        cells = [cell.strip() for cell in line.strip("|").split(" |")][2:]
+        assert [row[1 + 2 * j].strip() for row in table] == cells[: len(rows)]
+        assert table[-1][2 + 2 * j].strip() == cells[-1] != ""
+    html = written.html.read_text(encoding="utf-8")
+    assert html.count('<th class="text" scope="row">MODEL-') >= 9

@@ -7,6 +7,9 @@ from ipsrec_bench.stats.paired import PairedComparison
 from ipsrec_bench.store.queries import CurvePoint, DatasetRow
 from ipsrec_bench.store.records import Environment
 
+MAX_COLUMNS = 8
+"""Models that stand side by side in the result table; the paper's has six."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -88,6 +91,11 @@ class ResultTable:
     columns: tuple[Row, ...]
     proposed: frozenset[str]
     lines: tuple[ResultLine, ...]
+
+    @property
+    def models_down(self) -> bool:
+        """Whether there are more models than a page is wide for, so that they had better go down."""
+        return len(self.columns) > MAX_COLUMNS
 
 
 @dataclass(frozen=True)
