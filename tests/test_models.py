@@ -13,6 +13,7 @@ from ipsrec_bench.models.sr_gnn import session_graph
 from ipsrec_bench.testing import CountingModelCase, SequentialModelCase
 
 SMALL = {"embedding_size": 16, "inner_size": 32, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+RELEASED_LOSS = {"contrast": "nt-xent", "same_user_negatives": True, "padding_class": True}
 RECURRENT = {"embedding_size": 16, "hidden_size": 32, "dropout": 0.1}
 
 
@@ -153,8 +154,8 @@ def how_far_views_move(model: str, preset: str) -> list[float]:
 @pytest.mark.parametrize(
     ("model", "released"),
     [
-        ("ipsrec-s", {"attention": "concat-causal", "contrast": "nt-xent", "padding_class": True}),
-        ("ipsrec-c", {"encoder": "co-only", "contrast": "nt-xent", "padding_class": True}),
+        ("ipsrec-s", {"attention": "concat-causal", **RELEASED_LOSS}),
+        ("ipsrec-c", {"encoder": "co-only", **RELEASED_LOSS}),
     ],
 )
 def test_the_presets_are_sets_of_options(model, released):
@@ -177,6 +178,7 @@ def test_defaults_are_those_of_the_paper_and_its_baselines():
     transformer |= {"hidden_dropout": 0.5, "attention_dropout": 0.5, "padding_class": False, "weight_norm": 0.0}
     assert found("sasrec") == transformer
     contrastive = {"lambda": 0.1, "tau": 1.0, "contrast": "item-to-provider", "similarity": "dot", "tie_weights": True}
+    contrastive["same_user_negatives"] = False
     assert found("ipsrec-s") == {**transformer, **contrastive, "attention": "block-causal"}
     assert found("ipsrec-c") == {**transformer, **contrastive, "encoder": "self-then-co"}
     neural = {"embedding_size": 64, "padding_class": False, "weight_norm": 0.0}
@@ -250,6 +252,8 @@ def test_markov_counts_what_followed_the_newest_item():
 def test_provider_pop_offers_the_newest_providers_items_by_their_popularity():
     assert best(counted("provider-pop", LOG, [(1, 2), (3, 3), (5, 1)]), 5) == [3, 4, 1, 2, 5]
     assert best(counted("provider-pop", LOG, [(3, 3), (1, 2), (5, 1)]), 5) == [1, 2, 3, 4, 5]
+    one_each = counted("provider-pop", LOG, [(3, 3), (1, 2), (5, 1)], assortment=1)
+    assert best(one_each, 5) == [1, 3, 2, 4, 5]
 
 
 def test_item_knn_sums_cosines_of_user_sets():

@@ -9,8 +9,9 @@ import pytest
 
 from ipsrec_bench.errors import ModelError, SuiteError
 from ipsrec_bench.models.registry import ENTRY_POINTS, model_entry
-from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.suite.load import load_suite
+from ipsrec_bench.run.plan import cells_of, planned_cell
+from ipsrec_bench.suite.load import load_suite, parse_suite
+from ipsrec_bench.testing import CountingModelCase
 
 from .conftest import ROOT, clean_environment
 
@@ -84,6 +85,50 @@ def test_another_file_makes_other_cells(folder):
     assert changed == ["my_models:DecayedSum"] * 2  # the model and its variant
 
 
+def test_a_class_that_derives_from_another_file_depends_on_that_file_too(folder):
+    (folder / "derived.py").write_text(
+        "from my_models import DecayedSum\nclass Mine(DecayedSum): pass\n", encoding="utf-8"
+    )
+    sys.path.append(str(folder))
+    before = model_entry("derived:Mine").code
+    source = folder / "my_models.py"
+    source.write_text(source.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
+    assert model_entry("derived:Mine").code != before
+    sys.modules.pop("derived")
+
+
+def test_a_counting_model_of_ones_own_does_not_mind_how_samples_are_made(folder):
+    (folder / "counts.py").write_text(COUNTS, encoding="utf-8")
+    text = WORLD + '[models.mine]\ntype = "counts:Last"\n[models.pop]\n'
+    path = folder / "counting.toml"
+    path.write_text(text, encoding="utf-8")
+    for samples in ("auto", "packed", "prefix"):
+        cells = cells_of(load_suite(path, [f"training.samples={samples}"]))
+        assert [cell.model for cell in cells] == ["mine", "pop"]
+    case = type("Case", (CountingModelCase,), {"model": "counts:Last", "world": "habit"})()
+    for name in dir(case):
+        if name.startswith("test_"):
+            getattr(case, name)()
+    sys.modules.pop("counts")
+
+
+COUNTS = """
+import torch
+from ipsrec_bench.models.api import CountingModel, PickedScores
+from ipsrec_bench.models.configs import ModelConfig
+
+class Last(CountingModel):
+    config_type = ModelConfig
+    def __init__(self, config, sizes):
+        super().__init__(sizes)
+    def fit(self, log):
+        pass
+    def pick(self, histories):
+        rows = torch.arange(len(histories.items))
+        return PickedScores(rows, histories.last(histories.items), torch.ones(len(rows), dtype=torch.float64))
+"""
+
+
 def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
     package = folder / "site" / "my_package-1.0.dist-info"
     package.mkdir(parents=True)
@@ -94,6 +139,12 @@ def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.syspath_prepend(str(folder))
     entry = model_entry("decayed-sum")
+    suite = parse_suite(folder / "installed.toml", WORLD + "[models.decayed-sum]\nembedding_size = 8\n")
+    (cell,) = cells_of(suite)
+    assert (cell.type, cell.code, cell.training.samples) == ("decayed-sum", entry.code, "packed")
+    assert planned_cell("key", cell).display == "Decayed sum"
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.1\n", encoding="utf-8")
+    assert model_entry("decayed-sum").code != entry.code
     assert (entry.title, entry.causal, entry.uses_providers, entry.counts) == ("Decayed sum", True, False, False)
     with pytest.raises(ModelError, match="did you mean 'decayed-sum'"):
         model_entry("decayd-sum")
@@ -105,8 +156,17 @@ def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
         (None, "no_such_module:Model", "there is no module 'no_such_module'; put its file beside the suite"),
         ("", "mine_broken:Model", "the module 'mine_broken' has no class 'Model'"),
         ("Model = 1", "mine_broken:Model", "is not a class derived from SequentialModel or CountingModel"),
-        ("import no_such_library", "mine_broken:Model", "cannot be imported: No module named 'no_such_library'"),
+        (
+            "import no_such_library",
+            "mine_broken:Model",
+            "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'",
+        ),
         ("1 / 0", "mine_broken:Model", "cannot be imported: ZeroDivisionError"),
+        (
+            "import torch\ntorch.no_such_thing",
+            "mine_broken:Model",
+            "cannot be imported: AttributeError: module 'torch'",
+        ),
         (
             "from ipsrec_bench.models.api import SequentialModel\nclass Model(SequentialModel): pass",
             "mine_broken:Model",

@@ -13,7 +13,7 @@ from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, TransformerConfig
 from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
-from ipsrec_bench.ranking.rank import count_picked_ranks, count_ranks, rank_targets
+from ipsrec_bench.ranking.rank import Background, count_picked_ranks, count_ranks, rank_targets
 
 from .conftest import sequences
 
@@ -134,7 +134,7 @@ def test_ranks_of_picked_scores_are_sorted_ranks(users, items, mask, seed):
         masked = hidden.nonzero(as_tuple=True)
         rivals &= ~hidden
     own = scores.gather(1, target[:, None])
-    higher, ties = count_picked_ranks(PickedScores(rows, picked, values), background, target, masked)
+    higher, ties = count_picked_ranks(PickedScores(rows, picked, values), Background.of(background), target, masked)
     assert torch.equal(higher, ((scores > own) & rivals).sum(1))
     assert torch.equal(ties, ((scores == own) & rivals).sum(1))
 
@@ -180,7 +180,11 @@ def exact(user, items):
 def test_picked_scores_that_are_no_numbers_are_refused(bad):
     one = torch.tensor([0])
     with pytest.raises(ModelError, match="not finite"):
-        count_picked_ranks(PickedScores(one, one + 1, torch.tensor([bad]).double()), torch.zeros(4), one + 2)
+        count_picked_ranks(
+            PickedScores(one, one + 1, torch.tensor([bad]).double()), Background.of(torch.zeros(4)), one + 2
+        )
+    with pytest.raises(ModelError, match="not finite"):
+        Background.of(torch.tensor([0.0, 1.0, bad]))
 
 
 def test_metrics_by_hand():

@@ -195,9 +195,17 @@ seeds = [1]
 datasets = ["positive-control"]
 [models.caser]
 [models.sasrec]
-[models.ipsrec-s]
-variants.released = { preset = "released" }
-variants.by-hand = { attention = "concat-causal", contrast = "nt-xent", padding_class = true }
+[models.ipsrec-s.variants.released]
+preset = "released"
+[models.ipsrec-s.variants.by-hand]
+attention = "concat-causal"
+contrast = "nt-xent"
+same_user_negatives = true
+padding_class = true
+[models.ipsrec-s.variants.nt-xent]
+contrast = "nt-xent"
+[models.ipsrec-c]
+preset = "released"
 """
 
 
@@ -209,6 +217,8 @@ def test_samples_are_packed_where_the_model_as_set_allows_it():
         "ipsrec-s": "packed",
         "ipsrec-s released": "prefix",
         "ipsrec-s by-hand": "prefix",
+        "ipsrec-s nt-xent": "packed",
+        "ipsrec-c": "prefix",
     }
     cells = cells_of(parse_suite(HERE, NEURAL, ['training.samples="prefix"']))
     assert {cell.training.samples for cell in cells} == {"prefix"}
@@ -224,9 +234,9 @@ def test_samples_are_packed_where_the_model_as_set_allows_it():
         ),
     ],
 )
-def test_packed_samples_are_refused_where_a_model_sees_the_future(override, place):
+def test_packed_samples_are_refused_where_a_model_takes_prefixes_only(override, place):
     found = mistake(NEURAL, override)
-    assert f"{place}: found 'packed', but this model, as it is set, sees what follows" in found
+    assert f"{place}: found 'packed', but this model, as it is set, is trained on prefixes only" in found
 
 
 def test_a_preset_is_the_settings_it_stands_for():
@@ -242,3 +252,28 @@ def test_masking_the_history_makes_other_cells_and_metrics_do_not():
 
     assert keys() == keys("protocol.cutoffs=[20]", 'protocol.metrics=["hr"]')
     assert not set(keys()) & set(keys("protocol.mask_history=true"))
+
+
+def test_the_fidelity_suite_switches_every_option_of_both_models_alone():
+    """A field that is added to the settings of IPSRec has to be switched there, or be named here."""
+    sizes = {"embedding_size", "n_layers", "n_heads", "inner_size", "hidden_dropout", "attention_dropout"}
+    cells = [cell for cell in cells_of(load_suite(ROOT / "suites" / "fidelity.toml")) if cell.seed == 1]
+    for model in ("ipsrec-s", "ipsrec-c"):
+        rows = {cell.variant: cell.config.model_dump(by_alias=True) for cell in cells if cell.model == model}
+        whole = rows.pop("")
+        changed = {name: {k for k in whole if row[k] != whole[k]} for name, row in rows.items()}
+        alone = [next(iter(keys)) for keys in changed.values() if len(keys) == 1]
+        assert set(alone) == set(whole) - sizes - {"weight_norm"}
+        released = rows["released"]
+        assert changed["released"] == {k for k in whole if released[k] != whole[k]}
+        assert all({k} in changed.values() for k in changed["released"])
+        (encoder,) = {"attention", "encoder"} & set(whole)
+        values = {row[encoder] for row in rows.values()} | {whole[encoder]}
+        annotation = cells_of_type(cells, model).model_fields[encoder].annotation
+        assert values == set(annotation.__args__)
+        contrasts = {row["contrast"] for row in rows.values()}
+        assert contrasts == set(cells_of_type(cells, model).model_fields["contrast"].annotation.__args__)
+
+
+def cells_of_type(cells, model):
+    return type(next(cell.config for cell in cells if cell.model == model))

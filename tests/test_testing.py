@@ -125,6 +125,23 @@ def test_a_pick_that_stands_twice_is_caught():
         case_of(PicksTwice, CountingModelCase).test_shapes()
 
 
+class Tied(Sound):
+    """Weights under two names, as they are often tied."""
+
+    def __init__(self, config, sizes):
+        super().__init__(config, sizes)
+        self.output = torch.nn.Linear(config.embedding_size, sizes.items + 1, bias=False)
+        self.output.weight = self.item_embedding.weight
+
+    def item_vectors(self):
+        return self.output.weight
+
+
+class TestTied(SequentialModelCase):
+    model = f"{__name__}:Tied"
+    settings: ClassVar = {"embedding_size": 16, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+
+
 class TestSound(SequentialModelCase):
     model = f"{__name__}:Sound"
     settings: ClassVar = {"embedding_size": 16, "hidden_dropout": 0.1, "attention_dropout": 0.1}
@@ -142,6 +159,14 @@ def test_golden_parity(path):
 
 def test_there_is_a_reference_for_every_model_the_paper_trains():
     assert {compare(path)[0] for path in FIXTURES} == {"gru4rec", "caser", "sasrec", "sr-gnn", "ipsrec-s", "ipsrec-c"}
+
+
+def test_one_bad_file_does_not_hide_the_others(tmp_path, capsys):
+    wrong = altered(FIXTURES[0], tmp_path, lambda tensors: tensors["out/scores"].add_(1.0))
+    assert main([str(tmp_path / "none"), str(wrong), str(FIXTURES[1])]) == 1
+    shown = capsys.readouterr()
+    assert "there is no such file" in shown.err
+    assert str(FIXTURES[1]) in shown.out
 
 
 def altered(path, folder, change):
@@ -198,7 +223,9 @@ def test_an_output_that_we_do_not_compute_is_a_failure(tmp_path, capsys):
     ("change", "message"),
     [
         (lambda tensors: tensors.pop("in/length"), "the file lacks 'in/length'"),
-        (lambda tensors: tensors.pop("weight/dense.bias"), "do not fit gru4rec"),
+        (lambda tensors: tensors.pop("weight/dense.bias"), "does not fit gru4rec"),
+        (lambda tensors: tensors["in/items"].fill_(99), "does not fit gru4rec"),
+        (lambda tensors: [tensors.pop(name) for name in [*tensors] if name.startswith("out/")], "has no output"),
         (lambda tensors: tensors.pop("weight/gru_layers.weight_hh_l0"), "of no known reference; known: 'gru4rec'"),
     ],
 )
@@ -215,6 +242,7 @@ def test_other_bad_calls_of_the_reference_command(tmp_path, capsys):
         (["--help"], 0, "usage: "),
         ([str(tmp_path / "none")], 2, "there is no such file"),
         ([str(tmp_path / "text.safetensors")], 2, "not a safetensors file"),
+        ([str(tmp_path / "none"), str(FIXTURES[0])], 2, "there is no such file"),
     ):
         assert main(arguments) == code
         assert message in capsys.readouterr().err

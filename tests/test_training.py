@@ -1,5 +1,7 @@
 """Training: samples, losses, and the loop."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import Sizes
-from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry
+from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import fit
@@ -83,32 +85,6 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal and not entry.counts]
-
-
-@pytest.mark.parametrize("name", CAUSAL)
-def test_packed_and_prefix_losses_agree(world, name):
-    config = model_entry(name).config.model_validate({"embedding_size": 8})
-    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 50)
-    torch.manual_seed(0)
-    model = build_model(name, config, sizes)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.eval()
-    sequences, split = ResidentSequences(world, CPU), leave_one_out(world)
-    totals = []
-    for way, make in WINDOWS.items():
-        windows = make(world, split, 50)
-        whole = windows.gather(sequences, np.arange(len(windows.ends)))
-        with torch.no_grad():
-            totals.append(batch_losses(model, config, whole, packed=way == "packed"))
-    prefix, packed = totals
-    assert abs(prefix.total - packed.total) < 1e-5
-    assert (prefix.contrastive is None) == (not name.startswith("ipsrec"))
-    if prefix.contrastive is not None:
-        assert abs(prefix.contrastive - packed.contrastive) < 1e-5
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=8),
@@ -171,6 +147,14 @@ def test_options_of_the_loss_change_it_as_they_say(world):
     with_padding = torch.nn.functional.cross_entropy(scores, batch.targets)
     torch.testing.assert_close(losses(padding_class=True).cross_entropy, with_padding.detach())
     assert with_padding > plain.cross_entropy
+    one_user = dataclasses.replace(batch, histories=dataclasses.replace(batch.histories, users=torch.zeros(64).long()))
+    with torch.no_grad():  # nobody else is there to tell the user from
+        alone = batch_losses(model, base, one_user, packed=False)
+        released = batch_losses(model, base.model_copy(update={"same_user_negatives": True}), one_user, packed=False)
+    assert alone.contrastive == 0
+    apart = dataclasses.replace(batch, histories=dataclasses.replace(batch.histories, users=torch.arange(64)))
+    with torch.no_grad():
+        torch.testing.assert_close(released.contrastive, batch_losses(model, base, apart, packed=False).contrastive)
     norms = sum(p.norm() for name, p in model.named_parameters() if not name.endswith("bias"))
     torch.testing.assert_close(losses(weight_norm=0.01).total - plain.total, 0.01 * norms.detach())
     blind = build_model("sasrec", base, sizes)

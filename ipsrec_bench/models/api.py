@@ -49,7 +49,7 @@ class Model(nn.Module):
     """What both kinds of models declare; the toolkit's own leave it to the registry."""
 
     title: ClassVar[str] = ""
-    """Its name in tables; empty means the name of the class."""
+    """Its name in tables where a suite calls it by an entry point's name; empty means the name of the class."""
     config_type: ClassVar[type[ModelConfig]]
     """Its settings, which the class takes as its first argument."""
     causal: ClassVar[bool] = False
@@ -129,8 +129,10 @@ class CountingModel(Model, ABC):
     def pick(self, histories: Histories) -> PickedScores:
         """Return the items picked for each history, and their scores."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401, ARG002 (torch's signature)
-        """Take over the tables of `state_dict`, whatever their sizes."""
-        for name, table in state_dict.items():
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
+        """Take over the tables of `state_dict`, whatever their sizes; otherwise as torch does."""
+        for name, table in self.state_dict().items():
             owner, _, buffer = name.rpartition(".")
-            self.get_submodule(owner).register_buffer(buffer, table)
+            sized = torch.empty_like(state_dict.get(name, table), device=table.device)
+            self.get_submodule(owner).register_buffer(buffer, sized)
+        return super().load_state_dict(state_dict, strict, assign)

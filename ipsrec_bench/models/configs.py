@@ -18,8 +18,8 @@ class ModelConfig(Settings):
     """Base of all models' settings; enough for a model that only counts."""
 
     @property
-    def keeps_causal(self) -> bool:
-        """Whether a causal model stays causal under these settings."""
+    def packs(self) -> bool:
+        """Whether a causal model, under these settings, may be trained on packed windows."""
         return True
 
 
@@ -28,6 +28,13 @@ class RecentPopConfig(ModelConfig):
 
     share: float = Field(0.1, gt=0, le=1)
     """The newest share of all training interactions, by time, in which popularity is counted."""
+
+
+class ProviderPopConfig(ModelConfig):
+    """Settings of `ipsrec_bench.models.provider_pop`."""
+
+    assortment: int = Field(100, ge=1)
+    """How many of a provider's most popular items are offered because of it."""
 
 
 class ItemKNNConfig(ModelConfig):
@@ -121,12 +128,24 @@ class ContrastiveConfig(TransformerConfig):
     """Eq. 12 from the item view; the mean of both directions; or, as released, both directions with negatives from
     both views."""
     similarity: Literal["dot", "cosine"] = "dot"
+    same_user_negatives: bool = False
+    """Whether other samples of the same user are negatives, too, as in the released code, whose samples are prefixes
+    and whose loss does not know users; eq. 12 takes other users only."""
+
+    @property
+    def packs(self) -> bool:
+        """A packed window holds many samples of one user, which are never each other's negatives."""
+        return not self.same_user_negatives
 
 
 class IPSRecConfig(ContrastiveConfig):
     """What both IPSRec models share. `preset = "released"` sets whatever the released code does otherwise."""
 
-    released: ClassVar[Mapping[str, object]] = {"contrast": "nt-xent", "padding_class": True}
+    released: ClassVar[Mapping[str, object]] = {
+        "contrast": "nt-xent",
+        "same_user_negatives": True,
+        "padding_class": True,
+    }
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
     """Defaults of all settings that are not given; only the settings themselves enter a cell's key."""
@@ -152,9 +171,9 @@ class IPSRecSConfig(IPSRecConfig):
     `full`: everything. The last two see the future of a position and are trained on prefixes."""
 
     @property
-    def keeps_causal(self) -> bool:
+    def packs(self) -> bool:
         """Only the block-causal mask hides the future from both views."""
-        return self.attention == "block-causal"
+        return super().packs and self.attention == "block-causal"
 
 
 class IPSRecCConfig(IPSRecConfig):

@@ -14,6 +14,18 @@ def popularity(items: NDArray[np.int32], num_items: int) -> Tensor:
     return torch.from_numpy(np.bincount(items, minlength=num_items + 1) / (len(items) + 1))
 
 
+def largest(
+    row: NDArray[np.int64], member: NDArray[np.int64], value: NDArray[np.float64], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return of each row the `most` entries of largest value, rows ascending; equal values go to lower members."""
+    order = np.lexsort((member, -value, row))
+    row, member, value = row[order], member[order], value[order]
+    sizes = np.unique(row, return_counts=True)[1]
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept = place < most
+    return row[kept], member[kept], value[kept]
+
+
 class Rows(nn.Module):
     """A table of rows of unequal length: row r holds `members` and `values` from `offsets[r]` to `offsets[r + 1]`."""
 
@@ -36,10 +48,19 @@ class Rows(nn.Module):
         self.members = torch.from_numpy(member.astype(np.int64))
         self.values = torch.from_numpy(value.astype(np.float64))
 
-    def count(self, row: NDArray[np.integer], member: NDArray[np.integer], num_rows: int, num_members: int) -> None:
-        """Fill the table with the number of times that each pair of row and member occurs."""
+    def count(
+        self,
+        row: NDArray[np.integer],
+        member: NDArray[np.integer],
+        num_rows: int,
+        num_members: int,
+        most: int | None = None,
+    ) -> None:
+        """Fill the table with the number of times that each pair occurs, of each row only the `most` frequent."""
         pairs, counts = np.unique(row.astype(np.int64) * num_members + member, return_counts=True)
-        self.fill(pairs // num_members, pairs % num_members, counts.astype(np.float64), num_rows)
+        entries = pairs // num_members, pairs % num_members, counts.astype(np.float64)
+        row, member, value = largest(*entries, most) if most else entries
+        self.fill(row, member, value, num_rows)
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return, for the rows `[n]` one after the other, the index into `rows`, the members and the values."""

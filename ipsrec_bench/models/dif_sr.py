@@ -42,7 +42,7 @@ class DecoupledAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, sources: list[Tensor], mask: Tensor) -> Tensor:
-        """Map sources `[B, L, d]`, the item states first, to `[B, L, d]`."""
+        """Map sources to `[B, L, d]`: the item states `[B, L, d]` first, others `[B, L, d]` or `[1, L, d]`."""
         attended = F.scaled_dot_product_attention(
             self._side_by_side(self.query, sources),
             self._side_by_side(self.key, sources),
@@ -57,7 +57,7 @@ class DecoupledAttention(nn.Module):
     def _side_by_side(self, projections: nn.ModuleList, sources: list[Tensor]) -> Tensor:
         """Return `[B, h, L, sources * d / h]`: the dot product of concatenated vectors is the sum of the scores."""
         heads = [split_heads(p(x), self.n_heads) for p, x in zip(projections, sources, strict=True)]
-        return torch.cat(heads, dim=-1)
+        return torch.cat([head.expand(len(heads[0]), -1, -1, -1) for head in heads], dim=-1)
 
 
 class DIFLayer(nn.Module):
@@ -71,7 +71,7 @@ class DIFLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, items: Tensor, providers: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Map item states `[B, L, d]` to item states, given embeddings of providers and positions `[B, L, d]`."""
+        """Map item states `[B, L, d]` to item states, given embeddings of providers and of positions `[1, L, d]`."""
         attended = self.attention([items, providers, positions], mask)
         out: Tensor = self.feed_forward(self.norm(items + attended))
         return out
@@ -98,7 +98,7 @@ class DIFSR(SequentialModel, ProviderPredictor):
         length, device = histories.items.shape[1], histories.items.device
         x = self.dropout(self.norm(self.item_embedding(histories.items)))
         providers = self.provider_embedding(histories.providers)
-        positions = self.position_embedding(torch.arange(length, device=device)).expand_as(x)
+        positions = self.position_embedding(torch.arange(length, device=device))[None]
         mask = causal_mask(length, device)
         for layer in self.layers:
             x = layer(x, providers, positions, mask)

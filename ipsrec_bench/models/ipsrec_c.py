@@ -17,31 +17,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import IPSRecCConfig
-from ipsrec_bench.models.layers import (
-    LAYER_NORM_EPS,
-    FeedForward,
-    MultiHeadAttention,
-    SequenceEncoder,
-    causal_mask,
-    init_weights,
-)
-
-
-class Answer(nn.Module):
-    """One direction of the co-attention: `asking` gives the queries, `answering` keys, values and the residual."""
-
-    def __init__(self, config: IPSRecCConfig) -> None:
-        """Take the sizes from `config`."""
-        super().__init__()
-        self.attention = MultiHeadAttention(config)
-        self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, answering: Tensor, asking: Tensor, mask: Tensor) -> Tensor:
-        """Map two sequences `[B, L, d]` to the fused sequence of the answering side."""
-        attended = self.attention(asking, answering, answering, mask)
-        out: Tensor = self.feed_forward(self.norm(answering + attended))
-        return out
+from ipsrec_bench.models.layers import AttentionBlock, SequenceEncoder, causal_mask, init_weights
 
 
 class CoAttention(nn.Module):
@@ -50,12 +26,14 @@ class CoAttention(nn.Module):
     def __init__(self, config: IPSRecCConfig) -> None:
         """Take the sizes from `config`."""
         super().__init__()
-        self.item_answer = Answer(config)
-        self.provider_answer = Answer(config)
+        self.item_answer = AttentionBlock(config)
+        self.provider_answer = AttentionBlock(config)
 
     def forward(self, items: Tensor, providers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Map the sequences of both sides, `[B, L, d]` each, to their fused sequences."""
-        return self.item_answer(items, providers, mask), self.provider_answer(providers, items, mask)
+        item_side = self.item_answer(queries=providers, keys=items, values=items, mask=mask)
+        provider_side = self.provider_answer(queries=items, keys=providers, values=providers, mask=mask)
+        return item_side, provider_side
 
 
 class IPSRecC(SequentialModel):

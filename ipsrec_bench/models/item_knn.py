@@ -15,11 +15,11 @@ from scipy import sparse
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
 from ipsrec_bench.models.configs import ItemKNNConfig
-from ipsrec_bench.models.counting import Rows, merge
+from ipsrec_bench.models.counting import Rows, largest, merge
 from ipsrec_bench.models.pop import Pop
 
-PAIRS_AT_A_TIME = 1 << 24
-"""Pairs of items with a common user that may be counted at once; about 200 MB."""
+PAIRS_AT_A_TIME = 1 << 22
+"""Pairs of items with a common user that may be counted at once; about 300 MB."""
 
 
 class ItemKNN(Pop):
@@ -38,13 +38,13 @@ class ItemKNN(Pop):
         users_of = sparse.csr_array((np.ones(len(log.items)), (log.items, log.users)), shape=shape)
         users_of.data[:] = 1.0  # duplicates were summed when the matrix was made
         items_of = users_of.T.tocsr()
-        norms = np.sqrt(np.diff(users_of.indptr))
+        users = np.diff(users_of.indptr).astype(np.int64)
         # Row i of the product has at most as many entries as the users of i have items together.
         pairs = np.cumsum(users_of @ np.diff(items_of.indptr))
         cuts = np.searchsorted(pairs, np.arange(0, pairs[-1], PAIRS_AT_A_TIME), side="right")
         bounds = np.unique([0, *cuts, shape[0]])
         blocks = [
-            _nearest((users_of[begin:end] @ items_of).tocoo(), begin, norms, self.neighbours)
+            _nearest((users_of[begin:end] @ items_of).tocoo(), begin, users, self.neighbours)
             for begin, end in pairwise(bounds.tolist())
         ]
         item, neighbour, similarity = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -55,23 +55,18 @@ class ItemKNN(Pop):
         rows, positions = (histories.items > 0).nonzero(as_tuple=True)
         index, items, similarity = self.similar.of(histories.items[rows, positions])
         rows, items, similarity = merge(rows[index], items, similarity, self.items, "sum")
-        return PickedScores(rows, items, 1.0 + similarity)
+        # Rounded, so that sums which differ by the order of their terms alone are ties.
+        return PickedScores(rows, items, 1.0 + similarity.float().double())
 
 
 def _nearest(
-    common: sparse.coo_array, begin: int, norms: NDArray[np.float64], neighbours: int
+    common: sparse.coo_array, begin: int, users: NDArray[np.int64], neighbours: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return item, neighbour and cosine of the most similar items of a block that starts at item `begin`.
 
-    `common` counts common users, `[block, items + 1]`. Equal similarities go to the lower item number.
+    `common` counts common users, `[block, items + 1]`, and `users` those of each item, `[items + 1]`.
     """
     item, other = common.coords[0].astype(np.int64) + begin, common.coords[1].astype(np.int64)
     different = item != other
     item, other = item[different], other[different]
-    cosine = common.data[different] / (norms[item] * norms[other])
-    order = np.lexsort((other, -cosine, item))
-    item, other, cosine = item[order], other[order], cosine[order]
-    sizes = np.bincount(item - begin)
-    place = np.arange(len(item)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    near = place < neighbours
-    return item[near], other[near], cosine[near]
+    return largest(item, other, common.data[different] / np.sqrt(users[item] * users[other]), neighbours)

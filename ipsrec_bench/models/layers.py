@@ -84,8 +84,11 @@ class FeedForward(nn.Module):
         return out
 
 
-class TransformerLayer(nn.Module):
-    """Self-attention and feed-forward, each with residual and layer normalisation after it (post-LN)."""
+class AttentionBlock(nn.Module):
+    """Attention and feed-forward, each with residual and layer normalisation after it (post-LN).
+
+    The residual is that of the values' side; with queries, keys and values alike it is a Transformer layer.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         """Take the sizes from `config`."""
@@ -94,9 +97,9 @@ class TransformerLayer(nn.Module):
         self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map `[B, T, d]` to `[B, T, d]`; `mask` says which keys each query sees."""
-        out: Tensor = self.feed_forward(self.norm(x + self.attention(x, x, x, mask)))
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Map three sequences `[B, T, d]` to `[B, T, d]`; `mask` says which keys each query sees."""
+        out: Tensor = self.feed_forward(self.norm(values + self.attention(queries, keys, values, mask)))
         return out
 
 
@@ -106,12 +109,12 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, n_layers: int) -> None:
         """Take the sizes from `config`; without layers, the input is the output."""
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(n_layers))
+        self.layers = nn.ModuleList(AttentionBlock(config) for _ in range(n_layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map `[B, T, d]` to `[B, T, d]`."""
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, x, x, mask)
         return x
 
 

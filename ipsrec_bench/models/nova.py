@@ -18,24 +18,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import TransformerConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, FeedForward, MultiHeadAttention, causal_mask, init_weights
-
-
-class NOVALayer(nn.Module):
-    """Non-invasive self-attention and a feed-forward, each with residual and layer normalisation after it."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        """Take the sizes from `config`."""
-        super().__init__()
-        self.attention = MultiHeadAttention(config)
-        self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, items: Tensor, side: Tensor, mask: Tensor) -> Tensor:
-        """Map item states `[B, L, d]`, given side information `[B, L, d]`, to item states `[B, L, d]`."""
-        fused = items + side
-        out: Tensor = self.feed_forward(self.norm(items + self.attention(fused, fused, items, mask)))
-        return out
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, causal_mask, init_weights
 
 
 class NOVA(SequentialModel):
@@ -50,7 +33,7 @@ class NOVA(SequentialModel):
         self.position_embedding = nn.Embedding(sizes.max_length, d)
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(NOVALayer(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(AttentionBlock(config) for _ in range(config.n_layers))
         self.apply(init_weights)
 
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
@@ -61,7 +44,7 @@ class NOVA(SequentialModel):
         x = self.dropout(self.norm(self.item_embedding(histories.items)))
         mask = causal_mask(length, device)
         for layer in self.layers:
-            x = layer(x, side, mask)
+            x = layer(x + side, x + side, x, mask)
         return Views(x if every_position else histories.last(x))
 
     def item_vectors(self) -> Tensor:

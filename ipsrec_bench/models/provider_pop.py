@@ -1,13 +1,13 @@
 """ProviderPop: the most popular items of the providers in the history, the newest provider first.
 
-Popularity is counted within the provider; overall popularity orders the items of all other providers. Interactions
-with an unknown provider pick nothing.
+Popularity is counted within the provider, of which the `assortment` most popular items are offered; overall popularity
+orders all others. Interactions with an unknown provider pick nothing.
 """
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
-from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.configs import ProviderPopConfig
 from ipsrec_bench.models.counting import Rows, merge
 from ipsrec_bench.models.pop import Pop
 
@@ -15,22 +15,23 @@ from ipsrec_bench.models.pop import Pop
 class ProviderPop(Pop):
     """The score of a provider's item is 1 + the provider's last position in the history + the item's share."""
 
-    def __init__(self, config: ModelConfig, sizes: Sizes) -> None:
-        """Remember the numbers of items and providers."""
+    def __init__(self, config: ProviderPopConfig, sizes: Sizes) -> None:
+        """Take the number of items that each provider offers."""
         super().__init__(config, sizes)
         self.providers = sizes.providers
+        self.assortment = config.assortment
         self.assortments = Rows()
 
     def fit(self, log: TrainingLog) -> None:
         """Count the interactions of every provider with every item."""
         super().fit(log)
-        self.assortments.count(log.providers, log.items, self.providers + 1, self.items + 1)
+        self.assortments.count(log.providers, log.items, self.providers + 1, self.items + 1, self.assortment)
+        self.assortments.values /= len(log.items) + 1  # shares below 1 never lift an item beyond a newer provider
 
     def pick(self, histories: Histories) -> PickedScores:
         """Pick the items of each history's known providers."""
         rows, positions = (histories.providers > UNKNOWN_PROVIDER).nonzero(as_tuple=True)
         providers = histories.providers[rows, positions]
         rows, providers, newness = merge(rows, providers, 1.0 + positions, self.providers, "amax")
-        index, items, counts = self.assortments.of(providers)
-        share = counts / (self.assortments.values.sum() + 1)  # below 1: never beyond a newer provider
+        index, items, share = self.assortments.of(providers)
         return PickedScores(*merge(rows[index], items, newness[index] + share, self.items, "amax"))

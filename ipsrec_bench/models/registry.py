@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
 from ipsrec_bench.models import configs
@@ -33,16 +33,16 @@ class ModelEntry:
     path: str
     """`module:Class`, imported when the model is built."""
     causal: bool
-    """Whether it can predict at every position in one pass, if its settings leave it so."""
+    """Whether it can predict at every position in one pass."""
     uses_providers: bool
     counts: bool = False
     """Whether it is fitted by counting instead of gradients."""
     code: str = ""
-    """sha256 of the file of a model that is not part of the toolkit: another file, other cells."""
+    """Hash of the files of a model that is not part of the toolkit: another file, other cells."""
 
-    def is_causal(self, config: ModelConfig) -> bool:
-        """Whether the model, so set, predicts at every position without seeing what follows it."""
-        return self.causal and config.keeps_causal
+    def packs(self, config: ModelConfig) -> bool:
+        """Whether the model, so set, may be trained on packed windows."""
+        return self.causal and config.packs
 
 
 def _entry(
@@ -62,7 +62,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "repeat": _counting("Repeat", "repeat:Repeat"),
     "markov": _counting("Markov", "markov:Markov"),
     "item-knn": _counting("ItemKNN", "item_knn:ItemKNN", configs.ItemKNNConfig),
-    "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", providers=True),
+    "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
     # The paper's baselines, blind to providers.
     "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
@@ -90,7 +90,9 @@ def model_entry(name: str) -> ModelEntry:
         return REGISTRY[name]
     installed = {point.name: point for point in _installed()}
     if name in installed:
-        return _own_entry(name, installed[name].value)
+        point = installed[name]
+        version = point.dist.version if point.dist else ""
+        return _own_entry(name, f"{point.module}:{point.attr}", version)
     if ":" in name:
         return _own_entry(name, name)
     known = [*REGISTRY, *installed]
@@ -110,41 +112,48 @@ def _installed() -> Iterator[EntryPoint]:
     yield from entry_points(group=ENTRY_POINTS)
 
 
-def _imported(path: str) -> type["Model"]:
+def _imported(path: str) -> Any:  # noqa: ANN401 (whatever bears the name)
     module, _, attribute = path.partition(":")
-    found: type[Model] = getattr(import_module(module), attribute)
-    return found
+    return getattr(import_module(module), attribute)
 
 
-def _own_entry(name: str, path: str) -> ModelEntry:
+def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     """Return the entry of a class outside the toolkit, made of what the class declares."""
     from ipsrec_bench.models.api import CountingModel, SequentialModel
 
     module, _, attribute = path.partition(":")
     try:
-        found = _imported(path)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise ModelError(f"'{name}' cannot be imported: {error}") from error
-        raise ModelError(
-            f"'{name}': there is no module '{module}'; put its file beside the suite, or install its package"
-        ) from None
-    except AttributeError:
-        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'") from None
+        found = getattr(import_module(module), attribute, None)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            raise ModelError(
+                f"'{name}': there is no module '{module}'; put its file beside the suite, or install its package"
+            ) from None
         raise ModelError(f"'{name}' cannot be imported: {type(error).__name__}: {error}") from error
+    if found is None:
+        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'")
     if not (isinstance(found, type) and issubclass(found, SequentialModel | CountingModel)):
         raise ModelError(f"'{name}' is not a class derived from SequentialModel or CountingModel")
+    counts = issubclass(found, CountingModel)
     config = getattr(found, "config_type", None)
-    base = ModelConfig if issubclass(found, CountingModel) else configs.NeuralConfig
+    base = ModelConfig if counts else configs.NeuralConfig
     if not (isinstance(config, type) and issubclass(config, base)):
         raise ModelError(f"'{name}' must name its settings as 'config_type', a class derived from {base.__name__}")
     return ModelEntry(
         title=found.title or found.__name__,
         config=config,
         path=path,
-        causal=found.causal,
+        causal=found.causal or counts,
         uses_providers=found.uses_providers,
-        counts=issubclass(found, CountingModel),
-        code=hashlib.sha256(Path(inspect.getfile(found)).read_bytes()).hexdigest(),
+        counts=counts,
+        code=_hash_of_code(found, version),
     )
+
+
+def _hash_of_code(model: type, version: str) -> str:
+    """Return a hash over the version of the model's package and the files of its classes, the toolkit's excepted."""
+    digest = hashlib.sha256(version.encode())
+    for part in model.__mro__:
+        if part.__module__.partition(".")[0] not in {"ipsrec_bench", "torch", "abc", "builtins"}:
+            digest.update(Path(inspect.getfile(part)).read_bytes())
+    return digest.hexdigest()

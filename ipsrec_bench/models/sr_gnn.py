@@ -70,7 +70,7 @@ class GraphCell(nn.Module):
         state = self.state_gates(states).chunk(3, dim=-1)
         reset, update = (torch.sigmoid(m + s) for m, s in zip(message[:2], state[:2], strict=True))
         new = torch.tanh(message[2] + reset * state[2])
-        return torch.lerp(states, new, update)
+        return (1 - update) * states + update * new
 
 
 class SRGNN(SequentialModel):

@@ -65,6 +65,7 @@ def rank_targets(
     begins = np.maximum(data.offsets[targets.users], targets.positions - max_length)
     # Histories of like length together: a batch is as wide as its longest.
     order = np.argsort(targets.positions - begins, kind="stable")
+    background = Background.of(model.background) if isinstance(model, CountingModel) else None
     higher = np.empty(len(order), dtype=np.int32)
     ties = np.empty(len(order), dtype=np.int32)
     for first in range(0, len(order), USERS_PER_BATCH):
@@ -76,8 +77,9 @@ def rank_targets(
         masked = None
         if mask_history:
             masked = _pairs(sequences.gather(users, data.offsets[users], positions).items, wanted)
-        if isinstance(model, CountingModel):
-            counts = count_picked_ranks(model.pick(histories), model.background, wanted, masked)
+        if background is not None:
+            assert isinstance(model, CountingModel)
+            counts = count_picked_ranks(model.pick(histories), background, wanted, masked)
         else:
             assert isinstance(model, SequentialModel)
             user = model.encode(histories, every_position=False).user
@@ -122,8 +124,7 @@ def count_ranks(
     d = users.shape[1]
     # |u . v| <= |u| |v|: one product of norms bounds every score, and with it the error of a sum of d products.
     norms = users.norm(dim=1) * items.norm(dim=1).max()
-    if not torch.isfinite(norms).all():
-        raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
+    _check_finite(norms)
     own = exact_scores(users, items[targets])
     # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.
     margin = norms * (2 * (d + 2) * 2.0**-24)
@@ -151,8 +152,28 @@ def count_ranks(
     return higher, ties
 
 
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What a counting model says of items that it does not pick."""
+
+    scores: Tensor
+    """float64 `[items + 1]`; row 0, padding, is no candidate."""
+    ordered: Tensor
+    """float64 `[items]`, ascending."""
+
+    @classmethod
+    def of(cls, scores: Tensor) -> "Background":
+        """Order the scores once for all users.
+
+        Raises:
+            ModelError: a score is not a finite number.
+        """
+        _check_finite(scores)
+        return cls(scores, scores[1:].sort().values)
+
+
 def count_picked_ranks(
-    picked: PickedScores, background: Tensor, targets: Tensor, masked: Pairs | None = None
+    picked: PickedScores, background: Background, targets: Tensor, masked: Pairs | None = None
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
@@ -160,7 +181,7 @@ def count_picked_ranks(
 
     Args:
         picked: scores of single items.
-        background: float64 `[items + 1]`, the score of all others; row 0, padding, is no candidate.
+        background: the scores of all others.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
 
@@ -170,31 +191,34 @@ def count_picked_ranks(
     Raises:
         ModelError: a score is not a finite number.
     """
-    if not (torch.isfinite(picked.scores).all() and torch.isfinite(background).all()):
-        raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
+    _check_finite(picked.scores)
     rows, items, scores = picked.rows, picked.items, picked.scores
     if masked is not None:
-        size = len(background)
+        size = len(background.scores)
         candidates = ~torch.isin(rows * size + items, masked[0] * size + masked[1])
         gone = torch.full_like(masked[0], -torch.inf, dtype=torch.float64)
         rows = torch.cat([rows[candidates], masked[0]])
         items = torch.cat([items[candidates], masked[1]])
         scores = torch.cat([scores[candidates], gone])
-    own = background[targets]
+    own = background.scores[targets]
     hit = items == targets[rows]
     own[rows[hit]] = scores[hit]
-    ordered = background[1:].sort().values
-    not_higher = torch.searchsorted(ordered, own, right=True)
-    higher = len(ordered) - not_higher
-    ties = not_higher - torch.searchsorted(ordered, own)
-    ties -= (background[targets] == own).long()  # the target is not its own rival
-    higher -= (background[targets] > own).long()
+    not_higher = torch.searchsorted(background.ordered, own, right=True)
+    higher = len(background.ordered) - not_higher
+    ties = not_higher - torch.searchsorted(background.ordered, own)
+    ties -= (background.scores[targets] == own).long()  # the target is not its own rival
+    higher -= (background.scores[targets] > own).long()
     rows, items, scores = rows[~hit], items[~hit], scores[~hit]
-    level, before = own[rows], background[items]
+    level, before = own[rows], background.scores[items]
     for now, sign in ((scores, 1), (before, -1)):
         higher += sign * torch.bincount(rows[now > level], minlength=len(own))
         ties += sign * torch.bincount(rows[now == level], minlength=len(own))
     return higher, ties
+
+
+def _check_finite(scores: Tensor) -> None:
+    if not torch.isfinite(scores).all():
+        raise ModelError("the model's scores are not finite numbers, so its targets cannot be ranked")
 
 
 def exact_scores(users: Tensor, items: Tensor) -> Tensor:

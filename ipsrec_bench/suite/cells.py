@@ -33,8 +33,8 @@ class KnownModel(Interface):
     def code(self) -> str:
         """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
 
-    def is_causal(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
-        """Whether it can be trained on packed samples with these settings."""
+    def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
+        """Whether it may be trained on packed windows with these settings."""
 
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
@@ -202,13 +202,13 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
             (*place, "training"),
         )
         config = _checked(file, known.config, {**base, **overrides}, place)
-        causal = known.is_causal(config)
-        if training.samples == "packed" and not causal:
+        packs = known.packs(config)
+        if training.samples == "packed" and not packs:
             raise file.error(
                 (*place, "training", "samples"),
-                "found 'packed', but this model, as it is set, sees what follows a position; allowed: 'auto', 'prefix'",
+                "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
             )
-        samples = "packed" if causal and training.samples != "prefix" else "prefix"
+        samples = "packed" if packs and training.samples != "prefix" else "prefix"
         training = training.model_copy(update={"samples": samples})
         yield _Row(name, type_name, known.code, variant, config, training)
 

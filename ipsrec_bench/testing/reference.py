@@ -3,8 +3,8 @@
     python -m ipsrec_bench.testing.reference FILE...
 
 prints, for every file and every output in it, the largest absolute error, and exits with 1 if any exceeds 1e-5 (or is
-not a number), with 2 if a file cannot be used. A file is in safetensors form. Its metadata give the sizes (`d, items,
-providers, max_length, layers, heads, inner, nv, nh, step`); its tensors are
+not a number), else with 2 if a file cannot be used. A file is in safetensors form. Its metadata give the sizes
+(`d, items, providers, max_length, layers, heads, inner, nv, nh, step`); its tensors are
 
 - `in/items`, `in/providers` `[B, max_length]` (padded with 0 on the right), `in/length`, `in/user`, `in/target` `[B]`;
 - `weight/*` under the reference's own names: RecBole's for SASRec, GRU4Rec, Caser and SR-GNN, the released code's for
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -194,12 +195,14 @@ def compare(path: Path) -> tuple[str, list[Comparison]]:
     try:
         model, config = _load(reference, sizes, weights)
         expected = {name.removeprefix("out/"): t for name, t in tensors.items() if name.startswith("out/")}
+        if not expected:
+            raise ModelError(f"{path}: the file has no output ('out/...') to compare with")
         with torch.no_grad():
             found = dict(_outputs(model, config, tensors, expected))
     except KeyError as error:
         raise ModelError(f"{path}: the file lacks {error}, which a reference of {reference.model} needs") from None
-    except RuntimeError as error:  # torch's word for weights that do not fit
-        raise ModelError(f"{path}: its weights do not fit {reference.model}: {error}") from None
+    except (RuntimeError, IndexError, ValidationError) as error:  # weights, ids or sizes that do not fit each other
+        raise ModelError(f"{path}: its content does not fit {reference.model}: {error}") from None
     return reference.model, [Comparison(name, _error(found.get(name), tensor)) for name, tensor in expected.items()]
 
 
@@ -208,19 +211,20 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print("usage: python -m ipsrec_bench.testing.reference FILE...", file=sys.stderr)
         return 0 if arguments and arguments[0] in {"-h", "--help"} else 2
-    failed = False
-    try:
-        for path in map(Path, arguments):
+    failed = unusable = False
+    for path in map(Path, arguments):
+        try:
             model, comparisons = compare(path)
-            print(f"{path}: {model}")
-            for comparison in comparisons:
-                verdict = "ok" if comparison.equal else f"exceeds {TOLERANCE:g}"
-                print(f"  {comparison.output:<34} {comparison.error:9.2e}  {verdict}")
-            failed |= not comparisons or not all(comparison.equal for comparison in comparisons)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return int(failed)
+        except BenchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            unusable = True
+            continue
+        print(f"{path}: {model}")
+        for comparison in comparisons:
+            verdict = "ok" if comparison.equal else f"exceeds {TOLERANCE:g}"
+            print(f"  {comparison.output:<34} {comparison.error:9.2e}  {verdict}")
+        failed |= not all(comparison.equal for comparison in comparisons)
+    return 1 if failed else 2 if unusable else 0
 
 
 def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
@@ -248,7 +252,8 @@ def _load(
     )
     assert isinstance(config, NeuralConfig)
     users = len(weights["user_embedding.weight"]) if "user_embedding.weight" in weights else 1
-    model = build_model(reference.model, config, Sizes(users, sizes["items"], sizes["providers"], sizes["max_length"]))
+    providers = sizes.get("providers", 1)  # only IPSRec needs to be told
+    model = build_model(reference.model, config, Sizes(users, sizes["items"], providers, sizes["max_length"]))
     assert isinstance(model, SequentialModel)
     kept = {name: tensor for name, tensor in weights.items() if name not in reference.unused}
     model.load_state_dict({reference.our_name(name): tensor for name, tensor in kept.items()})
@@ -260,10 +265,9 @@ def _outputs(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield what we compute for every wanted output that we know."""
     items, length = tensors["in/items"].long(), tensors["in/length"].long()
-    # Only Caser looks a user up; the references' contrastive loss takes every row for a user of its own.
-    knows_users = any(name.startswith("user_embedding") for name, _ in model.named_parameters())
-    users = tensors["in/user"].long() if knows_users else torch.arange(len(items))
-    histories = Histories(users, items, tensors["in/providers"].long(), length)
+    providers = tensors.get("in/providers", torch.zeros_like(items)).long()
+    users = tensors.get("in/user", torch.zeros_like(length)).long()
+    histories = Histories(users, items, providers, length)
     nothing = torch.zeros_like(length)
     batch = Batch(histories, torch.zeros_like(items, dtype=torch.bool), tensors["in/target"].long(), nothing)
 

@@ -1,8 +1,10 @@
 """Contrastive losses between two views of the same users (paper, section 2.3), without a loop over the batch.
 
-N samples have two views each, row i of one and row i of the other, which are a positive pair. In packed training every
-predicted position is a sample, so that a user may have several: vectors of the same user are never each other's
-negatives, and only the pair of one position is positive.
+N samples have two views each, row i of one and row i of the other, which are a positive pair. Every predicted position
+is a sample, so that a user may have several: many in packed training, some among the prefixes of one batch. The
+losses take an owner per sample, and vectors of one owner are never each other's negatives. The owner is the user
+(eq. 12: "the other users in the batch"), or, as in the released code, whose samples are prefixes and whose loss
+does not know users, the sample itself (`same_user_negatives`).
 """
 
 import torch
@@ -15,13 +17,13 @@ def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float)
 
     Args:
         user: item views `[N, d]`, the anchors.
-        provider: provider views `[N, d]`; row i is the positive of anchor i, and the rows of other users are
+        provider: provider views `[N, d]`; row i is the positive of anchor i, and the rows of other owners are
             its negatives.
-        owners: user ids `[N]`.
+        owners: ids `[N]`.
         tau: temperature; the similarity is the dot product (of normalised vectors: the cosine).
     """
-    others = _same_user(owners).fill_diagonal_(False)
-    similarity = (user @ provider.T / tau).masked_fill(others, -torch.inf)
+    hidden = (owners[:, None] == owners).fill_diagonal_(False)
+    similarity = (user @ provider.T / tau).masked_fill(hidden, -torch.inf)
     return F.cross_entropy(similarity, torch.arange(len(user), device=user.device))
 
 
@@ -35,19 +37,15 @@ def nt_xent(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tenso
     """Return NT-Xent (Chen et al., ICML 2020) over the 2N stacked views; arguments as in `item_to_provider`.
 
     Each of the 2N vectors is an anchor; its positive is the other view of its sample, its negatives are *both* views
-    of all samples of other users. This is the loss of the released code.
+    of all samples of other owners. This is the loss of the released code.
     """
     n = len(user)
     both = torch.cat([user, provider])
     positive = torch.arange(2 * n, device=user.device).roll(n)
-    others = _same_user(owners).repeat(2, 2)
-    others[torch.arange(2 * n, device=user.device), positive] = False
-    similarity = (both @ both.T / tau).masked_fill(others, -torch.inf)
+    hidden = (owners[:, None] == owners).repeat(2, 2)
+    hidden[torch.arange(2 * n, device=user.device), positive] = False
+    similarity = (both @ both.T / tau).masked_fill(hidden, -torch.inf)
     return F.cross_entropy(similarity, positive)
-
-
-def _same_user(owners: Tensor) -> Tensor:
-    return owners[:, None] == owners
 
 
 CONTRASTS = {"item-to-provider": item_to_provider, "symmetric": symmetric, "nt-xent": nt_xent}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
@@ -131,7 +131,7 @@ def fit(
         elif epoch - best.epoch >= training.patience:
             break
     assert best is not None
-    model.load_state_dict(load_file(checkpoint))
+    load_weights(model, checkpoint)
     return Fitted(tuple(curve), best.epoch, best.valid)
 
 
@@ -140,8 +140,13 @@ def save_weights(model: Model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+        save_model(model, str(unfinished))  # tensors under two names, as of tied weights, are written once
         unfinished.replace(path)
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Give `model` the weights that `save_weights` wrote to `path`."""
+    load_model(model, path)
 
 
 def _count(

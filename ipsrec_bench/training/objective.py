@@ -48,6 +48,8 @@ def batch_losses(model: SequentialModel, config: NeuralConfig, batch: Batch, *, 
             raise ModelError(
                 "the settings ask for a contrastive loss, but the model has no second view; set lambda = 0"
             )
+        if config.same_user_negatives:
+            owners = torch.arange(len(user), device=user.device)
         contrastive = contrastive_loss(
             user, provider, owners, contrast=config.contrast, similarity=config.similarity, tau=config.tau
         )
