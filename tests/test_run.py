@@ -176,3 +176,14 @@ def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
     assert [cell.state for cell in preview(file, *places, force=False)] == ["done"] * 4 + ["to do"] * 4
     assert {cell.state for cell in preview(file, *places, force=True)} == {"to do"}
+
+
+def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):
+    """Pop is the same model either way, so no rank of it may get worse, and some must get better."""
+    _, _, plain = run_suite(tiny_suite, tmp_path / "plain")
+    _, _, masked = run_suite(tiny_suite, tmp_path / "masked", ["protocol.mask_history=true"])
+    pop = """SELECT split, "user", higher FROM ranks JOIN cells USING (cell)
+             WHERE type = 'pop' AND seed = 1 ORDER BY ALL"""
+    rows = list(zip(table(plain, pop), table(masked, pop), strict=True))
+    assert all(before[:2] == after[:2] and after[2] <= before[2] for before, after in rows)
+    assert {before[0] for before, after in rows if after[2] < before[2]} == {"valid", "test"}
