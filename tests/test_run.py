@@ -187,3 +187,11 @@ def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):
     rows = list(zip(table(plain, pop), table(masked, pop), strict=True))
     assert all(before[:2] == after[:2] and after[2] <= before[2] for before, after in rows)
     assert {before[0] for before, after in rows if after[2] < before[2]} == {"valid", "test"}
+
+
+def test_every_cell_says_how_long_it_trained(tiny_suite, tmp_path):
+    """Models that count have no epochs, but they, too, take time."""
+    _, _, store = run_suite(tiny_suite, tmp_path)
+    found = table(store, "SELECT type, train_seconds > 0 AND train_seconds < seconds FROM cells")
+    assert {name for name, _ in found} == {"pop", "sasrec", "ipsrec-s"}
+    assert all(sensible for _, sensible in found)

@@ -121,7 +121,7 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
     return replace(
         record,
         seconds=time.perf_counter() - began,
-        train_seconds=sum(epoch.train_seconds for epoch in fitted.epochs),
+        train_seconds=fitted.train_seconds,
         peak_memory=peak_memory(),
         parameters=sum(weight.numel() for weight in trained.model.parameters()),
         stop_metric=cell.training.stop_metric,

@@ -52,8 +52,11 @@ class Fitted:
     """What fitting left: the curve, and the epoch whose weights the model now has."""
 
     epochs: tuple[Epoch, ...]
+    """Empty for a model that counts."""
     best_epoch: int
     best_valid: float
+    train_seconds: float
+    """Time spent on training samples; validation is not counted."""
 
 
 def fit(
@@ -132,7 +135,7 @@ def fit(
             break
     assert best is not None
     load_weights(model, checkpoint)
-    return Fitted(tuple(curve), best.epoch, best.valid)
+    return Fitted(tuple(curve), best.epoch, best.valid, sum(epoch.train_seconds for epoch in curve))
 
 
 def save_weights(model: Model, path: Path) -> None:
@@ -168,4 +171,4 @@ def _count(
     valid = validate()
     seconds = time.perf_counter() - counted
     on_epoch(Epoch(1, 0.0, 0.0, None, valid, counted - began, seconds, int(inside.sum())))
-    return Fitted((), 1, valid)
+    return Fitted((), 1, valid, counted - began)
