@@ -1,8 +1,10 @@
 """What every model must hold, as test cases to derive from. They run under pytest and import none of it.
 
+```
 class TestMine(SequentialModelCase):
-model = "my_models:Mine"
-settings = {"embedding_size": 8}
+    model = "my_models:Mine"
+    settings = {"embedding_size": 8}
+```
 """
 
 import re
