@@ -132,7 +132,7 @@ def positive(module_bench, folder) -> Report:
 
 @pytest.fixture(scope="module")
 def negative(module_bench, folder) -> Report:
-    return report_of(module_bench, folder, "negative", "--set", "seeds=[1]")
+    return report_of(module_bench, folder, "negative", "--set", "seeds=[1, 2]")
 
 
 @pytest.fixture(scope="module")

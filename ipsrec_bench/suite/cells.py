@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
@@ -115,12 +116,11 @@ def expand(
     sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
     rows = [row for name in suite.models for row in _rows(file, name, find_model)]
     cells = [
-        Cell(
+        row(
             dataset=dataset,
             source=source,
             protocol=suite.protocol.model_copy(update={"max_length": source.max_length or suite.protocol.max_length}),
             seed=seed,
-            **vars(row),
         )
         for dataset, source in sources.items()
         for seed in suite.seeds
@@ -168,20 +168,8 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
     return _checked(file, SOURCES[kind], raw, where)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What the cells of one row of the tables have in common; the fields are those of `Cell`."""
-
-    model: str
-    type: str
-    code: str
-    variant: str
-    config: Settings
-    training: Training
-
-
-def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[_Row]:
-    """Yield the suite's model `name` and its variants."""
+def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[Callable[..., Cell]]:
+    """Yield, for the suite's model `name` and each of its variants, what makes a cell of a dataset and a seed."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
     variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
@@ -210,7 +198,9 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
             )
         samples = "packed" if packs and training.samples != "prefix" else "prefix"
         training = training.model_copy(update={"samples": samples})
-        yield _Row(name, type_name, known.code, variant, config, training)
+        yield partial(
+            Cell, model=name, type=type_name, code=known.code, variant=variant, config=config, training=training
+        )
 
 
 def _of_type(
