@@ -44,7 +44,8 @@ class NOVA(SequentialModel):
         x = self.dropout(self.norm(self.item_embedding(histories.items)))
         mask = causal_mask(length, device)
         for layer in self.layers:
-            x = layer(x + side, x + side, x, mask)
+            fused = x + side
+            x = layer(fused, fused, x, mask)
         return Views(x if every_position else histories.last(x))
 
     def item_vectors(self) -> Tensor:
