@@ -23,6 +23,11 @@ class Histories:
     lengths: Tensor
     """int64 `[B]`, 1 to L."""
 
+    @property
+    def newest(self) -> Tensor:
+        """int64 `[B, 1]`: the last real position of each history."""
+        return (self.lengths - 1)[:, None]
+
     def last(self, states: Tensor) -> Tensor:
         """Return `[B, d]`: of `states [B, L, d]` those at each history's last real position."""
         return states[torch.arange(len(states), device=states.device), self.lengths - 1]

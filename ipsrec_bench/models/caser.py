@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import CaserConfig
+from ipsrec_bench.models.layers import Dropout
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -47,7 +48,7 @@ class Caser(SequentialModel):
         self.user_embedding = nn.Embedding(sizes.users, d)
         self.vertical = nn.Conv2d(1, config.n_vertical, (sizes.max_length, 1))
         self.horizontal = nn.ModuleList(nn.Conv2d(1, config.n_horizontal, (height, d)) for height in heights)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.hidden = nn.Linear(config.n_vertical * d + config.n_horizontal * len(heights), d)
         self.output = nn.Linear(2 * d, d)
         self.apply(_init_weights)

@@ -13,16 +13,23 @@ An auxiliary loss (the paper's auxiliary attribute predictor) predicts the provi
 vector: binary cross-entropy on sigmoid(W u + b), averaged over all known providers, with weight `attribute_weight`.
 """
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import ProviderPredictor, SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import ProviderPredictionConfig, TransformerConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, FeedForward, causal_mask, init_weights, split_heads
+from ipsrec_bench.models.layers import (
+    LAYER_NORM_EPS,
+    Attention,
+    Dropout,
+    FeedForward,
+    causal_mask,
+    init_weights,
+    mask_at,
+    positions_at,
+    split_heads,
+)
 
 
 class DecoupledAttention(nn.Module):
@@ -33,23 +40,24 @@ class DecoupledAttention(nn.Module):
         super().__init__()
         d = config.embedding_size
         self.n_heads = config.n_heads
-        self.scale = 1.0 / math.sqrt(d / config.n_heads)
-        self.attention_dropout = config.attention_dropout
         self.query = nn.ModuleList(nn.Linear(d, d) for _ in range(sources))
         self.key = nn.ModuleList(nn.Linear(d, d) for _ in range(sources))
         self.value = nn.Linear(d, d)
         self.dense = nn.Linear(d, d)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.attention = Attention(config.attention_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
-    def forward(self, sources: list[Tensor], mask: Tensor) -> Tensor:
-        """Map sources to `[B, L, d]`: the item states `[B, L, d]` first, others `[B, L, d]` or `[1, L, d]`."""
-        attended = F.scaled_dot_product_attention(
-            self._side_by_side(self.query, sources),
+    def forward(self, sources: list[Tensor], mask: Tensor, read: Tensor | None) -> Tensor:
+        """Map sources `[B, L, d]`, the item states first, to `[B, L, d]`, or to `[B, R, d]` at `read [B, R]`."""
+        asking = sources
+        if read is not None:
+            asking, mask = [positions_at(source, read) for source in sources], mask_at(mask, read)
+        attended = self.attention(
+            self._side_by_side(self.query, asking),
             self._side_by_side(self.key, sources),
             split_heads(self.value(sources[0]), self.n_heads),
-            attn_mask=mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-            scale=self.scale,
+            mask,
+            width=sources[0].shape[2] // self.n_heads,
         )
         out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         return out
@@ -57,7 +65,7 @@ class DecoupledAttention(nn.Module):
     def _side_by_side(self, projections: nn.ModuleList, sources: list[Tensor]) -> Tensor:
         """Return `[B, h, L, sources * d / h]`: the dot product of concatenated vectors is the sum of the scores."""
         heads = [split_heads(p(x), self.n_heads) for p, x in zip(projections, sources, strict=True)]
-        return torch.cat([head.expand(len(heads[0]), -1, -1, -1) for head in heads], dim=-1)
+        return torch.cat(heads, dim=-1)
 
 
 class DIFLayer(nn.Module):
@@ -70,10 +78,14 @@ class DIFLayer(nn.Module):
         self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, items: Tensor, providers: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Map item states `[B, L, d]` to item states, given embeddings of providers and of positions `[1, L, d]`."""
-        attended = self.attention([items, providers, positions], mask)
-        out: Tensor = self.feed_forward(self.norm(items + attended))
+    def forward(self, items: Tensor, providers: Tensor, positions: Tensor, mask: Tensor, read: Tensor | None) -> Tensor:
+        """Map item states to item states, given embeddings of providers and positions, `[B, L, d]` each.
+
+        At `read [B, R]`, only the states there are returned, `[B, R, d]`.
+        """
+        attended = self.attention([items, providers, positions], mask, read)
+        residual = items if read is None else positions_at(items, read)
+        out: Tensor = self.feed_forward(self.norm(residual + attended))
         return out
 
 
@@ -88,7 +100,7 @@ class DIFSR(SequentialModel, ProviderPredictor):
         self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
         self.position_embedding = nn.Embedding(sizes.max_length, d)
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(DIFLayer(config) for _ in range(config.n_layers))
         self.provider_output = nn.Linear(d, sizes.providers + 1)
         self.apply(init_weights)
@@ -98,11 +110,12 @@ class DIFSR(SequentialModel, ProviderPredictor):
         length, device = histories.items.shape[1], histories.items.device
         x = self.dropout(self.norm(self.item_embedding(histories.items)))
         providers = self.provider_embedding(histories.providers)
-        positions = self.position_embedding(torch.arange(length, device=device))[None]
+        positions = self.position_embedding(torch.arange(length, device=device)).expand_as(x)
         mask = causal_mask(length, device)
-        for layer in self.layers:
-            x = layer(x, providers, positions, mask)
-        return Views(x if every_position else histories.last(x))
+        for index, layer in enumerate(self.layers, start=1):
+            newest_only = index == len(self.layers) and not every_position
+            x = layer(x, providers, positions, mask, histories.newest if newest_only else None)
+        return Views(x if every_position else x[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

@@ -35,10 +35,11 @@ class FDSA(SequentialModel):
 
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
         """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
-        items = self.item_encoder(self.item_embedding(histories.items))
-        providers = self.provider_encoder(self.provider_embedding(histories.providers))
-        both = torch.cat([items, providers], dim=-1)  # [B, L, 2d]
-        return Views(self.output(both if every_position else histories.last(both)))
+        read = None if every_position else histories.newest
+        items = self.item_encoder(self.item_embedding(histories.items), read)
+        providers = self.provider_encoder(self.provider_embedding(histories.providers), read)
+        user = self.output(torch.cat([items, providers], dim=-1))  # [B, L, d] or [B, 1, d]
+        return Views(user if every_position else user[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

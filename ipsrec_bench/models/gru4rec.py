@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import GRU4RecConfig
+from ipsrec_bench.models.layers import Dropout
 
 
 def build_gru(config: GRU4RecConfig) -> nn.GRU:
@@ -41,7 +42,7 @@ class GRU4Rec(SequentialModel):
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()
         self.item_embedding = build_embedding(sizes.items, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.gru = build_gru(config)
         self.dense = nn.Linear(config.hidden_size, config.embedding_size)
 

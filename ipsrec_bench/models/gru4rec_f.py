@@ -17,6 +17,7 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import GRU4RecConfig
 from ipsrec_bench.models.gru4rec import build_embedding, build_gru
+from ipsrec_bench.models.layers import Dropout
 
 
 class GRU4RecF(SequentialModel):
@@ -28,7 +29,7 @@ class GRU4RecF(SequentialModel):
         d = config.embedding_size
         self.item_embedding = build_embedding(sizes.items, d)
         self.provider_embedding = build_embedding(sizes.providers, d)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.item_gru = build_gru(config)
         self.provider_gru = build_gru(config)
         self.dense = nn.Linear(2 * config.hidden_size, d)

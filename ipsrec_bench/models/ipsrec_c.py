@@ -29,10 +29,10 @@ class CoAttention(nn.Module):
         self.item_answer = AttentionBlock(config)
         self.provider_answer = AttentionBlock(config)
 
-    def forward(self, items: Tensor, providers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the sequences of both sides, `[B, L, d]` each, to their fused sequences."""
-        item_side = self.item_answer(queries=providers, keys=items, values=items, mask=mask)
-        provider_side = self.provider_answer(queries=items, keys=providers, values=providers, mask=mask)
+    def forward(self, items: Tensor, providers: Tensor, mask: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Map the sequences of both sides, `[B, L, d]` each, to their fused sequences, `[B, R, d]` at `read`."""
+        item_side = self.item_answer(queries=providers, keys=items, values=items, mask=mask, read=read)
+        provider_side = self.provider_answer(queries=items, keys=providers, values=providers, mask=mask, read=read)
         return item_side, provider_side
 
 
@@ -59,11 +59,10 @@ class IPSRecC(SequentialModel):
         items = self.item_encoder(self.item_embedding(histories.items) + segment[0])
         providers = self.provider_encoder(self.provider_embedding(histories.providers) + segment[1])
         mask = causal_mask(histories.items.shape[1], histories.items.device)
-        for fuse in self.fusion:
-            items, providers = fuse(items, providers, mask)
-        if every_position:
-            return Views(items, providers)
-        return Views(histories.last(items), histories.last(providers))
+        for index, fuse in enumerate(self.fusion, start=1):
+            newest_only = index == len(self.fusion) and not every_position
+            items, providers = fuse(items, providers, mask, histories.newest if newest_only else None)
+        return Views(items, providers) if every_position else Views(items[:, 0], providers[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return W_1, `[items + 1, d]`."""

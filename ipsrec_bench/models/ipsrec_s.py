@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import IPSRecSConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, Dropout, Transformer, causal_mask, init_weights
 
 
 class IPSRecS(SequentialModel):
@@ -35,7 +35,7 @@ class IPSRecS(SequentialModel):
         self.provider_position_embedding = nn.Embedding(sizes.max_length, d)
         self.segment_embedding = nn.Embedding(2, d)  # 0: items, 1: providers
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.transformer = Transformer(config, config.n_layers)
         self.projection = None if config.tie_weights else nn.Embedding(sizes.items + 1, d, padding_idx=0)
         self.apply(init_weights)
@@ -50,11 +50,12 @@ class IPSRecS(SequentialModel):
             self.provider_embedding(histories.providers) + self.provider_position_embedding(positions) + segment[1]
         )
         x = self.dropout(self.norm(torch.cat([items, providers], dim=1)))  # [B, 2L, d]
-        x = self.transformer(x, self._mask(histories))
-        item_view, provider_view = x.split(length, dim=1)
         if every_position:
-            return Views(item_view, provider_view)
-        return Views(histories.last(item_view), histories.last(provider_view))
+            item_view, provider_view = self.transformer(x, self._mask(histories)).split(length, dim=1)
+        else:
+            both = torch.cat([histories.newest, histories.newest + length], dim=1)
+            item_view, provider_view = self.transformer(x, self._mask(histories), both).unbind(dim=1)
+        return Views(item_view, provider_view)
 
     def item_vectors(self) -> Tensor:
         """Return W_1, `[items + 1, d]`."""

@@ -1,9 +1,13 @@
 """Building blocks that several models share.
 
 Sequences are padded on the right and attention is causal, so a real position never sees a padded one and no
-padding mask is needed; what stands at padded positions is never read.
+padding mask is needed; what stands at padded positions is never read. Where only some positions are read (`read`, as
+of a history's newest), the last layer computes those alone.
 """
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +29,36 @@ def init_weights(module: nn.Module) -> None:
             module.weight[module.padding_idx].zero_()
 
 
+class Dropout(nn.Module):
+    """Dropout, with masks that cost little on a CPU.
+
+    PyTorch draws a CPU's masks element by element from one Mersenne Twister, which takes longer than a Transformer's
+    matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator: 8 bits an
+    element where they express the rate exactly, as they do 0.5, and 16 otherwise.
+    """
+
+    def __init__(self, rate: float) -> None:
+        """Zero each element with probability `rate`."""
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a tensor to one of its shape, unchanged outside training."""
+        if not self.training or not self.rate:
+            return x
+        return x * _dropout_factors(x.shape, self.rate) if x.device.type == "cpu" else F.dropout(x, self.rate)
+
+
+def _dropout_factors(shape: torch.Size, rate: float) -> Tensor:
+    """Return float32 of `shape`: 0 with probability `rate`, rounded to 16 bits, and 1 / (1 - rate) otherwise."""
+    bits, kind = (8, np.int8) if (rate * 256).is_integer() else (16, np.int16)
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    noise = np.random.SFC64(seed).random_raw(-(-shape.numel() * bits // 64)).view(kind)[: shape.numel()]
+    factors = torch.empty(shape)
+    torch.ge(torch.from_numpy(noise).view(shape), round(rate * 2**bits) - 2 ** (bits - 1), out=factors)
+    return factors.mul_(1 / (1 - rate))
+
+
 def causal_mask(length: int, device: torch.device) -> Tensor:
     """Return bool `[length, length]`, true where query t may see key s: s <= t."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -35,6 +69,36 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
     return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
 
+def positions_at(x: Tensor, read: Tensor) -> Tensor:
+    """Return `[B, R, ...]`: of `x [B, T, ...]` the positions `read [B, R]`."""
+    return x[torch.arange(len(x), device=x.device)[:, None], read]
+
+
+def mask_at(mask: Tensor, read: Tensor) -> Tensor:
+    """Return `[B, 1, R, S]`: of `mask`, `[T, S]` or `[B, 1, T, S]`, the queries at `read [B, R]`."""
+    return (mask[read] if mask.dim() == 2 else positions_at(mask[:, 0], read))[:, None]  # noqa: PLR2004 (a matrix)
+
+
+class Attention(nn.Module):
+    """softmax(Q K^T / sqrt(width)) V, with dropout on the attention weights."""
+
+    def __init__(self, dropout: float) -> None:
+        """Take the dropout's rate."""
+        super().__init__()
+        self.dropout = Dropout(dropout)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, width: int) -> Tensor:
+        """Let `queries [B, h, T, e]` attend to `keys [B, h, S, e]` and `values` where `mask` is true."""
+        scale, rate = 1.0 / math.sqrt(width), self.dropout.rate if self.training else 0.0
+        if not rate or queries.device.type != "cpu":
+            return F.scaled_dot_product_attention(queries, keys, values, mask, rate, scale=scale)
+        # What PyTorch does on a CPU, too, once there is dropout; but its masks would cost more than all the rest.
+        hidden = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+        weights = ((queries * scale) @ keys.transpose(-2, -1) + hidden).softmax(dim=-1)
+        attended: Tensor = self.dropout(weights) @ values
+        return attended
+
+
 class MultiHeadAttention(nn.Module):
     """softmax(Q K^T / sqrt(d / h)) V over h heads (paper, eq. 4), then a dense layer and dropout."""
 
@@ -43,24 +107,24 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         d = config.embedding_size
         self.n_heads = config.n_heads
-        self.attention_dropout = config.attention_dropout
         self.query = nn.Linear(d, d)
         self.key = nn.Linear(d, d)
         self.value = nn.Linear(d, d)
         self.dense = nn.Linear(d, d)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.attention = Attention(config.attention_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Let `queries [B, T, d]` attend to `keys` and `values [B, S, d]` where `mask` is true; `[B, T, d]`.
 
         `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
         """
-        attended = F.scaled_dot_product_attention(
+        attended = self.attention(
             split_heads(self.query(queries), self.n_heads),
             split_heads(self.key(keys), self.n_heads),
             split_heads(self.value(values), self.n_heads),
-            attn_mask=mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            mask,
+            width=queries.shape[2] // self.n_heads,
         )
         out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         return out
@@ -75,7 +139,7 @@ class FeedForward(nn.Module):
         d = config.embedding_size
         self.inner = nn.Linear(d, config.inner_size)
         self.outer = nn.Linear(config.inner_size, d)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +161,17 @@ class AttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Map three sequences `[B, T, d]` to `[B, T, d]`; `mask` says which keys each query sees."""
-        out: Tensor = self.feed_forward(self.norm(values + self.attention(queries, keys, values, mask)))
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, read: Tensor | None = None
+    ) -> Tensor:
+        """Map three sequences `[B, T, d]` to `[B, T, d]`, or to `[B, R, d]` at the positions `read [B, R]`.
+
+        `mask` says which keys each query sees, as in `MultiHeadAttention`.
+        """
+        residual = values
+        if read is not None:
+            queries, residual, mask = positions_at(queries, read), positions_at(values, read), mask_at(mask, read)
+        out: Tensor = self.feed_forward(self.norm(residual + self.attention(queries, keys, values, mask)))
         return out
 
 
@@ -111,11 +183,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(AttentionBlock(config) for _ in range(n_layers))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map `[B, T, d]` to `[B, T, d]`."""
-        for layer in self.layers:
-            x = layer(x, x, x, mask)
-        return x
+    def forward(self, x: Tensor, mask: Tensor, read: Tensor | None = None) -> Tensor:
+        """Map `[B, T, d]` to `[B, T, d]`, or to `[B, R, d]` at the positions `read [B, R]`."""
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x, x, x, mask, read if index == len(self.layers) else None)
+        return x if self.layers or read is None else positions_at(x, read)
 
 
 class SequenceEncoder(nn.Module):
@@ -127,12 +199,15 @@ class SequenceEncoder(nn.Module):
         d = config.embedding_size
         self.position_embedding = nn.Embedding(max_length, d)
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.transformer = Transformer(config, config.n_layers if n_layers is None else n_layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map embeddings `[B, L, d]` to `[B, L, d]`; position t sees the positions up to t."""
+    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
+        """Map embeddings `[B, L, d]` to `[B, L, d]`, or to `[B, R, d]` at the positions `read [B, R]`.
+
+        Position t sees the positions up to t.
+        """
         length, device = x.shape[1], x.device
         x = x + self.position_embedding(torch.arange(length, device=device))
-        out: Tensor = self.transformer(self.dropout(self.norm(x)), causal_mask(length, device))
+        out: Tensor = self.transformer(self.dropout(self.norm(x)), causal_mask(length, device), read)
         return out

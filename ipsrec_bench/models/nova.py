@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import TransformerConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, causal_mask, init_weights
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, Dropout, causal_mask, init_weights
 
 
 class NOVA(SequentialModel):
@@ -32,7 +32,7 @@ class NOVA(SequentialModel):
         self.provider_embedding = nn.Embedding(sizes.providers + 1, d, padding_idx=0)
         self.position_embedding = nn.Embedding(sizes.max_length, d)
         self.norm = nn.LayerNorm(d, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(AttentionBlock(config) for _ in range(config.n_layers))
         self.apply(init_weights)
 
@@ -43,10 +43,11 @@ class NOVA(SequentialModel):
         side = self.dropout(self.provider_embedding(histories.providers) + positions)
         x = self.dropout(self.norm(self.item_embedding(histories.items)))
         mask = causal_mask(length, device)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers, start=1):
             fused = x + side
-            x = layer(fused, fused, x, mask)
-        return Views(x if every_position else histories.last(x))
+            newest_only = index == len(self.layers) and not every_position
+            x = layer(fused, fused, x, mask, histories.newest if newest_only else None)
+        return Views(x if every_position else x[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

@@ -25,8 +25,10 @@ class SASRec(SequentialModel):
 
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
         """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
-        x = self.encoder(self.item_embedding(histories.items))
-        return Views(x if every_position else histories.last(x))
+        items = self.item_embedding(histories.items)
+        if every_position:
+            return Views(self.encoder(items))
+        return Views(self.encoder(items, histories.newest)[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

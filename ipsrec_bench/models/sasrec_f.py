@@ -35,8 +35,10 @@ class SASRecF(SequentialModel):
         """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
         items, providers = self.item_embedding(histories.items), self.provider_embedding(histories.providers)
         project = self.projection
-        x = self.encoder(items + providers if project is None else project(torch.cat([items, providers], dim=-1)))
-        return Views(x if every_position else histories.last(x))
+        x = items + providers if project is None else project(torch.cat([items, providers], dim=-1))
+        if every_position:
+            return Views(self.encoder(x))
+        return Views(self.encoder(x, histories.newest)[:, 0])
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""
