@@ -12,15 +12,26 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import Sizes
+from ipsrec_bench.models.layers import Dropout
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.training import softmax
+from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import fit
 from ipsrec_bench.training.objective import batch_losses, provider_loss
+from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
+from ipsrec_bench.training.softmax import full_cross_entropy
 
 CPU = torch.device("cpu")
-WINDOWS = {"prefix": prefix_windows, "packed": packed_windows}
+
+
+def packed(data, split, max_length, min_context=0, seed=0):
+    return packed_windows(data, split, max_length, min_context, np.random.default_rng(seed))
+
+
+WINDOWS = {"prefix": prefix_windows, "packed": packed}
 
 
 def all_samples(windows, data, batch_size=50):
@@ -29,8 +40,8 @@ def all_samples(windows, data, batch_size=50):
     found = []
     for chosen in windows.batches(batch_size, np.random.default_rng(0)):
         batch = windows.gather(sequences, chosen)
-        rows, positions = batch.predicted.nonzero(as_tuple=True)
-        assert len(rows) == len(batch.targets)
+        width = batch.histories.items.shape[1]
+        rows, positions = batch.predicted // width, batch.predicted % width
         for row, position, target in zip(rows.tolist(), positions.tolist(), batch.targets.tolist(), strict=True):
             history = batch.histories.items[row, : position + 1].tolist()
             found.append((int(batch.histories.users[row]), tuple(history), target))
@@ -56,23 +67,38 @@ def test_every_training_target_is_predicted_once(world, way, max_length):
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 5, 8])
-def test_a_packed_target_keeps_half_the_window(world, max_length):
+@pytest.mark.parametrize("min_context", [0, 1, 4, 20])
+def test_packed_windows_predict_every_target_once_with_its_context(world, max_length, min_context):
     split = leave_one_out(world)
     exact = {}
     for user, history, target in all_samples(prefix_windows(world, split, 10**6), world):
         exact.setdefault((user, target), []).append(history)
-    for user, history, target in all_samples(packed_windows(world, split, max_length), world):
+    samples = all_samples(packed(world, split, max_length, min_context), world)
+    assert sorted((user, target) for user, _, target in samples) == expected_targets(world)
+    for user, history, target in samples:
         candidates = [h for h in exact[user, target] if h[-len(history) :] == history]
         assert candidates
-        assert any(len(history) >= min(len(h), max_length - max_length // 2) for h in candidates)
+        assert any(len(history) >= min(len(h), max_length, min_context + 1) for h in candidates)
         assert len(history) <= max_length
 
 
 def test_prefix_and_packed_are_the_same_samples_within_the_window(world):
     split = leave_one_out(world)
     prefix = all_samples(prefix_windows(world, split, 50), world)
-    packed = all_samples(packed_windows(world, split, 50), world)
-    assert sorted(prefix) == sorted(packed)
+    assert sorted(prefix) == sorted(all_samples(packed(world, split, 50), world))
+
+
+def test_over_the_epochs_a_target_is_seen_with_every_context(world):
+    split, seen = leave_one_out(world), {}
+    longest = int(np.argmax(np.diff(world.offsets)))
+    for epoch in range(60):
+        for user, history, target in all_samples(packed(world, split, 4, seed=epoch), world):
+            if user == longest:
+                seen.setdefault(target, set()).add(len(history))
+    first = int(world.offsets[longest])
+    late = int(world.items[first + 9])
+    assert seen[late] == {1, 2, 3, 4}
+    assert all_samples(packed(world, split, 4, seed=3), world) == all_samples(packed(world, split, 4, seed=3), world)
 
 
 def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
@@ -83,6 +109,117 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
     one, two, other = (windows.batches(64, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 70), st.integers(1, 9), st.integers(0, 1), st.integers(1, 80))
+def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile):
+    """Loss and gradients, for every size of tile, also where the loss is one term of a weighted sum."""
+    generator = torch.Generator().manual_seed(targets)
+    users, table = torch.randn(targets, d, generator=generator), torch.randn(items, d, generator=generator)
+    wanted = torch.randint(first, items, (targets,), generator=generator)
+    found = []
+    for tiled in (True, False):
+        u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
+        if tiled:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(softmax, "TILE", tile)
+                loss = full_cross_entropy(u, v, wanted, first=first, dtype=torch.float32)
+        else:
+            loss = torch.nn.functional.cross_entropy(u @ v[first:].T, wanted - first)
+        (3 * loss + u.sum()).backward()
+        found.append((loss.detach(), u.grad, v.grad))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_factors_change_gradients_by_thousandths():
+    torch.manual_seed(0)
+    wanted, gradients = torch.randint(1, 5000, (200,)), []
+    users, table = torch.randn(200, 64), torch.randn(5000, 64) * 0.3
+    for dtype in (torch.float32, torch.bfloat16):
+        u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
+        full_cross_entropy(u, v, wanted, first=1, dtype=dtype).backward()
+        gradients.append((u.grad, v.grad))
+    for full, rounded in zip(*gradients, strict=True):
+        assert 0 < (rounded - full).norm() / full.norm() < 0.01
+
+
+def test_sampled_softmax_estimates_the_partition_without_bias():
+    """The mean over many draws of exp(loss) is that of the exact softmax; with many negatives so is the loss."""
+    torch.manual_seed(0)
+    users, table, wanted = torch.randn(7, 4), torch.randn(30, 4), torch.randint(1, 30, (7,))
+    counts = np.arange(30) ** 2
+    exact_loss = full_cross_entropy(users, table, wanted, first=1, dtype=torch.float32)
+    own = (users * table[wanted]).sum(1)
+    for row in range(7):
+        one = users[row : row + 1], table, wanted[row : row + 1]
+        exact_partition = (users[row] @ table[1:].T).exp().sum()
+        rng = np.random.default_rng(row)
+        loss = sampled_softmax(counts, 20, rng)
+        estimates = torch.stack([(loss(*one, first=1) + own[row]).exp() for _ in range(3000)])
+        error = estimates.std() / len(estimates) ** 0.5
+        assert abs(estimates.mean() - exact_partition) < 4 * error
+        assert error < 0.05 * exact_partition
+    many = sampled_softmax(counts, 200_000, np.random.default_rng(0))(users, table, wanted, first=1)
+    torch.testing.assert_close(many, exact_loss, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
+def test_gbce_is_its_definition(calibration):
+    torch.manual_seed(0)
+    users, table, wanted = torch.randn(5, 4), torch.randn(11, 4), torch.randint(1, 11, (5,))
+    found = gbce(calibration, 3, np.random.default_rng(1))(users, table, wanted, first=1)
+    negatives = np.random.default_rng(1).integers(1, 11, size=3)
+    alpha = 3 / 9  # of nine items that are not the target
+    beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+    assert (calibration, beta) in {(0.0, 1.0), (1.0, alpha), (0.75, beta)}
+    terms = []
+    for user, target in zip(users, wanted.tolist(), strict=True):
+        positive = torch.sigmoid(user @ table[target]) ** beta
+        others = [1 - torch.sigmoid(user @ table[n]) for n in negatives if n != target]
+        terms.append(-(positive.log() + sum(o.log() for o in others)) / 4)
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+def test_lazy_adam_moves_only_what_a_batch_touched(world):
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 20)
+    config = model_entry("sasrec").config.model_validate({"embedding_size": 8, "inner_size": 16})
+    windows = prefix_windows(world, leave_one_out(world), 20)
+    moved = {}
+    for lazy in (False, True):
+        torch.manual_seed(0)
+        model = build_model("sasrec", config, sizes)
+        before = model.item_embedding.weight.detach().clone()
+        optimiser = Optimiser(model, 1e-2, lazy=lazy)
+        loss = sampled_softmax(np.zeros(world.num_items + 1), 4, np.random.default_rng(0))
+        batches = [windows.gather(ResidentSequences(world, CPU), np.arange(i, i + 2)) for i in (0, 100)]
+        for batch in batches:
+            optimiser.step(batch_losses(model, config, batch, packed=False, catalogue_loss=loss).total)
+        moved[lazy] = (model.item_embedding.weight != before).any(dim=1)
+    drawn = np.random.default_rng(0)
+    touched = set()
+    for batch in batches:
+        touched |= set(batch.histories.items.flatten().tolist()) | set(batch.targets.tolist())
+        touched |= {int(draw * world.num_items) + 1 for draw in drawn.random(4)}
+    assert set(moved[True].nonzero()[:, 0].tolist()) == touched - {0}
+    assert torch.equal(moved[True], moved[False])  # the same rows have gradients; only later steps tell them apart
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.3, 0.07])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
+    dropout = Dropout(rate)
+    ones = torch.ones(400, 1000, requires_grad=True)
+    torch.manual_seed(3)
+    once, again = dropout(ones), dropout(ones)
+    assert not torch.equal(once, again)
+    assert abs(float((once == 0).float().mean()) - rate) < 0.004
+    assert set(once.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rate)))}
+    once.sum().backward()
+    assert torch.equal(ones.grad, once)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(ones), once)
+    assert dropout.eval()(ones) is ones
 
 
 @settings(max_examples=60, deadline=None)
@@ -211,5 +348,5 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
-    with pytest.raises(ModelError, match="the training loss is not finite in step"):
+    with pytest.raises(ModelError, match="the training loss is not finite by step"):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)

@@ -24,9 +24,6 @@ from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.fit import Epoch, Fitted, Step, fit
 
-STEP_EVENT_SECONDS = 0.2
-"""Least time between two events about steps."""
-
 
 @dataclass(frozen=True)
 class Worker:
@@ -137,14 +134,8 @@ def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
 
 
 def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
-    last = 0.0
-
     def listen(step: Step) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= STEP_EVENT_SECONDS:
-            last = now
-            emit(StepDone(*_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second))
+        emit(StepDone(*_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second))
 
     return listen
 

@@ -108,6 +108,21 @@ class Training(Settings):
     samples: Literal["auto", "packed", "prefix"] = "auto"
     """`packed` predicts every position of a window in one pass (causal models), `prefix` one position per
     sample; `auto` packs where the model allows it."""
+    min_context: int = Field(0, ge=0)
+    """Packed samples: a history longer than the maximum length is cut into windows, at places drawn anew each epoch,
+    and every target is predicted from more than so many inputs. More context costs more windows."""
+    objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
+    """`softmax` is the exact cross-entropy over all items. The others approximate it from `negatives` items a batch,
+    for catalogues where exact is too dear, and are named in every table."""
+    negatives: int = Field(256, ge=1)
+    """Items drawn for each batch by an approximate objective."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of gBCE."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Factors of the exact softmax's matrix products; sums and weights are float32 always. `auto` takes bfloat16
+    where the processor multiplies it faster."""
+    optimiser: Literal["adam", "lazy-adam"] = "adam"
+    """`lazy-adam` moves only the rows of tables that a batch touched: another optimiser, for very large tables."""
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(256, ge=1)
     """Targets per optimiser step, whichever way samples are made."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,12 +175,12 @@ class SequentialModelCase(_ModelCase):
         assert isinstance(config, NeuralConfig)
         with tempfile.TemporaryDirectory() as folder:
             data = worlds.build(self.world, Path(folder))
-            sizes = Sizes(data.num_users, data.num_items, data.num_providers, max(worlds.LENGTHS))
-            model = self.build_large(sizes)
+            length = max(worlds.LENGTHS)
+            model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, length))
             sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
             losses = []
-            for packed, make in ((True, packed_windows), (False, prefix_windows)):
-                windows = make(data, split, max(worlds.LENGTHS))
+            whole_histories = packed_windows(data, split, length, 0, np.random.default_rng(0))
+            for packed, windows in ((True, whole_histories), (False, prefix_windows(data, split, length))):
                 whole = windows.gather(sequences, torch.arange(len(windows.ends)).numpy())
                 with torch.no_grad():
                     losses.append(batch_losses(model, config, whole, packed=packed))

@@ -269,7 +269,7 @@ def _outputs(
     users = tensors.get("in/user", torch.zeros_like(length)).long()
     histories = Histories(users, items, providers, length)
     nothing = torch.zeros_like(length)
-    batch = Batch(histories, torch.zeros_like(items, dtype=torch.bool), tensors["in/target"].long(), nothing)
+    batch = Batch(histories, nothing, tensors["in/target"].long(), nothing)
 
     views = model.encode(histories, every_position=False)
     yield "user_vectors", views.user

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 
 from ipsrec_bench.data.batches import ResidentSequences
@@ -17,8 +19,13 @@ from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.catalogue import catalogue_loss
+from ipsrec_bench.training.objective import Losses, batch_losses
+from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
+
+STEP_SECONDS = 0.2
+"""Least time between two steps of an epoch that are told of, its last one apart."""
 
 
 @dataclass(frozen=True)
@@ -87,44 +94,45 @@ def fit(
         return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch)
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
-    windows = (packed_windows if packed else prefix_windows)(data, split, max_length)
-    optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=True)
+    prefixes = None if packed else prefix_windows(data, split, max_length)
+    optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
     curve: list[Epoch] = []
     best: Epoch | None = None
     for epoch in range(1, training.epochs + 1):
         model.train()
-        began = time.perf_counter()
-        sums = np.zeros(3)  # loss, cross-entropy, contrastive; each weighted by targets
-        done = 0
-        batches = windows.batches(training.batch_size, np.random.default_rng([seed, epoch]))
+        began = told = time.perf_counter()
+        rng = np.random.default_rng([seed, epoch])
+        windows = prefixes or packed_windows(data, split, max_length, training.min_context, rng)
+        batches = windows.batches(training.batch_size, rng)
+        loss_over = catalogue_loss(training, sequences.device, lambda: _item_counts(data, split), rng)
+        sums = _Sums(sequences.device)
         for step, chosen in enumerate(batches, start=1):
             batch = windows.gather(sequences, chosen)
-            losses = batch_losses(model, config, batch, packed=packed)
-            optimiser.zero_grad(set_to_none=True)
-            losses.total.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            parts = (losses.total, losses.cross_entropy, losses.contrastive)
-            sums += len(batch.targets) * np.array([0.0 if p is None else p.item() for p in parts])
-            done += len(batch.targets)
-            if not np.isfinite(sums[0]):
-                raise ModelError(
-                    f"the training loss is not finite in step {step} of epoch {epoch}; a smaller learning_rate, or"
-                    " a larger tau, may help"
-                )
-            rate = done / (time.perf_counter() - began)
-            on_step(Step(epoch, step, len(batches), sums[0] / done, rate))
+            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over)
+            optimiser.step(losses.total)
+            sums.add(losses, len(batch.targets))
+            now = time.perf_counter()
+            if now - told >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
+                told = now
+                total, cross_entropy, contrastive = sums.means()
+                if not math.isfinite(total):
+                    raise ModelError(
+                        f"the training loss is not finite by step {step} of epoch {epoch}; a smaller learning_rate, or"
+                        " a larger tau, may help"
+                    )
+                on_step(Step(epoch, step, len(batches), total, sums.targets / (now - began)))
         trained = time.perf_counter()
         valid = validate()
         curve.append(
             Epoch(
                 epoch=epoch,
-                loss=sums[0] / done,
-                cross_entropy=sums[1] / done,
-                contrastive=None if losses.contrastive is None else sums[2] / done,
+                loss=total,
+                cross_entropy=cross_entropy,
+                contrastive=contrastive,
                 valid=valid,
                 train_seconds=trained - began,
                 valid_seconds=time.perf_counter() - trained,
-                targets=done,
+                targets=sums.targets,
             )
         )
         on_epoch(curve[-1])
@@ -136,6 +144,31 @@ def fit(
     assert best is not None
     load_weights(model, checkpoint)
     return Fitted(tuple(curve), best.epoch, best.valid, sum(epoch.train_seconds for epoch in curve))
+
+
+class _Sums:
+    """Sums of losses over targets, kept on the device so that no step waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.targets = 0
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._contrastive = False
+
+    def add(self, losses: Losses, targets: int) -> None:
+        parts = [losses.total, losses.cross_entropy, *([] if losses.contrastive is None else [losses.contrastive])]
+        self._contrastive = losses.contrastive is not None
+        self._sums[: len(parts)] += targets * torch.stack([part.detach() for part in parts])
+        self.targets += targets
+
+    def means(self) -> tuple[float, float, float | None]:
+        """Return the mean loss, cross-entropy and, where there is one, contrastive loss."""
+        total, cross_entropy, contrastive = (self._sums / self.targets).tolist()
+        return total, cross_entropy, contrastive if self._contrastive else None
+
+
+def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
+    """Return the training interactions of each item, int64 `[items + 1]`."""
+    return np.bincount(data.items[data.ranges(data.offsets[:-1], split.train_ends)], minlength=data.num_items + 1)
 
 
 def save_weights(model: Model, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is minimised: full-catalogue cross-entropy plus lambda times a contrastive loss (paper, eq. 13)."""
+"""What is minimised: a loss over the catalogue plus lambda times a contrastive loss (paper, eq. 13)."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import ProviderPredictor, SequentialModel
 from ipsrec_bench.models.configs import ContrastiveConfig, NeuralConfig, ProviderPredictionConfig
+from ipsrec_bench.training.catalogue import CatalogueLoss, exact
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.samples import Batch
 
@@ -20,14 +21,25 @@ class Losses:
 
     total: Tensor
     cross_entropy: Tensor
+    """Or the approximation of it that is trained on."""
     contrastive: Tensor | None
     """None where lambda is 0 or the settings know none."""
 
 
-def batch_losses(model: SequentialModel, config: NeuralConfig, batch: Batch, *, packed: bool) -> Losses:
+EXACT = exact(torch.float32)
+
+
+def batch_losses(
+    model: SequentialModel,
+    config: NeuralConfig,
+    batch: Batch,
+    *,
+    packed: bool,
+    catalogue_loss: CatalogueLoss = EXACT,
+) -> Losses:
     """Return the losses of one batch.
 
-    Every predicted position is one sample: its target is scored against all items, and its two views are one
+    Every predicted position is one sample: its target is scored against the items, and its two views are one
     positive pair of the contrastive loss.
 
     Raises:
@@ -37,11 +49,10 @@ def batch_losses(model: SequentialModel, config: NeuralConfig, batch: Batch, *, 
     user, provider = views.user, views.provider
     owners = batch.histories.users
     if packed:
-        user = user[batch.predicted]
-        provider = provider[batch.predicted] if provider is not None else None
-        owners = owners[:, None].expand_as(batch.predicted)[batch.predicted]
-    first = 0 if config.padding_class else 1
-    cross_entropy = F.cross_entropy(user @ model.item_vectors()[first:].T, batch.targets - first)
+        owners = owners[batch.predicted // user.shape[1]]
+        user = user.flatten(0, 1)[batch.predicted]
+        provider = provider.flatten(0, 1)[batch.predicted] if provider is not None else None
+    cross_entropy = catalogue_loss(user, model.item_vectors(), batch.targets, first=0 if config.padding_class else 1)
     total, contrastive = cross_entropy, None
     if isinstance(config, ContrastiveConfig) and config.lambda_:
         if provider is None:

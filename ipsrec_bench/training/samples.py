@@ -5,9 +5,11 @@ last positions are to be predicted from. The two ways to make samples differ in 
 
 - `prefix`: one window per training target, which predicts from its last position alone (as RecBole does);
 - `packed`: windows that predict from every position in one pass. A history of up to `max_length` inputs is one
-  window. A longer one is covered by windows whose ends lie `max_length // 2` apart, and each predicts only from the
-  positions that the window before it did not have, so that every target is predicted exactly once and from
-  its whole history or at least half of `max_length`.
+  window. A longer one is cut into windows, each predicting only from the positions that no other does, so that every
+  target is predicted exactly once in an epoch, from its whole history or from more than `min_context` inputs. Ends
+  of windows lie `max_length - min_context` apart, at places drawn anew for every user and epoch: over the epochs a
+  target is predicted from contexts of all lengths up to `max_length`. Positions count from the window's beginning, as
+  they do in a history that is ranked.
 
 Either way the targets are the same, and a batch holds about `batch_size` of them.
 """
@@ -30,15 +32,13 @@ are all as old as their anchor."""
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Histories and what follows them.
-
-    `predicted [B, L]` marks the positions to predict from, `targets [N]` holds the item that follows each of
-    them, in row-major order.
-    """
+    """Histories and what follows them."""
 
     histories: Histories
     predicted: Tensor
+    """int64 `[N]`: the positions to predict from, counted through the rows of `[B, L]`, ascending."""
     targets: Tensor
+    """int64 `[N]`: the item that follows each of them."""
     target_providers: Tensor
     """int64 `[N]`: their providers."""
 
@@ -74,11 +74,12 @@ class Windows:
         users, begins = self._users_and_begins(chosen)
         ends, fresh = self.ends[chosen], self.fresh[chosen]
         histories = sequences.gather(users, begins, ends)
-        steps = np.arange(histories.items.shape[1])
-        lengths = (ends - begins)[:, None]
-        predicted = (steps < lengths) & (steps >= lengths - fresh[:, None])
-        positions = (begins[:, None] + steps + 1)[predicted]
-        return Batch(histories, sequences.to_device(predicted), *sequences.at(positions))
+        width = histories.items.shape[1]
+        row = np.repeat(np.arange(len(chosen)), fresh)
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(fresh) - fresh, fresh)
+        position = (ends - fresh)[row] + nth  # the flat position of the input that is predicted from
+        predicted = sequences.to_device(row * width + position - begins[row])
+        return Batch(histories, predicted, *sequences.at(position + 1))
 
     def _users_and_begins(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         users = np.searchsorted(self.offsets, self.ends[chosen], side="right") - 1
@@ -91,15 +92,24 @@ def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Wind
     return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length)
 
 
-def packed_windows(data: PreparedDataset, split: Split, max_length: int) -> Windows:
-    """Return windows that together predict every training target once."""
+def packed_windows(
+    data: PreparedDataset, split: Split, max_length: int, min_context: int, rng: np.random.Generator
+) -> Windows:
+    """Return windows that together predict every training target once, longer histories cut at places drawn by `rng`.
+
+    A `min_context` of `max_length` or more counts as `max_length - 1`: a window for each target beyond the first.
+    """
     starts = np.asarray(data.offsets[:-1])
     inputs = np.maximum(split.train_ends - starts - 1, 0)
-    stride = max(1, max_length // 2)
-    later = np.maximum(-(-(inputs - max_length) // stride), 0)
+    stride = max(max_length - min_context, 1)
+    # Windows end at the last input and at places `stride` apart before it, the first of these 1 to `stride` before it.
+    # The oldest window is the last of them to hold its whole history, of whose positions it predicts from all.
+    shift = rng.integers(1, stride, size=len(inputs), endpoint=True)
+    later = np.where(inputs > max_length, 1 + np.maximum(-(-(inputs - shift - max_length) // stride), 0), 0)
     windows = np.where(inputs > 0, 1 + later, 0)
     user = np.repeat(np.arange(data.num_users), windows)
-    nth = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)
-    reach = np.minimum(max_length + nth * stride, inputs[user])
-    before = np.where(nth > 0, max_length + (nth - 1) * stride, 0)
+    nth = (np.cumsum(windows)[user] - 1) - np.arange(len(user))  # counted from the newest, which is 0
+    reach = np.where(nth == 0, inputs[user], inputs[user] - shift[user] - (nth - 1) * stride)
+    oldest = nth == windows[user] - 1
+    before = np.where(oldest, 0, inputs[user] - shift[user] - nth * stride)
     return Windows(starts[user] + reach, reach - before, np.asarray(data.offsets), max_length)

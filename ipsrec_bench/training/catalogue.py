@@ -1,0 +1,106 @@
+"""Losses of a target among the items of the catalogue: the exact cross-entropy, and approximations of it.
+
+Each maps user vectors `[N, d]`, item vectors `[V, d]` and targets `[N]` to a mean over the targets. Rows of the item
+vectors before `first` (1 where row 0 is padding, else 0) are no items.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.training.softmax import full_cross_entropy
+
+
+class CatalogueLoss(Protocol):
+    """A loss of targets among items."""
+
+    def __call__(self, users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
+        """Return the mean over the targets."""
+
+
+def softmax_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of the factors of the softmax's matrix products; `auto` is bfloat16 where that is fast."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def exact(dtype: torch.dtype) -> CatalogueLoss:
+    """Return the cross-entropy over all items, with factors of products in `dtype`."""
+
+    def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
+        return full_cross_entropy(users, items, targets, first=first, dtype=dtype)
+
+    return loss
+
+
+def sampled_softmax(counts: NDArray[np.int64], negatives: int, rng: np.random.Generator) -> CatalogueLoss:
+    """Return a softmax over each target and `negatives` items, drawn once a batch and shared by its targets.
+
+    Items are drawn in proportion to `counts` + 1 (`counts [V]`: their training interactions), with replacement. The
+    partition of the softmax is estimated by importance sampling (Bengio and Senecal, IEEE TNN 2008): the exponential
+    of a negative's score is divided by its expected number of draws, which in the scores subtracts a logarithm
+    ("logQ correction"). The target stands for itself, is not corrected, and counts for nothing where it was drawn,
+    so that the estimate of the partition is unbiased.
+    """
+
+    def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
+        chances = (counts + 1.0)[first:] / (counts + 1.0)[first:].sum()
+        drawn = np.searchsorted(np.cumsum(chances), rng.random(negatives) * (1 - 1e-12)) + first
+        candidates = torch.from_numpy(drawn).to(targets.device)
+        expected = torch.from_numpy(np.log(chances[drawn - first] * negatives)).to(users)
+        scores = users @ _rows(items, candidates).T - expected
+        scores = scores.masked_fill(candidates == targets[:, None], -torch.inf)
+        own = (users * _rows(items, targets)).sum(dim=1, keepdim=True)
+        return -F.log_softmax(torch.cat([own, scores], dim=1), dim=1)[:, 0].mean()
+
+    return loss
+
+
+def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> CatalogueLoss:
+    """Return gBCE (Petrov and Macdonald, RecSys 2023): binary cross-entropy that corrects for sampling.
+
+    The likelihood of the positive is raised to the power beta = alpha (t (1 - 1 / alpha) + 1 / alpha), where alpha is
+    the share of items sampled and t is `calibration`: 0 is plain binary cross-entropy, 1 is fully calibrated.
+    `negatives` items are drawn uniformly once a batch and shared by its targets; a target is no negative of itself.
+    """
+
+    def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
+        alpha = min(negatives / (len(items) - first - 1), 1.0)
+        beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+        candidates = torch.from_numpy(rng.integers(first, len(items), size=negatives)).to(targets.device)
+        against = F.softplus(users @ _rows(items, candidates).T)
+        against = against.masked_fill(candidates == targets[:, None], 0.0)
+        own = (users * _rows(items, targets)).sum(dim=1)
+        return ((beta * F.softplus(-own) + against.sum(dim=1)) / (negatives + 1)).mean()
+
+    return loss
+
+
+def catalogue_loss(
+    training: Training, device: torch.device, counts: Callable[[], NDArray[np.int64]], rng: np.random.Generator
+) -> CatalogueLoss:
+    """Return the loss that `training` names; `counts` gives the training interactions of each row of the items."""
+    match training.objective:
+        case "softmax":
+            return exact(softmax_dtype(training.precision, device))
+        case "sampled-softmax":
+            return sampled_softmax(counts(), training.negatives, rng)
+        case "gbce":
+            return gbce(training.calibration, training.negatives, rng)
+
+
+def _rows(items: Tensor, rows: Tensor) -> Tensor:
+    """Look `rows` up; the gradient is sparse where `items` is a weight itself, not a function of weights."""
+    return F.embedding(rows, items, sparse=items.is_leaf)

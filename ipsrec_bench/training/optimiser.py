@@ -1,0 +1,46 @@
+"""Adam over a model's weights, dense or lazy in its tables."""
+
+import torch
+from torch import Tensor, nn
+
+from ipsrec_bench.models.api import SequentialModel
+
+
+class Optimiser:
+    """Adam (Kingma and Ba, ICLR 2015), fused; the lazy form updates only those rows of tables that a batch touched.
+
+    Lazy Adam is a *different optimiser*: a row that is not touched keeps its weights and its moments, where Adam
+    would let its momentum move it on and decay. It pays where a dense pass over a table costs more than the batch,
+    that is for tables of a million rows whose gradients are sparse: providers, users, and items under an approximate
+    objective. The exact softmax moves every item in every step, and no optimiser can be lazy about that.
+    """
+
+    def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
+        """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
+        self._model, self._learning_rate, self._lazy = model, learning_rate, lazy
+        self._parts: list[torch.optim.Optimizer] = []
+        scored = model.item_vectors()
+        for module in model.modules():
+            # On a CPU a table that is scored, too, has a dense gradient anyway, to which few rows are added in place:
+            # cheaper than a second dense one.
+            if isinstance(module, nn.Embedding) and (lazy or (module.weight is scored and not scored.is_cuda)):
+                module.sparse = True
+
+    def step(self, loss: Tensor) -> None:
+        """Move the weights against the gradient of `loss`."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        weights = [weight for weight in self._model.parameters() if weight.grad is not None]
+        if not self._lazy:
+            for weight in weights:
+                if weight.grad is not None and weight.grad.is_sparse:
+                    weight.grad = weight.grad.to_dense()
+        if not self._parts:  # which gradients are sparse, the first of them tell
+            dense = [weight for weight in weights if weight.grad is not None and not weight.grad.is_sparse]
+            sparse = [weight for weight in weights if weight.grad is not None and weight.grad.is_sparse]
+            self._parts = [torch.optim.Adam(dense, lr=self._learning_rate, fused=True)]
+            if sparse:
+                self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))
+        for part in self._parts:
+            part.step()

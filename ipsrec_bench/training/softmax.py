@@ -1,0 +1,81 @@
+"""Full-catalogue cross-entropy that never holds the `[targets x items]` scores.
+
+Scores are made tile by tile, twice: the first pass finds each target's log-partition, the second adds every tile's
+share to both gradients. That costs a third more multiplications than keeping the scores, and is several times
+faster on a CPU, where a tile stays in the cache while a whole row of tiles would go through main memory.
+
+`torch.nn.functional.linear_cross_entropy` (torch 2.13 and later) cuts the batch instead of the catalogue: a chunk's
+scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TILE = 2048
+"""Items at a time."""
+
+
+def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype) -> Tensor:
+    """Return the mean of -log softmax(user . items)[target] over all items from `first` on.
+
+    Args:
+        users: `[N, d]`.
+        items: `[V, d]`; rows before `first` are no classes.
+        targets: int64 `[N]`, rows of `items`.
+        first: 0, or 1 where row 0 is padding.
+        dtype: of the factors of matrix products; sums and gradients are float32 whatever it is. With bfloat16, scores
+            and probabilities within a tile are rounded to 8 bits, and a gradient differs from the exact one by some
+            thousandths of its norm.
+    """
+    loss: Tensor = _TiledCrossEntropy.apply(users, items, targets, first, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _TiledCrossEntropy(torch.autograd.Function):
+    """Gradients are made in the forward pass, while the tiles are there, and handed out in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        users: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        first: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        factors = users.to(dtype)
+        partitions, begins = [], range(first, len(items), TILE)
+        for begin in begins:
+            scores = (factors @ items[begin : begin + TILE].to(dtype).T).float()
+            # One fused kernel; logsumexp is several, each over the whole tile.
+            partitions.append(scores[:, 0] - F.log_softmax(scores, dim=1)[:, 0])
+        tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
+        partition = tiles.logsumexp(dim=1)
+        own = items[targets]
+        loss = (partition - (users * own).sum(dim=1)).mean()
+        if not any(ctx.needs_input_grad[:2]):  # type: ignore[attr-defined]
+            return loss
+        # softmax over all = softmax within the tile, times the tile's share.
+        shares = (tiles - partition[:, None]).exp() / len(users)
+        user_gradient = own / -len(users)
+        item_gradient = torch.empty_like(items)
+        item_gradient[:first] = 0
+        for begin, share in zip(begins, shares.unbind(dim=1), strict=True):
+            tile = items[begin : begin + TILE].to(dtype)
+            probabilities = (factors @ tile.T).softmax(dim=1)
+            user_gradient.addcmul_(probabilities @ tile, share[:, None])
+            item_gradient[begin : begin + TILE] = probabilities.T @ (users * share[:, None]).to(dtype)
+        item_gradient.index_add_(0, targets, users, alpha=-1 / len(users))
+        ctx.save_for_backward(user_gradient, item_gradient)
+        return loss
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        user_gradient, item_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
+        # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved.
+        if gradient.is_cuda or gradient != 1:
+            user_gradient, item_gradient = user_gradient * gradient, item_gradient * gradient
+        return user_gradient, item_gradient, None, None, None
