@@ -15,7 +15,8 @@ from ipsrec_bench.models.api import CountingModel, Model, PickedScores, Sequenti
 from ipsrec_bench.ranking.metrics import realistic_rank
 
 USERS_PER_BATCH = 512
-ITEMS_PER_TILE = 8192
+ITEMS_PER_TILE = 2040
+"""A multiple of 8 for `_count`, and at most 8 x 255; the scores of a batch then stay in a CPU's cache."""
 PAIRS_AT_A_TIME = 1 << 16
 
 Pairs = tuple[Tensor, Tensor]
@@ -113,7 +114,7 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once.
+        tile: candidates scored at a time, a multiple of 8 up to 2040; no more than `[B, tile]` scores exist at once.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.
@@ -129,19 +130,25 @@ def count_ranks(
     # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.
     margin = norms * (2 * (d + 2) * 2.0**-24)
     low, high = (own - margin)[:, None], (own + margin)[:, None]
-    rows = torch.arange(len(users), device=users.device)
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
-    for begin in range(1, len(items), tile):
+    by_target = targets.argsort()
+    begins = range(1, len(items), tile)
+    bounds = torch.searchsorted(targets[by_target], torch.tensor([*begins, len(items)], device=targets.device)).tolist()
+    scores = torch.empty(len(users), tile, device=users.device)
+    marks = torch.empty(len(users), tile, dtype=torch.bool, device=users.device)
+    for begin, first, last in zip(begins, bounds[:-1], bounds[1:], strict=True):
         candidates = items[begin : begin + tile]
-        scores = users @ candidates.T
-        inside = (targets >= begin) & (targets < begin + len(candidates))
-        scores[rows[inside], targets[inside] - begin] = -torch.inf  # the target is not its own rival
-        above = scores > high
-        near = (scores >= low) ^ above
-        higher += above.sum(dim=1)
+        torch.matmul(users, candidates.T, out=scores[:, : len(candidates)])
+        scores[:, len(candidates) :] = -torch.inf
+        inside = by_target[first:last]
+        scores[inside, targets[inside] - begin] = -torch.inf  # the target is not its own rival
+        above = _count(torch.gt(scores, high, out=marks))
+        higher += above
+        open_rows = (_count(torch.ge(scores, low, out=marks)) != above).nonzero()[:, 0]
+        near = (scores[open_rows] >= low[open_rows]) & (scores[open_rows] <= high[open_rows])
         for pairs in near.nonzero().split(PAIRS_AT_A_TIME):
-            row, column = pairs.unbind(dim=1)
+            row, column = open_rows[pairs[:, 0]], pairs[:, 1]
             exact = exact_scores(users[row], candidates[column])
             higher += torch.bincount(row[exact > own[row]], minlength=len(users))
             ties += torch.bincount(row[exact == own[row]], minlength=len(users))
@@ -150,6 +157,16 @@ def count_ranks(
         higher -= torch.bincount(row[exact > own[row]], minlength=len(users))
         ties -= torch.bincount(row[exact == own[row]], minlength=len(users))
     return higher, ties
+
+
+def _count(marks: Tensor) -> Tensor:
+    """Count the true marks of each row of `[B, n]`, n a multiple of 8 up to 2040; int64 `[B]`.
+
+    Eight marks are read as one integer, whose bytes count on their own: on a CPU several times faster than a sum of
+    booleans.
+    """
+    lanes: Tensor = marks.view(torch.int64).sum(dim=1)
+    return lanes.view(torch.uint8).view(len(marks), 8).sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from ipsrec_bench.events import (
     StoreBusy,
 )
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.run.environment import available_cores, pick_device
+from ipsrec_bench.run.environment import available_cores, keep_freed_memory, pick_device
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.worker import Worker, run_cell
 from ipsrec_bench.store.connect import writing
@@ -31,6 +31,7 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
         BenchError: the device is not there.
     """
     torch.set_num_threads(threads or available_cores())
+    keep_freed_memory()
     return Worker(pick_device(device), store.parent / "checkpoints")
 
 

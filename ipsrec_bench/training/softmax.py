@@ -71,9 +71,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         user_gradient, item_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
         # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved.
         if gradient.is_cuda or gradient != 1:
