@@ -52,7 +52,7 @@ def settings(folder, name, max_length):
     }
 
 
-def main():
+def main() -> None:
     """Load, say so, and answer."""
     folder, name, model_name, max_length = sys.argv[1:]
     sys.argv = sys.argv[:1]  # RecBole reads the rest as settings

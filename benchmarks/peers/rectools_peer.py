@@ -26,13 +26,13 @@ from rectools.models import SASRecModel  # noqa: E402
 class OnDemand(Callback):
     """Let the trainer go on only for the steps that were asked for."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Begin without a wish."""
         self.left = 0
         self.targets = 0
         self.began = time.perf_counter()
 
-    def on_train_batch_start(self, trainer, _module, batch, _index):
+    def on_train_batch_start(self, trainer, _module, batch, _index) -> None:
         """Count the targets, or report and wait for the next line."""
         if self.left == 0:
             if trainer.global_step:
@@ -49,7 +49,7 @@ class OnDemand(Callback):
         self.targets += int((batch["y"] != 0).sum())
 
 
-def main():
+def main() -> None:
     """Train without end, as far as it is asked for."""
     folder, name, max_length = sys.argv[1:]
     table = pd.read_csv(Path(folder) / name / f"{name}.inter", sep="\t", usecols=[0, 1, 2])

@@ -14,6 +14,8 @@ The window is of the user's newest L interactions and predicts the next one only
 know its users: it says nothing of users that it was not trained on.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import CaserConfig
 from ipsrec_bench.models.layers import Dropout
+
+HEIGHTS_AT_ONCE = 8
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -62,17 +66,32 @@ class Caser(SequentialModel):
         if every_position:
             raise NotImplementedError
         width = histories.items.shape[1]
-        image = self.item_embedding(F.pad(histories.items, (0, self.max_length - width)))[:, None]  # [B, 1, L, d]
-        vertical = self.vertical(image).flatten(1)  # [B, n_vertical * d]
-        # Windows of nothing but padding are all alike: of those that begin beyond `width`, one stands for all.
-        horizontal = [
-            F.relu(convolve(image[:, :, : width + height])).amax(dim=(2, 3))
-            for height, convolve in enumerate(self.horizontal, start=1)
-        ]
+        image = self.item_embedding(F.pad(histories.items, (0, self.max_length - width)))  # [B, L, d]
+        vertical = self.vertical(image[:, None]).flatten(1)  # [B, n_vertical * d]
+        image = F.pad(image, (0, 0, 0, HEIGHTS_AT_ONCE)).transpose(1, 2)  # [B, d, L + padding for the taller filters]
+        shorter = range(0, self.max_length, HEIGHTS_AT_ONCE)
+        horizontal = [self._horizontal(image, width, first) for first in shorter]
         x = self.dropout(torch.cat([vertical, *horizontal], dim=1))
         x = F.relu(self.hidden(x))
         x = torch.cat([x, self.user_embedding(histories.users)], dim=1)
         return Views(F.relu(self.output(x)))
+
+    def _horizontal(self, image: Tensor, width: int, shorter: int) -> Tensor:
+        """Return `[B, n]`: the maxima of the filters of the next `HEIGHTS_AT_ONCE` heights above `shorter`.
+
+        One convolution has them all, the lower ones filled up with zeros: 50 small ones would take many times longer.
+        """
+        group = cast(list[nn.Conv2d], list(self.horizontal)[shorter : shorter + HEIGHTS_AT_ONCE])
+        heights = range(shorter + 1, shorter + 1 + len(group))
+        filters = [F.pad(c.weight[:, 0], (0, 0, 0, heights[-1] - h)) for h, c in zip(heights, group, strict=True)]
+        weight = torch.cat(filters).transpose(1, 2)  # [n, d, tallest]
+        bias = torch.cat([cast(Tensor, c.bias) for c in group])
+        # Windows of nothing but padding are all alike: of those that begin beyond `width`, one stands for all.
+        begins = min(width + 1, self.max_length - shorter)
+        found = F.relu(F.conv1d(image[:, :, : begins + heights[-1] - 1], weight, bias))  # [B, n, begins]
+        latest = self.max_length - torch.tensor(heights, device=image.device).repeat_interleave(len(filters[0]))
+        inside = torch.arange(begins, device=image.device) <= latest[:, None]
+        return (found * inside).amax(dim=2)  # what is not inside is 0, and no window has less
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

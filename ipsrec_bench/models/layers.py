@@ -119,13 +119,14 @@ class MultiHeadAttention(nn.Module):
 
         `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
         """
-        attended = self.attention(
-            split_heads(self.query(queries), self.n_heads),
-            split_heads(self.key(keys), self.n_heads),
-            split_heads(self.value(values), self.n_heads),
-            mask,
-            width=queries.shape[2] // self.n_heads,
-        )
+        if queries is keys is values:  # one product in the place of three
+            parts = (self.query, self.key, self.value)
+            weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+            q, k, v = F.linear(queries, weight, bias).chunk(3, dim=-1)
+        else:
+            q, k, v = self.query(queries), self.key(keys), self.value(values)
+        q, k, v = (split_heads(x, self.n_heads) for x in (q, k, v))
+        attended = self.attention(q, k, v, mask, width=queries.shape[2] // self.n_heads)
         out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         return out
 

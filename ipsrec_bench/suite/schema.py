@@ -119,8 +119,8 @@ class Training(Settings):
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Factors of the exact softmax's matrix products; sums and weights are float32 always. `auto` takes bfloat16
-    where the processor multiplies it faster."""
+    """Factors of matrix products in training; sums, weights and ranks are float32 always. `auto` takes bfloat16 where
+    the processor multiplies it faster."""
     optimiser: Literal["adam", "lazy-adam"] = "adam"
     """`lazy-adam` moves only the rows of tables that a batch touched: another optimiser, for very large tables."""
     epochs: int = Field(50, ge=1)

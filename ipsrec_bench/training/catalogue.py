@@ -24,8 +24,8 @@ class CatalogueLoss(Protocol):
         """Return the mean over the targets."""
 
 
-def softmax_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of the factors of the softmax's matrix products; `auto` is bfloat16 where that is fast."""
+def product_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of the factors of matrix products in training; `auto` is bfloat16 where that is fast."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -89,12 +89,12 @@ def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> Catalo
 
 
 def catalogue_loss(
-    training: Training, device: torch.device, counts: Callable[[], NDArray[np.int64]], rng: np.random.Generator
+    training: Training, dtype: torch.dtype, counts: Callable[[], NDArray[np.int64]], rng: np.random.Generator
 ) -> CatalogueLoss:
     """Return the loss that `training` names; `counts` gives the training interactions of each row of the items."""
     match training.objective:
         case "softmax":
-            return exact(softmax_dtype(training.precision, device))
+            return exact(dtype)
         case "sampled-softmax":
             return sampled_softmax(counts(), training.negatives, rng)
         case "gbce":

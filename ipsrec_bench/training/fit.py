@@ -19,7 +19,7 @@ from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.training.catalogue import catalogue_loss
+from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
 from ipsrec_bench.training.objective import Losses, batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -94,6 +94,7 @@ def fit(
         return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch)
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
+    dtype = product_dtype(training.precision, sequences.device)
     prefixes = None if packed else prefix_windows(data, split, max_length)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
     curve: list[Epoch] = []
@@ -104,11 +105,11 @@ def fit(
         rng = np.random.default_rng([seed, epoch])
         windows = prefixes or packed_windows(data, split, max_length, training.min_context, rng)
         batches = windows.batches(training.batch_size, rng)
-        loss_over = catalogue_loss(training, sequences.device, lambda: _item_counts(data, split), rng)
+        loss_over = catalogue_loss(training, dtype, lambda: _item_counts(data, split), rng)
         sums = _Sums(sequences.device)
         for step, chosen in enumerate(batches, start=1):
             batch = windows.gather(sequences, chosen)
-            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over)
+            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over, dtype=dtype)
             optimiser.step(losses.total)
             sums.add(losses, len(batch.targets))
             now = time.perf_counter()

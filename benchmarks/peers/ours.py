@@ -1,0 +1,104 @@
+"""This toolkit behind the same line protocol as its peers.
+
+    python ours.py FOLDER DATASET MODEL MAX_LENGTH SAMPLES [SETTING=VALUE ...]
+
+with `SAMPLES` `packed` or `prefix` and settings of training, such as `precision=float32`. It answers
+
+- `train STEPS`: train so many batches; targets, seconds, tokens (padded positions that went through the encoder).
+- `rank`: rank every user's validation target; users, seconds.
+- `flops`: operations of one token's way through the encoder, forward and backward, and of one ranked user's.
+- `memory`: peak resident bytes of the process.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ipsrec_bench.data.batches import ResidentSequences
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.models.api import Sizes
+from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.run.environment import keep_freed_memory, peak_memory
+from ipsrec_bench.suite.schema import TableSource, Training
+from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
+from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.optimiser import Optimiser
+from ipsrec_bench.training.samples import packed_windows, prefix_windows
+
+
+def main() -> None:
+    """Load, say so, and answer."""
+    folder, name, model_name, max_length, samples, *settings = sys.argv[1:]
+    length, packed = int(max_length), samples == "packed"
+    training = Training.model_validate(dict(setting.split("=") for setting in settings), strict=False)
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+    began = time.perf_counter()
+    data = prepare(name, TableSource(path=f"{folder}/{name}/{name}.inter"), Path(folder) / "prepared")
+    sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+    built = time.perf_counter() - began
+    config = model_entry(model_name).config()
+    torch.manual_seed(0)
+    model = build_model(model_name, config, Sizes(data.num_users, data.num_items, data.num_providers, length))
+    optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
+    rng = np.random.default_rng(0)
+    dtype = product_dtype(training.precision, sequences.device)
+    counts = np.bincount(data.items, minlength=data.num_items + 1)
+    loss_over = catalogue_loss(training, dtype, lambda: counts, rng)
+    windows, batches = None, iter(())
+
+    def train(steps: int) -> dict:
+        nonlocal windows, batches
+        model.train()
+        targets = tokens = 0
+        began = time.perf_counter()
+        for _ in range(steps):
+            chosen = next(batches, None)
+            if chosen is None:  # what an epoch begins with counts
+                windows = (
+                    packed_windows(data, split, length, training.min_context, rng)
+                    if packed
+                    else prefix_windows(data, split, length)
+                )
+                batches = iter(windows.batches(training.batch_size, rng))
+                chosen = next(batches)
+            batch = windows.gather(sequences, chosen)
+            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over, dtype=dtype)
+            optimiser.step(losses.total)
+            targets += len(batch.targets)
+            tokens += batch.histories.items.numel()
+        return {"targets": targets, "tokens": tokens, "seconds": time.perf_counter() - began}
+
+    def rank() -> dict:
+        began = time.perf_counter()
+        ranks = rank_targets(model, data, sequences, split.valid, length)
+        return {"users": len(ranks.users), "seconds": time.perf_counter() - began}
+
+    def flops() -> dict:
+        model.eval()
+        windows = prefix_windows(data, split, length)
+        histories = windows.gather(sequences, np.arange(64)).histories
+        counted = {}
+        for what, every in (("train", packed), ("rank", False)):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model.encode(histories, every_position=every)
+            counted[what] = counter.get_total_flops() / histories.items.numel()
+        return {"token": 3 * counted["train"], "ranked_token": counted["rank"]}
+
+    ready = {"ready": True, "items": data.num_items, "users": data.num_users, "seconds": built}
+    print(json.dumps(ready), flush=True)
+    answers = {"train": train, "rank": rank, "flops": flops, "memory": lambda: {"bytes": peak_memory()}}
+    for line in sys.stdin:
+        verb, *arguments = line.split()
+        print(json.dumps(answers[verb](*map(int, arguments))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

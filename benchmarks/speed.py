@@ -1,0 +1,196 @@
+"""Training and ranking beside RecBole and RecTools, and beside the arithmetic that nobody can avoid.
+
+Every contender is a process of its own that works only while it is asked; rounds are interleaved, medians are shown.
+A floor is operations over the rate of a plain matrix product measured in the same rounds: 6 d V a target for the
+softmax, forward and backward, plus three times the encoder's forward operations for every token that it was fed.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import worlds
+from peers import HERE, Peer, install
+
+D = 64
+
+
+@dataclass
+class Contender:
+    """A process, and what it answered."""
+
+    peer: Peer
+    line: str
+    """What it is asked in every round."""
+    answers: list[dict] = field(default_factory=list)
+
+    def play(self) -> None:
+        """Ask once more."""
+        self.answers.append(self.peer.ask(self.line))
+
+    def rate(self, unit: str) -> float:
+        """Return the median of `unit` per second; the first round warms up."""
+        return statistics.median(answer[unit] / answer["seconds"] for answer in self.answers[1:])
+
+
+def product_rate(dtype: torch.dtype, rows: int = 1024, columns: int = 2048) -> float:
+    """Return the operations per second of `[rows, D] x [D, columns]`, a tile of the softmax."""
+    left, right = torch.randn(rows, D).to(dtype), torch.randn(D, columns).to(dtype)
+    left @ right
+    began = time.perf_counter()
+    for _ in range(50):
+        left @ right
+    return 50 * 2 * rows * columns * D / (time.perf_counter() - began)
+
+
+def interleave(contenders: dict[str, Contender], rounds: int) -> tuple[float, float]:
+    """Let everybody play `rounds` times and once to warm up; return the medians of both product rates."""
+    products = []
+    for _ in range(rounds + 1):
+        products.append((product_rate(torch.float32), product_rate(torch.bfloat16)))
+        for contender in contenders.values():
+            contender.play()
+    float32, bfloat16 = (statistics.median(rates) for rates in zip(*products, strict=True))
+    return float32, bfloat16
+
+
+class Bench:
+    """The cases, and where their processes live."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        """Keep environments and data below `folder`."""
+        self.folder, self.rounds = folder, rounds
+        self.recbole, self.rectools = (install(name, folder / "peers") for name in ("recbole", "rectools"))
+        import sys
+
+        self.python = Path(sys.executable)
+
+    def ours(self, data: str, model: str, length: int, samples: str, *settings: str) -> Peer:
+        """Start this toolkit."""
+        arguments = (self.folder, data, model, length, samples, *settings)
+        return Peer(self.python, "ours.py", arguments, self.folder)
+
+    def training(
+        self, title: str, data: str, model: str, samples: str, peers: dict[str, Contender], steps: int
+    ) -> None:
+        """Measure training of `model` beside `peers`, and print the table."""
+        contenders = {}
+        for precision in ("auto", "float32"):
+            peer = self.ours(data, model, 50, samples, f"precision={precision}")
+            contenders[f"ours, {samples}, {precision}"] = Contender(peer, f"train {steps}")
+        contenders |= peers
+        float32, bfloat16 = interleave(contenders, self.rounds)
+        items = contenders[f"ours, {samples}, auto"].peer.ready["items"]
+        token = contenders[f"ours, {samples}, auto"].peer.ask("flops")["token"]
+        rates = {name: contender.rate("targets") for name, contender in contenders.items()}
+        print(f"\n**{title}** ({items:,} items; products: {float32 / 1e9:.0f} GFLOP/s float32,", end=" ")
+        print(f"{bfloat16 / 1e9:.0f} bfloat16)\n")
+        others = list(peers)
+        print(
+            "| contender | targets/s |"
+            + "".join(f" x {name} |" for name in others)
+            + " floor, us | of it: encoder | taken, us |"
+        )
+        print("|---|---:|" + "---:|" * len(others) + "---:|---:|---:|")
+        for name, contender in contenders.items():
+            cells = f"| {name} | {rates[name]:,.0f} |"
+            cells += "".join(f" {rates[name] / rates[other]:.1f} |" for other in others)
+            if name.startswith("ours"):
+                tokens = statistics.median(a["tokens"] / a["targets"] for a in contender.answers)
+                encoder = token * tokens / float32
+                softmax = 6 * D * items / (bfloat16 if name.endswith("auto") else float32)
+                cells += f" {(encoder + softmax) * 1e6:.1f} | {encoder * 1e6:.1f} | {1e6 / rates[name]:.1f} |"
+            else:
+                cells += f" | | {1e6 / rates[name]:.1f} |"
+            print(cells, flush=True)
+        for contender in contenders.values():
+            contender.peer.close()
+
+    def recbole_pair(self, data: str, model: str, steps: int) -> dict[str, Contender]:
+        """Start RecBole twice: as installed, and with anomaly detection off."""
+        pair = {}
+        for name in ("RecBole", "RecBole, anomaly off"):
+            peer = Peer(self.recbole, "recbole_peer.py", (self.folder, data, model, 50), self.folder)
+            if name != "RecBole":
+                peer.ask("anomaly off")
+            pair[name] = Contender(peer, f"train {steps}")
+        return pair
+
+    def rectools_alone(self, data: str, steps: int) -> dict[str, Contender]:
+        """Start RecTools' SASRec."""
+        peer = Peer(self.rectools, "rectools_peer.py", (self.folder, data, 50), self.folder)
+        return {"RecTools": Contender(peer, f"train {steps}")}
+
+    def sasrec_movielens(self) -> None:
+        """SASRec on MovieLens-100k."""
+        data = worlds.movielens(self.folder, self.recbole)
+        peers = self.recbole_pair(data, "SASRec", 8) | self.rectools_alone(data, 30)
+        self.training("SASRec, MovieLens-100k, L = 50", data, "sasrec", "packed", peers, 150)
+        self.training(
+            "SASRec, MovieLens-100k, L = 50", data, "sasrec", "prefix", self.recbole_pair(data, "SASRec", 8), 20
+        )
+
+    def prefix_models(self) -> None:
+        """SR-GNN and Caser, which cannot be packed."""
+        data = worlds.movielens(self.folder, self.recbole)
+        for ours, theirs in (("sr-gnn", "SRGNN"), ("caser", "Caser")):
+            title = f"{theirs}, MovieLens-100k, L = 50"
+            self.training(title, data, ours, "prefix", self.recbole_pair(data, theirs, 3), 10)
+
+    def sasrec_large(self) -> None:
+        """SASRec on 20,000 users and 49,000 items."""
+        data = worlds.synthetic(self.folder, 20_000, 49_100, 1_000, 49)
+        peers = self.recbole_pair(data, "SASRec", 6) | self.rectools_alone(data, 3)
+        self.training("SASRec, 20,000 users, L = 50", data, "sasrec", "packed", peers, 60)
+
+    def ipsrec(self) -> None:
+        """IPSRec at the sizes of the released code's measurement, beside RecBole's SASRec on MovieLens-100k."""
+        data = worlds.synthetic(self.folder, 500, 9_627, 3_941, 49)
+        for model in ("ipsrec-s", "ipsrec-c"):
+            peers = self.recbole_pair(worlds.movielens(self.folder, self.recbole), "SASRec", 8)
+            self.training(
+                f"{model}, 500 users, L = 50; RecBole: SASRec, MovieLens-100k", data, model, "packed", peers, 60
+            )
+
+    def ranking(self) -> None:
+        """Full ranking of 20,000 users."""
+        data = worlds.synthetic(self.folder, 20_000, 49_100, 1_000, 49)
+        contenders = {"ours": Contender(self.ours(data, "sasrec", 50, "packed"), "rank")}
+        for batch in (256, 1024, 4096):
+            peer = Peer(self.recbole, "recbole_peer.py", (self.folder, data, "SASRec", 50), self.folder)
+            contenders[f"RecBole, batch {batch}"] = Contender(peer, f"rank {batch}")
+        float32, _ = interleave(contenders, self.rounds)
+        ready = contenders["ours"].peer.ready
+        token = contenders["ours"].peer.ask("flops")["ranked_token"]
+        print(f"\n**Full ranking**, {ready['users']:,} users, {ready['items']:,} items\n")
+        print("| contender | users/s | seconds for all | peak memory, MB |")
+        print("|---|---:|---:|---:|")
+        for name, contender in contenders.items():
+            rate, memory = contender.rate("users"), contender.peer.ask("memory")["bytes"] / 1e6
+            print(f"| {name} | {rate:,.0f} | {ready['users'] / rate:.2f} | {memory:,.0f} |")
+            contender.peer.close()
+        floor = (2 * D * ready["items"] + 50 * token) / float32
+        print(f"\nfloor: {ready['users'] * floor:.2f} s, of it encoder {ready['users'] * 50 * token / float32:.2f} s")
+
+
+CASES = ("sasrec_movielens", "prefix_models", "sasrec_large", "ipsrec", "ranking")
+
+
+def main() -> None:
+    """Run the cases that are asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=CASES, choices=CASES)
+    parser.add_argument("--folder", type=Path, default=HERE.parent.parent / ".bench")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments.folder.resolve(), arguments.rounds)
+    for case in arguments.cases:
+        getattr(bench, case)()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Data that we and the peers read: RecBole atomic files, one folder each."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.suite.schema import SyntheticSource
+
+HEADER = ["user_id:token", "item_id:token", "timestamp:float", "provider_id:token"]
+
+
+def movielens(folder: Path, recbole: Path) -> str:
+    """Copy the MovieLens-100k file that the RecBole environment of the Python `recbole` carries; return its name."""
+    (packaged,) = recbole.parent.parent.glob("lib/python*/site-packages/recbole/dataset_example/ml-100k/ml-100k.inter")
+    target = folder / "ml-100k" / "ml-100k.inter"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows = (line.split("\t") for line in packaged.read_text(encoding="utf-8").splitlines()[1:])
+        # It names no providers: one for all.
+        lines = ["\t".join(HEADER), *(f"{user}\t{item}\t{time}\t0" for user, item, _, time in rows)]
+        target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "ml-100k"
+
+
+def synthetic(folder: Path, users: int, items: int, providers: int, mean_length: float) -> str:
+    """Write a synthetic log; return its name. Items that nobody chose are not in it."""
+    name = f"syn-{users}-{items}"
+    target = folder / name / f"{name}.inter"
+    if not target.exists():
+        source = SyntheticSource(users=users, items=items, providers=providers, mean_length=mean_length)
+        scratch = Path(tempfile.mkdtemp())
+        data = prepare(name, source, scratch)
+        user = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+        table = np.column_stack([user, data.items, np.arange(len(user)), data.providers])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(target, table, fmt="%d", delimiter="\t", header="\t".join(HEADER), comments="")
+        shutil.rmtree(scratch)
+    return name
