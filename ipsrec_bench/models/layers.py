@@ -33,30 +33,32 @@ class Dropout(nn.Module):
     """Dropout, with masks that cost little on a CPU.
 
     PyTorch draws a CPU's masks element by element from one Mersenne Twister, which takes longer than a Transformer's
-    matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator: 8 bits an
-    element where they express the rate exactly, as they do 0.5, and 16 otherwise.
+    matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator when it is
+    first asked: 8 bits an element where they express the rate exactly, as they do 0.5, and 16 otherwise.
     """
 
     def __init__(self, rate: float) -> None:
         """Zero each element with probability `rate`."""
         super().__init__()
         self.rate = rate
+        self._bits = 8 if (rate * 256).is_integer() else 16
+        self._noise: np.random.SFC64 | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor to one of its shape, unchanged outside training."""
         if not self.training or not self.rate:
             return x
-        return x * _dropout_factors(x.shape, self.rate) if x.device.type == "cpu" else F.dropout(x, self.rate)
+        return x * self._factors(x.shape) if x.device.type == "cpu" else F.dropout(x, self.rate)
 
-
-def _dropout_factors(shape: torch.Size, rate: float) -> Tensor:
-    """Return float32 of `shape`: 0 with probability `rate`, rounded to 16 bits, and 1 / (1 - rate) otherwise."""
-    bits, kind = (8, np.int8) if (rate * 256).is_integer() else (16, np.int16)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    noise = np.random.SFC64(seed).random_raw(-(-shape.numel() * bits // 64)).view(kind)[: shape.numel()]
-    factors = torch.empty(shape)
-    torch.ge(torch.from_numpy(noise).view(shape), round(rate * 2**bits) - 2 ** (bits - 1), out=factors)
-    return factors.mul_(1 / (1 - rate))
+    def _factors(self, shape: torch.Size) -> Tensor:
+        """Return float32 of `shape`: 0 with probability `rate`, rounded to 16 bits, and 1 / (1 - rate) otherwise."""
+        if self._noise is None:
+            self._noise = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+        noise = self._noise.random_raw(-(-shape.numel() * self._bits // 64)).view(f"i{self._bits // 8}")[: shape.numel()]
+        least = round(self.rate * 2**self._bits) - 2 ** (self._bits - 1)
+        factors = torch.empty(shape)
+        torch.ge(torch.from_numpy(noise).view(shape), least, out=factors)
+        return factors.mul_(1 / (1 - self.rate))
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ class Optimiser:
 
     def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
         """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
-        self._model, self._learning_rate, self._lazy = model, learning_rate, lazy
+        self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
         self._parts: list[torch.optim.Optimizer] = []
         scored = model.item_vectors()
         for module in model.modules():
@@ -28,17 +28,18 @@ class Optimiser:
 
     def step(self, loss: Tensor) -> None:
         """Move the weights against the gradient of `loss`."""
-        for part in self._parts:
-            part.zero_grad(set_to_none=True)
+        for weight in self._weights:  # what `zero_grad` does, without its bookkeeping
+            weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        weights = [weight for weight in self._model.parameters() if weight.grad is not None]
+        sparse = [weight for weight in self._weights if weight.grad is not None and weight.grad.is_sparse]
         if not self._lazy:
-            for weight in weights:
-                if weight.grad is not None and weight.grad.is_sparse:
-                    weight.grad = weight.grad.to_dense()
+            for weight in sparse:
+                assert weight.grad is not None
+                weight.grad = weight.grad.to_dense()
+            sparse = []
         if not self._parts:  # which gradients are sparse, the first of them tell
-            dense = [weight for weight in weights if weight.grad is not None and not weight.grad.is_sparse]
-            sparse = [weight for weight in weights if weight.grad is not None and weight.grad.is_sparse]
+            lazily = {id(weight) for weight in sparse}
+            dense = [weight for weight in self._weights if id(weight) not in lazily]
             self._parts = [torch.optim.Adam(dense, lr=self._learning_rate, fused=True)]
             if sparse:
                 self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))
