@@ -76,7 +76,7 @@ def run(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,9 +86,13 @@ def run(
     file = load_suite(suite, overrides or ())
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
+        from ipsrec_bench.run.estimate import estimate
+        from ipsrec_bench.run.local import make_worker
         from ipsrec_bench.run.plan import preview
 
-        print_cells(preview(file, data_dir, store, force=force), as_json=as_json)
+        worker = make_worker(store, device, threads)
+        cells = preview(file, data_dir, store, force=force, estimate=lambda cell, data: estimate(cell, data, worker))
+        print_cells(cells, as_json=as_json)
         return
 
     from rich.console import Console

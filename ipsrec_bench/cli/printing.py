@@ -50,9 +50,19 @@ def print_cells(cells: Sequence["PreviewedCell"], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(cell) for cell in cells])
         return
-    rows = [(c.dataset, c.label, c.seed, (c.key or "–")[:12], c.state) for c in cells]
-    left = sum(cell.state != "done" for cell in cells)
-    print_table(["dataset", "model", "seed", "key", "state"], rows, f"{len(cells)} cells, {left} to run")
+    rows = []
+    for c in cells:
+        e = c.estimate
+        taken = (_time(e.epoch_seconds), _time(e.most_seconds), f"{e.memory / 1e9:.1f} GB") if e else ("–",) * 3
+        rows.append((c.dataset, c.label, c.seed, (c.key or "–")[:12], c.state, *taken))
+    todo = [cell for cell in cells if cell.state != "done"]
+    title = f"{len(cells)} cells, {len(todo)} to run"
+    known = [cell.estimate for cell in todo if cell.estimate]
+    if known:
+        title += (
+            f"; at most about {_time(sum(e.most_seconds for e in known))}, {max(e.memory for e in known) / 1e9:.1f} GB"
+        )
+    print_table(["dataset", "model", "seed", "key", "state", "epoch", "at most", "memory"], rows, title)
 
 
 def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
@@ -134,6 +144,14 @@ def print_study(result: "StudyResult", *, as_json: bool) -> None:
         rows,
         f"{result.name}: {len(result.trials)} trials, best first ({result.path})",
     )
+
+
+def _time(seconds: float) -> str:
+    """Two significant digits: it is an estimate."""
+    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _percent(share: float | None) -> str:

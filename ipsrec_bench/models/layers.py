@@ -54,7 +54,9 @@ class Dropout(nn.Module):
         """Return float32 of `shape`: 0 with probability `rate`, rounded to 16 bits, and 1 / (1 - rate) otherwise."""
         if self._noise is None:
             self._noise = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
-        noise = self._noise.random_raw(-(-shape.numel() * self._bits // 64)).view(f"i{self._bits // 8}")[: shape.numel()]
+        noise = self._noise.random_raw(-(-shape.numel() * self._bits // 64)).view(f"i{self._bits // 8}")[
+            : shape.numel()
+        ]
         least = round(self.rate * 2**self._bits) - 2 ** (self._bits - 1)
         factors = torch.empty(shape)
         torch.ge(torch.from_numpy(noise).view(shape), least, out=factors)

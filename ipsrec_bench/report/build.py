@@ -31,12 +31,14 @@ from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.suite.schema import Training
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
     "packed": "packed: every position of a window is predicted",
     "prefix": "one per prefix",
 }
+OPTIMISERS = {"adam": "Adam", "lazy-adam": "lazy Adam: only rows of tables that a batch touched are moved"}
 MIN_USERS = 2
 """A paired test takes two differences."""
 FAMILIES = {
@@ -86,8 +88,9 @@ def build_report(connection: Connection, run: Run) -> Report:
             ("Metrics", ", ".join(results.metrics)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
             ("Samples", SAMPLES[training.samples]),
+            ("Objective", _objective(training)),
             ("Batch size", f"{training.batch_size} targets"),
-            ("Learning rate", f"{training.learning_rate:g} (Adam)"),
+            ("Learning rate", f"{training.learning_rate:g} ({OPTIMISERS[training.optimiser]})"),
             (
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
@@ -101,6 +104,12 @@ def build_report(connection: Connection, run: Run) -> Report:
         suite_text=run.text,
         overrides=run.overrides,
     )
+
+
+def _objective(training: Training) -> str:
+    if training.objective == "softmax":
+        return "cross-entropy over all items, exact"
+    return f"{training.objective}, an approximation from {training.negatives} negatives a batch"
 
 
 def row_of(cell: PlannedCell) -> Row:

@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.catalog import catalogue_settings
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
@@ -17,6 +18,9 @@ from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.cells import Cell, expand
 from ipsrec_bench.suite.load import SuiteFile
+
+if TYPE_CHECKING:
+    from ipsrec_bench.run.estimate import Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,8 @@ class PreviewedCell:
     """None while the dataset is not prepared."""
     state: str
     """`done`, `to do`, or what keeps the data from being ready."""
+    estimate: "Estimate | None" = None
+    """None while the dataset is not prepared, and for models that count."""
 
 
 def cells_of(file: SuiteFile) -> list[Cell]:
@@ -59,17 +65,24 @@ def cells_of(file: SuiteFile) -> list[Cell]:
     return expand(file, catalogue_settings(), model_entry)
 
 
-def preview(file: SuiteFile, data_dir: Path, store: Path, *, force: bool) -> list[PreviewedCell]:
-    """Return every cell of `file` and whether it would be run; nothing is prepared or written."""
+def preview(
+    file: SuiteFile,
+    data_dir: Path,
+    store: Path,
+    *,
+    force: bool,
+    estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
+) -> list[PreviewedCell]:
+    """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written."""
     cells = cells_of(file)
     sources = {cell.dataset: cell.source for cell in cells}
     states = {name: preparation_state(name, source, data_dir) for name, source in sources.items()}
-    fingerprints = {
-        name: load_prepared(name, prepared_path(name, source, data_dir)).fingerprint
+    datasets = {
+        name: load_prepared(name, prepared_path(name, source, data_dir))
         for name, source in sources.items()
         if states[name] == "prepared"
     }
-    keys = [cell.key(fingerprints[cell.dataset]) if cell.dataset in fingerprints else None for cell in cells]
+    keys = [cell.key(datasets[cell.dataset].fingerprint) if cell.dataset in datasets else None for cell in cells]
     done = set() if force else _complete(store, [key for key in keys if key is not None])
     return [
         PreviewedCell(
@@ -78,14 +91,21 @@ def preview(file: SuiteFile, data_dir: Path, store: Path, *, force: bool) -> lis
             cell.seed,
             key,
             ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
+            estimate(cell, datasets[cell.dataset]) if cell.dataset in datasets else None,
         )
         for cell, key in zip(cells, keys, strict=True)
     ]
 
 
 def planned_cell(key: str, cell: Cell) -> PlannedCell:
-    """Return the cell under its labels; a model that bears its type's name gets the title of the type."""
-    title = model_entry(cell.type).title if cell.model == cell.type else cell.model
+    """Return the cell under its labels.
+
+    A model that bears its type's name gets the title of the type; an approximate objective is part of the title.
+    """
+    known = model_entry(cell.type)
+    title = known.title if cell.model == cell.type else cell.model
+    if cell.training.objective != "softmax" and not known.counts:
+        title += f" ({cell.training.objective}, {cell.training.negatives} negatives)"
     return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
 
 

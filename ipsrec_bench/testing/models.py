@@ -27,8 +27,9 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.testing import worlds
+from ipsrec_bench.training.catalogue import exact
 from ipsrec_bench.training.fit import fit, load_weights, save_weights
-from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.objective import CASTING_PAYS, batch_losses
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 
 SIZES = Sizes(users=9, items=30, providers=7, max_length=6)
@@ -187,6 +188,31 @@ class SequentialModelCase(_ModelCase):
         for packed_loss, prefix_loss in zip(*(vars(part).values() for part in losses), strict=True):
             if packed_loss is not None:
                 torch.testing.assert_close(packed_loss, prefix_loss, rtol=0, atol=1e-5)
+
+    def test_bfloat16_products_change_little(self) -> None:
+        """With products in bfloat16 the loss is the same to a hundredth, and gradients point the same way."""
+        config = self.config
+        assert isinstance(config, NeuralConfig)
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            data = worlds.build(self.world, Path(folder))
+            sizes = Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length)
+            windows = prefix_windows(data, leave_one_out(data), SIZES.max_length)
+            sequences = ResidentSequences(data, torch.device("cpu"))
+            every = np.resize(np.arange(len(windows.ends)), CASTING_PAYS)  # enough to be cast
+            for dtype in (torch.float32, torch.bfloat16):
+                model = self.build(sizes)
+                assert isinstance(model, SequentialModel)
+                batch = windows.gather(sequences, every)
+                losses = batch_losses(model, config, batch, packed=False, catalogue_loss=exact(dtype), dtype=dtype)
+                losses.total.backward()  # type: ignore[no-untyped-call]
+                gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+                found.append((losses.total.detach(), torch.cat(gradients)))
+        (loss, gradient), (rounded_loss, rounded_gradient) = found
+        torch.testing.assert_close(rounded_loss, loss, rtol=1e-2, atol=0)
+        cosine = torch.nn.functional.cosine_similarity(gradient, rounded_gradient, dim=0)
+        least = 0.99
+        assert cosine > least, f"the cosine of the gradients is {cosine:.4f}"
 
     def test_asking_twice_gives_the_same(self) -> None:
         """Equal histories have equal views, bit for bit, and asking leaves no trace."""

@@ -1,0 +1,165 @@
+"""What a cell will take, before it is run: time from a count of operations, memory from a count of numbers.
+
+A training step costs, in seconds,
+
+    3 F tokens / (ENCODER g) + 8 d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
+
+where F is the encoder's forward operations per token (counted by running it), g and g' are the rates of a plain matrix
+product measured here and now, in float32 and in the type that the products are taken in, `weights` is the number of
+weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A ranked
+user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
+benchmarks/README.md, which says how far off they are.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.models.api import SequentialModel, Sizes
+from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
+from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.ranking.rank import ITEMS_PER_TILE, USERS_PER_BATCH
+from ipsrec_bench.run.worker import Worker
+from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.training.catalogue import product_dtype
+from ipsrec_bench.training.objective import CASTING_PAYS
+from ipsrec_bench.training.samples import Windows, packed_windows, prefix_windows
+from ipsrec_bench.training.softmax import TILE
+
+ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.35, 0.45, 0.5
+"""Shares of the plain product's rate that are reached."""
+STEP = 85e-6
+"""Seconds per weight tensor and step."""
+ADAM = 0.3e-9
+"""Seconds per parameter and step."""
+PROCESS = 450e6
+"""Bytes of a process that has loaded everything and nothing to work on."""
+ACTIVATIONS = 0.1
+"""Bytes kept for the backward pass per forward operation of a batch."""
+SAMPLE = 8
+"""Histories on which operations are counted."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one cell will take."""
+
+    epoch_seconds: float
+    """Training and validating one epoch."""
+    most_seconds: float
+    """All epochs, if none is saved by stopping early, and ranking."""
+    memory: int
+    """Peak bytes of the process, or on CUDA of the device."""
+
+
+def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | None:
+    """Return what `cell` will take on `worker`, or None for a model that counts, which takes one pass over the data."""
+    config = cell.config
+    assert isinstance(config, ModelConfig)
+    if model_entry(cell.type).counts or not isinstance(config, NeuralConfig):
+        return None
+    packed = cell.training.samples == "packed"
+    length, d = cell.protocol.max_length, config.embedding_size
+    work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed, data.num_users)
+    split = leave_one_out(data)
+    rng = np.random.default_rng(0)
+    windows = (
+        packed_windows(data, split, length, cell.training.min_context, rng)
+        if packed
+        else prefix_windows(data, split, length)
+    )
+    tokens, targets = _tokens(windows), windows.targets
+    steps = max(1, round(targets / cell.training.batch_size))
+    parameters = work.dense + d * (
+        work.tables["items"] * data.num_items + work.tables["providers"] * data.num_providers
+    )
+    float32 = product_rate(torch.float32, worker.device)
+    dtype = product_dtype(cell.training.precision, worker.device)
+    fast = product_rate(dtype, worker.device)
+    scored = data.num_items if cell.training.objective == "softmax" else cell.training.negatives
+    training = (
+        3 * work.train * tokens / (ENCODER * (fast if tokens / steps >= CASTING_PAYS else float32))
+        + 8 * d * scored * targets / (SOFTMAX * fast)
+        + steps * (STEP * work.weights + ADAM * parameters)
+    )
+    ranked = np.minimum(split.test.positions - data.offsets[split.test.users], length).mean()
+    user = work.rank * ranked / (RANK_ENCODER * float32) + 2 * d * data.num_items / (RANK * float32)
+    epoch = training + user * len(split.valid.users)
+    memory = (
+        PROCESS
+        + 8 * len(data.items)
+        + 16 * parameters  # weights, gradients, and Adam's two moments
+        + ACTIVATIONS * 3 * work.train * tokens / steps
+        + 10 * TILE * cell.training.batch_size
+        + 5 * ITEMS_PER_TILE * USERS_PER_BATCH
+    )
+    whole = cell.training.epochs * epoch + user * (len(split.valid.users) + len(split.test.users))
+    return Estimate(epoch, whole, int(memory))
+
+
+@cache
+def product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the operations per second of a product of the size of the softmax's tiles, measured once."""
+    left = torch.randn(1024, 64, device=device).to(dtype)
+    right = torch.randn(64, TILE, device=device).to(dtype)
+    rates = []
+    for _ in range(9):
+        began = time.perf_counter()
+        (left @ right).sum().item()  # waits for the device
+        rates.append(2 * left.numel() * TILE / (time.perf_counter() - began))
+    return float(np.median(rates))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Operations of a model's encoder per token, and its weights."""
+
+    train: float
+    rank: float
+    weights: int
+    dense: int
+    """Parameters that do not depend on the sizes of the catalogue."""
+    tables: dict[str, int]
+    """How many rows of d parameters an item and a provider bring."""
+
+
+@cache
+def _counted(name: str, settings: str, length: int, packed: bool, users: int) -> _Work:
+    """Count on a small catalogue: neither operations per token nor weights other than tables depend on its size."""
+    config = model_entry(name).config.model_validate_json(settings)
+    assert isinstance(config, NeuralConfig)
+    sizes = {"items": 16, "providers": 16}
+
+    def build(**changed: int) -> SequentialModel:
+        model = build_model(name, config, Sizes(users=users, **{**sizes, **changed}, max_length=length))
+        assert isinstance(model, SequentialModel)
+        return model.eval()
+
+    def parameters(model: SequentialModel) -> int:
+        return sum(weight.numel() for weight in model.parameters())
+
+    model = build()
+    tables = {table: (parameters(build(**{table: 17})) - parameters(model)) // config.embedding_size for table in sizes}
+    ids = torch.arange(SAMPLE * length).view(SAMPLE, length) % 16 + 1
+    histories = Histories(torch.zeros(SAMPLE, dtype=torch.int64), ids, ids, torch.full((SAMPLE,), length))
+    operations: list[float] = []
+    for every in (packed, False):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.encode(histories, every_position=every)
+        operations.append(counter.get_total_flops() / ids.numel())
+    dense = parameters(model) - config.embedding_size * 16 * sum(tables.values())
+    train, rank = operations
+    return _Work(train, rank, len(list(model.parameters())), dense, tables)
+
+
+def _tokens(windows: Windows) -> int:
+    """Return the inputs of all windows; padding, which batches of like lengths keep small, is not in it."""
+    begins = windows.offsets[np.searchsorted(windows.offsets, windows.ends, side="right") - 1]
+    return int(np.minimum(windows.ends - begins, windows.max_length).sum())
