@@ -29,5 +29,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed beside a physical limit measured in the same run; see benchmarks/README.md."""
-    session.run(sys.executable, "benchmarks/throughput.py", *session.posargs)
+    """Measure speed beside the peers, which are installed below .bench on the first run; see benchmarks/README.md.
+
+    Arguments after `--` go to benchmarks/speed.py; without any, benchmarks/scale.py runs, too.
+    """
+    session.run(sys.executable, "benchmarks/speed.py", *session.posargs)
+    if not session.posargs:
+        session.run(sys.executable, "benchmarks/scale.py")

@@ -101,7 +101,7 @@ class Bench:
             if name.startswith("ours"):
                 tokens = statistics.median(a["tokens"] / a["targets"] for a in contender.answers)
                 encoder = token * tokens / float32
-                softmax = 6 * D * items / (bfloat16 if name.endswith("auto") else float32)
+                softmax = 6 * D * items / (float32 if name.endswith("float32") else bfloat16)
                 cells += f" {(encoder + softmax) * 1e6:.1f} | {encoder * 1e6:.1f} | {1e6 / rates[name]:.1f} |"
             else:
                 cells += f" | | {1e6 / rates[name]:.1f} |"

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import duckdb
 import numpy as np
 
 from ipsrec_bench.data.prepare import prepare
@@ -23,6 +24,28 @@ def movielens(folder: Path, recbole: Path) -> str:
         lines = ["\t".join(HEADER), *(f"{user}\t{item}\t{time}\t0" for user, item, _, time in rows)]
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "ml-100k"
+
+
+def uniform(folder: Path, users: int, items: int, providers: int, mean_length: int) -> str:
+    """Write a log of `users` random histories of about `mean_length`, with every item in it; return its name.
+
+    Nothing can be learnt from it: a stand-in where only sizes count. Popularity falls off as a power law.
+    """
+    name = f"uniform-{users}-{items}-{mean_length}"
+    target = folder / name / f"{name}.inter"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows = users * mean_length
+        duckdb.sql("SELECT setseed(0.5)")
+        duckdb.sql(
+            f"""COPY (
+                SELECT n % {users} AS "user_id:token", item AS "item_id:token", n AS "timestamp:float",
+                       item % {providers} AS "provider_id:token"
+                FROM (SELECT n, CASE WHEN n < {items} THEN n ELSE floor({items} * random() ** 3)::BIGINT END AS item
+                      FROM range({rows}) AS t(n))
+            ) TO '{target}' (FORMAT csv, DELIMITER '\t', HEADER)"""
+        )
+    return name
 
 
 def synthetic(folder: Path, users: int, items: int, providers: int, mean_length: float) -> str:

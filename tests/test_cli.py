@@ -46,7 +46,6 @@ def test_commands_that_only_read_do_not_import_torch(finished, tiny_suite):
         ["--help"],
         ["run", "--help"],
         ["validate", str(tiny_suite)],
-        ["run", str(tiny_suite), "--dry-run"],
         ["ls"],
         ["query", "SELECT 1"],
         ["report"],

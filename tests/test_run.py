@@ -1,5 +1,6 @@
 """Runs: resumed after a kill, reproducible, and never losing what is finished."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ import pytest
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
 from ipsrec_bench.run import local
+from ipsrec_bench.run.estimate import estimate
 from ipsrec_bench.run.local import execute, make_worker
-from ipsrec_bench.run.plan import make_plan, preview
+from ipsrec_bench.run.plan import cells_of, make_plan, preview
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import clean_environment, command
@@ -170,12 +172,44 @@ def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
 def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     file = load_suite(tiny_suite)
     places = (tmp_path / "data", tmp_path / "s.duckdb")
-    before = preview(file, *places, force=False)
+    worker = make_worker(tmp_path / "s.duckdb", "cpu")
+
+    def cells(*, force=False):
+        return preview(file, *places, force=force, estimate=lambda cell, data: estimate(cell, data, worker))
+
+    before = cells()
     assert {cell.state for cell in before} == {"data not prepared"}
+    assert {cell.estimate for cell in before} == {None}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
     run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
-    assert [cell.state for cell in preview(file, *places, force=False)] == ["done"] * 4 + ["to do"] * 4
-    assert {cell.state for cell in preview(file, *places, force=True)} == {"to do"}
+    after = cells()
+    assert [cell.state for cell in after] == ["done"] * 4 + ["to do"] * 4
+    assert {cell.state for cell in cells(force=True)} == {"to do"}
+    assert [cell.estimate is None for cell in after] == [cell.label == "pop" for cell in after]
+
+
+def test_an_estimate_grows_with_what_it_is_of(world, tiny_suite, tmp_path):
+    """With the catalogue, the users, the length and the batch; and an approximate objective saves the catalogue."""
+    (cell,) = (c for c in cells_of(load_suite(tiny_suite)) if (c.label, c.seed) == ("sasrec", 1))
+    worker = make_worker(tmp_path / "s.duckdb", "cpu")
+
+    def seconds(data=world, **training):
+        changed = dataclasses.replace(cell, training=cell.training.model_copy(update=training))
+        return estimate(changed, data, worker).epoch_seconds
+
+    large = dataclasses.replace(world, num_items=10_000 * world.num_items)
+    assert seconds(large) > 2 * seconds()
+    assert seconds(large, objective="sampled-softmax", negatives=8) < seconds(large)
+    assert seconds(samples="prefix") > seconds(samples="packed")
+    assert seconds(batch_size=8) > seconds(batch_size=64)
+    assert estimate(cell, large, worker).memory > estimate(cell, world, worker).memory
+
+
+def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
+    overrides = ["seeds=[1]", "training.objective=gbce", "training.negatives=9", "training.epochs=1"]
+    _, _, store = run_suite(tiny_suite, tmp_path, overrides)
+    titles = {title for (title,) in table(store, "SELECT title FROM run_cells")}
+    assert {"Pop", "SASRec (gbce, 9 negatives)"} <= titles
 
 
 def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):

@@ -5,7 +5,7 @@
 with `SAMPLES` `packed` or `prefix` and settings of training, such as `precision=float32`. It answers
 
 - `train STEPS`: train so many batches; targets, seconds, tokens (padded positions that went through the encoder).
-- `rank`: rank every user's validation target; users, seconds.
+- `rank [USERS]`: rank every user's validation target, or that of the first so many; users, seconds.
 - `flops`: operations of one token's way through the encoder, forward and backward, and of one ranked user's.
 - `memory`: peak resident bytes of the process.
 """
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import Targets, leave_one_out
 from ipsrec_bench.models.api import Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking.rank import rank_targets
@@ -76,9 +76,10 @@ def main() -> None:
             tokens += batch.histories.items.numel()
         return {"targets": targets, "tokens": tokens, "seconds": time.perf_counter() - began}
 
-    def rank() -> dict:
+    def rank(users: int = data.num_users) -> dict:
+        targets = Targets(split.valid.users[:users], split.valid.positions[:users])
         began = time.perf_counter()
-        ranks = rank_targets(model, data, sequences, split.valid, length)
+        ranks = rank_targets(model, data, sequences, targets, length)
         return {"users": len(ranks.users), "seconds": time.perf_counter() - began}
 
     def flops() -> dict:

@@ -23,14 +23,14 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.models.api import SequentialModel, Sizes
-from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
+from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking.rank import ITEMS_PER_TILE, USERS_PER_BATCH
 from ipsrec_bench.run.worker import Worker
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.catalogue import product_dtype
 from ipsrec_bench.training.objective import CASTING_PAYS
-from ipsrec_bench.training.samples import Windows, packed_windows, prefix_windows
+from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import TILE
 
 ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.35, 0.45, 0.5
@@ -61,47 +61,64 @@ class Estimate:
 
 def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | None:
     """Return what `cell` will take on `worker`, or None for a model that counts, which takes one pass over the data."""
-    config = cell.config
-    assert isinstance(config, ModelConfig)
-    if model_entry(cell.type).counts or not isinstance(config, NeuralConfig):
+    if model_entry(cell.type).counts:
         return None
-    packed = cell.training.samples == "packed"
-    length, d = cell.protocol.max_length, config.embedding_size
-    work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed, data.num_users)
-    split = leave_one_out(data)
-    rng = np.random.default_rng(0)
-    windows = (
-        packed_windows(data, split, length, cell.training.min_context, rng)
-        if packed
-        else prefix_windows(data, split, length)
-    )
-    tokens, targets = _tokens(windows), windows.targets
-    steps = max(1, round(targets / cell.training.batch_size))
-    parameters = work.dense + d * (
-        work.tables["items"] * data.num_items + work.tables["providers"] * data.num_providers
-    )
+    config, work, epoch = _parts(cell, data)
+    split, length, d = leave_one_out(data), cell.protocol.max_length, config.embedding_size
     float32 = product_rate(torch.float32, worker.device)
-    dtype = product_dtype(cell.training.precision, worker.device)
-    fast = product_rate(dtype, worker.device)
-    scored = data.num_items if cell.training.objective == "softmax" else cell.training.negatives
-    training = (
-        3 * work.train * tokens / (ENCODER * (fast if tokens / steps >= CASTING_PAYS else float32))
-        + 8 * d * scored * targets / (SOFTMAX * fast)
-        + steps * (STEP * work.weights + ADAM * parameters)
-    )
+    training, _ = training_seconds(cell, data, worker)
     ranked = np.minimum(split.test.positions - data.offsets[split.test.users], length).mean()
     user = work.rank * ranked / (RANK_ENCODER * float32) + 2 * d * data.num_items / (RANK * float32)
-    epoch = training + user * len(split.valid.users)
+    seconds = float(training + user * len(split.valid.users))
+    ranking = float(user * (len(split.valid.users) + len(split.test.users)))
     memory = (
         PROCESS
         + 8 * len(data.items)
-        + 16 * parameters  # weights, gradients, and Adam's two moments
-        + ACTIVATIONS * 3 * work.train * tokens / steps
+        + 16 * work.parameters(config, data)  # weights, gradients, and Adam's two moments
+        + ACTIVATIONS * 3 * work.train * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
         + 5 * ITEMS_PER_TILE * USERS_PER_BATCH
     )
-    whole = cell.training.epochs * epoch + user * (len(split.valid.users) + len(split.test.users))
-    return Estimate(epoch, whole, int(memory))
+    return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
+
+
+def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple[float, int]:
+    """Return what training the targets of one epoch takes, and how many there are."""
+    config, work, epoch = _parts(cell, data)
+    float32 = product_rate(torch.float32, worker.device)
+    fast = product_rate(product_dtype(cell.training.precision, worker.device), worker.device)
+    scored = data.num_items if cell.training.objective == "softmax" else cell.training.negatives
+    encoder = fast if epoch.tokens / epoch.steps >= CASTING_PAYS else float32
+    seconds = (
+        3 * work.train * epoch.tokens / (ENCODER * encoder)
+        + 8 * config.embedding_size * scored * epoch.targets / (SOFTMAX * fast)
+        + epoch.steps * (STEP * work.weights + ADAM * work.parameters(config, data))
+    )
+    return seconds, epoch.targets
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What an epoch feeds to a model; padding, which batches of like lengths keep small, is not in it."""
+
+    tokens: int
+    targets: int
+    steps: int
+
+
+def _parts(cell: Cell, data: PreparedDataset) -> "tuple[NeuralConfig, _Work, _Epoch]":
+    config, length = cell.config, cell.protocol.max_length
+    assert isinstance(config, NeuralConfig)
+    packed, split = cell.training.samples == "packed", leave_one_out(data)
+    work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed, data.num_users)
+    windows = (
+        packed_windows(data, split, length, cell.training.min_context, np.random.default_rng(0))
+        if packed
+        else prefix_windows(data, split, length)
+    )
+    begins = windows.offsets[np.searchsorted(windows.offsets, windows.ends, side="right") - 1]
+    tokens = int(np.minimum(windows.ends - begins, length).sum())
+    return config, work, _Epoch(tokens, windows.targets, max(1, round(windows.targets / cell.training.batch_size)))
 
 
 @cache
@@ -128,6 +145,11 @@ class _Work:
     """Parameters that do not depend on the sizes of the catalogue."""
     tables: dict[str, int]
     """How many rows of d parameters an item and a provider bring."""
+
+    def parameters(self, config: NeuralConfig, data: PreparedDataset) -> int:
+        """Return the number of all parameters on `data`."""
+        rows = self.tables["items"] * data.num_items + self.tables["providers"] * data.num_providers
+        return self.dense + config.embedding_size * rows
 
 
 @cache
@@ -157,9 +179,3 @@ def _counted(name: str, settings: str, length: int, packed: bool, users: int) ->
     dense = parameters(model) - config.embedding_size * 16 * sum(tables.values())
     train, rank = operations
     return _Work(train, rank, len(list(model.parameters())), dense, tables)
-
-
-def _tokens(windows: Windows) -> int:
-    """Return the inputs of all windows; padding, which batches of like lengths keep small, is not in it."""
-    begins = windows.offsets[np.searchsorted(windows.offsets, windows.ends, side="right") - 1]
-    return int(np.minimum(windows.ends - begins, windows.max_length).sum())

@@ -1,0 +1,98 @@
+"""A catalogue of a million items on a CPU, and how cost grows with the catalogue, the length and the users.
+
+The stand-in for the paper's largest dataset has its 885,760 users and 1,144,124 items and random histories: sizes are
+all that counts here. Growth is measured against the cost model of `ipsrec_bench.run.estimate`, whose share of the
+training time of an epoch is compared with steps that are really taken.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+import worlds
+from peers import HERE, Peer
+
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.run.estimate import training_seconds
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.run.worker import Worker
+from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.load import adhoc_suite
+from ipsrec_bench.suite.schema import TableSource
+
+USERS, ITEMS = 885_760, 1_144_124
+
+
+def ours(folder: Path, data: str, length: int, *settings: str) -> Peer:
+    """Start SASRec on `data`, packed."""
+    return Peer(Path(sys.executable), "ours.py", (folder, data, "sasrec", length, "packed", *settings), folder)
+
+
+def million(folder: Path) -> None:
+    """Train and rank at the size of the paper's largest dataset."""
+    data = worlds.uniform(folder, USERS, ITEMS, 10_000, 9)
+    print(f"\n**{USERS:,} users, {ITEMS:,} items**\n")
+    print("| objective, optimiser | seconds per step of 256 targets | targets/s | peak memory, GB |")
+    print("|---|---:|---:|---:|")
+    rows = {
+        "exact, Adam": (),
+        "exact in float32, Adam": ("precision=float32",),
+        "sampled softmax, Adam": ("objective=sampled-softmax", "negatives=1024"),
+        "sampled softmax, lazy Adam": ("objective=sampled-softmax", "negatives=1024", "optimiser=lazy-adam"),
+        "gBCE, lazy Adam": ("objective=gbce", "negatives=1024", "optimiser=lazy-adam"),
+    }
+    for title, settings in rows.items():
+        peer = ours(folder, data, 20, *settings)
+        peer.ask("train 1")
+        answers = [peer.ask("train 3") for _ in range(3)]
+        rate = statistics.median(a["targets"] / a["seconds"] for a in answers)
+        memory = peer.ask("memory")["bytes"] / 1e9
+        print(f"| {title} | {256 / rate:.3f} | {rate:,.0f} | {memory:.1f} |", flush=True)
+        if not settings:
+            ranked = peer.ask("rank 10000")
+            memory = peer.ask("memory")["bytes"] / 1e9
+            line = f"ranking {ranked['users']:,} users: {ranked['seconds']:.1f} s, peak {memory:.1f} GB"
+        peer.close()
+    print(f"\n{line}")
+
+
+def growth(folder: Path) -> None:
+    """Let one size grow by 10 at a time."""
+    base = {"users": 2_000, "items": 5_000, "length": 20}
+    print("\n| | measured, us per target | cost model | measured / model |")
+    print("|---|---:|---:|---:|")
+    for change in ({}, {"items": 50_000}, {"length": 200}, {"users": 20_000}):
+        sizes = base | change
+        data = worlds.uniform(folder, sizes["users"], sizes["items"], 1_000, sizes["length"] + 3)
+        peer = ours(folder, data, sizes["length"])
+        peer.ask("train 10")
+        answers = [peer.ask("train 60") for _ in range(5)]
+        measured = statistics.median(a["seconds"] / a["targets"] for a in answers)
+        peer.close()
+        file = adhoc_suite(["positive-control"], ["sasrec"], ())
+        cell: Cell = next(iter(cells_of(file)))
+        cell = dataclasses.replace(cell, protocol=cell.protocol.model_copy(update={"max_length": sizes["length"]}))
+        prepared = prepare(data, TableSource(path=f"{folder}/{data}/{data}.inter"), folder / "prepared")
+        seconds, targets = training_seconds(cell, prepared, Worker(torch.device("cpu"), folder))
+        model = seconds / targets
+        title = ", ".join(f"{name} x 10" for name in change) or ", ".join(f"{v:,} {n}" for n, v in base.items())
+        print(f"| {title} | {measured * 1e6:.1f} | {model * 1e6:.1f} | {measured / model:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["million", "growth"], choices=["million", "growth"])
+    parser.add_argument("--folder", type=Path, default=HERE.parent.parent / ".bench")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts:
+        {"million": million, "growth": growth}[part](folder)
+
+
+if __name__ == "__main__":
+    main()
