@@ -7,6 +7,7 @@ softmax, forward and backward, plus three times the encoder's forward operations
 
 import argparse
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,6 @@ class Bench:
         """Keep environments and data below `folder`."""
         self.folder, self.rounds = folder, rounds
         self.recbole, self.rectools = (install(name, folder / "peers") for name in ("recbole", "rectools"))
-        import sys
-
         self.python = Path(sys.executable)
 
     def ours(self, data: str, model: str, length: int, samples: str, *settings: str) -> Peer:

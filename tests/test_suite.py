@@ -169,19 +169,48 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
         replaced("[models.sasrec]", '[models.mine]\ntype = "sasrec"'),
         replaced("[datasets.world]", "[datasets.renamed]"),
         replaced("[models.sasrec]", "[models.sasrec]\nn_layers = 2"),  # the default, written out
+        replaced("epochs = 2", "epochs = 2\nnegatives = 9\ncalibration = 0.5"),  # of objectives that are not asked for
     ]
     for text in same:
         assert keys(text) == original
     for text in (
         replaced("max_length = 8", "max_length = 9"),
-        replaced("epochs = 2", "epochs = 3"),
         replaced("seeds = [1, 2]", "seeds = [3, 4]"),
-        replaced("batch_size = 128", "batch_size = 64"),
     ):
         assert not set(keys(text)) & set(original)
+    trained = {
+        key for key, cell in zip(original, cells_of(parse_suite(HERE, TINY_SUITE)), strict=True) if not cell.counts
+    }
+    for text in (
+        replaced("epochs = 2", "epochs = 3"),
+        replaced("batch_size = 128", "batch_size = 64"),
+        replaced("epochs = 2", "epochs = 2\nmin_context = 1"),
+        replaced("epochs = 2", 'epochs = 2\nprecision = "float32"'),
+        replaced("epochs = 2", 'epochs = 2\noptimiser = "lazy-adam"'),
+        replaced("epochs = 2", 'epochs = 2\nobjective = "gbce"'),
+    ):
+        assert set(keys(text)) & set(original) == set(original) - trained  # counting is not training
     assert not set(keys(TINY_SUITE, "other data")) & set(original)
     changed = keys(replaced("{ lambda = 0 }", "{ lambda = 0.2 }"))
     assert [a == b for a, b in zip(changed, original, strict=True)] == [True, True, True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("addition", "words"),
+    [
+        ("min_context = 8", ["training.min_context", "found 8", "max_length", "up to 7"]),
+        ("optimiser = 'lazy-adam'", ["optimiser", "weight_norm = 0.1", "optimiser = 'adam'"]),
+        ("objective = 'sampled'", ["training.objective", "sampled-softmax"]),
+    ],
+)
+def test_training_settings_that_cannot_be_are_refused(addition, words):
+    text = replaced("[models.sasrec]", "[models.sasrec]\nweight_norm = 0.1").replace(
+        "epochs = 2", f"epochs = 2\n{addition}"
+    )
+    with pytest.raises(SuiteError) as error:
+        cells_of(parse_suite(HERE, text))
+    for word in words:
+        assert word in str(error.value)
 
 
 def test_settings_are_plain_json():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipsrec_bench.data.batches import ResidentSequences
@@ -88,7 +89,7 @@ def main() -> None:
         histories = windows.gather(sequences, np.arange(64)).histories
         counted = {}
         for what, every in (("train", packed), ("rank", False)):
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
                 model.encode(histories, every_position=every)
             counted[what] = counter.get_total_flops() / histories.items.numel()
         return {"token": 3 * counted["train"], "ranked_token": counted["rank"]}

@@ -57,7 +57,7 @@ def print_cells(cells: Sequence["PreviewedCell"], *, as_json: bool) -> None:
         rows.append((c.dataset, c.label, c.seed, (c.key or "–")[:12], c.state, *taken))
     todo = [cell for cell in cells if cell.state != "done"]
     title = f"{len(cells)} cells, {len(todo)} to run"
-    known = [cell.estimate for cell in todo if cell.estimate]
+    known = [cell.estimate for cell in {cell.key: cell for cell in todo}.values() if cell.estimate]
     if known:
         title += (
             f"; at most about {_time(sum(e.most_seconds for e in known))}, {max(e.memory for e in known) / 1e9:.1f} GB"

@@ -61,8 +61,12 @@ class SequentialModel(Model, ABC):
     """A model that turns histories into user vectors, to be scored against item vectors by dot product.
 
     It is built as `Class(config, sizes)`, draws its weights from torch's global generator, and is told neither
-    losses nor optimisers.
+    losses nor optimisers. `item_vectors` may be asked for before `encode`.
     """
+
+    mixed_precision: ClassVar[bool] = False
+    """Whether `encode` also works under torch's autocast to bfloat16, which trains several times faster where the
+    processor supports it. In-place writes between tensors of unlike types are what usually does not."""
 
     @abstractmethod
     def encode(self, histories: Histories, *, every_position: bool) -> Views:

@@ -42,6 +42,8 @@ def _init_weights(module: nn.Module) -> None:
 class Caser(SequentialModel):
     """Horizontal and vertical convolutions over the newest interactions, and a vector per user."""
 
+    mixed_precision = True
+
     def __init__(self, config: CaserConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

@@ -92,6 +92,8 @@ class DIFLayer(nn.Module):
 class DIFSR(SequentialModel, ProviderPredictor):
     """A causal Transformer over items whose attention scores add those of providers and positions."""
 
+    mixed_precision = True
+
     def __init__(self, config: ProviderPredictionConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

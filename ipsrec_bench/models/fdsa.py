@@ -22,6 +22,8 @@ from ipsrec_bench.models.layers import SequenceEncoder, init_weights
 class FDSA(SequentialModel):
     """A causal Transformer over items beside one over providers, joined at the end."""
 
+    mixed_precision = True
+
     def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

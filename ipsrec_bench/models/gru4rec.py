@@ -38,6 +38,8 @@ def build_embedding(ids: int, d: int) -> nn.Embedding:
 class GRU4Rec(SequentialModel):
     """A GRU over the item sequence; it does not see providers."""
 
+    mixed_precision = True
+
     def __init__(self, config: GRU4RecConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

@@ -23,6 +23,8 @@ from ipsrec_bench.models.layers import Dropout
 class GRU4RecF(SequentialModel):
     """A GRU over items beside a GRU over providers."""
 
+    mixed_precision = True
+
     def __init__(self, config: GRU4RecConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

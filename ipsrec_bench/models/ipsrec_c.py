@@ -39,6 +39,8 @@ class CoAttention(nn.Module):
 class IPSRecC(SequentialModel):
     """Two causal streams joined by co-attention."""
 
+    mixed_precision = True
+
     def __init__(self, config: IPSRecCConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

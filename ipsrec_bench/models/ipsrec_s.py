@@ -24,6 +24,8 @@ from ipsrec_bench.models.layers import LAYER_NORM_EPS, Dropout, Transformer, cau
 class IPSRecS(SequentialModel):
     """One Transformer over the concatenated item and provider sequences."""
 
+    mixed_precision = True
+
     def __init__(self, config: IPSRecSConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

@@ -34,7 +34,8 @@ class Dropout(nn.Module):
 
     PyTorch draws a CPU's masks element by element from one Mersenne Twister, which takes longer than a Transformer's
     matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator when it is
-    first asked: 8 bits an element where they express the rate exactly, as they do 0.5, and 16 otherwise.
+    first asked: 8 bits an element where they express the rate exactly, as they do 0.5, and 16 otherwise. A mask cannot
+    be drawn again, as `torch.utils.checkpoint` would.
     """
 
     def __init__(self, rate: float) -> None:
@@ -57,7 +58,8 @@ class Dropout(nn.Module):
         noise = self._noise.random_raw(-(-shape.numel() * self._bits // 64)).view(f"i{self._bits // 8}")[
             : shape.numel()
         ]
-        least = round(self.rate * 2**self._bits) - 2 ** (self._bits - 1)
+        half = 2 ** (self._bits - 1)
+        least = min(round(self.rate * 2 * half), 2 * half - 1) - half
         factors = torch.empty(shape)
         torch.ge(torch.from_numpy(noise).view(shape), least, out=factors)
         return factors.mul_(1 / (1 - self.rate))

@@ -24,6 +24,8 @@ from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, Dropout, 
 class NOVA(SequentialModel):
     """A causal Transformer over items whose attention weights know providers and positions."""
 
+    mixed_precision = True
+
     def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

@@ -16,6 +16,8 @@ from ipsrec_bench.models.layers import SequenceEncoder, init_weights
 class SASRec(SequentialModel):
     """A causal Transformer over the item sequence; it does not see providers."""
 
+    mixed_precision = True
+
     def __init__(self, config: TransformerConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

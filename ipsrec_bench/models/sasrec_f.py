@@ -21,6 +21,8 @@ from ipsrec_bench.models.layers import SequenceEncoder, init_weights
 class SASRecF(SequentialModel):
     """A causal Transformer over items and providers fused at the input."""
 
+    mixed_precision = True
+
     def __init__(self, config: SASRecFConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights."""
         super().__init__()

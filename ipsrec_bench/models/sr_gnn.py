@@ -76,6 +76,8 @@ class GraphCell(nn.Module):
 class SRGNN(SequentialModel):
     """A gated graph network over the graph of the item sequence; it does not see providers."""
 
+    mixed_precision = True
+
     def __init__(self, config: SRGNNConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights, uniform in +-1 / sqrt(d)."""
         super().__init__()

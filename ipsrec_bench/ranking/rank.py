@@ -122,9 +122,12 @@ def count_ranks(
     Raises:
         ModelError: a vector is not finite, or too long for finite scores.
     """
+    assert tile in range(8, 8 * 255 + 1, 8), tile
+    users, items = users.float(), items.float()
     d = users.shape[1]
     # |u . v| <= |u| |v|: one product of norms bounds every score, and with it the error of a sum of d products.
-    norms = users.norm(dim=1) * items.norm(dim=1).max()
+    # In float64, where no square of a float32 vanishes.
+    norms = (users.norm(dim=1, dtype=torch.float64) * items.norm(dim=1, dtype=torch.float64).max()).float()
     _check_finite(norms)
     own = exact_scores(users, items[targets])
     # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.

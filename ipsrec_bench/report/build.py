@@ -39,6 +39,11 @@ SAMPLES = {
     "prefix": "one per prefix",
 }
 OPTIMISERS = {"adam": "Adam", "lazy-adam": "lazy Adam: only rows of tables that a batch touched are moved"}
+PRECISIONS = {
+    "auto": "factors in bfloat16 where the processor is faster with them (see Environments), else float32",
+    "float32": "float32",
+    "bfloat16": "factors in bfloat16",
+}
 MIN_USERS = 2
 """A paired test takes two differences."""
 FAMILIES = {
@@ -91,6 +96,7 @@ def build_report(connection: Connection, run: Run) -> Report:
             ("Objective", _objective(training)),
             ("Batch size", f"{training.batch_size} targets"),
             ("Learning rate", f"{training.learning_rate:g} ({OPTIMISERS[training.optimiser]})"),
+            ("Products in training", PRECISIONS[training.precision]),
             (
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
@@ -107,9 +113,9 @@ def build_report(connection: Connection, run: Run) -> Report:
 
 
 def _objective(training: Training) -> str:
-    if training.objective == "softmax":
-        return "cross-entropy over all items, exact"
-    return f"{training.objective}, an approximation from {training.negatives} negatives a batch"
+    if training.approximation:
+        return f"an approximation: {training.approximation} a batch"
+    return "cross-entropy over all items"
 
 
 def row_of(cell: PlannedCell) -> Row:

@@ -1,5 +1,6 @@
 """Where this process runs: versions, processor, device, memory."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -14,6 +15,7 @@ import torch
 import ipsrec_bench
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.store.records import Environment
+from ipsrec_bench.training.catalogue import product_dtype
 
 
 def available_cores() -> int:
@@ -64,12 +66,15 @@ def describe_environment(device: torch.device) -> Environment:
         processor=_processor(),
         cores=available_cores(),
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=(torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
+        + (", bfloat16 by default" if product_dtype("auto", device) == torch.bfloat16 else ""),
     )
 
 
 def reset_peak_memory() -> None:
     """Start the measurement of `peak_memory` anew, where the system allows it (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was kept of the cell before is not this one's
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -17,11 +17,13 @@ from functools import cache
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import SequentialModel, Sizes
 from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.registry import build_model, model_entry
@@ -56,12 +58,12 @@ class Estimate:
     most_seconds: float
     """All epochs, if none is saved by stopping early, and ranking."""
     memory: int
-    """Peak bytes of the process, or on CUDA of the device."""
+    """Peak bytes of the process."""
 
 
 def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | None:
     """Return what `cell` will take on `worker`, or None for a model that counts, which takes one pass over the data."""
-    if model_entry(cell.type).counts:
+    if cell.counts:
         return None
     config, work, epoch = _parts(cell, data)
     split, length, d = leave_one_out(data), cell.protocol.max_length, config.embedding_size
@@ -107,18 +109,25 @@ class _Epoch:
 
 
 def _parts(cell: Cell, data: PreparedDataset) -> "tuple[NeuralConfig, _Work, _Epoch]":
-    config, length = cell.config, cell.protocol.max_length
+    config, length, training = cell.config, cell.protocol.max_length, cell.training
     assert isinstance(config, NeuralConfig)
-    packed, split = cell.training.samples == "packed", leave_one_out(data)
-    work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed, data.num_users)
+    packed = training.samples == "packed"
+    work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed)
+    tokens, targets = _fed(data, length, training.min_context if packed else None)
+    return config, work, _Epoch(tokens, targets, max(1, round(targets / training.batch_size)))
+
+
+@cache
+def _fed(data: PreparedDataset, length: int, min_context: int | None) -> tuple[int, int]:
+    """Return an epoch's inputs and targets, of packed windows where there is a `min_context`, else of prefixes."""
+    split = leave_one_out(data)
     windows = (
-        packed_windows(data, split, length, cell.training.min_context, np.random.default_rng(0))
-        if packed
-        else prefix_windows(data, split, length)
+        prefix_windows(data, split, length)
+        if min_context is None
+        else packed_windows(data, split, length, min_context, np.random.default_rng(0))
     )
     begins = windows.offsets[np.searchsorted(windows.offsets, windows.ends, side="right") - 1]
-    tokens = int(np.minimum(windows.ends - begins, length).sum())
-    return config, work, _Epoch(tokens, windows.targets, max(1, round(windows.targets / cell.training.batch_size)))
+    return int(np.minimum(windows.ends - begins, length).sum()), windows.targets
 
 
 @cache
@@ -144,23 +153,35 @@ class _Work:
     dense: int
     """Parameters that do not depend on the sizes of the catalogue."""
     tables: dict[str, int]
-    """How many rows of d parameters an item and a provider bring."""
+    """How many rows of d parameters an item, a provider and a user bring."""
 
     def parameters(self, config: NeuralConfig, data: PreparedDataset) -> int:
         """Return the number of all parameters on `data`."""
-        rows = self.tables["items"] * data.num_items + self.tables["providers"] * data.num_providers
+        sizes = {"items": data.num_items, "providers": data.num_providers, "users": data.num_users}
+        rows = sum(self.tables[table] * size for table, size in sizes.items())
         return self.dense + config.embedding_size * rows
 
 
 @cache
-def _counted(name: str, settings: str, length: int, packed: bool, users: int) -> _Work:
-    """Count on a small catalogue: neither operations per token nor weights other than tables depend on its size."""
+def _counted(name: str, settings: str, length: int, packed: bool) -> _Work:
+    """Count on a small catalogue: neither operations per token nor weights other than tables depend on its size.
+
+    Raises:
+        ModelError: the model cannot be built, or asked.
+    """
+    try:
+        return _count(name, settings, length, packed=packed)
+    except Exception as error:  # whatever a model of the user's own raises
+        raise ModelError(f"the model '{name}' does not work: {type(error).__name__}: {error}") from error
+
+
+def _count(name: str, settings: str, length: int, *, packed: bool) -> _Work:
     config = model_entry(name).config.model_validate_json(settings)
     assert isinstance(config, NeuralConfig)
-    sizes = {"items": 16, "providers": 16}
+    sizes = {"users": 16, "items": 16, "providers": 16}  # and 17 shows what one more brings
 
     def build(**changed: int) -> SequentialModel:
-        model = build_model(name, config, Sizes(users=users, **{**sizes, **changed}, max_length=length))
+        model = build_model(name, config, Sizes(**{**sizes, **changed}, max_length=length))
         assert isinstance(model, SequentialModel)
         return model.eval()
 
@@ -173,7 +194,8 @@ def _counted(name: str, settings: str, length: int, packed: bool, users: int) ->
     histories = Histories(torch.zeros(SAMPLE, dtype=torch.int64), ids, ids, torch.full((SAMPLE,), length))
     operations: list[float] = []
     for every in (packed, False):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # The counter knows attention's products only where they are written out.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             model.encode(histories, every_position=every)
         operations.append(counter.get_total_flops() / ids.numel())
     dense = parameters(model) - config.embedding_size * 16 * sum(tables.values())

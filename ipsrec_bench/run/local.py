@@ -77,7 +77,7 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
 def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
     if record.error is not None:
         error = record.error.strip().splitlines()[-1]
-        return CellFailed(record.key, cell.dataset, cell.label, cell.seed, error, record.seconds)
+        return CellFailed(record.key, cell.dataset, cell.shown, cell.seed, error, record.seconds)
     assert record.ranks is not None
     assert record.best_epoch is not None
     ranks = record.ranks["test"].realistic
@@ -85,7 +85,7 @@ def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
     return CellFinished(
         record.key,
         cell.dataset,
-        cell.label,
+        cell.shown,
         cell.seed,
         {name: float(metric(name, ranks).mean()) for name in names},
         record.best_epoch,

@@ -87,7 +87,7 @@ def preview(
     return [
         PreviewedCell(
             cell.dataset,
-            cell.label,
+            cell.shown,
             cell.seed,
             key,
             ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
@@ -102,10 +102,8 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
 
     A model that bears its type's name gets the title of the type; an approximate objective is part of the title.
     """
-    known = model_entry(cell.type)
-    title = known.title if cell.model == cell.type else cell.model
-    if cell.training.objective != "softmax" and not known.counts:
-        title += f" ({cell.training.objective}, {cell.training.negatives} negatives)"
+    title = model_entry(cell.type).title if cell.model == cell.type else cell.model
+    title += cell.approximation
     return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
 
 

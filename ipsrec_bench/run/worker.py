@@ -130,7 +130,7 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
 
 
 def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
-    return key, cell.dataset, cell.label, cell.seed
+    return key, cell.dataset, cell.shown, cell.seed
 
 
 def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:

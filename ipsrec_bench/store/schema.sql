@@ -124,26 +124,26 @@ CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank +
 -- The complete cells of the newest run of every suite, under that run's labels. A cell that several suites, or
 -- several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS
-SELECT suite, run, dataset, model, variant, run_cells.seed, cell, key
+SELECT suite, run, dataset, model, title, variant, run_cells.seed, cell, key
 FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite)
 JOIN run_cells USING (run)
 JOIN cells USING (key)
 WHERE status = 'complete';
 
 CREATE VIEW user_ranks AS
-SELECT suite, dataset, model, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
+SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
 FROM ranks
 JOIN current_cells USING (cell);
 
 CREATE MACRO metrics_at(n) AS TABLE
-SELECT suite, dataset, model, variant, seed, split, count(*) AS users,
+SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
        avg(hr(rank, n)) AS hr, avg(mrr(rank, n)) AS mrr, avg(ndcg(rank, n)) AS ndcg
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;
 
 CREATE VIEW metrics AS
-SELECT suite, dataset, model, variant, seed, split, count(*) AS users,
+SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
        avg(hr(rank, 5)) AS "hr@5", avg(hr(rank, 10)) AS "hr@10",
        avg(mrr(rank, 5)) AS "mrr@5", avg(mrr(rank, 10)) AS "mrr@10",
        avg(ndcg(rank, 5)) AS "ndcg@5", avg(ndcg(rank, 10)) AS "ndcg@10"

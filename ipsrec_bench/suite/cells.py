@@ -34,6 +34,10 @@ class KnownModel(Interface):
     def code(self) -> str:
         """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is fitted by counting, so that training settings do not concern it."""
+
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
 
@@ -57,6 +61,8 @@ class Cell:
     """Name of the model in the registry, or `module:Class`."""
     code: str
     """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
+    counts: bool
+    """Whether the model is fitted by counting; `training` does not concern it then."""
     variant: str
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
@@ -71,13 +77,29 @@ class Cell:
         """The row's name in tables: the model, and the variant where there is one."""
         return f"{self.model} {self.variant}".strip()
 
+    @property
+    def shown(self) -> str:
+        """The label, and the approximation that the model was trained with, where it is one."""
+        return f"{self.label}{self.approximation}"
+
+    @property
+    def approximation(self) -> str:
+        """In parentheses, what stands in every table beside a model not trained on the exact softmax."""
+        return f" ({self.training.approximation})" if self.training.approximation and not self.counts else ""
+
     def settings(self) -> dict[str, Any]:
-        """Return the resolved settings that enter the key, as plain JSON values."""
+        """Return the resolved settings that enter the key, as plain JSON values; those that change nothing do not."""
+        idle = {
+            "negatives": self.training.objective == "softmax",
+            "calibration": self.training.objective != "gbce",
+            "min_context": self.training.samples == "prefix",
+        }
+        training = self.training.model_dump(mode="json", exclude={name for name, unused in idle.items() if unused})
         return {
             "type": self.type,
             **({"code": self.code} if self.code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
-            "training": self.training.model_dump(mode="json"),
+            **({} if self.counts else {"training": training}),
             "protocol": self.protocol.model_dump(mode="json", exclude={"metrics", "cutoffs"}),
         }
 
@@ -126,6 +148,13 @@ def expand(
         for seed in suite.seeds
         for row in rows
     ]
+    for cell in cells:
+        if cell.training.samples == "packed" and cell.training.min_context >= cell.protocol.max_length:
+            raise file.error(
+                ("training", "min_context"),
+                f"found {cell.training.min_context}, but on '{cell.dataset}' a model sees {cell.protocol.max_length}"
+                f" inputs at most (max_length); allowed: up to {cell.protocol.max_length - 1}",
+            )
     labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
@@ -196,10 +225,24 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
                 (*place, "training", "samples"),
                 "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
             )
+        weight_norm: float = getattr(config, "weight_norm", 0)
+        if training.optimiser == "lazy-adam" and weight_norm:
+            raise file.error(
+                (*place, "training", "optimiser"),
+                f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set"
+                " weight_norm = 0, or optimiser = 'adam'",
+            )
         samples = "packed" if packs and training.samples != "prefix" else "prefix"
         training = training.model_copy(update={"samples": samples})
         yield partial(
-            Cell, model=name, type=type_name, code=known.code, variant=variant, config=config, training=training
+            Cell,
+            model=name,
+            type=type_name,
+            code=known.code,
+            counts=known.counts,
+            variant=variant,
+            config=config,
+            training=training,
         )
 
 

@@ -132,6 +132,14 @@ class Training(Settings):
     patience: int = Field(10, ge=1)
     """Epochs without a better `stop_metric` after which training stops."""
 
+    @property
+    def approximation(self) -> str:
+        """What stands in every table beside a model that was not trained on the exact softmax; empty for the exact."""
+        if self.objective == "softmax":
+            return ""
+        calibration = f", t = {self.calibration:g}" if self.objective == "gbce" else ""
+        return f"{self.objective}, {self.negatives} negatives{calibration}"
+
 
 class Statistics(Settings):
     """Which comparisons are made and how their p-values are corrected."""

@@ -16,6 +16,9 @@ from torch import Tensor
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.softmax import full_cross_entropy
 
+FIRST_WITH_BFLOAT16 = (8, 0)
+"""Compute capability (Ampere)."""
+
 
 class CatalogueLoss(Protocol):
     """A loss of targets among items."""
@@ -28,9 +31,10 @@ def product_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the type of the factors of matrix products in training; `auto` is bfloat16 where that is fast."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    fast = False
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
+        fast = torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16
+    elif device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.bfloat16 if fast else torch.float32
@@ -54,12 +58,15 @@ def sampled_softmax(counts: NDArray[np.int64], negatives: int, rng: np.random.Ge
     ("logQ correction"). The target stands for itself, is not corrected, and counts for nothing where it was drawn,
     so that the estimate of the partition is unbiased.
     """
+    weights = counts + 1.0
+    running = np.cumsum(weights)
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
-        chances = (counts + 1.0)[first:] / (counts + 1.0)[first:].sum()
-        drawn = np.searchsorted(np.cumsum(chances), rng.random(negatives) * (1 - 1e-12)) + first
+        below = running[first - 1] if first else 0.0
+        mass = running[-1] - below
+        drawn = np.searchsorted(running, below + mass * rng.random(negatives), side="right").clip(first, len(items) - 1)
         candidates = torch.from_numpy(drawn).to(targets.device)
-        expected = torch.from_numpy(np.log(chances[drawn - first] * negatives)).to(users)
+        expected = torch.from_numpy(np.log(weights[drawn] / mass * negatives)).to(users)
         scores = users @ _rows(items, candidates).T - expected
         scores = scores.masked_fill(candidates == targets[:, None], -torch.inf)
         own = (users * _rows(items, targets)).sum(dim=1, keepdim=True)
@@ -77,7 +84,7 @@ def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> Catalo
     """
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
-        alpha = min(negatives / (len(items) - first - 1), 1.0)
+        alpha = min(negatives / max(len(items) - first - 1, 1), 1.0)
         beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
         candidates = torch.from_numpy(rng.integers(first, len(items), size=negatives)).to(targets.device)
         against = F.softplus(users @ _rows(items, candidates).T)

@@ -95,6 +95,8 @@ def fit(
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
     dtype = product_dtype(training.precision, sequences.device)
+    negatives = np.random.default_rng([seed, 0])  # epochs count from 1
+    loss_over = catalogue_loss(training, dtype, lambda: _item_counts(data, split), negatives)
     prefixes = None if packed else prefix_windows(data, split, max_length)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
     curve: list[Epoch] = []
@@ -103,9 +105,8 @@ def fit(
         model.train()
         began = told = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
-        windows = prefixes or packed_windows(data, split, max_length, training.min_context, rng)
+        windows = packed_windows(data, split, max_length, training.min_context, rng) if prefixes is None else prefixes
         batches = windows.batches(training.batch_size, rng)
-        loss_over = catalogue_loss(training, dtype, lambda: _item_counts(data, split), rng)
         sums = _Sums(sequences.device)
         for step, chosen in enumerate(batches, start=1):
             batch = windows.gather(sequences, chosen)

@@ -49,12 +49,17 @@ def batch_losses(
         ModelError: the settings ask for a loss that the model has nothing for.
     """
     tokens = batch.histories.items
-    pays = dtype != torch.float32 and tokens.numel() >= CASTING_PAYS
+    pays = model.mixed_precision and dtype != torch.float32 and tokens.numel() >= CASTING_PAYS
     with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=pays):
         views = model.encode(batch.histories, every_position=packed)
     user, provider = views.user.float(), None if views.provider is None else views.provider.float()
     owners = batch.histories.users
     if packed:
+        if user.shape[:2] != tokens.shape:
+            raise ModelError(
+                f"asked for every position of histories {tuple(tokens.shape)}, the model returned {tuple(user.shape)};"
+                " its views must have the histories' width"
+            )
         owners = owners[batch.predicted // user.shape[1]]
         user = user.flatten(0, 1)[batch.predicted]
         provider = provider.flatten(0, 1)[batch.predicted] if provider is not None else None

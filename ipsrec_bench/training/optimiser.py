@@ -19,11 +19,14 @@ class Optimiser:
         """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
         self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
         self._parts: list[torch.optim.Optimizer] = []
+        self._sparse: set[int] = set()
         scored = model.item_vectors()
         for module in model.modules():
             # On a CPU a table that is scored, too, has a dense gradient anyway, to which few rows are added in place:
             # cheaper than a second dense one.
-            if isinstance(module, nn.Embedding) and (lazy or (module.weight is scored and not scored.is_cuda)):
+            if not isinstance(module, nn.Embedding) or module.scale_grad_by_freq:  # which has no sparse form
+                continue
+            if lazy or (module.weight is scored and not scored.is_cuda):
                 module.sparse = True
 
     def step(self, loss: Tensor) -> None:
@@ -31,17 +34,21 @@ class Optimiser:
         for weight in self._weights:  # what `zero_grad` does, without its bookkeeping
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        sparse = [weight for weight in self._weights if weight.grad is not None and weight.grad.is_sparse]
-        if not self._lazy:
-            for weight in sparse:
-                assert weight.grad is not None
+        if not self._parts:
+            self._begin()
+        for weight in self._weights:
+            if weight.grad is not None and weight.grad.is_sparse and id(weight) not in self._sparse:
                 weight.grad = weight.grad.to_dense()
-            sparse = []
-        if not self._parts:  # which gradients are sparse, the first of them tell
-            lazily = {id(weight) for weight in sparse}
-            dense = [weight for weight in self._weights if id(weight) not in lazily]
-            self._parts = [torch.optim.Adam(dense, lr=self._learning_rate, fused=True)]
-            if sparse:
-                self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))
         for part in self._parts:
             part.step()
+
+    def _begin(self) -> None:
+        """Part the weights by their first gradients: those that are sparse then are moved lazily, if anything is."""
+        sparse = [weight for weight in self._weights if weight.grad is not None and weight.grad.is_sparse]
+        if self._lazy:
+            self._sparse = {id(weight) for weight in sparse}
+        dense = [weight for weight in self._weights if id(weight) not in self._sparse]
+        if dense:
+            self._parts.append(torch.optim.Adam(dense, lr=self._learning_rate, fused=True))
+        if self._sparse:
+            self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))

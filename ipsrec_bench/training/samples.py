@@ -8,8 +8,8 @@ last positions are to be predicted from. The two ways to make samples differ in 
   window. A longer one is cut into windows, each predicting only from the positions that no other does, so that every
   target is predicted exactly once in an epoch, from its whole history or from more than `min_context` inputs. Ends
   of windows lie `max_length - min_context` apart, at places drawn anew for every user and epoch: over the epochs a
-  target is predicted from contexts of all lengths up to `max_length`. Positions count from the window's beginning, as
-  they do in a history that is ranked.
+  target is predicted from contexts of many lengths up to `max_length`, a user's newest from the longest alone.
+  Positions count from the window's beginning, as they do in a history that is ranked.
 
 Either way the targets are the same, and a batch holds about `batch_size` of them.
 """

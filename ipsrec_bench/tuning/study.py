@@ -181,7 +181,7 @@ def _run_trial(
     variant = ", ".join(f"{name} = {value:.3g}" for name, value in chosen.items())
     tried = replace(cell, config=type(cell.config).model_validate(settings), variant=f"({variant})")
     key = tried.key(data.fingerprint)
-    name = (key, tried.dataset, tried.label, tried.seed)
+    name = (key, tried.dataset, tried.shown, tried.seed)
     emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
     began = time.perf_counter()
     try:
