@@ -125,16 +125,22 @@ class MultiHeadAttention(nn.Module):
 
         `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
         """
-        if queries is keys is values:  # one product in the place of three
-            parts = (self.query, self.key, self.value)
-            weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
-            q, k, v = F.linear(queries, weight, bias).chunk(3, dim=-1)
+        if queries is keys is values:  # one product in the place of three, or of two
+            q, k, v = _side_by_side(queries, self.query, self.key, self.value)
+        elif keys is values:
+            q, (k, v) = self.query(queries), _side_by_side(keys, self.key, self.value)
         else:
             q, k, v = self.query(queries), self.key(keys), self.value(values)
         q, k, v = (split_heads(x, self.n_heads) for x in (q, k, v))
         attended = self.attention(q, k, v, mask, width=queries.shape[2] // self.n_heads)
         out: Tensor = self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         return out
+
+
+def _side_by_side(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Return what each of `layers`, of one width, makes of `x`."""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
 
 class FeedForward(nn.Module):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import ProviderPredictor, SequentialModel
@@ -50,9 +51,15 @@ def batch_losses(
     """
     tokens = batch.histories.items
     pays = model.mixed_precision and dtype != torch.float32 and tokens.numel() >= CASTING_PAYS
-    with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=pays):
+    if pays:
+        with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+            views = model.encode(_filled_up(batch.histories), every_position=packed)
+        count = len(tokens)
+        user = views.user[:count].float()
+        provider = None if views.provider is None else views.provider[:count].float()
+    else:
         views = model.encode(batch.histories, every_position=packed)
-    user, provider = views.user.float(), None if views.provider is None else views.provider.float()
+        user, provider = views.user, views.provider
     owners = batch.histories.users
     if packed:
         if user.shape[:2] != tokens.shape:
@@ -83,6 +90,23 @@ def batch_losses(
     if config.weight_norm:
         total = total + config.weight_norm * _weight_norms(model)
     return Losses(total, cross_entropy, contrastive)
+
+
+def _filled_up(histories: Histories) -> Histories:
+    """Add histories of padding, at most an eighth, up to one of few numbers.
+
+    oneDNN compiles a kernel for every shape that it has not met, which takes longer than the product.
+    """
+    count = len(histories.items)
+    missing = -count % (1 << max(count.bit_length() - 4, 0))
+    if not missing:
+        return histories
+    return Histories(
+        users=F.pad(histories.users, (0, missing)),
+        items=F.pad(histories.items, (0, 0, 0, missing)),
+        providers=F.pad(histories.providers, (0, 0, 0, missing)),
+        lengths=F.pad(histories.lengths, (0, missing), value=1),
+    )
 
 
 def provider_loss(logits: Tensor, providers: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from torch.autograd.function import once_differentiable
 
 TILE = 2048
 """Items at a time, so that a batch's scores stay in a CPU's cache."""
+ROWS = 64
+"""Targets are filled up to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every shape that it
+has not met, which takes longer than the product."""
 CUDA_TILE = 32_768
 """The same on CUDA, where few large products are better than many small ones."""
 
@@ -48,33 +51,36 @@ class _TiledCrossEntropy(torch.autograd.Function):
         first: int,
         dtype: torch.dtype,
     ) -> Tensor:
-        factors = users.to(dtype)
+        count = len(users)
+        factors = F.pad(users, (0, 0, 0, -count % ROWS)).to(dtype) if dtype != torch.float32 else users
         size = CUDA_TILE if users.is_cuda else TILE
         begins = range(first, len(items), size)
         partitions = []
         for begin in begins:
-            scores = (factors @ items[begin : begin + size].to(dtype).T).float()
+            scores = (factors @ items[begin : begin + size].to(dtype).T)[:count].float()
             # One fused kernel; logsumexp is several, each over the whole tile.
             partitions.append(scores[:, 0] - F.log_softmax(scores, dim=1)[:, 0])
         tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
         partition = tiles.logsumexp(dim=1)
         own = items[targets]
         # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
-        own_score = (factors.float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
+        own_score = (factors[:count].float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
         loss = (partition - own_score).mean()
         if not any(ctx.needs_input_grad[:2]):  # type: ignore[attr-defined]
             return loss
         # softmax over all = softmax within the tile, times the tile's share.
-        shares = (tiles - partition[:, None]).exp() / len(users)
-        user_gradient = -own / len(users)
+        shares = (tiles - partition[:, None]).exp() / count
+        weighted = torch.zeros_like(factors)
+        user_gradient = -own / count
         item_gradient = torch.empty_like(items)
         item_gradient[:first] = 0
         for begin, share in zip(begins, shares.unbind(dim=1), strict=True):
             tile = items[begin : begin + size].to(dtype)
             probabilities = (factors @ tile.T).softmax(dim=1)
-            user_gradient.addcmul_(probabilities @ tile, share[:, None])
-            item_gradient[begin : begin + size] = probabilities.T @ (users * share[:, None]).to(dtype)
-        item_gradient.index_put_((targets,), users / -len(users), accumulate=True)  # deterministic on CUDA, too
+            user_gradient.addcmul_((probabilities @ tile)[:count], share[:, None])
+            torch.mul(users, share[:, None], out=weighted[:count])
+            item_gradient[begin : begin + size] = probabilities.T @ weighted
+        item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
         ctx.save_for_backward(user_gradient, item_gradient)
         return loss
 
