@@ -73,17 +73,25 @@ class Bench:
         return Peer(self.python, "ours.py", arguments, self.folder)
 
     def training(
-        self, title: str, data: str, model: str, samples: str, peers: dict[str, Contender], steps: int
+        self,
+        title: str,
+        data: str,
+        model: str,
+        samples: str,
+        peers: dict[str, Contender],
+        steps: int,
+        batches: tuple[int, ...] = (),
     ) -> None:
-        """Measure training of `model` beside `peers`, and print the table."""
+        """Measure `model` in batches of 256 targets, of `batches` too, beside `peers`, and print the table."""
         contenders = {}
-        for precision in ("auto", "float32"):
-            peer = self.ours(data, model, 50, samples, f"precision={precision}")
-            contenders[f"ours, {samples}, {precision}"] = Contender(peer, f"train {steps}")
+        for precision, batch in [("auto", 256), ("float32", 256), *(("auto", batch) for batch in batches)]:
+            peer = self.ours(data, model, 50, samples, f"precision={precision}", f"batch_size={batch}")
+            asked = f"train {max(1, steps * 256 // batch)}"
+            contenders[f"ours, {samples}, {precision}, batches of {batch:,}"] = Contender(peer, asked)
+        first = next(iter(contenders.values())).peer
         contenders |= peers
         float32, bfloat16 = interleave(contenders, self.rounds)
-        items = contenders[f"ours, {samples}, auto"].peer.ready["items"]
-        token = contenders[f"ours, {samples}, auto"].peer.ask("flops")["token"]
+        items, token = first.ready["items"], first.ask("flops")["token"]
         rates = {name: contender.rate("targets") for name, contender in contenders.items()}
         print(f"\n**{title}** ({items:,} items; products: {float32 / 1e9:.0f} GFLOP/s float32,", end=" ")
         print(f"{bfloat16 / 1e9:.0f} bfloat16)\n")
@@ -99,8 +107,8 @@ class Bench:
             cells += "".join(f" {rates[name] / rates[other]:.1f} |" for other in others)
             if name.startswith("ours"):
                 tokens = statistics.median(a["tokens"] / a["targets"] for a in contender.answers)
-                encoder = token * tokens / float32
-                softmax = 6 * D * items / (float32 if name.endswith("float32") else bfloat16)
+                rate = float32 if "float32" in name else bfloat16
+                encoder, softmax = token * tokens / rate, 6 * D * items / rate
                 cells += f" {(encoder + softmax) * 1e6:.1f} | {encoder * 1e6:.1f} | {1e6 / rates[name]:.1f} |"
             else:
                 cells += f" | | {1e6 / rates[name]:.1f} |"
@@ -127,7 +135,7 @@ class Bench:
         """SASRec on MovieLens-100k."""
         data = worlds.movielens(self.folder, self.recbole)
         peers = self.recbole_pair(data, "SASRec", 8) | self.rectools_alone(data, 30)
-        self.training("SASRec, MovieLens-100k, L = 50", data, "sasrec", "packed", peers, 150)
+        self.training("SASRec, MovieLens-100k, L = 50", data, "sasrec", "packed", peers, 150, (1600,))
         self.training(
             "SASRec, MovieLens-100k, L = 50", data, "sasrec", "prefix", self.recbole_pair(data, "SASRec", 8), 20
         )
@@ -143,15 +151,21 @@ class Bench:
         """SASRec on 20,000 users and 49,000 items."""
         data = worlds.synthetic(self.folder, 20_000, 49_100, 1_000, 49)
         peers = self.recbole_pair(data, "SASRec", 6) | self.rectools_alone(data, 3)
-        self.training("SASRec, 20,000 users, L = 50", data, "sasrec", "packed", peers, 60)
+        self.training("SASRec, 20,000 users, L = 50", data, "sasrec", "packed", peers, 60, (1600,))
 
     def ipsrec(self) -> None:
         """IPSRec at the sizes of the released code's measurement, beside RecBole's SASRec on MovieLens-100k."""
-        data = worlds.synthetic(self.folder, 500, 9_627, 3_941, 49)
+        data = worlds.synthetic(self.folder, 500, 14_000, 3_941, 49)
         for model in ("ipsrec-s", "ipsrec-c"):
             peers = self.recbole_pair(worlds.movielens(self.folder, self.recbole), "SASRec", 8)
             self.training(
-                f"{model}, 500 users, L = 50; RecBole: SASRec, MovieLens-100k", data, model, "packed", peers, 60
+                f"{model}, 500 users, L = 50; RecBole: SASRec, MovieLens-100k",
+                data,
+                model,
+                "packed",
+                peers,
+                60,
+                (512, 2048),
             )
 
     def ranking(self) -> None:

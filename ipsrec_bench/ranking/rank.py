@@ -14,9 +14,14 @@ from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.metrics import realistic_rank
 
-USERS_PER_BATCH = 512
-ITEMS_PER_TILE = 2040
-"""A multiple of 8 for `_count`, and at most 8 x 255; the scores of a batch then stay in a CPU's cache."""
+USERS_PER_BATCH = 1024
+"""Whose scores are counted together."""
+USERS_ENCODED_ON_CPU = 64
+"""Whose histories are encoded together: their states then stay in a CPU's cache."""
+BYTE = 255
+"""What a byte can count to."""
+ITEMS_PER_TILE = 8 * BYTE
+"""The scores of a batch then stay in a CPU's cache."""
 PAIRS_AT_A_TIME = 1 << 16
 
 Pairs = tuple[Tensor, Tensor]
@@ -66,6 +71,7 @@ def rank_targets(
     begins = np.maximum(data.offsets[targets.users], targets.positions - max_length)
     # Histories of like length together: a batch is as wide as its longest.
     order = np.argsort(targets.positions - begins, kind="stable")
+    longest = longest_vector(model.item_vectors().float()) if isinstance(model, SequentialModel) else None
     background = Background.of(model.background) if isinstance(model, CountingModel) else None
     higher = np.empty(len(order), dtype=np.int32)
     ties = np.empty(len(order), dtype=np.int32)
@@ -73,18 +79,21 @@ def rank_targets(
         chosen = order[first : first + USERS_PER_BATCH]
         positions = targets.positions[chosen]
         users = targets.users[chosen]
-        histories = sequences.gather(users, begins[chosen], positions)
         wanted, _ = sequences.at(positions)
         masked = None
         if mask_history:
             masked = _pairs(sequences.gather(users, data.offsets[users], positions).items, wanted)
         if background is not None:
             assert isinstance(model, CountingModel)
-            counts = count_picked_ranks(model.pick(histories), background, wanted, masked)
+            picked = model.pick(sequences.gather(users, begins[chosen], positions))
+            counts = count_picked_ranks(picked, background, wanted, masked)
         else:
             assert isinstance(model, SequentialModel)
-            user = model.encode(histories, every_position=False).user
-            counts = count_ranks(user, model.item_vectors(), wanted, masked)
+            at_once = USERS_ENCODED_ON_CPU if sequences.device.type == "cpu" else USERS_PER_BATCH
+            parts = [slice(i, i + at_once) for i in range(0, len(chosen), at_once)]
+            histories = (sequences.gather(users[part], begins[chosen[part]], positions[part]) for part in parts)
+            user = torch.cat([model.encode(history, every_position=False).user for history in histories])
+            counts = count_ranks(user, model.item_vectors(), wanted, masked, longest=longest)
         higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
     return Ranks(np.asarray(targets.users), higher, ties)
 
@@ -99,7 +108,12 @@ def _pairs(histories: Tensor, targets: Tensor) -> Pairs:
 
 
 def count_ranks(
-    users: Tensor, items: Tensor, targets: Tensor, masked: Pairs | None = None, tile: int = ITEMS_PER_TILE
+    users: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    masked: Pairs | None = None,
+    tile: int = ITEMS_PER_TILE,
+    longest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
@@ -114,7 +128,9 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time, a multiple of 8 up to 2040; no more than `[B, tile]` scores exist at once.
+        tile: candidates scored at a time, a multiple of 8 up to 2040, or one of 2040; no more than `[B, tile]` scores
+            exist at once.
+        longest: the length of the longest item vector, where it is known.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.
@@ -122,12 +138,12 @@ def count_ranks(
     Raises:
         ModelError: a vector is not finite, or too long for finite scores.
     """
-    assert tile in range(8, 8 * 255 + 1, 8), tile
+    assert tile % 8 == 0, tile
+    assert tile <= 8 * BYTE or tile % (8 * BYTE) == 0, tile
     users, items = users.float(), items.float()
     d = users.shape[1]
     # |u . v| <= |u| |v|: one product of norms bounds every score, and with it the error of a sum of d products.
-    # In float64, where no square of a float32 vanishes.
-    norms = (users.norm(dim=1, dtype=torch.float64) * items.norm(dim=1, dtype=torch.float64).max()).float()
+    norms = (users.norm(dim=1, dtype=torch.float64) * (longest_vector(items) if longest is None else longest)).float()
     _check_finite(norms)
     own = exact_scores(users, items[targets])
     # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.
@@ -162,14 +178,21 @@ def count_ranks(
     return higher, ties
 
 
-def _count(marks: Tensor) -> Tensor:
-    """Count the true marks of each row of `[B, n]`, n a multiple of 8 up to 2040; int64 `[B]`.
+def longest_vector(vectors: Tensor) -> Tensor:
+    """Return the largest norm of the rows of `vectors [n, d]`, in float64, where no square of a float32 vanishes."""
+    parts = torch.split(vectors, PAIRS_AT_A_TIME)
+    return torch.stack([part.norm(dim=1, dtype=torch.float64).max() for part in parts]).max()
 
-    Eight marks are read as one integer, whose bytes count on their own: on a CPU several times faster than a sum of
-    booleans.
+
+def _count(marks: Tensor) -> Tensor:
+    """Count the true marks of each row of `[B, n]`, n as in `count_ranks`; int64 `[B]`.
+
+    Eight marks are read as one integer, and up to 255 of these are added, whose bytes then count on their own: on a CPU
+    several times faster than a sum of booleans.
     """
-    lanes: Tensor = marks.view(torch.int64).sum(dim=1)
-    return lanes.view(torch.uint8).view(len(marks), 8).sum(dim=1)
+    eights = marks.view(torch.int64)
+    lanes: Tensor = eights.view(len(marks), -1, min(eights.shape[1], BYTE)).sum(dim=2)
+    return lanes.view(torch.uint8).sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
