@@ -366,6 +366,6 @@ def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row
     for cell in run.cells:
         if cell.key in summaries:
             settings = summaries[cell.key].settings
-            own = {k: v for k, v in settings["training"].items() if v != common[k]}
+            own = {k: v for k, v in settings.get("training", {}).items() if v != common[k]}  # nothing for counting
             shown[row_of(cell)] = ", ".join(f"{k} = {v}" for k, v in {**settings["config"], **own}.items())
     yield from shown.items()
