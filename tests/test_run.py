@@ -207,9 +207,12 @@ def test_an_estimate_grows_with_what_it_is_of(world, tiny_suite, tmp_path):
 
 def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
     overrides = ["seeds=[1]", "training.objective=gbce", "training.negatives=9", "training.epochs=1"]
-    _, _, store = run_suite(tiny_suite, tmp_path, overrides)
-    titles = {title for (title,) in table(store, "SELECT title FROM run_cells")}
-    assert {"Pop", "SASRec (gbce, 9 negatives)"} <= titles
+    _, events, store = run_suite(tiny_suite, tmp_path, overrides)
+    told = {event.label for event in events if isinstance(event, CellFinished)}
+    assert {"pop", "sasrec (gbce, 9 negatives, t = 0.75)"} <= told
+    for where in ("run_cells", "metrics", "user_ranks"):
+        titles = {title for (title,) in table(store, f"SELECT DISTINCT title FROM {where}")}
+        assert {"Pop", "SASRec (gbce, 9 negatives, t = 0.75)"} <= titles
 
 
 def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):
