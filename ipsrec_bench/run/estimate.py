@@ -43,6 +43,8 @@ ADAM = 0.3e-9
 """Seconds per parameter and step."""
 PROCESS = 450e6
 """Bytes of a process that has loaded everything and nothing to work on."""
+PARAMETER = 32
+"""Bytes per parameter: weight, gradient, Adam's two moments, and as much again at the peak of a step."""
 ACTIVATIONS = 0.1
 """Bytes kept for the backward pass per forward operation of a batch."""
 SAMPLE = 8
@@ -76,7 +78,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
     memory = (
         PROCESS
         + 8 * len(data.items)
-        + 16 * work.parameters(config, data)  # weights, gradients, and Adam's two moments
+        + PARAMETER * work.parameters(config, data)
         + ACTIVATIONS * 3 * work.train * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
         + 5 * ITEMS_PER_TILE * USERS_PER_BATCH

@@ -31,8 +31,6 @@ class Optimiser:
 
     def step(self, loss: Tensor) -> None:
         """Move the weights against the gradient of `loss`."""
-        for weight in self._weights:  # what `zero_grad` does, without its bookkeeping
-            weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if not self._parts:
             self._begin()
@@ -41,6 +39,9 @@ class Optimiser:
                 weight.grad = weight.grad.to_dense()
         for part in self._parts:
             part.step()
+        # What `zero_grad` does, without its bookkeeping, and before the next loss makes its gradients beside these.
+        for weight in self._weights:
+            weight.grad = None
 
     def _begin(self) -> None:
         """Part the weights by their first gradients: those that are sparse then are moved lazily, if anything is."""

@@ -81,13 +81,17 @@ class _TiledCrossEntropy(torch.autograd.Function):
             torch.mul(users, share[:, None], out=weighted[:count])
             item_gradient[begin : begin + size] = probabilities.T @ weighted
         item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
-        ctx.save_for_backward(user_gradient, item_gradient)
+        # Not by `save_for_backward`, whose reference would outlive the step: what nobody else holds becomes the
+        # weight's gradient as it is, and is added to in place; else it is copied, catalogue and all.
+        ctx.gradients = user_gradient, item_gradient  # type: ignore[attr-defined]
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        user_gradient, item_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
+        if ctx.gradients is None:  # type: ignore[attr-defined]
+            raise RuntimeError("the gradients of this loss were handed out already; compute it again")
+        (user_gradient, item_gradient), ctx.gradients = ctx.gradients, None  # type: ignore[attr-defined]
         # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved.
         if gradient.is_cuda or gradient != 1:
             user_gradient, item_gradient = user_gradient * gradient, item_gradient * gradient
