@@ -35,9 +35,9 @@ from ipsrec_bench.training.objective import CASTING_PAYS
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import TILE
 
-ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.35, 0.45, 0.5
+ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.45, 0.5
 """Shares of the plain product's rate that are reached."""
-STEP = 85e-6
+STEP = 55e-6
 """Seconds per weight tensor and step."""
 ADAM = 0.3e-9
 """Seconds per parameter and step."""
