@@ -5,7 +5,8 @@ A training step costs, in seconds,
     3 F tokens / (ENCODER g) + 8 d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
 
 where F is the encoder's forward operations per token (counted by running it), g and g' are the rates of a plain matrix
-product measured here and now, in float32 and in the type that the products are taken in, `weights` is the number of
+product measured here and now, in the types that encoder and softmax take their factors in (the encoder float32 where
+batches are too small for casting to pay; ranking float32 always), `weights` is the number of
 weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A ranked
 user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
 benchmarks/README.md, which says how far off they are.

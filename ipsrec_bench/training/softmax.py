@@ -15,11 +15,11 @@ from torch.autograd.function import once_differentiable
 
 TILE = 2048
 """Items at a time, so that a batch's scores stay in a CPU's cache."""
+CUDA_TILE = 32_768
+"""The same on CUDA, where few large products should be better than many small ones; not measured."""
 ROWS = 64
 """Targets are filled up to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every shape that
 it has not met, which takes longer than the product."""
-CUDA_TILE = 32_768
-"""The same on CUDA, where few large products are better than many small ones."""
 
 
 def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype) -> Tensor:
