@@ -148,7 +148,7 @@ def test_preparing_again_reuses_and_a_changed_file_does_not(tmp_path, prepared_t
 
 
 def test_a_preparation_that_fails_leaves_nothing_behind(tmp_path, prepared_table, monkeypatch):
-    def fail(*_):
+    def fail(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ipsrec_bench.data.prepare.describe", fail)
@@ -171,13 +171,13 @@ def test_a_preparation_that_fails_leaves_nothing_behind(tmp_path, prepared_table
         (
             LOG.replace("u1,b,q,2", "u1,b,q,noon"),
             {},
-            "data row 2 has the time 'noon', which is neither a finite number",
+            "log.csv:3: the time is 'noon', which is neither a finite number",
         ),
-        (LOG.replace("u1,b,q,2", "u1,b,q,nan"), {}, "data row 2 has the time 'nan'"),
+        (LOG.replace("u1,b,q,2", "u1,b,q,nan"), {}, "log.csv:3: the time is 'nan'"),
         (LOG.replace("u1,b,q,2", "u1,b,q,2020-01-01"), {}, "mixes numbers and timestamps"),
-        (LOG.replace("u1,b,q,2", ",b,q,2"), {}, "data row 2 has no user"),
-        (LOG.replace("u1,b,q,2", "u1,,q,2"), {}, "data row 2 has no item"),
-        (LOG.replace("u1,b,q,2", "u1,b,q,"), {}, "data row 2 has no time"),
+        (LOG.replace("u1,b,q,2", ",b,q,2"), {}, "log.csv:3: there is no user"),
+        (LOG.replace("u1,b,q,2", "u1,,q,2"), {}, "log.csv:3: there is no item"),
+        (LOG.replace("u1,b,q,2", "u1,b,q,"), {}, "log.csv:3: there is no time"),
         (
             LOG.replace("u1,b,q,2", "u1,b"),
             {},
@@ -234,7 +234,7 @@ def test_stickiness_equals_counting_over_all_orders(users):
     offsets = lengths([len(user) for user in users])
     items = np.array([i for user in users for i, _ in user], dtype=np.int32)
     providers = np.array([p for user in users for _, p in user], dtype=np.int32)
-    found = describe(offsets, items, providers, np.zeros(len(items), dtype=bool), UNKNOWN_PROVIDER)
+    found = describe(offsets, items, providers, np.arange(len(items)), UNKNOWN_PROVIDER)
 
     real, shuffled = np.zeros(2), np.zeros(2)
     for user in users:

@@ -5,14 +5,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import (
     PREPARED_FORMAT,
@@ -20,10 +20,11 @@ from ipsrec_bench.data.prepared import (
     PreparedDataset,
     load_prepared,
 )
-from ipsrec_bench.data.sources import load_raw, source_paths
+from ipsrec_bench.data.sources import MAX_ID, load_raw, place_of, source_paths
+from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.suite.schema import DatasetSpec
+from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
 
 # A timestamp may end in "UTC" or "Z"; DuckDB reads the rest without its time zone extension.
 _TIMESTAMP = r"TRY_CAST(regexp_replace(time, '\s*(UTC|Z)$', '') AS TIMESTAMP)"
@@ -36,7 +37,7 @@ _TIME_TYPES = {
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
-SELECT user AS raw, row_number() OVER (ORDER BY user) - 1 AS id FROM (SELECT DISTINCT user FROM raw)
+SELECT user AS raw, (row_number() OVER (ORDER BY user) - 1)::INTEGER AS id FROM (SELECT DISTINCT user FROM raw)
 """
 _NUMBER_ITEMS = """
 CREATE TABLE items AS
@@ -47,16 +48,31 @@ CREATE TABLE providers AS
 SELECT provider AS raw, ($unknown + row_number() OVER (ORDER BY provider))::INTEGER AS id
 FROM (SELECT DISTINCT provider FROM raw WHERE provider IS NOT NULL)
 """
+# Of the rows that agree in `columns`, the one with the largest (or smallest) time, then row.
+_WITHOUT_DUPLICATES = """
+CREATE TABLE kept AS
+SELECT {extreme}(ROW({time}, row))[2] AS row FROM raw GROUP BY {columns};
+CREATE OR REPLACE TABLE raw AS SELECT raw.* FROM raw SEMI JOIN kept USING (row);
+DROP TABLE kept;
+"""
+_WITHIN_BOUNDS = """
+CREATE OR REPLACE TABLE raw AS
+SELECT raw.* FROM raw
+SEMI JOIN (SELECT user FROM raw GROUP BY user HAVING count(*) BETWEEN {users}) AS u ON u.user = raw.user
+SEMI JOIN (SELECT item FROM raw GROUP BY item HAVING count(*) BETWEEN {items}) AS i ON i.item = raw.item
+"""
 # The total order of the toolkit: user, time, source row.
 _ORDERED = """
-SELECT users.id AS user, items.id AS item, coalesce(providers.id, $unknown)::INTEGER AS provider, {time} AS moment,
-       coalesce({time} = lag({time}) OVER (PARTITION BY users.id ORDER BY {time}, row), false) AS tied
+SELECT users.id AS user, items.id AS item, coalesce(providers.id, $unknown)::INTEGER AS provider, {time} AS moment
 FROM raw
 JOIN users ON users.raw = raw.user
 JOIN items ON items.raw = raw.item
 LEFT JOIN providers ON providers.raw = raw.provider
-ORDER BY users.id, {time}, row
+ORDER BY users.id, moment, row
 """
+MEMORY = "2GB"
+"""What DuckDB may hold; what needs more is spilled to the staging folder."""
+MOST_INTERACTIONS = 2**62
 
 
 def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
@@ -84,7 +100,7 @@ def prepared_path(name: str, source: DatasetSpec, data_dir: Path) -> Path:
     """
     recipe = {
         "format": PREPARED_FORMAT,
-        "source": source.model_dump(mode="json", exclude={"max_length"}),
+        "source": source.model_dump(mode="json", exclude={"max_length", "origin"}),
         "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source_paths(source, data_dir)],
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
@@ -119,12 +135,19 @@ def _staging(target: Path) -> Iterator[Path]:
 
 
 def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
+    paths = source_paths(source, data_dir)
+    before = _signatures(paths)
     with duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = '{str(folder / 'spill').replace(chr(39), chr(39) * 2)}'")
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
         load_raw(connection, source, data_dir)
-        place = str(getattr(source, "path", "synthetic data"))
-        _check_rows(connection, place)
-        time = _time_expression(connection, place)
+        _check_rows(connection, source, paths)
+        time = _time_expression(connection, source, paths)
+        if isinstance(source, TableSource) and source.duplicates is not None:
+            extreme = {"newest": "max", "oldest": "min"}[source.duplicates.keep]
+            same = ", ".join(f"same{i}" for i in range(len(source.duplicates.columns)))
+            connection.execute(_WITHOUT_DUPLICATES.format(extreme=extreme, time=time, columns=same))
+        _filter(connection, source.filter, _place(paths))
         connection.execute(_NUMBER_USERS)
         connection.execute(_NUMBER_ITEMS)
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
@@ -132,64 +155,111 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         for table in ("users", "items", "providers"):
             path = str(folder / f"{table}.parquet")
             connection.table(table).order("id").write_parquet(path, compression="zstd")
-        counts = {
-            table: int(connection.table(table).count("*").fetchall()[0][0]) for table in ("users", "items", "providers")
-        }
+        users, items, providers = (
+            int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
+        )
+        (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)
-
-    items: NDArray[np.int32] = np.ascontiguousarray(columns["item"], dtype=np.int32)
-    providers: NDArray[np.int32] = np.ascontiguousarray(columns["provider"], dtype=np.int32)
-    times = np.ascontiguousarray(columns["moment"])
-    lengths = np.bincount(columns["user"], minlength=counts["users"])
-    offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    lengths = np.bincount(columns["user"], minlength=users)
+    arrays = {
+        "items": np.ascontiguousarray(columns["item"], dtype=np.int32),
+        "providers": np.ascontiguousarray(columns["provider"], dtype=np.int32),
+        "times": np.ascontiguousarray(columns["moment"]),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    }
+    del columns
     fingerprint = hashlib.sha256()
-    for name, array in (("items", items), ("providers", providers), ("times", times), ("offsets", offsets)):
+    for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-        fingerprint.update(array.tobytes())
+        fingerprint.update(array.data)
+    files = {path.name: _sha256(path) for path in paths}
+    if _signatures(paths) != before:
+        raise DataError(f"{_place(paths)}: the file changed while it was read; prepare it again when it is whole")
     meta = {
         "format": PREPARED_FORMAT,
         "fingerprint": fingerprint.hexdigest(),
-        "num_items": counts["items"],
-        "num_providers": counts["providers"] + UNKNOWN_PROVIDER,
-        "statistics": asdict(
-            describe(offsets, items, providers, np.asarray(columns["tied"], dtype=bool), UNKNOWN_PROVIDER)
-        ),
+        "num_items": items,
+        "num_providers": providers + UNKNOWN_PROVIDER,
+        "stand_in": bool(stand_in),
+        "statistics": asdict(describe(**arrays, unknown_provider=UNKNOWN_PROVIDER)),
         "source": source.model_dump(mode="json"),
-        "files": {path.name: _sha256(path) for path in source_paths(source, data_dir)},
+        "files": files,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
 
 
-def _check_rows(connection: duckdb.DuckDBPyConnection, place: str) -> None:
+def _place(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if paths else "synthetic data"
+
+
+def _signatures(paths: Iterable[Path]) -> list[tuple[int, int]]:
+    return [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _row_place(source: DatasetSpec, paths: Sequence[Path], row: int) -> str:
+    if not isinstance(source, TableSource):
+        return f"synthetic data: row {row}"
+    return place_of(paths[0], row, header=not source.columns, delimiter=source.delimiter)
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, paths: Sequence[Path]) -> None:
     """Refuse an empty source and rows that lack what every row must have."""
-    rows, *missing = _only_row(
+    roles = ("user", "item", "time")
+    ids = ("user", "item", "provider")
+    rows, *found = _only_row(
         connection,
         "SELECT count(*), "
-        + ", ".join(f"min(row) FILTER ({column} IS NULL OR {column} = '')" for column in ("user", "item", "time"))
+        + ", ".join(f"min(row) FILTER ({column} IS NULL OR {column} = '')" for column in roles)
+        + ", "
+        + ", ".join(f"min(row) FILTER (length({column}) > {MAX_ID})" for column in ids)
         + " FROM raw",
     )
     if not rows:
-        raise DataError(f"{place}: the dataset is empty: there is a header but no row of data")
-    for column, row in zip(("user", "item", "time"), missing, strict=True):
+        kept = " that `where` and `scale` keep" if isinstance(source, TableSource) else ""
+        raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
+    missing, long = found[: len(roles)], found[len(roles) :]
+    for column, row in zip(roles, missing, strict=True):
         if row is not None:
-            raise DataError(f"{place}: data row {row} has no {column}; fill it in or remove the row")
+            raise DataError(f"{_row_place(source, paths, row)}: there is no {column}; fill it in or remove the row")
+    for column, row in zip(ids, long, strict=True):
+        if row is not None:
+            raise DataError(
+                f"{_row_place(source, paths, row)}: the {column} has more than {MAX_ID:,} characters; is a quote not"
+                " closed?"
+            )
 
 
-def _time_expression(connection: duckdb.DuckDBPyConnection, place: str) -> str:
+def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:
+    """Drop the rows of users and items out of bounds, until none is left or in one pass."""
+    if wanted is None or not wanted.active:
+        return
+    users, items = (f"{b.min} AND {b.max or MOST_INTERACTIONS}" for b in (wanted.users, wanted.items))
+    left = _only_row(connection, "SELECT count(*) FROM raw")[0]
+    while True:
+        connection.execute(_WITHIN_BOUNDS.format(users=users, items=items))
+        before, left = left, _only_row(connection, "SELECT count(*) FROM raw")[0]
+        if not left:
+            raise DataError(f"{place}: the filter ({wanted}) leaves nothing; give it wider bounds")
+        if wanted.passes == "one" or left == before:
+            return
+
+
+def _time_expression(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, paths: Sequence[Path]) -> str:
     """Return the SQL that turns `time` into int64, float64 or microseconds, whichever fits every row."""
-    for expression in _TIME_TYPES.values():
-        if not _only_row(connection, f"SELECT count(*) FILTER (({expression}) IS NULL) FROM raw")[0]:
+    for kind, expression in _TIME_TYPES.items():
+        unfit = "" if kind == "timestamp" else f" OR ({expression}) < 0"
+        if not _only_row(connection, f"SELECT count(*) FILTER (({expression}) IS NULL{unfit}) FROM raw")[0]:
             return f"({expression})"
+    number, timestamp = _TIME_TYPES["number"], _TIME_TYPES["timestamp"]
     row, value = _only_row(
         connection,
-        "SELECT min(row), arg_min(time, row) FROM raw WHERE "
-        + " AND ".join(f"({expression}) IS NULL" for expression in _TIME_TYPES.values()),
+        f"SELECT min(row), arg_min(time, row) FROM raw WHERE coalesce(({number}) < 0, ({timestamp}) IS NULL)",
     )
     if row is None:
-        raise DataError(f"{place}: the time column mixes numbers and timestamps; use one of them")
+        raise DataError(f"{_place(paths)}: the time column mixes numbers and timestamps; use one of them")
     raise DataError(
-        f"{place}: data row {row} has the time '{value}', which is neither a finite number nor a timestamp such"
-        " as 2019-10-01 00:00:00"
+        f"{_row_place(source, paths, row)}: the time is '{shorten(value, 50)}', which is neither a finite number from"
+        " 0 on nor a timestamp such as 2019-10-01 00:00:00"
     )
 
 

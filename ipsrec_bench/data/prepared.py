@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 2
+PREPARED_FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class PreparedDataset:
     """Providers are numbered 1 (unknown) to `num_providers`."""
     fingerprint: str
     """sha256 over the arrays: equal fingerprints, equal sequences at equal times."""
+    stand_in: bool
+    """Whether it was made up in the shape of a published dataset."""
     statistics: DatasetStatistics
 
     @property
@@ -69,5 +71,6 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         num_items=meta["num_items"],
         num_providers=meta["num_providers"],
         fingerprint=meta["fingerprint"],
+        stand_in=meta["stand_in"],
         statistics=DatasetStatistics(**meta["statistics"]),
     )

@@ -3,18 +3,34 @@
 `row` counts the source's data rows from 1; it breaks ties of equal times and names the place of a mistake.
 """
 
+import csv
+import gzip
 import os
 import re
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from textwrap import shorten
+from typing import Literal, TextIO, TypedDict
 
 import duckdb
 
 from ipsrec_bench.data.synthetic import generate
 from ipsrec_bench.errors import DataError, did_you_mean, listed
-from ipsrec_bench.suite.schema import DatasetSpec, SyntheticSource, TableSource
+from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, TableSource
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
 """Names that RecBole's atomic files give to the columns where a suite does not name others."""
+ATOMIC_FILES = (".inter", ".item")
+JSON_LINES = (".json", ".jsonl", ".ndjson")
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
+MAX_HEADER = 1_000_000
+"""Characters read in search of the first line's end."""
+
+
+MAX_ID = 1000
+"""Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
+SAMPLE_SPACE = 2**32
 
 
 def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
@@ -26,13 +42,14 @@ def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
     if isinstance(source, SyntheticSource):
         return []
     written = [source.path, *([source.items.path] if source.items else [])]
-    return [_resolve(path, data_dir) for path in written]
+    return [_resolve(path, data_dir, source.origin) for path in written]
 
 
 def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_dir: Path) -> None:
     """Create the table `raw` from `source`: `user`, `item`, `provider`, `time` as text, and `row`.
 
-    An unknown provider is NULL. Rows keep the order of the file.
+    An unknown provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
+    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...
 
     Raises:
         DataError: a file cannot be read, lacks a column, or its item table is ambiguous.
@@ -40,24 +57,31 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     if isinstance(source, SyntheticSource):
         log = vars(generate(source))  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
         connection.execute(
-            "CREATE TABLE raw AS SELECT user::VARCHAR AS user, item::VARCHAR AS item,"
-            " provider::VARCHAR AS provider, time::VARCHAR AS time, row_number() OVER () AS row FROM log"
+            'CREATE TABLE raw AS SELECT "user"::VARCHAR AS "user", item::VARCHAR AS item,'
+            f" provider::VARCHAR AS provider, time::VARCHAR AS time, row_number() OVER () AS row FROM log"
+            f" WHERE {_sampled('user::VARCHAR', source.scale)}"
         )
         return
     paths = source_paths(source, data_dir)
-    table = _open(connection, paths[0], source.delimiter)
     names = _column_names(source, paths[0])
     if source.items is not None:
-        names.pop("provider")
+        names.pop("provider", None)
+    same = source.duplicates.columns if source.duplicates else ()
+    wanted = [name for column in names.values() for name in _alternatives(column)]
+    table = _open(connection, paths[0], source.delimiter, source.columns, [*wanted, *same])
     columns = {role: _find(table, name, f"{role} column", paths[0]) for role, name in names.items()}
-    provider = columns.get("provider", "NULL")
-    rows = table.project(
-        ", ".join(f"CAST({columns[role]} AS VARCHAR) AS {role}" for role in ("user", "item", "time"))
-        + f", nullif(CAST({provider} AS VARCHAR), '') AS provider"
+    columns |= {f"same{i}": _find(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
+    provider = columns.pop("provider", "NULL")
+    numbered = table.project('*, row_number() OVER () AS "row of the file"')
+    if source.where:
+        numbered = _where(numbered, source.where, paths[0], table.columns)
+    rows = numbered.filter(_sampled(f"CAST({columns['user']} AS VARCHAR)", source.scale)).project(
+        ", ".join(f'CAST({column} AS VARCHAR) AS "{role}"' for role, column in columns.items())
+        + f", nullif(CAST({provider} AS VARCHAR), '') AS provider, \"row of the file\" AS row"
     )
     try:
-        rows.create_view("numberless")
-        connection.execute("CREATE TABLE raw AS SELECT *, row_number() OVER () AS row FROM numberless")
+        rows.create_view("wanted")
+        connection.execute("CREATE TABLE raw AS SELECT * FROM wanted")
         _refuse_bad_lines(connection)
         if source.items is not None:
             _join_items(connection, source, paths[1])
@@ -66,9 +90,51 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         raise DataError(f"{paths[0]}: {_reason(error)}") from None
 
 
+def place_of(path: Path, row: int, *, header: bool, delimiter: str | None) -> str:
+    """Return where data row `row` (from 1) of the file stands: by line in text, else by its number."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return f"{path}: row {row}"
+    if name.endswith(JSON_LINES):
+        return f"{path}:{row}"
+    with _text(path) as lines:
+        records = csv.reader(lines, **_dialect(path, delimiter))
+        left = row + header
+        line = 1
+        try:
+            for record in records:
+                left -= bool(record)  # empty lines are no rows
+                if not left:
+                    break
+                line = records.line_num + 1  # a quoted value may hold line breaks
+        except csv.Error:  # a value too long for this reader; it is the line that is looked for, or one before it
+            line = records.line_num
+    return f"{path}:{line}"
+
+
+def _sampled(user: str, scale: float | None) -> str:
+    """Return the condition that picks a share of users, the same ones in every file and on every machine."""
+    if scale is None or scale >= 1:
+        return "true"
+    return f"md5_number_lower('sample ' || {user}) % {SAMPLE_SPACE} < {round(scale * SAMPLE_SPACE)}"
+
+
+def _where(
+    table: duckdb.DuckDBPyRelation, condition: str, path: Path, columns: Sequence[str]
+) -> duckdb.DuckDBPyRelation:
+    try:
+        return table.filter(f"({condition})")
+    except duckdb.Error as error:
+        raise DataError(
+            f"{path}: where = {condition!r} cannot be asked of this file: {_reason(error)}; its columns, all text, are"
+            f" {listed(columns)}"
+        ) from None
+
+
 def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
     assert source.items is not None
-    table = _open(connection, path, source.items.delimiter)
+    wanted = [*_alternatives(source.items.item), *_alternatives(source.items.provider)]
+    table = _open(connection, path, source.items.delimiter, (), wanted)
     item = _find(table, source.items.item, "item column", path)
     provider = _find(table, source.items.provider, "provider column", path)
     table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
@@ -89,47 +155,105 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
     )
 
 
-def _open(connection: duckdb.DuckDBPyConnection, path: Path, delimiter: str | None) -> duckdb.DuckDBPyRelation:
-    """Return the file as a relation of text columns (delimited, atomic) or typed columns (Parquet)."""
+def _open(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    delimiter: str | None,
+    columns: Sequence[str],
+    wanted: Sequence[str],
+) -> duckdb.DuckDBPyRelation:
+    """Return the file as a relation of text columns (delimited, atomic, JSON lines) or typed columns (Parquet).
+
+    Args:
+        connection: where the relation lives.
+        path: the file.
+        delimiter: of delimited text; None to find it out.
+        columns: names of the columns of a delimited file without a header.
+        wanted: columns to read of JSON lines, where others may hold anything.
+    """
     literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # a path is one file, not a pattern
+    name = path.name.removesuffix(".gz")
     try:
-        if path.suffix == ".parquet":
+        if name.endswith(".parquet"):
             return connection.read_parquet(literal)
-        suffix = Path(path.name.removesuffix(".gz")).suffix
-        atomic = suffix in (".inter", ".item")
-        delimiter = delimiter or {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}.get(suffix)
-        quote = "" if atomic else '"'  # atomic files quote nothing; others quote as RFC 4180 says
-        # Bad lines are set aside and refused afterwards, which names them better than the reader's own error does.
+        if name.endswith(JSON_LINES):
+            return connection.read_json(literal, format="newline_delimited", columns=dict.fromkeys(wanted, "VARCHAR"))
+        dialect = _dialect(path, delimiter)
+        # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
+        # and refused afterwards, which names them better than the reader's own error does.
         return connection.read_csv(
             literal,
-            header=True,
-            all_varchar=True,
-            delimiter=delimiter,
-            quotechar=quote,
-            escapechar=quote,
+            auto_detect=False,
+            header=not columns,
+            columns=dict.fromkeys(columns or _header(path, dialect), "VARCHAR"),
+            delimiter=dialect["delimiter"],
+            quotechar=dialect["quotechar"] or "",
+            escapechar=dialect["quotechar"] or "",
             store_rejects=True,
         )
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
+
+
+def _text(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _first_line(path: Path) -> str:
+    with _text(path) as file:
+        return file.readline(MAX_HEADER)
+
+
+class _Dialect(TypedDict):
+    """How a delimited file is written, as Python's csv module takes it."""
+
+    delimiter: str
+    quotechar: str | None
+    quoting: Literal[0, 3]
+
+
+def _dialect(path: Path, delimiter: str | None) -> _Dialect:
+    """Return the file's dialect: atomic files quote nothing, others as RFC 4180 says."""
+    name = path.name.removesuffix(".gz")
+    delimiter = delimiter or DELIMITERS.get(Path(name).suffix) or max(",\t;|", key=_first_line(path).count)
+    if name.endswith(ATOMIC_FILES):
+        return {"delimiter": delimiter, "quotechar": None, "quoting": csv.QUOTE_NONE}
+    return {"delimiter": delimiter, "quotechar": '"', "quoting": csv.QUOTE_MINIMAL}
+
+
+def _header(path: Path, dialect: _Dialect) -> list[str]:
+    """Return the columns' names; empty ones are named by their place, repeated ones numbered."""
+    names: dict[str, str] = {}
+    for place, written in enumerate(next(csv.reader([_first_line(path)], **dialect), [])):
+        name = unnumbered = written.strip() or f"column{place}"
+        for number in count(1):
+            if name.lower() not in names:  # SQL knows no case
+                break
+            name = f"{unnumbered}_{number}"
+        names[name.lower()] = name
+    return list(names.values())
 
 
 def _refuse_bad_lines(connection: duckdb.DuckDBPyConnection) -> None:
     """Raise an error on the first line that the reader of delimited files had to set aside."""
     try:
         first = connection.execute(
-            "SELECT file_path, line, error_message FROM reject_errors JOIN reject_scans USING (scan_id, file_id)"
-            " ORDER BY line LIMIT 1"
+            "SELECT file_path, line, has_header, delimiter, error_message"
+            " FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY line LIMIT 1"
         ).fetchone()
     except duckdb.CatalogException:
         return  # no delimited file was read
     if first is not None:
-        path, line, message = first
-        raise DataError(f"{path}:{line}: {message}; correct the line or remove it")
+        file, line, header, delimiter, message = first
+        place = place_of(Path(file), line - header, header=header, delimiter=delimiter)
+        raise DataError(f"{place}: {message}; correct the line or remove it")
 
 
-def _column_names(source: TableSource, path: Path) -> dict[str, str]:
+def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
     """Return the wanted column of each role; in atomic files the defaults are RecBole's names."""
-    wanted = {"user": source.user, "item": source.item, "time": source.time}
+    wanted: dict[str, Column] = {"user": source.user, "item": source.item, "time": source.time}
     if source.provider:
         wanted["provider"] = source.provider
     if path.name.removesuffix(".gz").endswith(".inter"):
@@ -137,19 +261,25 @@ def _column_names(source: TableSource, path: Path) -> dict[str, str]:
     return wanted
 
 
-def _find(table: duckdb.DuckDBPyRelation, wanted: str, role: str, path: Path) -> str:
+def _find(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path) -> str:
     """Return the quoted name of the column `wanted`; an atomic file's `name:type` answers to `name`."""
+    names = _alternatives(wanted)
     columns = {column.partition(":")[0]: column for column in reversed(table.columns)}
     columns |= {column: column for column in table.columns}
-    if wanted not in columns:
+    found = next((columns[name] for name in names if name in columns), None)
+    if found is None:
         raise DataError(
-            f"{path}: there is no column '{wanted}' ({role}); the file has {listed(table.columns)}"
-            f"{did_you_mean(wanted, columns)}"
+            f"{path}: there is no column {listed(names)} ({role}); the file has {listed(table.columns)}"
+            f"{did_you_mean(names[0], columns)}"
         )
-    return '"' + columns[wanted].replace('"', '""') + '"'
+    return '"' + found.replace('"', '""') + '"'
 
 
-def _resolve(written: str, data_dir: Path) -> Path:
+def _alternatives(column: Column) -> tuple[str, ...]:
+    return (column,) if isinstance(column, str) else column
+
+
+def _resolve(written: str, data_dir: Path, origin: str) -> Path:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if not os.environ.get(name):
@@ -161,12 +291,15 @@ def _resolve(written: str, data_dir: Path) -> Path:
 
     path = data_dir / "raw" / re.sub(r"\$\{(\w+)\}", value, written)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
+        packed = path.with_name(path.name + ".gz")
+        if not packed.is_file():
+            raise DataError(f"{path}: there is no such file{origin and f'; {origin}'}")
+        path = packed
     if not path.stat().st_size:
         raise DataError(f"{path}: the file is empty")
     return path
 
 
-def _reason(error: duckdb.Error) -> str:
+def _reason(error: Exception) -> str:
     """Return what DuckDB says went wrong, without its advice on reader options."""
-    return str(error).splitlines()[0]
+    return shorten(str(error).splitlines()[0], 300)

@@ -1,9 +1,17 @@
-"""Leave-one-out: which interactions train a model and which are held out.
+"""Splits: which interactions train a model and which are held out.
 
-Each user's last interaction is the test target and the one before it the validation target. As in RecBole,
+Leave-one-out: each user's last interaction is the test target, the one before it the validation target. As in RecBole,
 whose samples (prefix, next item) are split rather than its interactions, short histories keep what a model
 needs first: a user with one interaction gives nothing to predict, with two a training target, with three a
-training and a test target, and from four on a validation target as well.
+training and a test target, and from four on a validation target as well. A model trained so knows what other users
+did after a test target; `data stats` says on how many targets that is so.
+
+Temporal: two cuts in time, the same for all users. What is older than the first trains; a user's first interaction
+between the cuts is a validation target, the first from the second cut on a test target. Its history is everything of
+the user before it, so that nothing from after the cut is known, be it from training or from the history.
+
+User holdout: users, not interactions, are held out. Training sees the whole history of the others and nothing of
+them; of a held-out user the last interaction is the target and everything before it the history.
 """
 
 from dataclasses import dataclass
@@ -13,10 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.statistics import MIN_TEST_LENGTH, MIN_VALID_LENGTH
+from ipsrec_bench.data.statistics import MIN_TEST_LENGTH, MIN_VALID_LENGTH, held_out
 from ipsrec_bench.errors import DataError
+from ipsrec_bench.suite.schema import Protocol
 
 HeldOut = Literal["valid", "test"]
+MIN_HOLDOUT_LENGTH = 2
+"""Interactions that a held-out user needs: a target, and a history to predict it from."""
+HOLDOUT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +50,19 @@ class Split:
     test: Targets
 
 
+def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
+    """Split `data` as `protocol` says.
+
+    Raises:
+        DataError: nobody is left to train, validate or test on.
+    """
+    if protocol.split == "temporal":
+        return temporal(data, protocol.valid_share, protocol.test_share)
+    if protocol.split == "user-holdout":
+        return user_holdout(data, protocol.valid_share, protocol.test_share)
+    return leave_one_out(data)
+
+
 def leave_one_out(data: PreparedDataset) -> Split:
     """Split `data` by leave-one-out.
 
@@ -51,11 +76,86 @@ def leave_one_out(data: PreparedDataset) -> Split:
             f"{data.name}: no user has {MIN_VALID_LENGTH} interactions or more (the longest history has"
             f" {int(lengths.max())}), so leave-one-out has nobody to validate on"
         )
-    held_out = np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
     users = np.arange(data.num_users)
     valid, test = users[lengths >= MIN_VALID_LENGTH], users[lengths >= MIN_TEST_LENGTH]
     return Split(
-        train_ends=np.asarray(ends - held_out),
+        train_ends=np.asarray(ends - held_out(lengths)),
         valid=Targets(valid, np.asarray(ends[valid] - 2)),
         test=Targets(test, np.asarray(ends[test] - 1)),
     )
+
+
+def temporal(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
+    """Split `data` at two times: the newest `test_share` of all interactions, and the `valid_share` before them.
+
+    Interactions at the time of a cut lie after it, so that shares are met as far as equal times allow.
+
+    Raises:
+        DataError: a part is empty, as where all times are equal.
+    """
+    ordered = np.sort(data.times)
+    sizes = np.array([1 - valid_share - test_share, 1 - test_share])
+    valid_cut, test_cut = ordered[np.minimum((sizes * len(ordered)).astype(np.int64), len(ordered) - 1)]
+    starts = data.offsets[:-1]
+    valid_from, test_from = (_first_at(data, cut) for cut in (valid_cut, test_cut))
+    result = Split(
+        train_ends=valid_from,
+        valid=_targets(data, valid_from, (valid_from > starts) & (valid_from < test_from)),
+        test=_targets(data, test_from, (test_from > starts) & (test_from < data.offsets[1:])),
+    )
+    _refuse_empty(data, result, "temporal")
+    trained = data.ranges(starts, valid_from)
+    assert data.times[trained].max() < valid_cut
+    assert (data.times[result.valid.positions] < test_cut).all()
+    assert (data.times[result.test.positions - 1] < test_cut).all()
+    return result
+
+
+def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
+    """Hold out shares of the users with two interactions or more, chosen at random, always the same ones.
+
+    Raises:
+        DataError: a part is empty.
+    """
+    starts, ends = data.offsets[:-1], data.offsets[1:]
+    able = np.flatnonzero(ends - starts >= MIN_HOLDOUT_LENGTH)
+    shuffled = np.random.default_rng(HOLDOUT_SEED).permutation(able)
+    valid, test = (round(share * len(able)) for share in (valid_share, test_share))
+    validated, tested = np.zeros(data.num_users, dtype=bool), np.zeros(data.num_users, dtype=bool)
+    validated[shuffled[:valid]] = tested[shuffled[valid : valid + test]] = True
+    result = Split(
+        train_ends=np.where(validated | tested, starts, ends),
+        valid=_targets(data, ends - 1, validated),
+        test=_targets(data, ends - 1, tested),
+    )
+    _refuse_empty(data, result, "user-holdout")
+    trained = data.ranges(starts, result.train_ends)
+    held_out_users = np.concatenate([result.valid.users, result.test.users])
+    assert not trained[data.ranges(starts[held_out_users], ends[held_out_users])].any()
+    return result
+
+
+def _first_at(data: PreparedDataset, cut: float) -> NDArray[np.int64]:
+    """Return, for every user, the flat position of the first interaction at `cut` or later, or the user's end."""
+    older = np.concatenate([[0], np.cumsum(data.times < cut)])
+    return np.asarray(data.offsets[:-1] + older[data.offsets[1:]] - older[data.offsets[:-1]])
+
+
+def _targets(data: PreparedDataset, positions: NDArray[np.int64], chosen: NDArray[np.bool_]) -> Targets:
+    users = np.arange(data.num_users)[chosen]
+    return Targets(users, np.asarray(positions[chosen]))
+
+
+def _refuse_empty(data: PreparedDataset, result: Split, name: str) -> None:
+    # A training target takes an interaction before it.
+    parts = {
+        "to train on": bool((result.train_ends - data.offsets[:-1] > 1).any()),
+        "to validate on": len(result.valid.users) > 0,
+        "to test on": len(result.test.users) > 0,
+    }
+    for part, there in parts.items():
+        if not there:
+            raise DataError(
+                f"{data.name}: the {name} split leaves nobody {part}; change protocol.valid_share and"
+                " protocol.test_share, or the split"
+            )

@@ -43,13 +43,19 @@ class DatasetStatistics:
     """Users with a held-out test target (3 interactions or more)."""
     valid_users: int
     """Users with a held-out validation target (4 interactions or more)."""
+    tied_targets: float | None
+    """Share of test targets with the same time as the interaction before them, so that the source's order decides which
+    of them is predicted."""
+    leaked_targets: float | None
+    """Share of test targets older than the newest interaction that leave-one-out trains on: what came after them, of
+    other users, is known to the model."""
 
 
 def describe(
     offsets: NDArray[np.int64],
     items: NDArray[np.int32],
     providers: NDArray[np.int32],
-    tied: NDArray[np.bool_],
+    times: NDArray[np.int64] | NDArray[np.float64],
     unknown_provider: int,
 ) -> DatasetStatistics:
     """Compute the statistics of sequences.
@@ -58,33 +64,48 @@ def describe(
         offsets: int64 `[users + 1]`.
         items: int32 `[actions]`, in user-then-time order.
         providers: int32 `[actions]`, likewise.
-        tied: bool `[actions]`, whether the interaction has the same time as the one before it.
+        times: int64 or float64 `[actions]`, likewise.
         unknown_provider: the id that stands for an unknown provider.
     """
     lengths = np.diff(offsets)
     user = np.repeat(np.arange(len(lengths)), lengths)
     together = user[1:] == user[:-1]
+    tied = together & (times[1:] == times[:-1])
+    tested = lengths >= MIN_TEST_LENGTH
+    targets = offsets[1:][tested] - 1
 
-    seen = np.unique(user * (int(items.max()) + 1) + items).size
+    seen = len(_runs(user * (int(items.max()) + 1) + items)[0])
     later = len(items) - len(lengths)
     return DatasetStatistics(
         users=len(lengths),
-        items=np.unique(items).size,
+        items=_distinct(items),
         actions=len(items),
-        providers=int(np.unique(providers[providers != unknown_provider]).size),
+        providers=_distinct(providers[providers != unknown_provider]),
         known_provider_actions=int((providers != unknown_provider).sum()),
         mean_length=float(lengths.mean()),
         length_quantiles={
             f"{quantile:g}": int(np.quantile(lengths, quantile, method="lower")) for quantile in LENGTH_QUANTILES
         },
         repeat_share=_share(len(items) - seen, later),
-        tie_share=_share(int((tied[1:] & together).sum()), int(together.sum())),
+        tie_share=_share(int(tied.sum()), int(together.sum())),
         stickiness=_stickiness(items, providers, together, unknown_provider),
         shuffled_stickiness=_shuffled_stickiness(user, items, providers, lengths, unknown_provider),
-        untied_stickiness=_stickiness(items, providers, together & ~tied[1:], unknown_provider),
-        test_users=int((lengths >= MIN_TEST_LENGTH).sum()),
+        untied_stickiness=_stickiness(items, providers, together & ~tied, unknown_provider),
+        test_users=len(targets),
         valid_users=int((lengths >= MIN_VALID_LENGTH).sum()),
+        tied_targets=_share(int(tied[targets - 1].sum()), len(targets)),
+        leaked_targets=_share(int((times[targets] < _newest_trained(offsets, times)).sum()), len(targets)),
     )
+
+
+def held_out(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many interactions at the end of histories of these lengths leave-one-out keeps from training."""
+    return np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
+
+
+def _newest_trained(offsets: NDArray[np.int64], times: NDArray[np.int64] | NDArray[np.float64]) -> float:
+    """Return the time of the newest interaction that leave-one-out trains on."""
+    return times[offsets[1:] - held_out(np.diff(offsets)) - 1].max()  # type: ignore[no-any-return]
 
 
 def _stickiness(
@@ -108,21 +129,34 @@ def _shuffled_stickiness(
     pairs with the same provider are sums of squared multiplicities; those with the same item are taken off.
     """
     known = providers != unknown
-    user, items, providers = user[known], items[known].astype(np.int64), providers[known]
-    weight = 1.0 / lengths
+    user, items, providers = user[known], items[known], providers[known]
+    maker = np.zeros(int(items.max(initial=0)) + 1, dtype=providers.dtype)
+    maker[items] = providers
+    if (maker[items] == providers).all():  # an item has one provider, as in most data
+        offers: NDArray[np.integer] = items
+    else:
+        both = items * (int(providers.max()) + 1) + providers.astype(np.int64)
+        offers = np.unique(both, return_inverse=True)[1]
 
-    def pairs(*keys: NDArray[np.integer]) -> float:
+    def pairs(keys: NDArray[np.integer] | int) -> float:
         """Sum, over groups of one user's interactions with equal keys, of squared size / n."""
-        order = np.lexsort((*keys, user))
-        new = np.zeros(len(user), dtype=bool)
-        for key in (user, *keys):
-            new[1:] |= key[order][1:] != key[order][:-1]
-        starts = np.flatnonzero(new | (np.arange(len(user)) == 0))
-        sizes = np.diff(starts, append=len(user))
-        return float((sizes.astype(np.float64) ** 2 * weight[user[order][starts]]).sum())
+        base = int(np.max(keys, initial=0)) + 1
+        sizes, codes = _runs(user * base + keys)
+        return float((sizes.astype(np.float64) ** 2 / lengths[codes // base]).sum())
 
-    different = pairs() - pairs(items)
-    return (pairs(providers) - pairs(items, providers)) / different if different > 0 else None
+    different = pairs(0) - pairs(items)
+    return (pairs(providers) - pairs(offers)) / different if different > 0 else None
+
+
+def _runs(codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how often each distinct code occurs, and the codes, in ascending order."""
+    codes = np.sort(codes)
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else codes
+    return np.diff(starts, append=len(codes)), codes[starts]
+
+
+def _distinct(ids: NDArray[np.int32]) -> int:
+    return int(np.count_nonzero(np.bincount(ids)))
 
 
 def _share(part: int, whole: int) -> float | None:

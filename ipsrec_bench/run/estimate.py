@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import SequentialModel, Sizes
 from ipsrec_bench.models.configs import NeuralConfig
@@ -31,6 +31,7 @@ from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking.rank import ITEMS_PER_TILE, USERS_PER_BATCH
 from ipsrec_bench.run.worker import Worker
 from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.catalogue import product_dtype
 from ipsrec_bench.training.objective import CASTING_PAYS
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -69,7 +70,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
     if cell.counts:
         return None
     config, work, epoch = _parts(cell, data)
-    split, length, d = leave_one_out(data), cell.protocol.max_length, config.embedding_size
+    split, length, d = split_dataset(data, cell.protocol), cell.protocol.max_length, config.embedding_size
     float32 = product_rate(torch.float32, worker.device)
     training, _ = training_seconds(cell, data, worker)
     ranked = np.minimum(split.test.positions - data.offsets[split.test.users], length).mean()
@@ -116,14 +117,14 @@ def _parts(cell: Cell, data: PreparedDataset) -> "tuple[NeuralConfig, _Work, _Ep
     assert isinstance(config, NeuralConfig)
     packed = training.samples == "packed"
     work = _counted(cell.type, config.model_dump_json(by_alias=True), length, packed)
-    tokens, targets = _fed(data, length, training.min_context if packed else None)
+    tokens, targets = _fed(data, cell.protocol, training.min_context if packed else None)
     return config, work, _Epoch(tokens, targets, max(1, round(targets / training.batch_size)))
 
 
 @cache
-def _fed(data: PreparedDataset, length: int, min_context: int | None) -> tuple[int, int]:
+def _fed(data: PreparedDataset, protocol: Protocol, min_context: int | None) -> tuple[int, int]:
     """Return an epoch's inputs and targets, of packed windows where there is a `min_context`, else of prefixes."""
-    split = leave_one_out(data)
+    split, length = split_dataset(data, protocol), protocol.max_length
     windows = (
         prefix_windows(data, split, length)
         if min_context is None

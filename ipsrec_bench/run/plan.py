@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ipsrec_bench.data.catalog import catalogue_settings
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.events import DatasetReady, Emit
 from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.store.connect import reading
@@ -121,7 +121,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit) -> Plan:
             data = datasets[cell.dataset] = prepare(cell.dataset, cell.source, data_dir)
             s = data.statistics
             seconds = time.perf_counter() - began
-            leave_one_out(data)  # a dataset on which nobody can be evaluated is refused before anything runs
+            split_dataset(data, cell.protocol)  # refused, if nobody can be evaluated, before anything runs
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))

@@ -12,7 +12,7 @@ import torch
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Split, leave_one_out
+from ipsrec_bench.data.split import Split, split_dataset
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
@@ -57,7 +57,7 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
     model = build_model(cell.type, cell.config, sizes).to(worker.device)
     sequences = ResidentSequences(data, worker.device)
-    split = leave_one_out(data)
+    split = split_dataset(data, cell.protocol)
 
     def validate() -> float:
         ranks = rank_targets(model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history)

@@ -100,7 +100,7 @@ class Cell:
             **({"code": self.code} if self.code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             **({} if self.counts else {"training": training}),
-            "protocol": self.protocol.model_dump(mode="json", exclude={"metrics", "cutoffs"}),
+            "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
         }
 
     def key(self, fingerprint: str) -> str:
@@ -141,7 +141,9 @@ def expand(
         row(
             dataset=dataset,
             source=source,
-            protocol=suite.protocol.model_copy(update={"max_length": source.max_length or suite.protocol.max_length}),
+            protocol=suite.protocol.model_copy(
+                update={"max_length": source.max_length or suite.protocol.max_length, "filter": source.filter}
+            ),
             seed=seed,
         )
         for dataset, source in sources.items()
@@ -169,7 +171,7 @@ def expand(
 
 
 def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
-    """Return the settings of the suite's dataset `name`, completed from the catalogue.
+    """Return the settings of the suite's dataset `name`, completed from the catalogue, the protocol and the suite.
 
     Raises:
         SuiteError: the catalogue lacks the name and the suite does not describe it, or a setting is wrong.
@@ -194,7 +196,22 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
             (*where, "source"),
             f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
         )
-    return _checked(file, SOURCES[kind], raw, where)
+    source = _checked(file, SOURCES[kind], raw, where)
+    return source.model_copy(
+        update={
+            "filter": source.filter or file.suite.protocol.filter,
+            "scale": source.scale or file.suite.scale,
+        }
+    )
+
+
+def _without_effect(protocol: Protocol) -> set[str]:
+    """Return the keys of `protocol` that do not enter a cell's key.
+
+    Metrics and cutoffs only show; the filter has done its work on the dataset, whose fingerprint enters.
+    """
+    shares = {"valid_share", "test_share"} if protocol.split == "leave-one-out" else set()
+    return {"metrics", "cutoffs", "filter", *shares}
 
 
 def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[Callable[..., Cell]]:

@@ -1,5 +1,6 @@
 """The schema of a suite: every setting that can change a result or a table, with its one default."""
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -18,19 +19,98 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+class Bounds(Settings):
+    """How many interactions a user, or an item, must have."""
+
+    min: int = Field(1, ge=1)
+    max: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"min = {self.min} may not exceed max = {self.max}")
+        return self
+
+
+class Filter(Settings):
+    """Which users and items stay in a dataset, by how many interactions they have.
+
+    In one pass the interactions of every user and item out of bounds are dropped, users and items counted at once.
+    """
+
+    users: Bounds = Bounds()
+    items: Bounds = Bounds()
+    passes: Literal["all", "one"] = "all"
+    """`all`: again until nothing is out of bounds (a k-core, and what RecBole does); `one`: a single pass."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        """Let "none", "5-core" and "5-100" stand for tables."""
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(\d+)-(core|\d+)", value)
+        if value != "none" and not match:
+            raise ValueError('expected "none", "5-core", "5-100", or a table with users, items and passes')
+        if not match:
+            return {}
+        bounds = {"min": int(match[1]), "max": None if match[2] == "core" else int(match[2])}
+        return {"users": bounds, "items": bounds}
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can be out of bounds."""
+        return self.users != Bounds() or self.items != Bounds()
+
+    def __str__(self) -> str:
+        """Say what stays, for tables."""
+        if not self.active:
+            return "none"
+        parts = (
+            f"{name} with {bounds.min}{f' to {bounds.max}' if bounds.max else ' or more'} interactions"
+            for name, bounds in (("users", self.users), ("items", self.items))
+            if bounds != Bounds()
+        )
+        return " and ".join(parts) + (", in one pass" if self.passes == "one" else "")
+
+
+class Duplicates(Settings):
+    """Rows that tell the same thing, of which one is kept."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    """Columns of the file; rows that agree in all of them are duplicates."""
+    keep: Literal["newest", "oldest"] = "newest"
+    """By time, then by row of the file."""
+
+
+class Source(Settings):
+    """What every source of interactions can be told."""
+
+    filter: Filter | None = None
+    """Overrides the protocol's `filter` for this dataset."""
+    max_length: int | None = Field(None, ge=1)
+    """Overrides the protocol's `max_length` for this dataset."""
+    scale: float | None = Field(None, gt=0, le=1)
+    """Overrides the suite's `scale` for this dataset."""
+
+
+Column = str | tuple[str, ...]
+"""Name of a column, or names of which the first counts that the file has."""
+
+
 class ItemTable(Settings):
     """A second file that says which provider made each item, joined on the item's id."""
 
     path: str
-    item: str
+    item: Column
     """Column of the item's id, matched against the interactions' item column."""
-    provider: str
+    provider: Column
     """Column of the provider's id; empty means unknown."""
     delimiter: str | None = None
 
 
-class TableSource(Settings):
-    """Interactions in a delimited file, a Parquet file or a RecBole atomic file (`.inter`).
+class TableSource(Source):
+    """Interactions in delimited text, JSON lines, a Parquet file or a RecBole atomic file (`.inter`).
 
     A relative `path` is looked up below `raw/` in the data directory; `${NAME}` is replaced by the
     environment variable of that name.
@@ -38,20 +118,25 @@ class TableSource(Settings):
 
     source: Literal["table"] = "table"
     path: str
-    user: str = "user"
-    item: str = "item"
-    provider: str = "provider"
+    user: Column = "user"
+    item: Column = "item"
+    provider: Column = "provider"
     """Column of the provider's id; empty where the data name none, and not read where `items` is given."""
-    time: str = "time"
+    time: Column = "time"
     """Numbers or timestamps; equal times keep the file's order."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns, in order, of a delimited file that has no header."""
     delimiter: str | None = None
     """Found from the file where not given."""
     items: ItemTable | None = None
-    max_length: int | None = Field(None, ge=1)
-    """Overrides the protocol's `max_length` for this dataset."""
+    where: str = ""
+    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read."""
+    duplicates: Duplicates | None = None
+    origin: str = ""
+    """Where the file can be had; said when it is missing."""
 
 
-class SyntheticSource(Settings):
+class SyntheticSource(Source):
     """The embedded generator; `ipsrec_bench.data.synthetic` documents the world it draws from."""
 
     source: Literal["synthetic"] = "synthetic"
@@ -71,8 +156,6 @@ class SyntheticSource(Settings):
     popularity_exponent: float = Field(0.8, ge=0)
     """Exponent of the power law of item popularity; 0 makes all items alike."""
     seed: int = 7
-    max_length: int | None = Field(None, ge=1)
-    """Overrides the protocol's `max_length` for this dataset."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -91,7 +174,15 @@ DatasetSpec = TableSource | SyntheticSource
 class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
 
-    split: Literal["leave-one-out"] = "leave-one-out"
+    split: Literal["leave-one-out", "temporal", "user-holdout"] = "leave-one-out"
+    """`leave-one-out`: each user's last interaction and the one before. `temporal`: what follows two cuts in time, the
+    same for all users. `user-holdout`: the last interaction of users that training does not see at all."""
+    valid_share: float = Field(0.1, gt=0, lt=1)
+    """Of interactions (`temporal`) or users (`user-holdout`), for validation."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    """Likewise, for the test."""
+    filter: Filter = Filter()
+    """Users and items that stay: "none", "5-core" (5 interactions or more), "5-100", or a table."""
     max_length: int = Field(50, ge=1)
     """A history is cut to its newest `max_length` interactions."""
     mask_history: bool = False
@@ -100,6 +191,14 @@ class Protocol(Settings):
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
 
     _distinct = field_validator("metrics", "cutoffs")(_distinct)
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError(
+                f"valid_share = {self.valid_share:g} and test_share = {self.test_share:g} leave nothing to train on"
+            )
+        return self
 
 
 class Training(Settings):
@@ -168,6 +267,10 @@ class Suite(Settings):
     """Catalogue names, or tables with a `source` of their own."""
     models: dict[str, dict[str, Any]] = Field(min_length=1)
     """A table per model: its parameters, and `type`, `training`, `variants`."""
+    scale: float = Field(1.0, gt=0, le=1)
+    """Share of users that are read, chosen by a hash of their ids; of a stand-in, the share of everything."""
+    stand_in: bool = False
+    """Whether catalogued datasets are replaced by made-up ones of their format and size, where there are such."""
     protocol: Protocol = Protocol()
     training: Training = Training()
     statistics: Statistics = Statistics()
