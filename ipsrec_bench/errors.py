@@ -20,6 +20,10 @@ class DataError(BenchError):
     """A raw file, a column or a dataset name is wrong."""
 
 
+class MissingDataError(DataError):
+    """A raw file is not there: a suite can go on with its other datasets."""
+
+
 class StoreError(BenchError):
     """The result store cannot be opened, is of another version, or a query on it is wrong."""
 

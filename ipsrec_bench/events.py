@@ -34,6 +34,14 @@ class DatasetReady(Event):
 
 
 @dataclass(frozen=True)
+class DatasetLeftOut(Event):
+    """A dataset of the suite is not run, because its raw files are not there."""
+
+    dataset: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunStarted(Event):
     """The plan is made; `skipped` of the `cells` are complete already."""
 

@@ -151,7 +151,7 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
     (tmp_path / "data/raw").mkdir(parents=True)
     for text, words in (
         ("user,item,provider,time\n", "the dataset is empty"),
-        ("user,item,provider,time\na,b,c,soon\n", "data row 1 has the time 'soon'"),
+        ("user,item,provider,time\na,b,c,soon\n", "mine.csv:2: the time is 'soon'"),
         ("user,item,provider,time\na,b,c,1\nd,b,c,1\n", "no user has 4 interactions"),
     ):
         (tmp_path / "data/raw/mine.csv").write_text(text, encoding="utf-8")

@@ -70,7 +70,9 @@ def fill(
         # The fixture's dataset has no statistics of its own.
         assert connection.execute("SELECT count(*) FROM datasets").fetchone() == (0,)
     with writing(path) as connection:
-        connection.execute("INSERT INTO datasets VALUES ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4)")
+        connection.execute(
+            "INSERT INTO datasets VALUES ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, false, 1.0)"
+        )
     return path
 
 

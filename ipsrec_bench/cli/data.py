@@ -1,56 +1,146 @@
-"""`ipsrec-bench data`: what datasets there are, their preparation and their statistics."""
+"""`ipsrec-bench data`: what datasets there are, how to get them, their preparation and their statistics."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipsrec_bench.cli.options import DATA_DIR, DataDirOption, JsonOption, SetOption
+from ipsrec_bench.cli.options import (
+    DATA_DIR,
+    DataDirOption,
+    JsonOption,
+    QuietOption,
+    ScaleOption,
+    SetOption,
+    StandInOption,
+    with_sizes,
+)
 
 if TYPE_CHECKING:
+    from ipsrec_bench.data.catalog import Published
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.suite.schema import DatasetSpec
 
-app = typer.Typer(help="Datasets: list, prepare, statistics.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: list, download, stand-ins, prepare, statistics.", no_args_is_help=True)
 
 SuiteOption = Annotated[Path | None, typer.Option("--suite", help="A suite whose own datasets are meant as well.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the catalogue, or of the suite given.")]
 
 
 @app.command(name="list")
 def list_datasets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Tell all about this dataset of the catalogue.")
+    ] = None,
     suite: SuiteOption = None,
     overrides: SetOption = None,
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """List the datasets of the catalogue, or of a suite, and whether they are prepared."""
-    from ipsrec_bench.cli.printing import DatasetState, print_datasets
-    from ipsrec_bench.data.catalog import catalogue
+    """List the datasets of the catalogue, or of a suite, and what of them is there."""
+    from ipsrec_bench.cli.printing import DatasetState, print_datasets, print_entry
+    from ipsrec_bench.data.catalog import catalogue, catalogued
     from ipsrec_bench.data.prepare import preparation_state
+    from ipsrec_bench.suite.load import adhoc_suite, load_suite
 
-    file = _suite_file(list(catalogue()), suite, overrides)
-    states = [
-        DatasetState(
-            name,
-            catalogue()[name].title if name in catalogue() else f"from {file.path}",
-            preparation_state(name, _source(file, name), data_dir),
+    known = catalogue(data_dir)
+    if name is not None:
+        print_entry(name, catalogued(name, known), known.state(name), as_json=as_json)
+        return
+    names = [key for key in known if known.entry(key) is not None]
+    file = load_suite(suite, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
+    states = []
+    for key in file.suite.datasets if suite else known:
+        entry = known.entries.get(key)
+        prepared = "" if entry and key not in names else preparation_state(key, _source(file, key, data_dir), data_dir)
+        states.append(
+            DatasetState(
+                key,
+                entry.title if entry else f"from {file.path}",
+                known.state(key) if entry else "",
+                "not prepared" if entry and prepared.startswith("missing") else prepared,
+            )
         )
-        for name in file.suite.datasets
-    ]
     print_datasets(states, as_json=as_json)
 
 
 @app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the catalogue.")],
+    data_dir: DataDirOption = DATA_DIR,
+    quiet: QuietOption = False,
+) -> None:
+    """Fetch the raw files of a dataset that can be had without a login; an interrupted download goes on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from ipsrec_bench.data.catalog import catalogue, catalogued
+    from ipsrec_bench.data.download import download as fetch
+    from ipsrec_bench.errors import DataError
+
+    entry = catalogued(name, catalogue(data_dir))
+    if not entry.downloads:
+        raise DataError(
+            f"'{name}' is embedded; there is nothing to download"
+            if entry.embedded
+            else f"'{name}' cannot be had from a plain URL: {entry.obtain}; {entry.homepage}"
+        )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(quiet=quiet)) as progress:
+        for part in entry.downloads:
+            task = progress.add_task(part.file, total=None)
+            target = data_dir / "raw" / part.file
+
+            def show(received: int, total: int | None, task: TaskID = task) -> None:
+                progress.update(task, completed=received, total=total)
+
+            fetch(part.url, target, part.sha256, show)
+            size = target.stat().st_size
+            show(size, size)
+
+
+@app.command()
+def synth(
+    like: Annotated[str, typer.Option("--like", help="The dataset whose format and size it takes: tmall, ...")],
+    scale: ScaleOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to make; where a run looks for it if not given.")
+    ] = None,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Write made-up raw files in the format and size of a published dataset, a stand-in."""
+    from ipsrec_bench.data.catalog import stand_in_folder
+    from ipsrec_bench.data.stand_ins import write_stand_in
+    from ipsrec_bench.suite.load import adhoc_suite
+
+    size = adhoc_suite([like], ["pop"], with_sizes(None, scale, stand_in=True)).suite.scale
+    folder = output or data_dir / stand_in_folder(like, size)
+    write_stand_in(like, size, folder)
+    typer.echo(str(folder))
+
+
+@app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="A dataset of the catalogue, or of the suite given.")],
+    name: NameArgument,
     suite: SuiteOption = None,
     overrides: SetOption = None,
+    scale: ScaleOption = None,
+    stand_in: StandInOption = False,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Prepare a dataset and say where it lies."""
     from ipsrec_bench.data.prepare import prepare as build
 
-    typer.echo(str(build(name, _source(_suite_file([name], suite, overrides), name), data_dir).path))
+    file = _suite_file(name, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
+    typer.echo(str(build(name, _source(file, name, data_dir), data_dir).path))
 
 
 @app.command()
@@ -62,10 +152,12 @@ def stats(
     time: Annotated[str | None, typer.Option("--time", help="Column of the time.")] = None,
     suite: SuiteOption = None,
     overrides: SetOption = None,
+    scale: ScaleOption = None,
+    stand_in: StandInOption = False,
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness."""
+    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks."""
     from tempfile import TemporaryDirectory
 
     from ipsrec_bench.cli.printing import print_statistics
@@ -77,22 +169,35 @@ def stats(
         given = {role: column for role, column in columns.items() if column is not None}
         table = TableSource(path=str(Path(dataset).absolute()), **given)
         with TemporaryDirectory() as folder:
-            statistics = build(Path(dataset).name, table, Path(folder)).statistics
+            data = build(Path(dataset).name, table, Path(folder))
+        published = None
     else:
-        source = _source(_suite_file([dataset], suite, overrides), dataset)
-        statistics = build(dataset, source, data_dir).statistics
-    print_statistics(dataset, statistics, as_json=as_json)
+        file = _suite_file(dataset, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
+        data = build(dataset, _source(file, dataset, data_dir), data_dir)
+        published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
+    title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
+    print_statistics(title, data.statistics, published, as_json=as_json)
 
 
-def _suite_file(names: list[str], suite: Path | None, overrides: list[str] | None) -> "SuiteFile":
-    """Return the suite given, or one made of the catalogued datasets `names`."""
+def _suite_file(name: str, suite: Path | None, overrides: list[str], data_dir: Path) -> "SuiteFile":
+    """Return the suite given, or one made of the catalogued dataset `name`, whose stand-in or archive is seen to."""
+    from ipsrec_bench.run.plan import catalogue_of
     from ipsrec_bench.suite.load import adhoc_suite, load_suite
 
-    return load_suite(suite, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
+    file = load_suite(suite, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
+    catalogue_of(file, data_dir).provide(name)
+    return file
 
 
-def _source(file: "SuiteFile", name: str) -> "DatasetSpec":
-    from ipsrec_bench.data.catalog import catalogue_settings
+def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
+    from ipsrec_bench.run.plan import catalogue_of
     from ipsrec_bench.suite.cells import resolve_source
 
-    return resolve_source(file, name, catalogue_settings())
+    return resolve_source(file, name, catalogue_of(file, data_dir))
+
+
+def _published(name: str, data_dir: Path) -> "Published | None":
+    from ipsrec_bench.data.catalog import catalogue
+
+    entry = catalogue(data_dir).entry(name)
+    return entry.published if entry else None

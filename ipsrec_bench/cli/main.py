@@ -20,10 +20,13 @@ from ipsrec_bench.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    ScaleOption,
     SetOption,
+    StandInOption,
     StoreOption,
     SuiteArgument,
     ThreadsOption,
+    with_sizes,
 )
 from ipsrec_bench.errors import BenchError
 
@@ -75,6 +78,11 @@ def run(
     data_dir: DataDirOption = DATA_DIR,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    scale: ScaleOption = None,
+    stand_in: StandInOption = False,
+    available: Annotated[
+        bool, typer.Option("--available", help="Leave out datasets whose raw files are not there.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
@@ -83,7 +91,7 @@ def run(
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
     from ipsrec_bench.suite.load import load_suite
 
-    file = load_suite(suite, overrides or ())
+    file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -104,7 +112,7 @@ def run(
     console = Console()
     worker = make_worker(store, device, threads)
     with listener(console, quiet=quiet, as_json=as_json) as emit:
-        plan = make_plan(file, data_dir, store, emit)
+        plan = make_plan(file, data_dir, store, emit, available=available)
         ended = execute(plan, store, worker, emit, force=force)
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
@@ -122,13 +130,13 @@ def run(
 
 
 @app.command()
-def validate(suite: SuiteArgument, overrides: SetOption = None) -> None:
+def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDirOption = DATA_DIR) -> None:
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, overrides or ())
-    cells = cells_of(file)
+    cells = cells_of(file, data_dir)
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
     typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
 
@@ -192,6 +200,8 @@ def tune(
     data_dir: DataDirOption = DATA_DIR,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    scale: ScaleOption = None,
+    stand_in: StandInOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -205,7 +215,7 @@ def tune(
     from ipsrec_bench.tuning.study import base_cell
     from ipsrec_bench.tuning.study import tune as run_study
 
-    cell = base_cell(suite, dataset, model, overrides or ())
+    cell = base_cell(suite, dataset, model, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
     data = prepare(cell.dataset, cell.source, data_dir)
     worker = make_worker(store, device, threads)
     with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:

@@ -25,6 +25,18 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, e.g. training.epochs=5. Repeatable."),
 ]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        min=0,
+        max=1,
+        help="Share of the users to read, e.g. 0.01, or, with --stand-in, size of the made-up data.",
+    ),
+]
+StandInOption = Annotated[
+    bool, typer.Option("--stand-in", help="Use made-up data in the shape of the datasets, where there are such.")
+]
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, e.g. suites/quick.toml.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -35,3 +47,12 @@ ThreadsOption = Annotated[
 
 STORE = Path("reports/ipsrec-bench.duckdb")
 DATA_DIR = Path("data")
+
+
+def with_sizes(overrides: list[str] | None, scale: float | None, *, stand_in: bool) -> list[str]:
+    """Return `overrides` with what `--scale` and `--stand-in` stand for."""
+    return [
+        *(overrides or ()),
+        *([f"scale={scale:g}"] if scale is not None else []),
+        *(["stand_in=true"] if stand_in else []),
+    ]

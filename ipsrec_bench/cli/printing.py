@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from ipsrec_bench.data.catalog import Entry, Published
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
@@ -22,7 +23,9 @@ class DatasetState:
 
     name: str
     title: str
-    state: str
+    raw: str
+    """What of its raw files is there, or what to do to get them."""
+    prepared: str
 
 
 def print_json(value: object) -> None:
@@ -97,11 +100,34 @@ def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(state) for state in states])
     else:
-        print_table(["dataset", "what it is", "state"], [(s.name, s.title, s.state) for s in states])
+        print_table(
+            ["dataset", "what it is", "raw files", "prepared"], [(s.name, s.title, s.raw, s.prepared) for s in states]
+        )
 
 
-def print_statistics(name: str, s: "DatasetStatistics", *, as_json: bool) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, then the rest."""
+def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None:
+    """Print all that the catalogue says of a dataset, and what of it is there."""
+    if as_json:
+        print_json({"name": name, **entry.model_dump(mode="json"), "state": state})
+        return
+    facts = [
+        ("What it is", entry.title),
+        ("Citation", entry.citation),
+        ("Homepage", entry.homepage),
+        ("Terms", entry.terms),
+        ("To get it", entry.obtain),
+        ("Maximum length", str(entry.max_length or "")),
+        ("Raw files", state),
+    ]
+    facts += [("Form", ", ".join(f"{key} = {value}" for key, value in form.items())) for form in entry.forms]
+    facts += [("Download", f"{part.url} (sha256 {part.sha256 or 'not known'})") for part in entry.downloads]
+    if entry.published:
+        facts.append(("Published", _counts(entry.published)))
+    print_table(["Property", "Value"], [(key, value) for key, value in facts if value], name)
+
+
+def print_statistics(name: str, s: "DatasetStatistics", published: "Published | None", *, as_json: bool) -> None:
+    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, then the rest."""
     if as_json:
         print_json(asdict(s))
         return
@@ -109,6 +135,11 @@ def print_statistics(name: str, s: "DatasetStatistics", *, as_json: bool) -> Non
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
         [(name, *(f"{n:,}" for n in (s.users, s.items, s.actions, s.providers, s.known_provider_actions)))],
     )
+    if published:
+        p = published
+        pairs = [(p.users, s.users), (p.items, s.items), (p.providers, s.providers)]
+        equal = all(theirs in (None, ours) for theirs, ours in pairs) and s.actions in p.actions
+        print(f"{'As published' if equal else 'NOT as published'}: {_counts(p)}")  # noqa: T201
     quantiles = ", ".join(f"{float(q):.0%} {n}" for q, n in s.length_quantiles.items())
     facts: list[tuple[str, str]] = [
         ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
@@ -116,6 +147,8 @@ def print_statistics(name: str, s: "DatasetStatistics", *, as_json: bool) -> Non
         ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
+        ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
+        ("Test targets older than the newest training interaction", _percent(s.leaked_targets)),
         ("Provider stickiness", _percent(s.stickiness)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
@@ -144,6 +177,13 @@ def print_study(result: "StudyResult", *, as_json: bool) -> None:
         rows,
         f"{result.name}: {len(result.trials)} trials, best first ({result.path})",
     )
+
+
+def _counts(p: "Published") -> str:
+    counted = [(p.users, "users"), (p.items, "items"), (p.providers, "providers")]
+    parts = [f"{count:,} {what}" for count, what in counted if count is not None]
+    actions = " or ".join(f"{count:,}" for count in p.actions)
+    return f"{', '.join(parts)}, {actions} actions ({p.source})"
 
 
 def _time(seconds: float) -> str:

@@ -1,11 +1,9 @@
 """Raw rows into the prepared form, by DuckDB SQL."""
 
-import contextlib
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
@@ -21,6 +19,7 @@ from ipsrec_bench.data.prepared import (
     load_prepared,
 )
 from ipsrec_bench.data.sources import MAX_ID, load_raw, place_of, source_paths
+from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe
 from ipsrec_bench.errors import DataError
@@ -83,12 +82,14 @@ def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
     whole.
 
     Raises:
-        DataError: the source cannot be read, or holds a row without user, item or usable time.
+        DataError: the source cannot be read, or holds a row without user, item or usable time; the prepared form
+            cannot be written.
     """
     target = prepared_path(name, source, data_dir)
     if not target.exists():
-        with _staging(target) as folder:
-            _build(source, data_dir, folder)
+        with staged(target) as folder:
+            if folder is not None:
+                _build(source, data_dir, folder)
     return load_prepared(name, target)
 
 
@@ -114,24 +115,6 @@ def preparation_state(name: str, source: DatasetSpec, data_dir: Path) -> str:
         return "prepared" if prepared_path(name, source, data_dir).exists() else "not prepared"
     except DataError as error:
         return f"missing: {error}"
-
-
-@contextlib.contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"{target.parent}: cannot be written: {error.strerror}") from None
-    try:
-        yield folder
-        try:
-            folder.rename(target)
-        except OSError:
-            if not target.exists():  # another process was first: its folder has the same content
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:

@@ -42,6 +42,8 @@ class PreparedDataset:
     """sha256 over the arrays: equal fingerprints, equal sequences at equal times."""
     stand_in: bool
     """Whether it was made up in the shape of a published dataset."""
+    scale: float
+    """Share of the users that were read; of a stand-in, which is made small, always 1."""
     statistics: DatasetStatistics
 
     @property
@@ -72,5 +74,6 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         num_providers=meta["num_providers"],
         fingerprint=meta["fingerprint"],
         stand_in=meta["stand_in"],
+        scale=meta["source"]["scale"] or 1.0,
         statistics=DatasetStatistics(**meta["statistics"]),
     )

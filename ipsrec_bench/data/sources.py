@@ -3,8 +3,10 @@
 `row` counts the source's data rows from 1; it breaks ties of equal times and names the place of a mistake.
 """
 
+import ast
 import csv
 import gzip
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,8 +18,8 @@ from typing import Literal, TextIO, TypedDict
 import duckdb
 
 from ipsrec_bench.data.synthetic import generate
-from ipsrec_bench.errors import DataError, did_you_mean, listed
-from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, TableSource
+from ipsrec_bench.errors import DataError, MissingDataError, did_you_mean, listed
+from ipsrec_bench.suite.schema import Column, DatasetSpec, ItemTable, SyntheticSource, TableSource
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
 """Names that RecBole's atomic files give to the columns where a suite does not name others."""
@@ -26,8 +28,6 @@ JSON_LINES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
 MAX_HEADER = 1_000_000
 """Characters read in search of the first line's end."""
-
-
 MAX_ID = 1000
 """Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
 SAMPLE_SPACE = 2**32
@@ -37,7 +37,8 @@ def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
     """Return the raw files that `source` reads, checked to be there.
 
     Raises:
-        DataError: a file is missing, or an environment variable in its path is not set.
+        MissingDataError: a file is not there, or an environment variable in its path is not set.
+        DataError: a file is empty.
     """
     if isinstance(source, SyntheticSource):
         return []
@@ -68,7 +69,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         names.pop("provider", None)
     same = source.duplicates.columns if source.duplicates else ()
     wanted = [name for column in names.values() for name in _alternatives(column)]
-    table = _open(connection, paths[0], source.delimiter, source.columns, [*wanted, *same])
+    table = _open(connection, paths[0], source, [*wanted, *same], source.columns)
     columns = {role: _find(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     columns |= {f"same{i}": _find(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
     provider = columns.pop("provider", "NULL")
@@ -134,7 +135,7 @@ def _where(
 def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
     assert source.items is not None
     wanted = [*_alternatives(source.items.item), *_alternatives(source.items.provider)]
-    table = _open(connection, path, source.items.delimiter, (), wanted)
+    table = _open(connection, path, source.items, wanted)
     item = _find(table, source.items.item, "item column", path)
     provider = _find(table, source.items.provider, "provider column", path)
     table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
@@ -158,18 +159,18 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
 def _open(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
-    delimiter: str | None,
-    columns: Sequence[str],
+    written: TableSource | ItemTable,
     wanted: Sequence[str],
+    columns: Sequence[str] = (),
 ) -> duckdb.DuckDBPyRelation:
     """Return the file as a relation of text columns (delimited, atomic, JSON lines) or typed columns (Parquet).
 
     Args:
-        connection: where the relation lives.
+        connection: where the relation lives; its temporary folder takes what must be rewritten first.
         path: the file.
-        delimiter: of delimited text; None to find it out.
-        columns: names of the columns of a delimited file without a header.
+        written: how it is written.
         wanted: columns to read of JSON lines, where others may hold anything.
+        columns: names of the columns of a delimited file without a header.
     """
     literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # a path is one file, not a pattern
     name = path.name.removesuffix(".gz")
@@ -177,8 +178,10 @@ def _open(
         if name.endswith(".parquet"):
             return connection.read_parquet(literal)
         if name.endswith(JSON_LINES):
+            if written.lines == "python":
+                literal = str(_as_json(connection, path, wanted))
             return connection.read_json(literal, format="newline_delimited", columns=dict.fromkeys(wanted, "VARCHAR"))
-        dialect = _dialect(path, delimiter)
+        dialect = _dialect(path, written.delimiter)
         # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
         # and refused afterwards, which names them better than the reader's own error does.
         return connection.read_csv(
@@ -193,6 +196,21 @@ def _open(
         )
     except (duckdb.Error, OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
+
+
+def _as_json(connection: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str]) -> Path:
+    """Write the columns `wanted` of a file of Python dictionaries as JSON lines, and return where."""
+    folder = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
+    rewritten = Path(folder) / f"{path.name}.jsonl"
+    rewritten.parent.mkdir(parents=True, exist_ok=True)
+    with _text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = ast.literal_eval(line)
+                file.write(json.dumps({name: row.get(name) for name in wanted}) + "\n")
+            except (ValueError, SyntaxError, AttributeError, MemoryError, RecursionError):
+                raise DataError(f"{path}:{number}: the line is no dictionary as Python writes it") from None
+    return rewritten
 
 
 def _text(path: Path) -> TextIO:
@@ -283,17 +301,17 @@ def _resolve(written: str, data_dir: Path, origin: str) -> Path:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if not os.environ.get(name):
-            raise DataError(
+            raise MissingDataError(
                 f"{written}: the environment variable {name} is not set; set it to the folder that holds the"
                 " file, or give another path in the suite or by --set"
             )
         return os.environ[name]
 
-    path = data_dir / "raw" / re.sub(r"\$\{(\w+)\}", value, written)
+    path = Path(os.path.normpath(data_dir / "raw" / re.sub(r"\$\{(\w+)\}", value, written)))
     if not path.is_file():
         packed = path.with_name(path.name + ".gz")
         if not packed.is_file():
-            raise DataError(f"{path}: there is no such file{origin and f'; {origin}'}")
+            raise MissingDataError(f"{path}: there is no such file{origin and f'; {origin}'}")
         path = packed
     if not path.stat().st_size:
         raise DataError(f"{path}: the file is empty")

@@ -7,8 +7,6 @@ nothing about the dataset. User ids begin with "~", by which preparation knows a
 six digits they still fit into the twelve bytes that DuckDB stores in place.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.staging import staged
 from ipsrec_bench.errors import DataError, did_you_mean, listed
 
 MARK = "~"
@@ -36,7 +35,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Counts:
-    """What preparation with the dataset's default settings finds in a stand-in."""
+    """What preparation with the dataset's default settings finds in a stand-in, at full size."""
 
     users: int
     items: int
@@ -67,10 +66,10 @@ WECHAT_FEEDS_UNSEEN = 0.1
 WECHAT_FLAGS = ("read_comment", "comment", "like", "click_avatar", "forward", "follow", "favorite")
 
 
-def write_stand_in(name: str, scale: float, folder: Path) -> Counts:
-    """Write the raw files of the stand-in for the dataset `name` into `folder`, which must not exist yet.
+def write_stand_in(name: str, scale: float, folder: Path) -> None:
+    """Write the raw files of the stand-in for the dataset `name` into `folder`, if it is not there yet.
 
-    Equal names and scales give equal files. Returns the counts that preparation will find.
+    Equal names and scales give equal files.
 
     Raises:
         DataError: there is no stand-in for `name`, or the files cannot be written.
@@ -79,21 +78,12 @@ def write_stand_in(name: str, scale: float, folder: Path) -> Counts:
         raise DataError(
             f"there is no stand-in for '{name}'{did_you_mean(name, WRITERS)}; there are {listed(sorted(WRITERS))}"
         )
-    staging: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        counts = WRITERS[name](scale, staging)
-        staging.rename(folder)
-    except (OSError, duckdb.IOException) as error:
-        raise DataError(f"{folder}: the stand-in cannot be written: {error}") from None
-    finally:
+    with staged(folder) as staging:
         if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-    return counts
+            WRITERS[name](scale, staging)
 
 
-def _tmall(scale: float, folder: Path) -> Counts:
+def _tmall(scale: float, folder: Path) -> None:
     """Write purchases and clicks, with duplicates, in the order of days."""
     rng = np.random.default_rng(1)
     counts = TMALL.scaled(scale)
@@ -121,10 +111,9 @@ def _tmall(scale: float, folder: Path) -> Counts:
         f"""'{MARK}' || "user" AS use_ID, seller AS sel_ID, item AS ite_ID, category AS cat_ID, action AS act_ID,
         strftime(DATE '{TMALL_FIRST_DAY}' + "day"::INTEGER, '%Y%m%d') AS time_Stamp""",
     )
-    return counts
 
 
-def _twitch(scale: float, folder: Path) -> Counts:
+def _twitch(scale: float, folder: Path) -> None:
     rng = np.random.default_rng(2)
     counts = TWITCH.scaled(scale)
     shop = _Shop.open(counts.items, counts.providers, rng)
@@ -139,10 +128,9 @@ def _twitch(scale: float, folder: Path) -> Counts:
     }
     select = f"""'{MARK}' || "user", stream, 'streamer' || streamer, "start", "stop" """
     _write(folder / "100k_a.csv", columns, select, header=False)
-    return counts
 
 
-def _wechat(scale: float, folder: Path) -> Counts:
+def _wechat(scale: float, folder: Path) -> None:
     """Write the log in the order of days, within a day in each user's order, and the table of feeds."""
     rng = np.random.default_rng(3)
     counts = WECHAT.scaled(scale)
@@ -173,10 +161,9 @@ def _wechat(scale: float, folder: Path) -> Counts:
         "seconds": rng.integers(5, 60, size=feeds),
     }
     _write(folder / "feed_info.csv", table, 'feed AS feedid, author AS authorid, "seconds" AS videoplayseconds')
-    return counts
 
 
-WRITERS: Mapping[str, Callable[[float, Path], Counts]] = {"tmall": _tmall, "twitch": _twitch, "wechat": _wechat}
+WRITERS: Mapping[str, Callable[[float, Path], None]] = {"tmall": _tmall, "twitch": _twitch, "wechat": _wechat}
 
 
 @dataclass(frozen=True)

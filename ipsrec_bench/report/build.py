@@ -31,7 +31,7 @@ from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.suite.schema import Filter, Protocol, Suite, Training
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
@@ -67,6 +67,7 @@ def build_report(connection: Connection, run: Run) -> Report:
         started=run.started,
         cells=len(run.cells),
         missing=tuple(_missing(run, summaries)),
+        left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         results=_result_table(results, comparisons),
         comparisons=comparisons,
         ablation=_ablation_table(results),
@@ -82,13 +83,14 @@ def build_report(connection: Connection, run: Run) -> Report:
         ),
         family_rule=FAMILIES[statistics.family],
         protocol=(
-            ("Split", "leave-one-out: last interaction = test, the one before = validation"),
+            ("Split", _split(run.suite.protocol)),
             (
                 "Candidates",
                 "the whole catalogue"
                 + (", without the user's history" if run.suite.protocol.mask_history else ", history not masked"),
             ),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
+            ("Filter", _filters(run.suite)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(results.metrics)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
@@ -110,6 +112,22 @@ def build_report(connection: Connection, run: Run) -> Report:
         suite_text=run.text,
         overrides=run.overrides,
     )
+
+
+def _split(protocol: Protocol) -> str:
+    shares = f"{100 * protocol.valid_share:g}% for validation, {100 * protocol.test_share:g}% for the test"
+    return {
+        "leave-one-out": "leave-one-out: last interaction = test, the one before = validation",
+        "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
+        "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
+    }[protocol.split]
+
+
+def _filters(suite: Suite) -> str:
+    """Return which users and items stay: the protocol's filter, and the datasets' own."""
+    own = {name: table["filter"] for name, table in suite.datasets.items() if table.get("filter")}
+    parts = [str(suite.protocol.filter), *(f"{Filter.model_validate(own[name])} on {name}" for name in own)]
+    return "; ".join(parts)
 
 
 def _objective(training: Training) -> str:

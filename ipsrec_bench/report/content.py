@@ -176,6 +176,8 @@ class Report:
     started: datetime
     cells: int
     missing: tuple[MissingCell, ...]
+    left_out: tuple[str, ...]
+    """Datasets of the suite that were not run, because their raw files were not there."""
     results: ResultTable
     comparisons: tuple[Comparison, ...]
     """Every row against the baseline, per dataset and metric."""
@@ -197,3 +199,28 @@ class Report:
     confidence: float
     suite_text: str
     overrides: tuple[str, ...]
+
+    @property
+    def headline(self) -> str:
+        """The title, and whether what it is about is real."""
+        stand_ins = [line.statistics.stand_in for line in self.datasets]
+        if not any(stand_ins):
+            return self.title
+        return f"{self.title} [{'stand-in data' if all(stand_ins) else 'with stand-in data'}]"
+
+    @property
+    def caution(self) -> str:
+        """What stands beside every table: which datasets are made up, or samples. Empty where none is."""
+        made_up = [line.label for line in self.datasets if line.statistics.stand_in]
+        sampled = [
+            f"{line.label} ({100 * line.statistics.scale:g}%)" for line in self.datasets if line.statistics.scale < 1
+        ]
+        parts = []
+        if made_up:
+            parts.append(
+                f"Stand-in data: {', '.join(made_up)}. Made up in the shape of the published datasets, of which these"
+                " figures say nothing."
+            )
+        if sampled:
+            parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")
+        return " ".join(parts)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipsrec_bench.data.catalog import catalogue_settings
+from ipsrec_bench.data.catalog import Catalogue, catalogue
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
+from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.events import DatasetReady, Emit
+from ipsrec_bench.errors import MissingDataError
+from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
 from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.cells import Cell, expand
 from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.suite.schema import DatasetSpec
 
 if TYPE_CHECKING:
     from ipsrec_bench.run.estimate import Estimate
@@ -57,12 +60,17 @@ class PreviewedCell:
     """None while the dataset is not prepared, and for models that count."""
 
 
-def cells_of(file: SuiteFile) -> list[Cell]:
+def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
+    """Return the datasets that `file` may name without describing them: stand-ins, where it asks for such."""
+    return catalogue(data_dir, file.suite.scale if file.suite.stand_in else None)
+
+
+def cells_of(file: SuiteFile, data_dir: Path = Path("data")) -> list[Cell]:
     """Expand `file` with the datasets and models that are known here, and with modules that lie beside it."""
     beside = str(file.path.parent.resolve())
     if beside not in sys.path:
         sys.path.append(beside)
-    return expand(file, catalogue_settings(), model_entry)
+    return expand(file, catalogue_of(file, data_dir), model_entry)
 
 
 def preview(
@@ -74,7 +82,7 @@ def preview(
     estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written."""
-    cells = cells_of(file)
+    cells = cells_of(file, data_dir)
     sources = {cell.dataset: cell.source for cell in cells}
     states = {name: preparation_state(name, source, data_dir) for name, source in sources.items()}
     datasets = {
@@ -107,14 +115,33 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
     return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
 
 
-def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit) -> Plan:
+def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False) -> Plan:
     """Prepare the suite's datasets and look up which of its cells the store holds complete.
+
+    Args:
+        file: the suite.
+        data_dir: raw and prepared data; stand-ins that the suite asks for are made there.
+        store: the store's file.
+        emit: told of every dataset.
+        available: leave out datasets whose raw files are not there.
 
     Raises:
         SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
     """
-    cells = cells_of(file)
-    datasets = {}
+    cells_of(file, data_dir)  # a mistake in the suite is told before stand-ins are made
+    known = catalogue_of(file, data_dir)
+    for name in file.suite.datasets:
+        known.provide(name)
+    cells = cells_of(file, data_dir)
+    missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
+    cells = [cell for cell in cells if cell.dataset not in missing]
+    if missing and not (available and cells):
+        raise MissingDataError(
+            "\n".join(missing.values()) + ("\nRun the other datasets with --available." if cells else "")
+        )
+    for name, reason in missing.items():
+        emit(DatasetLeftOut(name, reason))
+    datasets: dict[str, PreparedDataset] = {}
     for cell in cells:
         if cell.dataset not in datasets:
             began = time.perf_counter()
@@ -125,6 +152,17 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit) -> Plan:
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
+
+
+def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, str]:
+    """Return, for every dataset whose raw files are not there, which they are and where they come from."""
+    found = {}
+    for name, source in sources.items():
+        try:
+            source_paths(source, data_dir)
+        except MissingDataError as error:
+            found[name] = str(error)
+    return found
 
 
 def _complete(store: Path, keys: list[str]) -> set[str]:

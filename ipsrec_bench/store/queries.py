@@ -87,6 +87,10 @@ class DatasetRow:
     shuffled_stickiness: float | None
     test_users: int
     valid_users: int
+    tied_targets: float | None
+    leaked_targets: float | None
+    stand_in: bool
+    scale: float
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,16 @@ CREATE TABLE datasets (
     stickiness DOUBLE,
     shuffled_stickiness DOUBLE,
     test_users BIGINT NOT NULL,
-    valid_users BIGINT NOT NULL
+    valid_users BIGINT NOT NULL,
+    tied_targets DOUBLE,
+    leaked_targets DOUBLE,
+    stand_in BOOLEAN NOT NULL,
+    scale DOUBLE NOT NULL
 );
 COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
+COMMENT ON COLUMN datasets.stand_in IS 'made up in the shape of a published dataset';
+COMMENT ON COLUMN datasets.scale IS 'share of the users that were read';
 
 CREATE TABLE environments (
     environment VARCHAR PRIMARY KEY,

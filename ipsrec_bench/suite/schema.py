@@ -96,6 +96,7 @@ class Source(Settings):
 
 Column = str | tuple[str, ...]
 """Name of a column, or names of which the first counts that the file has."""
+Lines = Literal["json", "python"]
 
 
 class ItemTable(Settings):
@@ -107,6 +108,8 @@ class ItemTable(Settings):
     provider: Column
     """Column of the provider's id; empty means unknown."""
     delimiter: str | None = None
+    lines: Lines = "json"
+    """As in `TableSource`."""
 
 
 class TableSource(Source):
@@ -128,6 +131,8 @@ class TableSource(Source):
     """Names of the columns, in order, of a delimited file that has no header."""
     delimiter: str | None = None
     """Found from the file where not given."""
+    lines: Lines = "json"
+    """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
     items: ItemTable | None = None
     where: str = ""
     """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read."""

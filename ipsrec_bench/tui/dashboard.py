@@ -18,7 +18,7 @@ FIXED_LINES = 11 + SHOWN_FAILURES
 
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
     """Return the picture of `state` at time `now`, fit for a terminal of `height` lines."""
-    room = max(3, height - FIXED_LINES - len(state.datasets) - max(1, len(state.running)))
+    room = max(3, height - FIXED_LINES - len(state.datasets) - 2 * len(state.left_out) - max(1, len(state.running)))
     parts: list[RenderableType] = [_header(state, now)]
     parts += [
         Text(
@@ -28,6 +28,7 @@ def dashboard(state: RunState, now: float, height: int) -> RenderableType:
         )
         for d in state.datasets
     ]
+    parts += [Text(f"  {d.dataset}: left out: {d.reason}", style="yellow") for d in state.left_out]
     if state.running:
         parts += ["", _running(list(state.running.values()))]
     if state.ended:

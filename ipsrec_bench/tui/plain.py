@@ -6,6 +6,7 @@ from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
     CellStarted,
+    DatasetLeftOut,
     DatasetReady,
     EpochDone,
     Event,
@@ -23,6 +24,8 @@ def plain_line(event: Event, now: datetime) -> str | None:
                 f"{event.dataset}: {event.users} users, {event.items} items, {event.providers} providers,"
                 f" {event.actions} interactions ({event.seconds:.1f} s)"
             )
+        case DatasetLeftOut():
+            text = f"{event.dataset}: left out: {event.reason}"
         case RunStarted():
             text = f"{event.title}: {event.cells} cells, {event.skipped} already done"
         case CellStarted():

@@ -8,6 +8,7 @@ from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
     CellStarted,
+    DatasetLeftOut,
     DatasetReady,
     EpochDone,
     Event,
@@ -53,6 +54,7 @@ class RunState:
     cells: int = 0
     skipped: int = 0
     datasets: tuple[DatasetReady, ...] = ()
+    left_out: tuple[DatasetLeftOut, ...] = ()
     running: Mapping[str, RunningCell] = field(default_factory=dict)
     ended: tuple[CellFinished | CellFailed, ...] = ()
     waiting: str | None = None
@@ -77,6 +79,8 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
     match event:
         case DatasetReady():
             return replace(state, datasets=(*state.datasets, event), began=now)
+        case DatasetLeftOut():
+            return replace(state, left_out=(*state.left_out, event))
         case RunStarted():
             return replace(state, title=event.title, cells=event.cells, skipped=event.skipped, began=now)
         case CellStarted():

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, did_you_mean, listed
 from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, Emit, RunStarted
-from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.run.plan import catalogue_of, cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.settings import LogRange, Settings
 from ipsrec_bench.suite.cells import Cell
@@ -47,7 +47,7 @@ class StudyResult:
     trials: tuple[TrialResult, ...]
 
 
-def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: Iterable[str]) -> Cell:
+def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: Iterable[str], data_dir: Path) -> Cell:
     """Return the cell whose ranged settings are to be tuned: the suite's first seed of `model` on `dataset`.
 
     Args:
@@ -55,6 +55,7 @@ def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: It
         dataset: a dataset of the suite (its first if None), or of the catalogue where there is no suite.
         model: label of a model of the suite, or a model's name where there is no suite.
         overrides: `key.path=value`.
+        data_dir: raw data; a stand-in that the suite asks for is made there.
 
     Raises:
         BenchError: the suite is wrong, or has no such dataset or model.
@@ -65,7 +66,8 @@ def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: It
         file = adhoc_suite([dataset], [model], overrides)
     else:
         file = load_suite(suite, overrides)
-    cells = [cell for cell in cells_of(file) if not cell.variant]
+    catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
+    cells = [cell for cell in cells_of(file, data_dir) if not cell.variant]
     for what, wanted, known in (
         ("dataset", dataset, {cell.dataset for cell in cells}),
         ("model", model, {cell.model for cell in cells}),

@@ -1,0 +1,233 @@
+"""Raw files that a plain URL gives, and files out of archives: whole or not there at all."""
+
+import fcntl
+import hashlib
+import shutil
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+from ipsrec_bench.errors import DataError, listed
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+
+CHUNK = 1 << 20
+ATTEMPTS = 5
+"""In a row that bring nothing new, after which a download is given up."""
+PAUSE_SECONDS = 0.5
+TIMEOUT_SECONDS = (10, 60)
+"""To connect, and without a byte received."""
+
+Progress = Callable[[int, int | None], None]
+"""Told the bytes received so far, and how many there will be where the server says so."""
+
+
+def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None:
+    """Fetch `url` into the file `target`, going on where an earlier attempt stopped.
+
+    What has been received so far lies in a hidden file beside `target`, named by the server's validator of the content
+    (ETag or date of change), so that parts of different contents are never joined. `target` appears when all of it is
+    there and, where a checksum is given, right. A `target` that is there (and right) is left as it is.
+
+    Raises:
+        DataError: the server refuses, keeps cutting the connection, or gives something else; or the disk does not
+            take it.
+    """
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(
+            url,
+            known_hash=f"sha256:{sha256}" if sha256 else None,
+            fname=target.name,
+            path=target.parent,
+            downloader=_Resuming(target, on_progress, checked=bool(sha256)),
+        )
+    except ValueError as error:
+        if "hash" not in str(error):
+            raise
+        raise DataError(
+            f"{url}: what the server gave does not have the checksum {sha256}, so it was thrown away; try again later,"
+            " or correct the catalogue"
+        ) from None
+    except requests.RequestException as error:
+        raise DataError(f"{url}: cannot be downloaded: {_sentence(error)}") from None
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
+    """Take the files `members` out of a zip or tar archive into `folder`.
+
+    Members are found by their last name and written under it: whatever folders an entry names, none is left `folder`
+    through them. Each appears only when it is whole.
+
+    Raises:
+        DataError: the archive is broken or lacks a member.
+    """
+    wanted = set(members)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in _entries(archive, wanted):
+            part = folder / f".{name}.part"
+            with content, part.open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+            part.replace(folder / name)
+            wanted.discard(name)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError) as error:
+        raise DataError(f"{archive}: cannot be unpacked: {error}; get it again") from None
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
+    if wanted:
+        raise DataError(f"{archive}: the archive has no {listed(sorted(wanted))}; is it the right one?")
+
+
+def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the regular files of `archive` whose last names are still wanted, opened."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as file:
+            for info in file.infolist():
+                name = PurePosixPath(info.filename).name
+                if name in wanted and not info.is_dir():
+                    yield name, file.open(info)
+        return
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = PurePosixPath(member.name).name
+            content = tar.extractfile(member) if name in wanted and member.isreg() else None
+            if content is not None:
+                yield name, content
+
+
+class _CutError(Exception):
+    """The connection ended early."""
+
+
+@dataclass(frozen=True)
+class _Resuming:
+    """A downloader for pooch, which has a file of its own name written and then checks and moves it."""
+
+    target: Path
+    on_progress: Progress
+    checked: bool
+    """Whether a checksum will tell if the file is whole."""
+
+    def __call__(self, url: str, output: object, _: object) -> None:
+        """Fetch `url` into the file named `output`."""
+        import requests
+
+        most = fruitless = 0
+        with requests.Session() as session:
+            while True:
+                try:
+                    part = self._receive(session, url)
+                    break
+                except (_CutError, requests.ConnectionError, requests.Timeout) as error:
+                    reached = max((part.stat().st_size for part in self._parts()), default=0)
+                    most, fruitless = max(most, reached), 0 if reached > most else fruitless + 1
+                    if fruitless == ATTEMPTS:
+                        raise requests.ConnectionError(
+                            f"{_sentence(error)} ({reached:,} bytes are kept; the same command goes on from there)"
+                        ) from None
+                    time.sleep(PAUSE_SECONDS * fruitless)
+        part.replace(str(output))
+        for old in self._parts():
+            old.unlink()
+
+    def _parts(self) -> list[Path]:
+        return list(self.target.parent.glob(f".{self.target.name}.*.part"))
+
+    def _receive(self, session: "Session", url: str) -> Path:
+        """Return the part file, complete.
+
+        Raises:
+            _CutError: the connection ended before it was.
+        """
+        import requests
+        import urllib3
+
+        with _get(session, url) as response:
+            validator = _validator(response)
+            name = hashlib.sha256(validator.encode()).hexdigest()[:8]
+            part = self.target.with_name(f".{self.target.name}.{name}.part")
+            with part.open("ab") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise DataError(f"{self.target}: another process is downloading it; wait for it") from None
+                size = _size(response)
+                have = file.tell() if validator else 0
+                if size is not None and have > size:
+                    have = 0
+                if have and have == size:
+                    return part
+                try:
+                    if have:
+                        response.close()
+                        with _get(session, url, {"Range": f"bytes={have}-", "If-Range": validator}) as rest:
+                            self._append(rest, file, have)
+                    else:
+                        self._append(response, file, 0)
+                except requests.RequestException:
+                    raise  # which is an OSError, too
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the connection
+                        raise
+                    raise _CutError("the connection was cut") from None
+        return part
+
+    def _append(self, response: "Response", file: IO[bytes], have: int) -> None:
+        """Write what `response` brings behind the first `have` bytes, or over them if it begins anew."""
+        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise DataError(f"{response.url}: the server gave another part of the file than it was asked for")
+        begin = have if goes_on else 0
+        length = _size(response)
+        if length is None and not response.raw.chunked and not self.checked:
+            raise DataError(
+                f"{response.url}: the server does not say how long the file is and no checksum of it is known, so"
+                " nobody could tell whether it is whole; fetch it by other means"
+            )
+        total = None if length is None else begin + length
+        file.truncate(begin)
+        while chunk := response.raw.read(CHUNK, decode_content=False):
+            file.write(chunk)
+            begin += len(chunk)
+            self.on_progress(begin, total)
+        file.flush()
+        if total is not None and begin != total:
+            raise _CutError(f"the connection was cut after {begin:,} of {total:,} bytes")
+
+
+def _get(session: "Session", url: str, headers: dict[str, str] | None = None) -> "Response":
+    response = session.get(
+        url, headers={"Accept-Encoding": "identity", **(headers or {})}, stream=True, timeout=TIMEOUT_SECONDS
+    )
+    response.raise_for_status()
+    return response
+
+
+def _validator(response: "Response") -> str:
+    """Return what names this content for `If-Range`; a weak ETag does not."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _size(response: "Response") -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).splitlines()[0]

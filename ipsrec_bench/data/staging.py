@@ -1,0 +1,57 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from ipsrec_bench.errors import DataError
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path | None]:
+    """Give an empty folder to fill, which becomes `target` at the end; None where `target` is there already.
+
+    One process at a time makes folders beside `target`; the others wait, and then find what they wanted. Hidden
+    folders that are there when it is its turn were left by processes that were killed, and are removed.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    folder: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.parent):
+            if target.exists():
+                yield None
+                return
+            for left in target.parent.glob(".*-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            yield folder
+            folder.rename(target)
+    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        full = full or "No space left" in str(error) or "File too large" in str(error)
+        reason = "the disk is full" if full else str(error).splitlines()[0]
+        raise DataError(f"{target}: cannot be written: {reason}; nothing of it is kept") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`; the system gives it up with the process, however that ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
