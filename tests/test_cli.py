@@ -136,8 +136,13 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
     refused(bench("report"), "there is no result store yet")
     refused(bench("query", "SELECT 1"), "there is no result store yet")
     refused(bench("run", tiny_suite, "--device", "cuda:9"), "--device cuda:9")
-    refused(bench("data", "stats", "wechat"), "'wechat' is not in the catalogue")
-    refused(bench("tune", "--dataset", "wechat"), "'wechat' is not in the catalogue")
+    refused(bench("data", "stats", "wechatt"), "'wechatt' is not in the catalogue", "did you mean 'wechat'?")
+    for command in (["data", "stats", "wechat"], ["tune", "--dataset", "wechat"]):
+        refused(
+            bench(*command),
+            "data/raw/user_action.csv: there is no such file; ask its organisers",
+            "add --stand-in --scale 0.01 for made-up data of its shape",
+        )
     refused(bench("tune"), "name a dataset with --dataset")
     refused(bench("tune", "--dataset", "positive-control", "--model", "pop"), "nothing to tune")
     refused(

@@ -45,7 +45,17 @@ def planted_ranks(row: int, seed: int) -> np.ndarray:
 
 
 def fill(
-    path: Path, *, baseline="best", family="metric", dataset="d", leave_out=(), errors=(), title=None, rows=ROWS
+    path: Path,
+    *,
+    baseline="best",
+    family="metric",
+    dataset="d",
+    leave_out=(),
+    errors=(),
+    title=None,
+    rows=ROWS,
+    stand_in=False,
+    scale=1.0,
 ) -> Path:
     text = SUITE.format(baseline=baseline, family=family)
     suite = parse_suite(Path("planted.toml"), text.replace("Planted", title or "Planted"))
@@ -71,7 +81,8 @@ def fill(
         assert connection.execute("SELECT count(*) FROM datasets").fetchone() == (0,)
     with writing(path) as connection:
         connection.execute(
-            "INSERT INTO datasets VALUES ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, false, 1.0)"
+            "INSERT INTO datasets VALUES"
+            f" ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, {stand_in}, {scale})"
         )
     return path
 
