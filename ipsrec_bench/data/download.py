@@ -70,8 +70,8 @@ def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None
 def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
     """Take the files `members` out of a zip or tar archive into `folder`.
 
-    Members are found by their last name and written under it: whatever folders an entry names, none is left `folder`
-    through them. Each appears only when it is whole.
+    Members are found by their last name and written under it, so that no entry leaves `folder`, whatever folders it
+    names. They appear when all of the archive has been read.
 
     Raises:
         DataError: the archive is broken or lacks a member.
@@ -80,17 +80,20 @@ def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in _entries(archive, wanted):
-            part = folder / f".{name}.part"
-            with content, part.open("wb") as file:
+            with content, (folder / f".{name}.part").open("wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
-            part.replace(folder / name)
             wanted.discard(name)
+        if wanted:
+            raise DataError(f"{archive}: the archive has no {listed(sorted(wanted))}; is it the right one?")
+        for name in members:
+            (folder / f".{name}.part").replace(folder / name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError) as error:
         raise DataError(f"{archive}: cannot be unpacked: {error}; get it again") from None
     except OSError as error:
         raise DataError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
-    if wanted:
-        raise DataError(f"{archive}: the archive has no {listed(sorted(wanted))}; is it the right one?")
+    finally:
+        for name in members:
+            (folder / f".{name}.part").unlink(missing_ok=True)
 
 
 def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -108,6 +111,9 @@ def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]
             content = tar.extractfile(member) if name in wanted and member.isreg() else None
             if content is not None:
                 yield name, content
+        assert tar.fileobj is not None
+        while tar.fileobj.read(CHUNK):
+            pass  # only at its end does a packed file tell by its checksum whether it is sound
 
 
 class _CutError(Exception):

@@ -123,6 +123,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = '{str(folder / 'spill').replace(chr(39), chr(39) * 2)}'")
         connection.execute(f"SET memory_limit = '{MEMORY}'")
+        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
         load_raw(connection, source, data_dir)
         _check_rows(connection, source, paths)
         time = _time_expression(connection, source, paths)
@@ -198,7 +199,9 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
         + " FROM raw",
     )
     if not rows:
-        kept = " that `where` and `scale` keep" if isinstance(source, TableSource) else ""
+        used = {"`where`": bool(getattr(source, "where", "")), "`scale`": source.scale not in (None, 1)}
+        chosen = " and ".join(name for name, is_used in used.items() if is_used)
+        kept = f" that {chosen} leaves" if chosen else ""
         raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
     missing, long = found[: len(roles)], found[len(roles) :]
     for column, row in zip(roles, missing, strict=True):

@@ -9,7 +9,9 @@ import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from textwrap import shorten
@@ -17,6 +19,7 @@ from typing import Literal, TextIO, TypedDict
 
 import duckdb
 
+from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.data.synthetic import generate
 from ipsrec_bench.errors import DataError, MissingDataError, did_you_mean, listed
 from ipsrec_bench.suite.schema import Column, DatasetSpec, ItemTable, SyntheticSource, TableSource
@@ -80,15 +83,50 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         ", ".join(f'CAST({column} AS VARCHAR) AS "{role}"' for role, column in columns.items())
         + f", nullif(CAST({provider} AS VARCHAR), '') AS provider, \"row of the file\" AS row"
     )
-    try:
-        rows.create_view("wanted")
-        connection.execute("CREATE TABLE raw AS SELECT * FROM wanted")
-        _refuse_bad_lines(connection)
-        if source.items is not None:
-            _join_items(connection, source, paths[1])
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(_check_packed, path) for path in paths if path.suffix == ".gz"]
+        try:
+            rows.create_view("wanted")
+            connection.execute("CREATE TABLE raw AS SELECT * FROM wanted")
             _refuse_bad_lines(connection)
-    except duckdb.Error as error:
-        raise DataError(f"{paths[0]}: {_reason(error)}") from None
+            if source.items is not None:
+                _join_items(connection, source, paths[1])
+                _refuse_bad_lines(connection)
+        except (duckdb.Error, DataError) as error:
+            for check in checks:  # a damaged archive explains whatever else is wrong
+                check.result()
+            if isinstance(error, DataError) or is_full(error):
+                raise
+            raise DataError(f"{paths[0]}: {_mixed_line_ends(paths[0]) or _reason(error)}") from None
+        for check in checks:
+            check.result()
+
+
+def _check_packed(path: Path) -> None:
+    """Read a gzip file to its end, whose checksum DuckDB does not look at; that takes no longer than it does.
+
+    Raises:
+        DataError: the file is cut off or damaged.
+    """
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: the gzip file is cut off or damaged: {error}; get it again") from None
+
+
+def _mixed_line_ends(path: Path) -> str:
+    """Return what is wrong with a delimited file whose lines end in different ways, which DuckDB does not say."""
+    if path.name.removesuffix(".gz").endswith((".parquet", *JSON_LINES)):
+        return ""
+    with _text(path) as lines:
+        first = next(lines, "").endswith("\r\n")
+        for number, line in enumerate(lines, start=2):
+            if line.endswith("\n") and line.endswith("\r\n") != first:
+                ends = ("\\r\\n", "\\n") if first else ("\\n", "\\r\\n")
+                return f"line 1 ends in {ends[0]} and line {number} in {ends[1]}; make them alike"
+    return ""
 
 
 def place_of(path: Path, row: int, *, header: bool, delimiter: str | None) -> str:
@@ -108,8 +146,8 @@ def place_of(path: Path, row: int, *, header: bool, delimiter: str | None) -> st
                 if not left:
                     break
                 line = records.line_num + 1  # a quoted value may hold line breaks
-        except csv.Error:  # a value too long for this reader; it is the line that is looked for, or one before it
-            line = records.line_num
+        except csv.Error:
+            pass  # a value too long for this reader begins on the line that is looked for, or on one before it
     return f"{path}:{line}"
 
 
@@ -242,7 +280,11 @@ def _dialect(path: Path, delimiter: str | None) -> _Dialect:
 
 
 def _header(path: Path, dialect: _Dialect) -> list[str]:
-    """Return the columns' names; empty ones are named by their place, repeated ones numbered."""
+    """Return the columns' names; empty ones are named by their place, repeated ones numbered.
+
+    Raises:
+        DataError: there is no first line.
+    """
     names: dict[str, str] = {}
     for place, written in enumerate(next(csv.reader([_first_line(path)], **dialect), [])):
         name = unnumbered = written.strip() or f"column{place}"
@@ -251,6 +293,8 @@ def _header(path: Path, dialect: _Dialect) -> list[str]:
                 break
             name = f"{unnumbered}_{number}"
         names[name.lower()] = name
+    if not names:
+        raise DataError(f"{path}: the file is empty: its first line names no columns")
     return list(names.values())
 
 

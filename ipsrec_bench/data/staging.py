@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,19 +30,24 @@ def staged(target: Path) -> Iterator[Path | None]:
             if target.exists():
                 yield None
                 return
-            for left in target.parent.glob(".*-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            for left in target.parent.glob(".*.part"):
+                shutil.rmtree(left)
+            folder = target.with_name(f".{target.name}.part")
+            folder.mkdir()
             yield folder
             folder.rename(target)
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        full = full or "No space left" in str(error) or "File too large" in str(error)
-        reason = "the disk is full" if full else str(error).splitlines()[0]
+        reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
         raise DataError(f"{target}: cannot be written: {reason}; nothing of it is kept") from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether the system's own words in `error` are that a disk, a quota or a file may hold no more."""
+    words = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    return any(word in str(error) for word in (*words, "max_temp_directory_size"))
 
 
 @contextlib.contextmanager

@@ -246,6 +246,7 @@ def _walk(shop: _Shop, counts: Counts, rng: np.random.Generator, *, distinct: bo
 
 def _write(path: Path, columns: Mapping[str, NDArray[Any]], select: str, *, header: bool = True) -> None:
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         connection.register("columns", dict(columns))
         literal = str(path).replace("'", "''")
         connection.execute(f"COPY (SELECT {select} FROM columns) TO '{literal}' (FORMAT csv, HEADER {header})")

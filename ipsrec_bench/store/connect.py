@@ -84,6 +84,7 @@ def _open(
                 on_wait = None
             time.sleep(_PAUSE_SECONDS)
     with connection:
+        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
         yield connection
 
 
