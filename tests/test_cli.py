@@ -1,9 +1,12 @@
 """The command line as a person uses it: output, exit codes, and a sentence for every mistake."""
 
+import functools
 import json
 import subprocess
 import sys
 import textwrap
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import duckdb
 import pytest
@@ -121,6 +124,83 @@ def test_statistics_of_a_file_and_of_a_name(tmp_path, bench):
     assert "1,500" in text
     path = bench("data", "prepare", "positive-control").stdout.strip()
     assert (tmp_path / path / "meta.json").exists()
+
+
+def test_datasets_are_listed_with_what_is_there(bench, tmp_path):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/100k.csv").touch()
+    rows = {row["name"]: row for row in json.loads(bench("data", "list", "--json").stdout)}
+    assert rows["twitch"]["raw"] == "100k.csv is there"
+    assert rows["positive-control"] == {
+        "name": "positive-control",
+        "title": "Planted world in which the provider decides what comes next",
+        "raw": "embedded",
+        "prepared": "not prepared",
+    }
+    assert rows["amazon-{category}"]["raw"] == "one for each category"
+    assert "ask its organisers" in rows["wechat"]["raw"]
+    shown = bench("data", "list", "tmall").stdout
+    for words in ("885,759 users", "Tianchi", "ijcai2016_taobao.csv", "act_ID = '1'"):
+        assert words in shown
+    refused(bench("data", "list", "tmal"), "did you mean 'tmall'?")
+
+
+def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
+    refused(bench("data", "download", "tmall"), "'tmall' cannot be had from a plain URL: get it from the homepage")
+    refused(bench("data", "download", "positive-control"), "'positive-control' is embedded; there is nothing")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "log.csv").write_text(LOG, encoding="utf-8")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        own = f"""
+            [mine]
+            title = "Mine"
+            homepage = "https://example.org"
+            obtain = "ipsrec-bench data download mine"
+            forms = [{{ path = "mine/log.csv" }}]
+            downloads = [{{ url = "http://127.0.0.1:{http.server_port}/log.csv", file = "mine/log.csv" }}]
+            published = {{ users = 2, items = 3, providers = 2, actions = [5], source = "the test" }}
+        """
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/catalog.toml").write_text(own, encoding="utf-8")
+        refused(bench("data", "stats", "mine"), "log.csv: there is no such file; ipsrec-bench data download mine")
+        done = bench("data", "download", "mine")
+        http.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/raw/mine/log.csv").read_text(encoding="utf-8") == LOG
+    assert "As published: 2 users, 3 items, 2 providers, 5 actions (the test)" in bench("data", "stats", "mine").stdout
+    (tmp_path / "data/catalog.toml").write_text(own.replace("items = 3", "items = 4"), encoding="utf-8")
+    assert "NOT as published: 2 users, 4 items" in bench("data", "stats", "mine").stdout
+
+
+def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tmp_path):
+    assert bench("data", "synth", "--like", "twitch", "--scale", "0.002").stdout == "data/stand-ins/twitch-0.002\n"
+    refused(bench("data", "synth", "--like", "twich"), "there is no stand-in for 'twich'; did you mean 'twitch'?")
+    refused(bench("data", "synth", "--like", "twitch", "--scale", "0"), "scale")
+    models = ["--set", 'models=["pop", "markov"]', "--set", "seeds=[1]"]
+    paper = ROOT / "suites" / "paper.toml"
+    refused(
+        bench("run", paper, *models), "100k_a.csv: there is no such file", "user_action.csv", "ijcai2016_taobao.csv"
+    )
+    done = bench("run", paper, *models, "--stand-in", "--scale", "0.002", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    text = (tmp_path / "reports/paper/paper.md").read_text(encoding="utf-8")
+    assert text.startswith("# IPSRec, Table 2: overall results \\[stand-in data\\]")
+    assert text.count("Stand-in data: tmall, twitch, wechat.") == 4  # results, comparisons, datasets, cost
+    assert "| tmall | 1,772 | 2,288 | 15,184 | 20 |" in text
+    stats = bench("data", "stats", "wechat", "--stand-in", "--scale", "0.002").stdout
+    assert "wechat (stand-in, made up)" in stats
+    assert "s published" not in stats
+    tuned = bench(
+        "tune", "--dataset", "wechat", "--stand-in", "--scale", "0.002", "--trials", "1", "--json",
+        *[word for setting in (
+            "training.epochs=1", "models.ipsrec-c.embedding_size=4", "models.ipsrec-c.inner_size=4",
+            "datasets.wechat.max_length=5",
+        ) for word in ("--set", setting)],
+    )  # fmt: skip
+    assert len(json.loads(tuned.stdout)["trials"]) == 1, tuned.stderr
 
 
 def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):

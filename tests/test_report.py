@@ -97,6 +97,35 @@ def built(path: Path, suite: str | None = None):
         return build_report(connection, find_run(connection, suite))
 
 
+CAUTION = "Stand-in data: d. Made up in the shape of the published datasets, of which these figures say nothing."
+
+
+def test_a_stand_in_is_named_in_the_title_and_beside_every_table(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", stand_in=True))
+    assert report.headline == "Planted [stand-in data]"
+    written = write_report(report, tmp_path)
+    html, markdown = written.html.read_text(), written.markdown.read_text()
+    assert "<title>Planted [stand-in data]</title>" in html
+    tables = html.count("<h2") - len(re.findall(r'<h2 id="(protocol|environment)">', html))
+    assert html.count(f'<p class="caution">{CAUTION}</p>') == tables == 6
+    assert markdown.count(f"*{CAUTION}*") == 6
+
+
+def test_a_sample_of_users_is_named(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", scale=0.01))
+    assert report.headline == "Planted"
+    assert report.caution == "Samples of the users, chosen by a hash of their ids: d (1%)."
+    assert built(fill(tmp_path / "whole.duckdb")).caution == ""
+
+
+def test_datasets_that_were_left_out_are_named(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb"))
+    assert report.left_out == ("positive-control",)  # the fixture's cells are of another dataset
+    written = write_report(report, tmp_path)
+    assert "Left out, because the raw files are not there:</strong> positive-control." in written.html.read_text()
+    assert "**Left out**, because the raw files are not there: positive-control." in written.markdown.read_text()
+
+
 def mean_over_seeds(row: int, name: str) -> np.ndarray:
     return np.mean([metric(name, planted_ranks(row, seed)) for seed in SEEDS], axis=0)
 

@@ -34,6 +34,8 @@ MAX_HEADER = 1_000_000
 MAX_ID = 1000
 """Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
 SAMPLE_SPACE = 2**32
+_DAMAGED = (OSError, EOFError, zlib.error)
+"""What Python says of a packed file that is cut off or damaged."""
 
 
 def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
@@ -92,10 +94,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
             if source.items is not None:
                 _join_items(connection, source, paths[1])
                 _refuse_bad_lines(connection)
-        except (duckdb.Error, DataError) as error:
-            for check in checks:  # a damaged archive explains whatever else is wrong
+        except (DataError, duckdb.Error, *_DAMAGED) as error:
+            for check in checks:  # a damaged file explains whatever else is wrong
                 check.result()
-            if isinstance(error, DataError) or is_full(error):
+            if not isinstance(error, duckdb.Error) or is_full(error):
                 raise
             raise DataError(f"{paths[0]}: {_mixed_line_ends(paths[0]) or _reason(error)}") from None
         for check in checks:
@@ -112,7 +114,7 @@ def _check_packed(path: Path) -> None:
         with gzip.open(path) as file:
             while file.read(1 << 20):
                 pass
-    except (OSError, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: the gzip file is cut off or damaged: {error}; get it again") from None
 
 
@@ -232,7 +234,7 @@ def _open(
             escapechar=dialect["quotechar"] or "",
             store_rejects=True,
         )
-    except (duckdb.Error, OSError, EOFError) as error:
+    except (duckdb.Error, *_DAMAGED) as error:
         raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
 
 

@@ -23,7 +23,6 @@ def staged(target: Path) -> Iterator[Path | None]:
     Raises:
         DataError: the folder cannot be written.
     """
-    folder: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent):
@@ -34,20 +33,20 @@ def staged(target: Path) -> Iterator[Path | None]:
                 shutil.rmtree(left)
             folder = target.with_name(f".{target.name}.part")
             folder.mkdir()
-            yield folder
-            folder.rename(target)
+            try:
+                yield folder
+                folder.rename(target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
         raise DataError(f"{target}: cannot be written: {reason}; nothing of it is kept") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether the system's own words in `error` are that a disk, a quota or a file may hold no more."""
+    """Return whether `error` says, in the system's words, DuckDB's or numpy's, that a disk or a quota is exhausted."""
     words = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    return any(word in str(error) for word in (*words, "max_temp_directory_size"))
+    return any(word in str(error) for word in (*words, "max_temp_directory_size", "requested and"))
 
 
 @contextlib.contextmanager
