@@ -107,6 +107,13 @@ def test_times_may_be_timestamps_and_large_integers_keep_their_order(prepared_ta
     assert data.statistics.tie_share == 0
 
 
+def test_several_columns_may_make_the_time(prepared_table):
+    text = "user,item,provider,month,day\nu,a,p,10,01\nu,b,p,09,30\nu,c,p,09,02\n"
+    assert raw_sequences(prepared_table(text, time="month + day")) == {"u": ["c", "b", "a"]}
+    with pytest.raises(DataError, match=r"there is no column 'month \+ hour' \(time column\)"):
+        prepared_table(text, time="month + hour")
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=40))
 def test_preparation_equals_a_stable_sort(tmp_path_factory, rows):
@@ -340,6 +347,20 @@ def test_real_statistics(tmp_path, name, counts, ties, sticky, shuffled, untied)
     assert s.stickiness == pytest.approx(sticky, abs=0.0006)
     assert s.shuffled_stickiness == pytest.approx(shuffled, abs=0.0006)
     assert s.untied_stickiness == pytest.approx(untied, abs=0.0006)
+
+
+@needs_real_data
+def test_a_time_in_two_columns(tmp_path):
+    source = TableSource(
+        path=f"{REAL}/tmall-ijcai15-head.csv.gz",
+        user="user_id",
+        item="item_id",
+        provider="merchant_id",
+        time="month + day",
+    )
+    s = prepare("tmall", source, tmp_path).statistics
+    assert (s.users, s.items, s.providers, s.actions) == (62, 5915, 1445, 9999)
+    assert s.tie_share == pytest.approx(0.86, abs=0.005)
 
 
 @needs_real_data

@@ -162,7 +162,8 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
             return "embedded"
         found = self._present(name, entry)
         if found:
-            return f"{found[0]['path']} is there"
+            form, folder = found
+            return f"{folder}{form['path']} is there"
         if entry.archive and (self.data_dir / "raw" / entry.archive).is_file():
             return f"{entry.archive} is there"
         return f"missing: {entry.obtain}" + (" (or use its stand-in)" if self._served(name) else "")

@@ -29,6 +29,8 @@ ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id
 ATOMIC_FILES = (".inter", ".item")
 JSON_LINES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
+JOINED = " + "
+"""Between the names of columns whose texts are put together."""
 MAX_HEADER = 1_000_000
 """Characters read in search of the first line's end."""
 MAX_ID = 1000
@@ -73,7 +75,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     if source.items is not None:
         names.pop("provider", None)
     same = source.duplicates.columns if source.duplicates else ()
-    wanted = [name for column in names.values() for name in _alternatives(column)]
+    wanted = [part for column in names.values() for name in _alternatives(column) for part in name.split(JOINED)]
     table = _open(connection, paths[0], source, [*wanted, *same], source.columns)
     columns = {role: _find(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     columns |= {f"same{i}": _find(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
@@ -326,17 +328,18 @@ def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
 
 
 def _find(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path) -> str:
-    """Return the quoted name of the column `wanted`; an atomic file's `name:type` answers to `name`."""
+    """Return the column `wanted` as SQL, quoted; an atomic file's `name:type` answers to `name`."""
     names = _alternatives(wanted)
     columns = {column.partition(":")[0]: column for column in reversed(table.columns)}
     columns |= {column: column for column in table.columns}
-    found = next((columns[name] for name in names if name in columns), None)
-    if found is None:
-        raise DataError(
-            f"{path}: there is no column {listed(names)} ({role}); the file has {listed(table.columns)}"
-            f"{did_you_mean(names[0], columns)}"
-        )
-    return '"' + found.replace('"', '""') + '"'
+    for name in names:
+        parts = [name] if name in columns else name.split(JOINED)
+        if all(part in columns for part in parts):
+            return " || ".join('"' + columns[part].replace('"', '""') + '"' for part in parts)
+    raise DataError(
+        f"{path}: there is no column {listed(names)} ({role}); the file has {listed(table.columns)}"
+        f"{did_you_mean(names[0], columns)}"
+    )
 
 
 def _alternatives(column: Column) -> tuple[str, ...]:

@@ -47,8 +47,8 @@ PROCESS = 450e6
 """Bytes of a process that has loaded everything and nothing to work on."""
 PARAMETER = 32
 """Bytes per parameter: weight, gradient, Adam's two moments, and as much again at the peak of a step."""
-ACTIVATIONS = 0.1
-"""Bytes kept for the backward pass per forward operation of a batch."""
+BACKWARD = 1.5
+"""What a step holds at its peak, as a multiple of what the encoder keeps for the backward pass."""
 SAMPLE = 8
 """Histories on which operations are counted."""
 
@@ -81,7 +81,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
         PROCESS
         + 8 * len(data.items)
         + PARAMETER * work.parameters(config, data)
-        + ACTIVATIONS * 3 * work.train * epoch.tokens / epoch.steps
+        + BACKWARD * work.kept * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
         + 5 * ITEMS_PER_TILE * USERS_PER_BATCH
     )
@@ -149,10 +149,12 @@ def product_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class _Work:
-    """Operations of a model's encoder per token, and its weights."""
+    """Operations of a model's encoder per token, what it keeps, and its weights."""
 
     train: float
     rank: float
+    kept: float
+    """Bytes that the encoder keeps per token for the backward pass, in float32."""
     weights: int
     dense: int
     """Parameters that do not depend on the sizes of the catalogue."""
@@ -202,6 +204,18 @@ def _count(name: str, settings: str, length: int, *, packed: bool) -> _Work:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             model.encode(histories, every_position=every)
         operations.append(counter.get_total_flops() / ids.numel())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        views = model.train().encode(histories, every_position=packed)  # what it keeps lives as long as its result
+    for weight in model.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    del views
     dense = parameters(model) - config.embedding_size * 16 * sum(tables.values())
     train, rank = operations
-    return _Work(train, rank, len(list(model.parameters())), dense, tables)
+    return _Work(train, rank, sum(kept.values()) / ids.numel(), len(list(model.parameters())), dense, tables)

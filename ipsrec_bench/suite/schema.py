@@ -126,7 +126,7 @@ class TableSource(Source):
     provider: Column = "provider"
     """Column of the provider's id; empty where the data name none, and not read where `items` is given."""
     time: Column = "time"
-    """Numbers or timestamps; equal times keep the file's order."""
+    """Numbers or timestamps; equal times keep the file's order. `"month + day"` puts the texts of columns together."""
     columns: tuple[str, ...] = ()
     """Names of the columns, in order, of a delimited file that has no header."""
     delimiter: str | None = None
