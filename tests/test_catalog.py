@@ -67,23 +67,60 @@ def test_a_name_in_braces_stands_for_many(tmp_path):
     entry = catalogued("amazon-All_Beauty", known)
     assert entry.downloads[0].url.endswith("/All_Beauty_5.json.gz")
     assert known["amazon-All_Beauty"]["items"]["path"] == "amazon-2018/meta_All_Beauty.json"
-    for unknown in ("amazon-{category}", "amazon-beauty", "amazon-"):
+    for unknown in ("amazon-beauty", "amazon-"):
         with pytest.raises(DataError, match="is not in the catalogue"):
             catalogued(unknown, known)
+    with pytest.raises(DataError, match="stands for many: put one, such as amazon-All_Beauty, in the place"):
+        catalogued("amazon-{category}", known)
 
 
 def test_the_form_that_is_there_is_read(tmp_path):
     known, raw = catalogue(tmp_path), tmp_path / "raw"
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
-    assert known.state("tmall") == "missing: get it from the homepage (free account) (or use its stand-in)"
+    assert known.state("tmall") == (
+        "missing: get it from the homepage (free account); https://tianchi.aliyun.com/dataset/dataDetail?dataId=53"
+        " (or use its stand-in)"
+    )
     (raw / "tmall").mkdir(parents=True)
     (raw / "tmall" / "tmall-buy.inter").touch()
     assert known["tmall"]["path"] == "tmall/tmall-buy.inter"
     (raw / "ijcai2016_taobao.csv.gz").touch()
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
     assert known.state("tmall") == "ijcai2016_taobao.csv is there"
-    (raw / "user_action.csv").touch()  # one of two files is not enough
-    assert known.state("wechat").startswith("missing")
+    (raw / "ijcai2016_taobao.csv.gz").rename(raw / "tmall" / "ijcai2016_taobao.csv.gz")
+    assert known["tmall-clicks"]["path"] == "tmall/ijcai2016_taobao.csv"  # the same file
+
+
+def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_path):
+    known, raw = catalogue(tmp_path), tmp_path / "raw"
+    with pytest.raises(MissingDataError, match=r"raw/user_action\.csv and .*raw/feed_info\.csv: there is no such file"):
+        prepare("wechat", source("wechat", tmp_path), tmp_path)
+    (raw / "wechat").mkdir(parents=True)
+    (raw / "wechat" / "user_action.csv").write_text("userid,feedid,date_\n1,a,1\n", encoding="utf-8")
+    assert known.state("wechat").startswith("missing")  # one of two files is not enough
+    with pytest.raises(MissingDataError, match=r"^[^ ]*raw/feed_info\.csv: there is no such file"):
+        prepare("wechat", source("wechat", tmp_path), tmp_path)
+    (raw / "feed_info.csv").write_text("feedid,authorid\na,p\n", encoding="utf-8")
+    assert known.state("wechat") == "wechat/user_action.csv is there"
+    assert raw_sequences(prepare("wechat", source("wechat", tmp_path), tmp_path)) == {"1": ["a"]}
+
+
+def test_a_suites_own_words_go_before_the_catalogues_and_these_before_defaults(tmp_path):
+    (tmp_path / "catalog.toml").write_text(
+        '[mine]\ntitle = "Mine"\nmax_length = 7\nfilter = "3-core"\nforms = [{ path = "x.csv" }]\n', encoding="utf-8"
+    )
+
+    def resolved(*overrides: str):
+        (cell,) = cells_of(
+            parse_suite(Path("x.toml"), 'title = "x"\nseeds = [1]\nmodels = ["pop"]\ndatasets = ["mine"]', overrides),
+            tmp_path,
+        )
+        return cell.protocol.max_length, str(cell.source.filter)
+
+    three = "users with 3 or more interactions and items with 3 or more interactions"
+    assert resolved() == (7, three)
+    assert resolved("protocol.max_length=5", 'protocol.filter="none"') == (5, "none")
+    assert resolved("protocol.max_length=5", "datasets.mine.max_length=6") == (6, three)
 
 
 def test_entries_of_ones_own_go_first_and_their_mistakes_have_a_line(tmp_path):
@@ -99,6 +136,22 @@ def test_entries_of_ones_own_go_first_and_their_mistakes_have_a_line(tmp_path):
     own.write_text("[mine\n", encoding="utf-8")
     with pytest.raises(DataError, match="not valid TOML"):
         catalogue(tmp_path)
+    own.write_bytes(b"# \xff\n")
+    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
+        catalogue(tmp_path)
+    for line, words in (
+        ('["a-{b}{b}"]', "the parts in braces need different names"),
+        (
+            'forms = [{ path = "x.csv", usr = "q" }]',
+            r"catalog\.toml:3: mine\.forms\.0\.usr: unknown key 'usr'; did you",
+        ),
+        ('forms = [{ path = "x.csv", items = "y" }]', r"catalog\.toml:3: mine\.forms\.0\.items: found 'y'"),
+        ('forms = [{ source = "tables" }]', "found source = 'tables'; allowed: 'table', 'synthetic'"),
+    ):
+        head = "" if line.startswith("[") else '[mine]\ntitle = "Mine"\n'
+        own.write_text(f'{head}{line}\ntitle = "x"\n'.replace('\ntitle = "x"' if head else "", ""), encoding="utf-8")
+        with pytest.raises(DataError, match=words):
+            catalogue(tmp_path)
 
 
 @needs_real_data
@@ -107,6 +160,9 @@ def test_an_archive_is_unpacked_where_its_files_are_missing(tmp_path):
     shutil.copy(f"{REAL}/xwines-slim.zip", tmp_path / "raw")
     known = catalogue(tmp_path)
     assert known.state("xwines") == "xwines-slim.zip is there"
+    (tmp_path / "raw/xwines").mkdir()
+    (tmp_path / "raw/xwines-slim.zip").rename(tmp_path / "raw/xwines/xwines-slim.zip")
+    assert known.state("xwines") == "xwines/xwines-slim.zip is there"
     known.provide("xwines")
     assert known.state("xwines") == "xwines/XWines_Slim_150K_ratings.csv is there"
     s = prepare("xwines", source("xwines", tmp_path), tmp_path).statistics
@@ -192,6 +248,12 @@ def test_an_unknown_stand_in_is_refused(tmp_path):
     with pytest.raises(DataError, match="there is no stand-in for 'tmal'; did you mean 'tmall'"):
         write_stand_in("tmal", SCALE, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_stand_in_that_would_be_too_small_is_refused(tmp_path):
+    with pytest.raises(DataError, match="take a larger scale"):
+        write_stand_in("tmall", 1e-5, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Raw forms other than the stand-ins'
@@ -313,7 +375,8 @@ def test_what_is_missing_is_named_and_the_rest_can_be_run(tmp_path):
     twitch, xwines, advice = str(caught.value).splitlines()
     assert "100k_a.csv: there is no such file; get it from the homepage (Google Drive); https://" in twitch
     assert twitch.endswith("; or add --stand-in --scale 0.01 for made-up data of its shape")
-    assert "XWines_Full_21M_ratings.csv: there is no such file" in xwines
+    assert "XWines_Full_21M_ratings.csv and " in xwines
+    assert "XWines_Full_100K_wines.csv: there is no such file; get the Slim or" in xwines
     assert "stand-in" not in xwines
     assert advice == "Run the other datasets with --available."
     events = []

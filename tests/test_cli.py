@@ -137,12 +137,21 @@ def test_datasets_are_listed_with_what_is_there(bench, tmp_path):
         "raw": "embedded",
         "prepared": "not prepared",
     }
-    assert rows["amazon-{category}"]["raw"] == "one for each category"
+    assert rows["amazon-{category}"]["raw"] == "one for each category, e.g. amazon-All_Beauty"
     assert "ask its organisers" in rows["wechat"]["raw"]
     shown = bench("data", "list", "tmall").stdout
     for words in ("885,759 users", "Tianchi", "ijcai2016_taobao.csv", "act_ID = '1'"):
         assert words in shown
     refused(bench("data", "list", "tmal"), "did you mean 'tmall'?")
+    suite = tmp_path / "s.toml"
+    suite.write_text('title = "x"\nmodels = ["pop"]\ndatasets = ["amazon-All_Beauty", "negative-control"]\n')
+    listed = json.loads(bench("data", "list", "--suite", suite, "--json").stdout)
+    assert [row["title"] for row in listed if row["name"] == "amazon-All_Beauty"] == [
+        "Amazon reviews 2018, 5-core (product, brand)"
+    ]
+    dry = bench("run", suite, "--dry-run", "--available").stdout
+    assert "negative-control" in dry
+    assert "amazon" not in dry
 
 
 def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
@@ -179,6 +188,8 @@ def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tm
     assert bench("data", "synth", "--like", "twitch", "--scale", "0.002").stdout == "data/stand-ins/twitch-0.002\n"
     refused(bench("data", "synth", "--like", "twich"), "there is no stand-in for 'twich'; did you mean 'twitch'?")
     refused(bench("data", "synth", "--like", "twitch", "--scale", "0"), "scale")
+    (tmp_path / "there").mkdir()
+    refused(bench("data", "synth", "--like", "twitch", "-o", "there"), "there: is there already; name a folder")
     models = ["--set", 'models=["pop", "markov"]', "--set", "seeds=[1]"]
     paper = ROOT / "suites" / "paper.toml"
     refused(
@@ -188,7 +199,9 @@ def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tm
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     text = (tmp_path / "reports/paper/paper.md").read_text(encoding="utf-8")
     assert text.startswith("# IPSRec, Table 2: overall results \\[stand-in data\\]")
-    assert text.count("Stand-in data: tmall, twitch, wechat.") == 4  # results, comparisons, datasets, cost
+    assert (
+        text.count("Stand-in data at a scale of 0.002: tmall, twitch, wechat.") == 4
+    )  # results, comparisons, datasets, cost
     assert "| tmall | 1,772 | 2,288 | 15,184 | 20 |" in text
     stats = bench("data", "stats", "wechat", "--stand-in", "--scale", "0.002").stdout
     assert "wechat (stand-in, made up)" in stats
@@ -220,7 +233,7 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
     for command in (["data", "stats", "wechat"], ["tune", "--dataset", "wechat"]):
         refused(
             bench(*command),
-            "data/raw/user_action.csv: there is no such file; ask its organisers",
+            "data/raw/user_action.csv and data/raw/feed_info.csv: there is no such file; ask its organisers",
             "add --stand-in --scale 0.01 for made-up data of its shape",
         )
     refused(bench("tune"), "name a dataset with --dataset")

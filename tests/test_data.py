@@ -22,6 +22,7 @@ from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
 from .conftest import lengths, raw_sequences, vocabulary
 
+HEADER = "user,item,provider,time\n"
 LOG = """user,item,provider,time
 u2,a,p,5
 u1,b,q,2
@@ -253,6 +254,25 @@ def test_stickiness_equals_counting_over_all_orders(users):
     assert found.shuffled_stickiness == (None if shuffled[1] < 1e-9 else pytest.approx(shuffled[0] / shuffled[1]))
 
 
+def test_what_leave_one_out_leaks_and_what_ties_decide(prepared_table):
+    rows = {
+        "u": (1, 2, 3, 9, 9),  # target at 9, like what precedes it
+        "v": (1, 2, 3, 4, 8),  # target at 8
+        "w": (1, 2, 3),  # trains on the first two; target at 3
+        "x": (1, 6),  # no target; trains on both
+        "y": (5,),  # trains on one
+    }
+    log = HEADER + "".join(f"{user},{n},p,{t}\n" for user, times in rows.items() for n, t in enumerate(times))
+    s = prepared_table(log).statistics
+    assert s.test_users == 3
+    assert s.tied_targets == pytest.approx(1 / 3)
+    assert s.leaked_targets == pytest.approx(1 / 3)  # the newest training interaction is x's, at 6
+    later = prepared_table(log.replace("x,1,p,6", "x,1,p,9"), "later.csv").statistics
+    assert later.leaked_targets == pytest.approx(2 / 3)  # 9 is not older than 9
+    alone = prepared_table(HEADER + "u,a,p,1\n", "alone.csv").statistics
+    assert (alone.tied_targets, alone.leaked_targets) == (None, None)
+
+
 def test_counts_and_shares(prepared_table):
     s = prepared_table("user,item,provider,time\n" + "u,a,p,1\nu,b,p,1\nu,a,p,2\nu,c,q,3\nv,a,p,1\n").statistics
     assert (s.users, s.items, s.actions, s.providers) == (2, 3, 5, 2)
@@ -334,19 +354,21 @@ needs_real_data = pytest.mark.skipif(not REAL, reason="IPSREC_BENCH_REAL_DATA na
 
 @needs_real_data
 @pytest.mark.parametrize(
-    ("name", "counts", "ties", "sticky", "shuffled", "untied"),
+    ("name", "counts", "ties", "sticky", "shuffled", "untied", "tied", "leaked"),
     [
-        ("amazon-beauty", (22363, 12101, 435, 198502), 0.44, 0.207, 0.122, 0.124),
-        ("amazon-toys", (19412, 11924, 657, 167597), 0.0, 0.234, 0.158, 0.234),
+        ("amazon-beauty", (22363, 12101, 435, 198502), 0.44, 0.207, 0.122, 0.124, 0.4346, 0.9995),
+        ("amazon-toys", (19412, 11924, 657, 167597), 0.0, 0.234, 0.158, 0.234, 0.0, 0.9999),
     ],
 )
-def test_real_statistics(tmp_path, name, counts, ties, sticky, shuffled, untied):
+def test_real_statistics(tmp_path, name, counts, ties, sticky, shuffled, untied, tied, leaked):
     s = prepare(name, TableSource(path=f"{REAL}/{name}.tsv.gz"), tmp_path).statistics
     assert (s.users, s.items, s.providers, s.actions) == counts
     assert s.tie_share == pytest.approx(ties, abs=0.005)
     assert s.stickiness == pytest.approx(sticky, abs=0.0006)
     assert s.shuffled_stickiness == pytest.approx(shuffled, abs=0.0006)
     assert s.untied_stickiness == pytest.approx(untied, abs=0.0006)
+    assert s.tied_targets == pytest.approx(tied, abs=0.0001)
+    assert s.leaked_targets == pytest.approx(leaked, abs=0.0001)
 
 
 @needs_real_data

@@ -7,6 +7,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -50,8 +51,11 @@ def server(monkeypatch) -> Iterator[Server]:
             if wanted and told.ranges and self.headers.get("If-Range") == told.tag:
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
             body = told.content[begin:]
-            self.send_response(206 if begin else told.status)
-            if begin:
+            beyond = begin >= len(told.content)
+            self.send_response(416 if beyond else 206 if begin else told.status)
+            if beyond:
+                self.send_header("Content-Range", f"bytes */{len(told.content)}")
+            elif begin:
                 self.send_header("Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}")
             if told.length:
                 self.send_header("Content-Length", str(len(body)))
@@ -183,6 +187,32 @@ def test_refusals_and_dead_servers_are_named(server, tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_whole_part_that_was_never_moved_is_taken(server, tmp_path):
+    server.length = False  # so that only the refusal of the rest tells that there is none
+
+    def stop(received: int, _: int | None) -> None:
+        if received == len(CONTENT):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(server.url, tmp_path / "raw/file.gz", SHA, stop)
+    (part,) = (tmp_path / "raw").iterdir()
+    part.write_bytes(CONTENT)
+    fetched(server, tmp_path)
+    assert (tmp_path / "raw/file.gz").read_bytes() == CONTENT
+    (tmp_path / "raw/file.gz").unlink()
+    part.write_bytes(CONTENT + b"more")
+    fetched(server, tmp_path)
+    assert (tmp_path / "raw/file.gz").read_bytes() == CONTENT
+
+
+def test_an_address_that_is_none_is_named(tmp_path):
+    for url in ("example.org/file.gz", "gopher://example.org/file.gz"):
+        for sha256 in (SHA, ""):
+            with pytest.raises(DataError, match=f"{url}: cannot be downloaded"):
+                download(url, tmp_path / "raw/file.gz", sha256, lambda *_: None)
+
+
 def test_two_processes_do_not_write_one_part(server, tmp_path):
     def again(*_: object) -> None:
         with pytest.raises(DataError, match="another process is downloading it"):
@@ -207,6 +237,15 @@ def archive(path, entries: dict[str, bytes]):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def test_two_processes_that_unpack_make_whole_files(tmp_path):
+    path = archive(tmp_path / "a.zip", {"log.csv": CONTENT})
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(unpack, path, tmp_path / "out", ("log.csv",)) for _ in range(4)]:
+            done.result()
+    assert (tmp_path / "out/log.csv").read_bytes() == CONTENT
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["log.csv"]
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])

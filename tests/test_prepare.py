@@ -101,6 +101,55 @@ def test_of_duplicates_the_newest_or_oldest_is_kept_by_time_then_row(tmp_path_fa
     assert raw_sequences(prepare("x", written, folder)) == expected
 
 
+def test_duplicates_are_told_by_columns_of_a_file_whose_providers_are_joined(tmp_path):
+    (tmp_path / "i.csv").write_text("item,brand\na,p\nb,q\n", encoding="utf-8")
+    written = TableSource.model_validate(
+        {
+            **table([("u", "a", "", 1), ("u", "b", "", 2), ("u", "a", "", 3)], tmp_path / "l.csv").model_dump(),
+            "items": {"path": str(tmp_path / "i.csv"), "item": "item", "provider": "brand"},
+            "duplicates": {"columns": ["user", "item"]},
+        }
+    )
+    data = prepare("x", written, tmp_path)
+    assert raw_sequences(data) == {"u": ["b", "a"]}
+    assert data.providers.tolist() == [3, 2]
+
+
+def test_json_lines_know_conditions_alternatives_and_missing_columns(tmp_path):
+    (tmp_path / "l.json").write_text(
+        '{"user": "u", "item": "a", "ts": 5, "stars": 5, "style": {"x": 1}}\n'
+        '{"user": "u", "item": "b", "ts": 4, "stars": 5, "brand": "p"}\n'
+        '{"user": "u", "item": "c", "ts": 3, "stars": 1}\n',
+        encoding="utf-8",
+    )
+    written = TableSource(path=str(tmp_path / "l.json"), time=("time", "ts"), provider="brand", where="stars = '5'")
+    data = prepare("x", written, tmp_path)
+    assert raw_sequences(data) == {"u": ["b", "a"]}
+    assert data.statistics.known_provider_actions == 1
+    with pytest.raises(DataError, match=r"there is no column 'brnd' \(provider column\).*did you mean 'brand'"):
+        prepare("x", written.model_copy(update={"provider": "brnd"}), tmp_path)
+
+
+def test_a_sample_hides_no_bad_row(tmp_path):
+    rows = [(f"u{n}", "a", "p", n) for n in range(100)]
+    written = table([*rows, ("", "a", "p", 1)], tmp_path / "x.csv").model_copy(update={"scale": 0.01})
+    with pytest.raises(DataError, match=r"x\.csv:102: there is no user"):
+        prepare("x", written, tmp_path)
+
+
+def test_a_file_that_is_taken_away_is_named(tmp_path, monkeypatch):
+    written = table([("u", "a", "p", 1)], tmp_path / "x.csv")
+    monkeypatch.setattr(module, "_filter", lambda *_: (tmp_path / "x.csv").unlink())
+    with pytest.raises(DataError, match=r"x\.csv: the file was taken away while it was read"):
+        prepare("x", written, tmp_path / "data")
+
+
+def test_strangers_folders_are_left_alone(tmp_path):
+    (tmp_path / "data/prepared/.mine.part").mkdir(parents=True)
+    prepare("x", table([("u", "a", "p", 1)], tmp_path / "x.csv"), tmp_path / "data")
+    assert (tmp_path / "data/prepared/.mine.part").is_dir()
+
+
 def test_a_sample_of_users_is_whole_histories_and_the_same_everywhere(tmp_path):
     rows = [(u, i, "p", i) for u in range(2000) for i in range(3)]
     whole = table(rows, tmp_path / "a.csv")
@@ -166,7 +215,7 @@ PACKED = gzip.compress(LINES.encode())
             (LINES + "u,i,p,1\r\n").encode(),
             r"x.csv: line 1 ends in \n and line 20002 in \r\n; make them alike",
         ),
-        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json: Invalid Input Error: Malformed JSON"),
+        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json:2: the line is no JSON"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line_and_leaves_nothing(tmp_path, name, content, words):

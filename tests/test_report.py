@@ -82,7 +82,7 @@ def fill(
     with writing(path) as connection:
         connection.execute(
             "INSERT INTO datasets VALUES"
-            f" ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, {stand_in}, {scale})"
+            f" ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, {stand_in}, {scale}, 'none')"
         )
     return path
 
@@ -97,7 +97,10 @@ def built(path: Path, suite: str | None = None):
         return build_report(connection, find_run(connection, suite))
 
 
-CAUTION = "Stand-in data: d. Made up in the shape of the published datasets, of which these figures say nothing."
+CAUTION = (
+    "Stand-in data at a scale of 1: d. Made up in the shape of the published datasets, of which these figures say"
+    " nothing."
+)
 
 
 def test_a_stand_in_is_named_in_the_title_and_beside_every_table(tmp_path):

@@ -175,7 +175,9 @@ def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     worker = make_worker(tmp_path / "s.duckdb", "cpu")
 
     def cells(*, force=False):
-        return preview(file, *places, force=force, estimate=lambda cell, data: estimate(cell, data, worker))
+        return preview(
+            file, *places, force=force, available=False, estimate=lambda cell, data: estimate(cell, data, worker)
+        )
 
     before = cells()
     assert {cell.state for cell in before} == {"data not prepared"}

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import split_dataset, temporal, user_holdout
+from ipsrec_bench.data.split import leave_one_out, split_dataset, temporal, user_holdout
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.run.local import execute, make_worker
 from ipsrec_bench.run.plan import make_plan
@@ -95,13 +95,17 @@ def test_held_out_users_are_unknown_to_training(tmp_path_factory, rows, share):
 
 def test_the_split_of_the_protocol_is_made(tmp_path):
     data = prepare("w", SyntheticSource(users=300, items=50, providers=5), tmp_path)
-    for protocol, tested in (
-        (Protocol(), data.statistics.test_users),
-        (Protocol(split="user-holdout", test_share=0.2), None),
-        (Protocol(split="temporal", test_share=0.2), None),
-    ):
-        split = split_dataset(data, protocol)
-        assert len(split.test.users) == tested if tested else 0 < len(split.test.users) < data.num_users
+    expected = {
+        "leave-one-out": leave_one_out(data),
+        "temporal": temporal(data, 0.1, 0.2),
+        "user-holdout": user_holdout(data, 0.1, 0.2),
+    }
+    for name, split in expected.items():
+        made = split_dataset(data, Protocol.model_validate({"split": name, "test_share": 0.2}))
+        assert made.train_ends.tolist() == split.train_ends.tolist()
+        for part in ("valid", "test"):
+            assert getattr(made, part).positions.tolist() == getattr(split, part).positions.tolist()
+    assert len({tuple(split.test.positions) for split in expected.values()}) == len(expected)
 
 
 def test_equal_times_cannot_be_split(tmp_path):

@@ -49,18 +49,16 @@ def list_datasets(
         return
     names = [key for key in known if known.entry(key) is not None]
     file = load_suite(suite, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
-    states = []
-    for key in file.suite.datasets if suite else known:
-        entry = known.entries.get(key)
-        prepared = "" if entry and key not in names else preparation_state(key, _source(file, key, data_dir), data_dir)
-        states.append(
-            DatasetState(
-                key,
-                entry.title if entry else f"from {file.path}",
-                known.state(key) if entry else "",
-                "not prepared" if entry and prepared.startswith("missing") else prepared,
-            )
-        )
+    many = [] if suite else [key for key in known if key not in names]
+    states = [DatasetState(key, known.entries[key].title, known.state(key), "") for key in many]
+    for key in file.suite.datasets:
+        found = known.entry(key)
+        prepared = preparation_state(key, _source(file, key, data_dir), data_dir)
+        if found:
+            missing = prepared.startswith("missing")
+            states.append(DatasetState(key, found.title, known.state(key), "not prepared" if missing else prepared))
+        else:
+            states.append(DatasetState(key, f"from {file.path}", "", prepared))
     print_datasets(states, as_json=as_json)
 
 
@@ -119,10 +117,13 @@ def synth(
     """Write made-up raw files in the format and size of a published dataset, a stand-in."""
     from ipsrec_bench.data.catalog import stand_in_folder
     from ipsrec_bench.data.stand_ins import write_stand_in
+    from ipsrec_bench.errors import DataError
     from ipsrec_bench.suite.load import adhoc_suite
 
     size = adhoc_suite([like], ["pop"], with_sizes(None, scale, stand_in=True)).suite.scale
     folder = output or data_dir / stand_in_folder(like, size)
+    if output and output.exists():
+        raise DataError(f"{output}: is there already; name a folder to be made")
     write_stand_in(like, size, folder)
     typer.echo(str(folder))
 

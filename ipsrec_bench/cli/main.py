@@ -99,7 +99,14 @@ def run(
         from ipsrec_bench.run.plan import preview
 
         worker = make_worker(store, device, threads)
-        cells = preview(file, data_dir, store, force=force, estimate=lambda cell, data: estimate(cell, data, worker))
+        cells = preview(
+            file,
+            data_dir,
+            store,
+            force=force,
+            available=available,
+            estimate=lambda cell, data: estimate(cell, data, worker),
+        )
         print_cells(cells, as_json=as_json)
         return
 

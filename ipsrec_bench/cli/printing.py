@@ -148,7 +148,7 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
         ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
-        ("Test targets older than the newest training interaction", _percent(s.leaked_targets)),
+        ("Test targets older than the newest training interaction", _percent(s.leaked_targets, digits=2)),
         ("Provider stickiness", _percent(s.stickiness)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
@@ -194,8 +194,8 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{share:.{digits}%}"
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,8 +13,11 @@ from pydantic import Field, ValidationError
 from ipsrec_bench.data.download import unpack
 from ipsrec_bench.data.stand_ins import WRITERS, write_stand_in
 from ipsrec_bench.errors import DataError, did_you_mean, listed
+from ipsrec_bench.settings import Path as KeyPath
 from ipsrec_bench.settings import Settings, explain
+from ipsrec_bench.suite.cells import SOURCES
 from ipsrec_bench.suite.load import find_line
+from ipsrec_bench.suite.schema import Filter
 
 OWN = "catalog.toml"
 """Below the data directory: entries of one's own."""
@@ -55,9 +58,14 @@ class Entry(Settings):
     """An archive below `raw/` that is unpacked where the files are missing."""
     members: tuple[str, ...] = ()
     """What is taken out of it."""
-    stand_in: str = ""
-    """Whose stand-in serves, where it is not the dataset's own."""
+    example: str = ""
+    """A name with something in the place of the braces."""
+    files_of: str = ""
+    """Whose raw files and stand-in it reads, where they are not its own."""
     max_length: int | None = Field(None, ge=1)
+    """Where the suite does not say otherwise."""
+    filter: Filter | None = None
+    """Likewise."""
     forms: tuple[dict[str, Any], ...] = Field(min_length=1)
     """Settings of the source for each way in which the raw files come."""
     downloads: tuple[Download, ...] = ()
@@ -100,16 +108,17 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
         entry = self.entry(name)
         if entry is None:
             raise KeyError(name)
-        form: Mapping[str, Any] = entry.forms[0]
-        folder = ""
         stand_in = self.stand_in(name)
         if stand_in is not None:
             folder = f"../{stand_in_folder(*stand_in)}/"
-        elif found := self._present(name, entry):
-            form, folder = found
-        settings: dict[str, Any] = _below(form, folder)
+            settings = _moved(entry.forms[0], lambda file: folder + file)
+        else:
+            form = self._present(name, entry) or entry.forms[0]
+            settings = _moved(form, lambda file: self._place(name, entry, file))
         if entry.max_length:
             settings["max_length"] = entry.max_length
+        if entry.filter:
+            settings["filter"] = entry.filter
         if stand_in is not None:
             settings["scale"] = 1.0  # it is small already
             settings["origin"] = "a run makes it, and ipsrec-bench data synth --like {} --scale {:g}".format(*stand_in)
@@ -142,7 +151,7 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
         Raises:
             DataError: that fails.
         """
-        entry, raw = self.entry(name), self.data_dir / "raw"
+        entry = self.entry(name)
         if entry is None:
             return
         stand_in = self.stand_in(name)
@@ -150,40 +159,46 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
             folder = self.data_dir / stand_in_folder(*stand_in)
             if not folder.exists():
                 write_stand_in(*stand_in, folder)
-        elif entry.archive and (raw / entry.archive).is_file() and not self._present(name, entry):
-            unpack(raw / entry.archive, raw / name, entry.members)
+        elif entry.archive and not self._present(name, entry):
+            raw, archive = self.data_dir / "raw", self._place(name, entry, entry.archive)
+            if self._is_there(archive):
+                unpack(raw / archive, raw / (entry.files_of or name), entry.members)
 
     def state(self, name: str) -> str:
         """Return which raw files of `name` are there, or what to do to get them."""
         entry = self.entry(name)
         if entry is None:
-            return "one for each " + ", ".join(_BRACES.findall(name))
+            return f"one for each {', '.join(_BRACES.findall(name))}, e.g. {self.entries[name].example}"
         if entry.embedded:
             return "embedded"
-        found = self._present(name, entry)
-        if found:
-            form, folder = found
-            return f"{folder}{form['path']} is there"
-        if entry.archive and (self.data_dir / "raw" / entry.archive).is_file():
-            return f"{entry.archive} is there"
-        return f"missing: {entry.obtain}" + (" (or use its stand-in)" if self._served(name) else "")
+        form = self._present(name, entry)
+        if form:
+            return f"{self._place(name, entry, form['path'])} is there"
+        if entry.archive and self._is_there(archive := self._place(name, entry, entry.archive)):
+            return f"{archive} is there"
+        return f"missing: {entry.obtain}; {entry.homepage}" + (" (or use its stand-in)" if self._served(name) else "")
 
     def _served(self, name: str) -> str | None:
         """Return whose stand-in serves for `name`; None where there is none."""
         entry = self.entry(name)
-        served = (entry.stand_in or name) if entry else ""
+        served = (entry.files_of or name) if entry else ""
         return served if served in WRITERS else None
 
-    def _present(self, name: str, entry: Entry) -> tuple[Mapping[str, Any], str] | None:
-        """Return the first form whose files are all there, and the folder below `raw/` that they lie in."""
-        raw = self.data_dir / "raw"
+    def _present(self, name: str, entry: Entry) -> Mapping[str, Any] | None:
+        """Return the first form whose files are all there."""
         for form, files in zip(entry.forms, entry.files(), strict=True):
-            for folder in ("", f"{name}/"):
-                if files and all(
-                    (raw / f"{folder}{file}").is_file() or (raw / f"{folder}{file}.gz").is_file() for file in files
-                ):
-                    return form, folder
+            if files and all(self._is_there(self._place(name, entry, file)) for file in files):
+                return form
         return None
+
+    def _place(self, name: str, entry: Entry, file: str) -> str:
+        """Return where below `raw/` the file lies: there or in a folder of the dataset's name; else where it should."""
+        places = (file, f"{name}/{file}", f"{entry.files_of or name}/{file}")
+        return next(filter(self._is_there, places), file)
+
+    def _is_there(self, place: str) -> bool:
+        raw = self.data_dir / "raw"
+        return (raw / place).is_file() or (raw / f"{place}.gz").is_file()
 
 
 def catalogue(data_dir: Path, stand_in_scale: float | None = None) -> Catalogue:
@@ -196,7 +211,11 @@ def catalogue(data_dir: Path, stand_in_scale: float | None = None) -> Catalogue:
     entries = _read(shipped, "catalog.toml")
     own = data_dir / OWN
     if own.is_file():
-        entries |= _read(own.read_text(encoding="utf-8"), str(own))
+        try:
+            text = own.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{own}: cannot be read as UTF-8 text: {error}") from None
+        entries |= _read(text, str(own))
     return Catalogue(entries, data_dir, stand_in_scale)
 
 
@@ -207,13 +226,23 @@ def _read(text: str, place: str) -> dict[str, Entry]:
         raise DataError(f"{place}: not valid TOML: {error}") from None
     entries = {}
     for name, table in tables.items():
+        where: KeyPath = (name,)
         try:
+            _pattern(name)
             entries[name] = Entry.model_validate(table)
+            for number, form in enumerate(entries[name].forms):
+                where = (name, "forms", number)
+                SOURCES[form.get("source", "table")].model_validate(form)
         except ValidationError as error:
             path, message = next(explain(error))
-            where = (name, *path)
-            line = find_line(text, where)
-            raise DataError(f"{place}:{line}: {'.'.join(map(str, where))}: {message}") from None
+            where = (*where, *path)
+        except re.error as error:
+            message = f"the parts in braces need different names, such as {{month}}: {error}"
+        except KeyError as error:
+            message = f"found source = {error}; allowed: {listed(SOURCES)}"
+        else:
+            continue
+        raise DataError(f"{place}:{find_line(text, where)}: {'.'.join(map(str, where))}: {message}")
     return entries
 
 
@@ -224,6 +253,10 @@ def catalogued(name: str, known: Catalogue) -> Entry:
         DataError: the catalogue lacks it.
     """
     entry = known.entry(name)
+    if entry is None and name in known.entries:
+        raise DataError(
+            f"'{name}' stands for many: put one, such as {known.entries[name].example}, in the place of the braces"
+        )
     if entry is None:
         raise DataError(f"'{name}' is not in the catalogue{did_you_mean(name, known) or f'; known: {listed(known)}'}")
     return entry
@@ -252,11 +285,11 @@ def _filled(value: Any, parts: Mapping[str, str]) -> Any:  # noqa: ANN401 (whate
     return value
 
 
-def _below(form: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Return `form` with its paths in `folder`."""
+def _moved(form: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """Return `form` with each of its files at its place."""
     moved = dict(form)
-    if folder:
-        moved["path"] = folder + form["path"]
-        if "items" in form:
-            moved["items"] = {**form["items"], "path": folder + form["items"]["path"]}
+    if "path" in form:
+        moved["path"] = place(form["path"])
+    if "items" in form:
+        moved["items"] = {**form["items"], "path": place(form["items"]["path"])}
     return moved

@@ -14,6 +14,7 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from ipsrec_bench.data.staging import alone
 from ipsrec_bench.errors import DataError, listed
 
 if TYPE_CHECKING:
@@ -54,15 +55,15 @@ def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None
             path=target.parent,
             downloader=_Resuming(target, on_progress, checked=bool(sha256)),
         )
-    except ValueError as error:
-        if "hash" not in str(error):
+    except requests.RequestException as error:  # some of which are ValueErrors
+        raise DataError(f"{url}: cannot be downloaded: {_sentence(error)}") from None
+    except ValueError:
+        if not sha256:
             raise
         raise DataError(
             f"{url}: what the server gave does not have the checksum {sha256}, so it was thrown away; try again later,"
             " or correct the catalogue"
         ) from None
-    except requests.RequestException as error:
-        raise DataError(f"{url}: cannot be downloaded: {_sentence(error)}") from None
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from None
 
@@ -76,9 +77,21 @@ def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
     Raises:
         DataError: the archive is broken or lacks a member.
     """
-    wanted = set(members)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder):
+            if all((folder / name).is_file() for name in members):
+                return  # another process was first
+            _take(archive, folder, members)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError) as error:
+        raise DataError(f"{archive}: cannot be unpacked: {error}; get it again") from None
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
+
+
+def _take(archive: Path, folder: Path, members: Sequence[str]) -> None:
+    wanted = set(members)
+    try:
         for name, content in _entries(archive, wanted):
             with content, (folder / f".{name}.part").open("wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
@@ -87,10 +100,6 @@ def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
             raise DataError(f"{archive}: the archive has no {listed(sorted(wanted))}; is it the right one?")
         for name in members:
             (folder / f".{name}.part").replace(folder / name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError) as error:
-        raise DataError(f"{archive}: cannot be unpacked: {error}; get it again") from None
-    except OSError as error:
-        raise DataError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
     finally:
         for name in members:
             (folder / f".{name}.part").unlink(missing_ok=True)
@@ -182,7 +191,11 @@ class _Resuming:
                     if have:
                         response.close()
                         with _get(session, url, {"Range": f"bytes={have}-", "If-Range": validator}) as rest:
-                            self._append(rest, file, have)
+                            if rest.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                                self._append(rest, file, have)
+                            elif rest.headers.get("Content-Range") != f"bytes */{have}":  # else it was whole already
+                                file.truncate(0)
+                                raise _CutError("the server has no more of the file, but a file of another size")
                     else:
                         self._append(response, file, 0)
                 except requests.RequestException:
@@ -220,7 +233,8 @@ def _get(session: "Session", url: str, headers: dict[str, str] | None = None) ->
     response = session.get(
         url, headers={"Accept-Encoding": "identity", **(headers or {})}, stream=True, timeout=TIMEOUT_SECONDS
     )
-    response.raise_for_status()
+    if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        response.raise_for_status()
     return response
 
 

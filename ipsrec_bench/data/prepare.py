@@ -89,7 +89,10 @@ def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
     if not target.exists():
         with staged(target) as folder:
             if folder is not None:
-                _build(source, data_dir, folder)
+                try:
+                    _build(source, data_dir, folder)
+                except FileNotFoundError as error:
+                    raise DataError(f"{error.filename}: the file was taken away while it was read") from None
     return load_prepared(name, target)
 
 
@@ -165,6 +168,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         "num_items": items,
         "num_providers": providers + UNKNOWN_PROVIDER,
         "stand_in": bool(stand_in),
+        "filter": str(source.filter or Filter()),
         "statistics": asdict(describe(**arrays, unknown_provider=UNKNOWN_PROVIDER)),
         "source": source.model_dump(mode="json"),
         "files": files,

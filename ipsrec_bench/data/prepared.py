@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 3
+PREPARED_FORMAT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ class PreparedDataset:
     """Whether it was made up in the shape of a published dataset."""
     scale: float
     """Share of the users that were read; of a stand-in, which is made small, always 1."""
+    filter: str
+    """Which users and items stayed."""
     statistics: DatasetStatistics
 
     @property
@@ -75,5 +77,6 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         fingerprint=meta["fingerprint"],
         stand_in=meta["stand_in"],
         scale=meta["source"]["scale"] or 1.0,
+        filter=meta["filter"],
         statistics=DatasetStatistics(**meta["statistics"]),
     )

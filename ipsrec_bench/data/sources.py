@@ -4,6 +4,7 @@
 """
 
 import ast
+import contextlib
 import csv
 import gzip
 import json
@@ -29,6 +30,8 @@ ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id
 ATOMIC_FILES = (".inter", ".item")
 JSON_LINES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
+JSON_SAMPLE = 100_000
+"""Lines in which the names of columns are looked for."""
 JOINED = " + "
 """Between the names of columns whose texts are put together."""
 MAX_HEADER = 1_000_000
@@ -50,7 +53,15 @@ def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
     if isinstance(source, SyntheticSource):
         return []
     written = [source.path, *([source.items.path] if source.items else [])]
-    return [_resolve(path, data_dir, source.origin) for path in written]
+    paths = [_resolve(path, data_dir) for path in written]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        which = " and ".join(map(str, missing))
+        raise MissingDataError(f"{which}: there is no such file{source.origin and f'; {source.origin}'}")
+    for path in paths:
+        if not path.stat().st_size:
+            raise DataError(f"{path}: the file is empty")
+    return paths
 
 
 def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_dir: Path) -> None:
@@ -75,8 +86,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     if source.items is not None:
         names.pop("provider", None)
     same = source.duplicates.columns if source.duplicates else ()
-    wanted = [part for column in names.values() for name in _alternatives(column) for part in name.split(JOINED)]
-    table = _open(connection, paths[0], source, [*wanted, *same], source.columns)
+    table = _open(connection, paths[0], source, source.columns)
     columns = {role: _find(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     columns |= {f"same{i}": _find(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
     provider = columns.pop("provider", "NULL")
@@ -101,7 +111,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
                 check.result()
             if not isinstance(error, duckdb.Error) or is_full(error):
                 raise
-            raise DataError(f"{paths[0]}: {_mixed_line_ends(paths[0]) or _reason(error)}") from None
+            raise DataError(_bad_line(paths[0]) or f"{paths[0]}: {_reason(error)}") from None
         for check in checks:
             check.result()
 
@@ -120,16 +130,27 @@ def _check_packed(path: Path) -> None:
         raise DataError(f"{path}: the gzip file is cut off or damaged: {error}; get it again") from None
 
 
-def _mixed_line_ends(path: Path) -> str:
-    """Return what is wrong with a delimited file whose lines end in different ways, which DuckDB does not say."""
-    if path.name.removesuffix(".gz").endswith((".parquet", *JSON_LINES)):
+def _bad_line(path: Path) -> str:
+    """Return where and what is wrong with a file in which DuckDB names no line, or another one; empty if not found.
+
+    That is, lines of JSON that are none, and lines of text that end in different ways.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
         return ""
-    with _text(path) as lines:
+    with contextlib.suppress(*_DAMAGED), _text(path) as lines:
+        if name.endswith(JSON_LINES):
+            for number, line in enumerate(lines, start=1):
+                try:
+                    json.loads(line.strip() or "{}")
+                except ValueError:
+                    return f"{path}:{number}: the line is no JSON"
+            return ""
         first = next(lines, "").endswith("\r\n")
         for number, line in enumerate(lines, start=2):
             if line.endswith("\n") and line.endswith("\r\n") != first:
                 ends = ("\\r\\n", "\\n") if first else ("\\n", "\\r\\n")
-                return f"line 1 ends in {ends[0]} and line {number} in {ends[1]}; make them alike"
+                return f"{path}: line 1 ends in {ends[0]} and line {number} in {ends[1]}; make them alike"
     return ""
 
 
@@ -159,7 +180,8 @@ def _sampled(user: str, scale: float | None) -> str:
     """Return the condition that picks a share of users, the same ones in every file and on every machine."""
     if scale is None or scale >= 1:
         return "true"
-    return f"md5_number_lower('sample ' || {user}) % {SAMPLE_SPACE} < {round(scale * SAMPLE_SPACE)}"
+    chosen = f"md5_number_lower('sample ' || {user}) % {SAMPLE_SPACE} < {round(scale * SAMPLE_SPACE)}"
+    return f"coalesce({user}, '') = '' OR {chosen}"  # who has no name is not sampled away but refused
 
 
 def _where(
@@ -176,8 +198,7 @@ def _where(
 
 def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
     assert source.items is not None
-    wanted = [*_alternatives(source.items.item), *_alternatives(source.items.provider)]
-    table = _open(connection, path, source.items, wanted)
+    table = _open(connection, path, source.items)
     item = _find(table, source.items.item, "item column", path)
     provider = _find(table, source.items.provider, "provider column", path)
     table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
@@ -192,7 +213,7 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
             f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers; an item table must name one"
         )
     connection.execute(
-        "CREATE OR REPLACE TABLE raw AS SELECT raw.user, raw.item, raw.time, item_providers.provider, raw.row"
+        "CREATE OR REPLACE TABLE raw AS SELECT raw.* REPLACE (item_providers.provider AS provider)"
         " FROM raw LEFT JOIN (SELECT item, max(provider) AS provider FROM item_providers GROUP BY item)"
         " AS item_providers USING (item)"
     )
@@ -202,7 +223,6 @@ def _open(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
     written: TableSource | ItemTable,
-    wanted: Sequence[str],
     columns: Sequence[str] = (),
 ) -> duckdb.DuckDBPyRelation:
     """Return the file as a relation of text columns (delimited, atomic, JSON lines) or typed columns (Parquet).
@@ -211,7 +231,6 @@ def _open(
         connection: where the relation lives; its temporary folder takes what must be rewritten first.
         path: the file.
         written: how it is written.
-        wanted: columns to read of JSON lines, where others may hold anything.
         columns: names of the columns of a delimited file without a header.
     """
     literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # a path is one file, not a pattern
@@ -221,8 +240,9 @@ def _open(
             return connection.read_parquet(literal)
         if name.endswith(JSON_LINES):
             if written.lines == "python":
-                literal = str(_as_json(connection, path, wanted))
-            return connection.read_json(literal, format="newline_delimited", columns=dict.fromkeys(wanted, "VARCHAR"))
+                literal = str(_as_json(connection, path))
+            found = connection.read_json(literal, format="newline_delimited", sample_size=JSON_SAMPLE).columns
+            return connection.read_json(literal, format="newline_delimited", columns=dict.fromkeys(found, "VARCHAR"))
         dialect = _dialect(path, written.delimiter)
         # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
         # and refused afterwards, which names them better than the reader's own error does.
@@ -237,20 +257,19 @@ def _open(
             store_rejects=True,
         )
     except (duckdb.Error, *_DAMAGED) as error:
-        raise DataError(f"{path}: cannot be read as a table: {_reason(error)}") from None
+        raise DataError(_bad_line(path) or f"{path}: cannot be read as a table: {_reason(error)}") from None
 
 
-def _as_json(connection: duckdb.DuckDBPyConnection, path: Path, wanted: Sequence[str]) -> Path:
-    """Write the columns `wanted` of a file of Python dictionaries as JSON lines, and return where."""
+def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
+    """Write a file of Python dictionaries as JSON lines, and return where."""
     folder = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
     rewritten = Path(folder) / f"{path.name}.jsonl"
     rewritten.parent.mkdir(parents=True, exist_ok=True)
     with _text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
         for number, line in enumerate(lines, start=1):
             try:
-                row = ast.literal_eval(line)
-                file.write(json.dumps({name: row.get(name) for name in wanted}) + "\n")
-            except (ValueError, SyntaxError, AttributeError, MemoryError, RecursionError):
+                file.write(json.dumps({**ast.literal_eval(line)}) + "\n")
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 raise DataError(f"{path}:{number}: the line is no dictionary as Python writes it") from None
     return rewritten
 
@@ -346,7 +365,9 @@ def _alternatives(column: Column) -> tuple[str, ...]:
     return (column,) if isinstance(column, str) else column
 
 
-def _resolve(written: str, data_dir: Path, origin: str) -> Path:
+def _resolve(written: str, data_dir: Path) -> Path:
+    """Return where the file is; where it is not packed, or not there at all, under the name that was written."""
+
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if not os.environ.get(name):
@@ -357,14 +378,8 @@ def _resolve(written: str, data_dir: Path, origin: str) -> Path:
         return os.environ[name]
 
     path = Path(os.path.normpath(data_dir / "raw" / re.sub(r"\$\{(\w+)\}", value, written)))
-    if not path.is_file():
-        packed = path.with_name(path.name + ".gz")
-        if not packed.is_file():
-            raise MissingDataError(f"{path}: there is no such file{origin and f'; {origin}'}")
-        path = packed
-    if not path.stat().st_size:
-        raise DataError(f"{path}: the file is empty")
-    return path
+    packed = path.with_name(path.name + ".gz")
+    return packed if packed.is_file() and not path.is_file() else path
 
 
 def _reason(error: Exception) -> str:

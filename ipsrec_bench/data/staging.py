@@ -17,21 +17,20 @@ from ipsrec_bench.errors import DataError
 def staged(target: Path) -> Iterator[Path | None]:
     """Give an empty folder to fill, which becomes `target` at the end; None where `target` is there already.
 
-    One process at a time makes folders beside `target`; the others wait, and then find what they wanted. Hidden
-    folders that are there when it is its turn were left by processes that were killed, and are removed.
+    One process at a time makes folders beside `target`; the others wait, and then find what they wanted. What a process
+    that was killed has left of it is removed.
 
     Raises:
         DataError: the folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.parent):
+        with alone(target.parent):
             if target.exists():
                 yield None
                 return
-            for left in target.parent.glob(".*.part"):
-                shutil.rmtree(left)
             folder = target.with_name(f".{target.name}.part")
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             try:
                 yield folder
@@ -50,7 +49,7 @@ def is_full(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the system gives it up with the process, however that ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -228,6 +228,11 @@ def _walk(shop: _Shop, counts: Counts, rng: np.random.Generator, *, distinct: bo
     item = np.empty(counts.actions, dtype=np.int64)
     item[~stays] = shop.draw(counts.items, int((~stays).sum()), rng)
     item[stays] = shop.draw_alike(item[since[stays]], counts.items, rng)
+    if distinct and lengths.max() > counts.items // 2:
+        raise DataError(
+            f"a stand-in of {counts.items} items is too small for a user with {lengths.max()} different ones; take a"
+            " larger scale"
+        )
     while distinct:
         pairs = user * counts.items + item
         order = np.argsort(pairs, kind="stable")

@@ -31,7 +31,7 @@ from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.schema import Filter, Protocol, Suite, Training
+from ipsrec_bench.suite.schema import Protocol, Training
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
@@ -59,6 +59,7 @@ def build_report(connection: Connection, run: Run) -> Report:
     summaries = queries.cell_summaries(connection, keys)
     results = _Results(run, queries.test_ranks(connection, keys))
     comparisons = _against_baseline(results)
+    datasets = _dataset_lines(connection, run, summaries)
     statistics, training = run.suite.statistics, run.suite.training
     return Report(
         suite=run.suite_name,
@@ -67,11 +68,12 @@ def build_report(connection: Connection, run: Run) -> Report:
         started=run.started,
         cells=len(run.cells),
         missing=tuple(_missing(run, summaries)),
+        scale=run.suite.scale,
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         results=_result_table(results, comparisons),
         comparisons=comparisons,
         ablation=_ablation_table(results),
-        datasets=_dataset_lines(connection, run, summaries),
+        datasets=datasets,
         curves=tuple(_curves(connection, run, summaries)),
         costs=tuple(_costs(run, summaries)),
         seeds=len(run.suite.seeds),
@@ -90,7 +92,7 @@ def build_report(connection: Connection, run: Run) -> Report:
                 + (", without the user's history" if run.suite.protocol.mask_history else ", history not masked"),
             ),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
-            ("Filter", _filters(run.suite)),
+            ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(results.metrics)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
@@ -121,13 +123,6 @@ def _split(protocol: Protocol) -> str:
         "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
         "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
     }[protocol.split]
-
-
-def _filters(suite: Suite) -> str:
-    """Return which users and items stay: the protocol's filter, and the datasets' own."""
-    own = {name: table["filter"] for name, table in suite.datasets.items() if table.get("filter")}
-    parts = [str(suite.protocol.filter), *(f"{Filter.model_validate(own[name])} on {name}" for name in own)]
-    return "; ".join(parts)
 
 
 def _objective(training: Training) -> str:

@@ -176,6 +176,8 @@ class Report:
     started: datetime
     cells: int
     missing: tuple[MissingCell, ...]
+    scale: float
+    """That the suite asks for."""
     left_out: tuple[str, ...]
     """Datasets of the suite that were not run, because their raw files were not there."""
     results: ResultTable
@@ -218,8 +220,8 @@ class Report:
         parts = []
         if made_up:
             parts.append(
-                f"Stand-in data: {', '.join(made_up)}. Made up in the shape of the published datasets, of which these"
-                " figures say nothing."
+                f"Stand-in data at a scale of {self.scale:g}: {', '.join(made_up)}. Made up in the shape of the"
+                " published datasets, of which these figures say nothing."
             )
         if sampled:
             parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")

@@ -49,9 +49,10 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return  # another C library, which knows no such switch
-    m_trim_threshold, m_mmap_threshold = -1, -3
+    m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 1 << 30)
+    mallopt(m_arena_max, 1)  # or each thread that ranks would keep what it freed for itself
 
 
 def describe_environment(device: torch.device) -> Environment:

@@ -79,10 +79,17 @@ def preview(
     store: Path,
     *,
     force: bool,
+    available: bool,
     estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
 ) -> list[PreviewedCell]:
-    """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written."""
+    """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
+
+    With `available`, cells of datasets whose raw files are not there are left out.
+    """
     cells = cells_of(file, data_dir)
+    if available:
+        missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
+        cells = [cell for cell in cells if cell.dataset not in missing]
     sources = {cell.dataset: cell.source for cell in cells}
     states = {name: preparation_state(name, source, data_dir) for name, source in sources.items()}
     datasets = {

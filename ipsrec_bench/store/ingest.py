@@ -44,12 +44,12 @@ def begin_run(
     for data in datasets:
         s = data.statistics
         connection.execute(
-            "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
                 s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
                 s.shuffled_stickiness, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets, data.stand_in,
-                data.scale,
+                data.scale, data.filter,
             ],
         )  # fmt: skip
     return run

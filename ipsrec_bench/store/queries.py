@@ -91,6 +91,7 @@ class DatasetRow:
     leaked_targets: float | None
     stand_in: bool
     scale: float
+    filter: str
 
 
 @dataclass(frozen=True)

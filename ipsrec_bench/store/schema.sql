@@ -22,12 +22,14 @@ CREATE TABLE datasets (
     tied_targets DOUBLE,
     leaked_targets DOUBLE,
     stand_in BOOLEAN NOT NULL,
-    scale DOUBLE NOT NULL
+    scale DOUBLE NOT NULL,
+    filter VARCHAR NOT NULL
 );
 COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
 COMMENT ON COLUMN datasets.stand_in IS 'made up in the shape of a published dataset';
 COMMENT ON COLUMN datasets.scale IS 'share of the users that were read';
+COMMENT ON COLUMN datasets.filter IS 'which users and items stayed';
 
 CREATE TABLE environments (
     environment VARCHAR PRIMARY KEY,

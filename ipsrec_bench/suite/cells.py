@@ -183,7 +183,10 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
             f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
             f" {listed(file.suite.datasets)}",
         )
-    raw = {**catalogue.get(name, {}), **file.suite.datasets[name]}
+    # The suite's own words go before the catalogue's, and these before the protocol's defaults.
+    said = file.suite.protocol.model_fields_set
+    catalogued = {key: value for key, value in catalogue.get(name, {}).items() if key not in said}
+    raw = {**catalogued, **file.suite.datasets[name]}
     if not raw:
         raise file.error(
             where,

@@ -87,9 +87,9 @@ class Source(Settings):
     """What every source of interactions can be told."""
 
     filter: Filter | None = None
-    """Overrides the protocol's `filter` for this dataset."""
+    """Overrides the protocol's `filter` for this dataset; the catalogue's does only where the suite gives none."""
     max_length: int | None = Field(None, ge=1)
-    """Overrides the protocol's `max_length` for this dataset."""
+    """Overrides the protocol's `max_length` for this dataset; likewise."""
     scale: float | None = Field(None, gt=0, le=1)
     """Overrides the suite's `scale` for this dataset."""
 
