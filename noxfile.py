@@ -31,8 +31,9 @@ def lint(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed beside the peers, which are installed below .bench on the first run; see benchmarks/README.md.
 
-    Arguments after `--` go to benchmarks/speed.py; without any, benchmarks/scale.py runs, too.
+    Arguments after `--` go to benchmarks/speed.py; without any, benchmarks/scale.py and prepare.py run, too.
     """
     session.run(sys.executable, "benchmarks/speed.py", *session.posargs)
     if not session.posargs:
         session.run(sys.executable, "benchmarks/scale.py")
+        session.run(sys.executable, "benchmarks/prepare.py")

@@ -37,7 +37,7 @@ from ipsrec_bench.training.objective import CASTING_PAYS
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import TILE
 
-ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.45, 0.5
+ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.7, 0.65
 """Shares of the plain product's rate that are reached."""
 STEP = 55e-6
 """Seconds per weight tensor and step."""
@@ -83,7 +83,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
         + PARAMETER * work.parameters(config, data)
         + BACKWARD * work.kept * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
-        + 5 * ITEMS_PER_TILE * USERS_PER_BATCH
+        + 8 * ITEMS_PER_TILE * USERS_PER_BATCH * torch.get_num_threads()
     )
     return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
 
