@@ -43,11 +43,11 @@ STEP = 55e-6
 """Seconds per weight tensor and step."""
 ADAM = 0.3e-9
 """Seconds per parameter and step."""
-PROCESS = 450e6
+PROCESS = 600e6
 """Bytes of a process that has loaded everything and nothing to work on."""
 PARAMETER = 32
 """Bytes per parameter: weight, gradient, Adam's two moments, and as much again at the peak of a step."""
-BACKWARD = 1.5
+BACKWARD = 3.0
 """What a step holds at its peak, as a multiple of what the encoder keeps for the backward pass."""
 SAMPLE = 8
 """Histories on which operations are counted."""
