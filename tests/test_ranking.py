@@ -11,7 +11,8 @@ from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, TransformerConfig
-from ipsrec_bench.models.registry import build_model
+from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.ranking.rank import Background, count_picked_ranks, count_ranks, rank_targets
 
@@ -95,6 +96,37 @@ def test_whole_pipeline_equals_sorting_scores(world):
             order = scores.argsort(descending=True).tolist()
             assert order.index(world.items[position] - 1) == ranks.higher[i]
             assert ranks.ties[i] == 0
+
+
+@pytest.mark.parametrize(("name", "masked"), [("sasrec", False), ("sasrec", True), ("markov", True)])
+def test_threads_with_batches_of_their_own_find_the_same_ranks(world, monkeypatch, name, masked):
+    torch.manual_seed(0)
+    entry = model_entry(name)
+    model = build_model(name, entry.config(), Sizes(world.num_users, world.num_items, world.num_providers, 5))
+    resident, split = ResidentSequences(world, torch.device("cpu")), leave_one_out(world)
+    if entry.counts:
+        users = np.repeat(np.arange(world.num_users), np.diff(world.offsets))
+        model.fit(TrainingLog(users, world.items, world.providers, world.times))
+    else:
+        torch.nn.init.normal_(model.item_embedding.weight)
+    alone = rank_targets(model, world, resident, split.test, 5, mask_history=masked)
+    monkeypatch.setattr(rank, "THREADS_PAY", 0)
+    monkeypatch.setattr(rank, "USERS_PER_BATCH", 16)
+    together = rank_targets(model, world, resident, split.test, 5, mask_history=masked)
+    assert together.higher.tolist() == alone.higher.tolist()
+    assert together.ties.tolist() == alone.ties.tolist()
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_thread_is_the_callers(world, monkeypatch):
+    monkeypatch.setattr(rank, "THREADS_PAY", 0)
+    sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)
+    model = build_model("sasrec", TransformerConfig(embedding_size=8, inner_size=16), sizes)
+    torch.nn.init.constant_(model.item_embedding.weight, torch.nan)
+    resident, split = ResidentSequences(world, torch.device("cpu")), leave_one_out(world)
+    with pytest.raises(ModelError, match="not finite"):
+        rank_targets(model, world, resident, split.test, 5)
+    assert torch.get_num_threads() == 2
 
 
 def test_pop_ranks_by_training_counts(world):
@@ -195,7 +227,7 @@ def test_metrics_by_hand():
 
 
 def test_a_full_tile_of_higher_items_is_counted():
-    """Every byte of the count holds as much as it can."""
+    """No tile counts past what its numbers hold."""
     v = torch.ones(5000, 4)
     v[1] = 0.5
     higher, ties = count_ranks(torch.ones(3, 4), v, torch.ones(3, dtype=torch.int64))

@@ -16,11 +16,13 @@ from ipsrec_bench.models.api import CountingModel, Model, PickedScores, Sequenti
 from ipsrec_bench.ranking.metrics import realistic_rank
 
 USERS_PER_BATCH = 512
-"""Whose scores are counted together."""
+"""Whose scores are counted together, at most."""
 USERS_ENCODED_ON_CPU = 64
 """Whose histories are encoded together: their states then stay in a CPU's cache."""
 ITEMS_PER_TILE = 2048
 """The scores of a batch then stay in a CPU's cache, and a float32 can count them."""
+THREADS_PAY = 1 << 25
+"""Pairs of user and item from which on threads with batches of their own win more than they cost."""
 PAIRS_AT_A_TIME = 1 << 16
 
 Pairs = tuple[Tensor, Tensor]
@@ -54,7 +56,7 @@ def rank_targets(
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
 
-    On a CPU as many batches of users are at work at once as torch has threads, each in one thread.
+    On a CPU, where there is much to do, as many batches of users are at work at once as torch has threads, each in one.
 
     Args:
         model: scores every item for every user.
@@ -97,8 +99,10 @@ def rank_targets(
             counts = count_ranks(user, model.item_vectors(), wanted, masked, longest=longest)
         higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
 
-    batches = [order[first : first + USERS_PER_BATCH] for first in range(0, len(order), USERS_PER_BATCH)]
-    threads = torch.get_num_threads() if sequences.device.type == "cpu" else 1
+    large = sequences.device.type == "cpu" and len(order) * data.num_items >= THREADS_PAY
+    threads = torch.get_num_threads() if large else 1
+    rounds = -(-len(order) // (USERS_PER_BATCH * threads))
+    batches = [batch for batch in np.array_split(order, max(rounds, 1) * threads) if len(batch)]
     if threads == 1:
         for batch in batches:
             rank(batch)
