@@ -49,8 +49,7 @@ def list_datasets(
         return
     names = [key for key in known if known.entry(key) is not None]
     file = load_suite(suite, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
-    many = [] if suite else [key for key in known if key not in names]
-    states = [DatasetState(key, known.entries[key].title, known.state(key), "") for key in many]
+    states = []
     for key in file.suite.datasets:
         found = known.entry(key)
         prepared = preparation_state(key, _source(file, key, data_dir), data_dir)
@@ -59,6 +58,9 @@ def list_datasets(
             states.append(DatasetState(key, found.title, known.state(key), "not prepared" if missing else prepared))
         else:
             states.append(DatasetState(key, f"from {file.path}", "", prepared))
+    if not suite:
+        many = [key for key in known if key not in names]
+        states += [DatasetState(key, known.entries[key].title, known.state(key), "") for key in many]
     print_datasets(states, as_json=as_json)
 
 
