@@ -2,12 +2,13 @@
 
 A training step costs, in seconds,
 
-    3 F tokens / (ENCODER g) + 8 d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
+    3 F tokens / (ENCODER g) + TRAFFIC kept tokens / g" + 8 d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
 
 where F is the encoder's forward operations per token (counted by running it), g and g' are the rates of a plain matrix
 product measured here and now, in the types that encoder and softmax take their factors in (the encoder float32 where
-batches are too small for casting to pay; ranking float32 always), `weights` is the number of
-weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A ranked
+batches are too small for casting to pay; ranking float32 always), g" that in float32, `kept` the bytes per token that
+the encoder keeps for the backward pass (what dropout, softmax and normalisation make is no product), `weights` is the
+number of weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A ranked
 user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
 benchmarks/README.md, which says how far off they are.
 """
@@ -39,6 +40,8 @@ from ipsrec_bench.training.softmax import TILE
 
 ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.7, 0.65
 """Shares of the plain product's rate that are reached."""
+TRAFFIC = 60
+"""Operations of a product that take as long as making, keeping and reading back a byte."""
 STEP = 55e-6
 """Seconds per weight tensor and step."""
 ADAM = 0.3e-9
@@ -97,6 +100,7 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
     encoder = fast if epoch.tokens / epoch.steps >= CASTING_PAYS else float32
     seconds = (
         3 * work.train * epoch.tokens / (ENCODER * encoder)
+        + TRAFFIC * work.kept * epoch.tokens / float32
         + 8 * config.embedding_size * scored * epoch.targets / (SOFTMAX * fast)
         + epoch.steps * (STEP * work.weights + ADAM * work.parameters(config, data))
     )
