@@ -8,8 +8,8 @@ where F is the encoder's forward operations per token (counted by running it), g
 product measured here and now, in the types that encoder and softmax take their factors in (the encoder float32 where
 batches are too small for casting to pay; ranking float32 always), g" that in float32, `kept` the bytes per token that
 the encoder keeps for the backward pass (what dropout, softmax and normalisation make is no product), `weights` is the
-number of weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A ranked
-user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
+number of weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A
+ranked user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
 benchmarks/README.md, which says how far off they are.
 """
 
