@@ -1,48 +1,235 @@
-"""Statistics against independent implementations."""
+"""Statistics: against scipy and statsmodels, against definitions written out, and at their edges."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from hypothesis.extra import numpy as hnp
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ipsrec_bench.stats.correction import holm
-from ipsrec_bench.stats.paired import paired_t_test
+from ipsrec_bench.stats import resampling
+from ipsrec_bench.stats.correction import adjust
+from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
+
+METHODS = {"holm": "holm", "benjamini-hochberg": "fdr_bh", "bonferroni": "bonferroni"}
+DIFFERENCES = hnp.arrays(np.float64, st.integers(3, 40), elements=st.integers(-8, 8).map(lambda n: n / 8))
 
 
-@given(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=20))
-def test_holm_equals_statsmodels(p_values):
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+@pytest.mark.parametrize("method", METHODS)
+@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_corrections_agree_with_statsmodels(method, p):
+    assert adjust(p, method) == pytest.approx(multipletests(p, method=METHODS[method])[1].tolist(), abs=1e-12)
 
 
-@given(st.integers(2, 200), st.integers(0, 10**6))
-def test_the_paired_test_equals_scipy(users, seed):
-    a, b = np.random.default_rng(seed).random((2, users))
-    found, expected = paired_t_test(a, b, 0.9), ttest_rel(a, b)
-    interval = expected.confidence_interval(0.9)
-    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_corrections_only_ever_raise_p_and_none_leaves_it(p):
+    for method in METHODS:
+        assert all(adjusted >= raw * (1 - 1e-12) for adjusted, raw in zip(adjust(p, method), p, strict=True))
+    assert adjust(p, "none") == p
+
+
+@given(d=DIFFERENCES)
+def test_the_paired_t_test_is_scipys(d):
+    found = paired_t_test(d, confidence=0.9)
+    assert found.mean == d.mean()
+    if d.std() == 0:
+        assert found.p == (0.0 if d.any() else 1.0)
+        assert (found.low, found.high) == (found.mean, found.mean)
+        return
+    theirs = stats.ttest_1samp(d, 0.0)
+    interval = theirs.confidence_interval(0.9)
+    assert (found.t, found.p) == pytest.approx((theirs.statistic, theirs.pvalue))
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.effect_size == pytest.approx(found.t / np.sqrt(users))
-    assert found.wins + found.ties + found.losses == found.users == users
-    assert (found.wins, found.losses) == ((a > b).sum(), (a < b).sum())
 
 
-def test_direction_is_first_minus_second():
-    better = paired_t_test(np.array([1.0, 1, 1, 0]), np.array([0.0, 0, 0.5, 0]))
-    assert better.difference > 0
-    assert (better.wins, better.ties, better.losses) == (3, 1, 0)
+@given(d=DIFFERENCES)
+def test_wins_ties_and_losses(d):
+    counts = win_tie_loss(d)
+    assert (counts.wins, counts.losses) == ((d > 0).sum(), (d < 0).sum())
+    assert counts.wins + counts.ties + counts.losses == len(d)
 
 
-def test_equal_differences_have_no_t_statistic():
-    same = paired_t_test(np.ones(5), np.ones(5))
-    assert (same.difference, same.p, same.effect_size, same.ties) == (0, 1, 0, 5)
-    shifted = paired_t_test(np.ones(5), np.zeros(5))
-    assert (shifted.difference, shifted.p, shifted.effect_size) == (1, 0, np.inf)
+def test_one_user_is_too_few():
+    with pytest.raises(ValueError, match="two users"):
+        paired_t_test(np.array([1.0]))
+    with pytest.raises(ValueError, match="two seeds"):
+        crossed_test(np.ones((5, 1)))
+    with pytest.raises(ValueError, match="two users"):
+        crossed_test(np.ones((1, 5)))
 
 
-def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="two arrays of at least two users"):
-        paired_t_test(np.ones(3), np.ones(4))
-    with pytest.raises(ValueError, match="two arrays of at least two users"):
-        paired_t_test(np.ones(1), np.ones(1))
+def test_wilcoxon_is_scipys_and_says_nothing_where_nothing_differs():
+    d = np.random.default_rng(0).integers(-3, 5, 200) / 4
+    assert wilcoxon_p(d) == pytest.approx(stats.wilcoxon(d, zero_method="pratt", method="approx").pvalue)
+    assert wilcoxon_p(np.zeros(9)) == 1.0
+
+
+def anova(d: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of users, seeds and the residual, from the definitions."""
+    users, seeds = d.shape
+    by_user, by_seed, mean = d.mean(1), d.mean(0), d.mean()
+    residual = sum((d[u, s] - by_user[u] - by_seed[s] + mean) ** 2 for u in range(users) for s in range(seeds))
+    return (
+        seeds * ((by_user - mean) ** 2).sum() / (users - 1),
+        users * ((by_seed - mean) ** 2).sum() / (seeds - 1),
+        residual / ((users - 1) * (seeds - 1)),
+    )
+
+
+@given(
+    d=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(2, 8), st.integers(2, 4)),
+        elements=st.integers(-8, 8).map(lambda n: n / 8),
+    )
+)
+def test_users_and_seeds_are_crossed_random_effects(d):
+    users, seeds = d.shape
+    ms_user, ms_seed, ms_residual = anova(d)
+    found = crossed_test(d)
+    assert found.test.mean == pytest.approx(d.mean(), abs=1e-12)
+    of_user, of_seed = max(ms_user - ms_residual, 0) / seeds, max(ms_seed - ms_residual, 0) / users
+    assert found.user_variance == pytest.approx(of_user, abs=1e-9)
+    assert found.seed_variance == pytest.approx(of_seed, abs=1e-9)
+    assert found.residual_variance == pytest.approx(ms_residual, abs=1e-9)
+    variance = of_user / users + of_seed / seeds + ms_residual / (users * seeds)
+    assert found.test.standard_error == pytest.approx(variance**0.5, abs=1e-8)
+
+
+def test_degrees_of_freedom_are_satterthwaites():
+    rng = np.random.default_rng(3)
+    d = rng.normal(size=(50, 1)) + rng.normal(size=(1, 4)) + rng.normal(size=(50, 4))
+    ms_user, ms_seed, ms_residual = anova(d)
+    expected = (ms_user + ms_seed - ms_residual) ** 2 / (ms_user**2 / 49 + ms_seed**2 / 3 + ms_residual**2 / (49 * 3))
+    found = crossed_test(d)
+    assert found.test.degrees == pytest.approx(expected)
+    assert found.test.p == pytest.approx(2 * stats.t.sf(abs(d.mean()) / found.test.standard_error, expected))
+
+
+def test_more_users_do_not_drown_the_seeds():
+    rng = np.random.default_rng(5)
+    seeds = np.array([0.3, -0.1, 0.2])
+    small, large = (rng.normal(size=(n, 3)) + seeds for n in (100, 100_000))
+    assert paired_t_test(large.mean(1)).p < 1e-10
+    assert crossed_test(large).test.p > 0.05
+    assert crossed_test(large).test.degrees == pytest.approx(2, abs=0.01)
+    assert crossed_test(small).test.standard_error == pytest.approx(crossed_test(large).test.standard_error, rel=0.3)
+
+
+def test_the_effect_sizes_interval_is_the_usual_one_for_normal_differences():
+    d = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000) + 0.4
+    found = effect_size(d)
+    assert found.value == pytest.approx(0.4, abs=1e-3)
+    half = 1.959964 * ((1 + 0.4**2 / 2) / 20_000) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.4 - half, 0.4 + half), abs=2e-3)
+
+
+def test_the_effect_sizes_interval_covers_where_differences_are_not_normal():
+    """Differences of a hit rate: mostly 0, some 1, fewer -1."""
+    rng = np.random.default_rng(7)
+    values, chances = np.array([-1.0, 0.0, 1.0]), [0.02, 0.9, 0.08]
+    mean = 0.06
+    true = mean / (0.1 - mean**2) ** 0.5
+    hits = 0
+    for _ in range(1000):
+        found = effect_size(rng.choice(values, 400, p=chances))
+        hits += found.low <= true <= found.high
+    assert 0.925 <= hits / 1000 <= 0.97
+
+
+def test_an_effect_without_spread():
+    assert effect_size(np.zeros(5)).value == 0
+    assert effect_size(np.full(5, 0.2)).value == np.inf
+
+
+def test_fiellers_interval_holds_the_ratios_that_a_t_test_does_not_reject():
+    rng = np.random.default_rng(1)
+    b = rng.gamma(1, 1, 60)
+    a = 1.2 * b + rng.normal(0, 0.5, 60)
+    found = relative_gain(a, b)
+    assert found.value == pytest.approx(a.mean() / b.mean() - 1)
+    for end in (found.low, found.high):
+        assert stats.ttest_1samp(a - (1 + end) * b, 0.0).pvalue == pytest.approx(0.05, abs=1e-6)
+    assert stats.ttest_1samp(a - (1 + found.value) * b, 0.0).pvalue == pytest.approx(1)
+
+
+def test_a_gain_over_nothing():
+    zero, some = np.zeros(9), np.eye(1, 9)[0]
+    assert relative_gain(some, zero) is None
+    unbounded = relative_gain(some, some[::-1].copy())
+    assert (unbounded.low, unbounded.high) == (-np.inf, np.inf)
+
+
+def test_the_detectable_difference_is_detected_in_four_of_five_designs():
+    rng = np.random.default_rng(11)
+    error = 1 / 400**0.5
+    true = detectable_difference(error, 399, alpha=0.05)
+    found = np.mean([paired_t_test(rng.normal(true, 1, 400)).p < 0.05 for _ in range(2000)])
+    assert found == pytest.approx(0.8, abs=0.03)
+
+
+def test_equivalence_is_two_one_sided_tests():
+    d = np.random.default_rng(2).normal(0.02, 0.3, 500)
+    found = equivalence_test(paired_t_test(d), margin=0.06, alpha=0.05)
+    lower = stats.ttest_1samp(d, -0.06, alternative="greater").pvalue
+    upper = stats.ttest_1samp(d, 0.06, alternative="less").pvalue
+    assert found.p == pytest.approx(max(lower, upper))
+    assert (found.p < 0.05) == (found.low > -0.06 and found.high < 0.06)
+    assert equivalence_test(paired_t_test(np.full(5, 0.01)), 0.02).p == 0.0
+    assert equivalence_test(paired_t_test(np.full(5, 0.03)), 0.02).p == 1.0
+
+
+def test_sign_flips_find_the_exact_p_of_a_small_case():
+    d = np.array([0.5, 0.25, 1.0, -0.125, 0.75, 0.0, 0.5])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 7)).reshape(7, -1).T
+    exact = np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12)
+    found = sign_flip_p(d[None], resamples=20_000)[0]
+    assert found == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5)
+
+
+def test_sign_flips_are_never_certain_and_nothing_is_no_difference():
+    d = np.stack([np.ones(50), np.zeros(50)])
+    assert sign_flip_p(d, resamples=999).tolist() == [1 / 1000, 1.0]
+
+
+def test_comparisons_that_share_flips_have_the_p_that_they_have_alone():
+    rng = np.random.default_rng(4)
+    d = rng.integers(-4, 6, (3, 300)) / 8  # somebody differs for every user, so that nobody is left out of any
+    d[:, (d == 0).any(axis=0)] = 0.125
+    together = sign_flip_p(d, resamples=1000, seed=9)
+    assert together.tolist() == [sign_flip_p(row[None], resamples=1000, seed=9)[0] for row in d]
+
+
+def test_blocks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    d = np.where(rng.random((2, 500)) < 0.3, rng.normal(0.1, 1, (2, 500)), 0)
+    flips, intervals = sign_flip_p(d, 500), bootstrap_intervals(d, resamples=500)
+    monkeypatch.setattr(resampling, "THREADS", 1)
+    assert sign_flip_p(d, 500).tolist() == flips.tolist()
+    monkeypatch.setattr(resampling, "BLOCK", 700)
+    assert np.allclose(bootstrap_intervals(d, resamples=500), intervals)
+    assert sign_flip_p(d, 500) == pytest.approx(flips, abs=0.08)  # other blocks are other flips
+
+
+def test_the_bootstrap_agrees_with_scipys():
+    rng = np.random.default_rng(8)
+    d = np.where(rng.random(300) < 0.4, rng.gamma(1, 1, 300), 0)
+    theirs = stats.bootstrap((d,), np.mean, n_resamples=20_000, method="BCa", rng=0).confidence_interval
+    ours = bootstrap_intervals(d[None], resamples=20_000)[0]
+    assert ours.tolist() == pytest.approx([theirs.low, theirs.high], abs=0.006)
+
+
+def test_a_bootstrap_of_nothing_is_a_point():
+    assert bootstrap_intervals(np.stack([np.zeros(9), np.full(9, 0.5)])).tolist() == [[0, 0], [0.5, 0.5]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(d=DIFFERENCES)
+def test_the_bootstraps_interval_holds_what_it_draws(d):
+    low, high = bootstrap_intervals(d[None], resamples=200)[0]
+    assert d.min() - 1e-12 <= low <= high <= d.max() + 1e-12

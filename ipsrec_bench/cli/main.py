@@ -6,8 +6,9 @@ results waits for torch.
 
 import os
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -20,6 +21,7 @@ from ipsrec_bench.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    ReportSetOption,
     ScaleOption,
     SetOption,
     StandInOption,
@@ -39,6 +41,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+export_app = typer.Typer(no_args_is_help=True, help="Write what the store has to files.", rich_markup_mode=None)
+app.add_typer(export_app, name="export")
+ExportFormat = Literal["parquet", "csv"]
 
 
 def main() -> NoReturn:
@@ -150,17 +155,99 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
 
 @app.command()
 def report(
-    suite: Annotated[
-        str | None, typer.Argument(metavar="[SUITE]", help="Name of a suite; the latest run if not given.")
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names of suites; that of the latest run if none.")
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="html, md, latex (a document, tables and charts), json; several with commas."),
+    ] = "html,md",
+    overrides: ReportSetOption = None,
     store: StoreOption = STORE,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the report; the store's own if not given."),
+        typer.Option("--output", "-o", help="Folder for the reports; the store's own if not given."),
     ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open each report when it is written.")] = False,
 ) -> None:
-    """Write the HTML and Markdown report on the newest run of SUITE."""
-    typer.echo(f"Report: {_write_report(store, output or store.parent, suite=suite and Path(suite).stem)}")
+    """Write the report on the newest run of each SUITE."""
+    from ipsrec_bench.report.render import parse_formats
+
+    wanted = parse_formats(formats)
+    names = [Path(suite).name.removesuffix(".toml") for suite in suites or ()]
+    for name in names or (None,):
+        written = _write_report(store, output or store.parent, name, overrides=overrides or (), formats=wanted)
+        typer.echo(f"Report: {written}")
+        if open_it:
+            typer.launch(str(written))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
+    b: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Whose rows and metrics are meant; the latest run's if not given.")
+    ] = None,
+    overrides: ReportSetOption = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every statistic of A against B: two rows of a suite, two cells, or two runs."""
+    from ipsrec_bench.cli.printing import print_comparisons
+    from ipsrec_bench.report.selections import compare_named
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import find_run, shown_otherwise
+
+    with reading(store) as connection:
+        run = shown_otherwise(find_run(connection, suite), overrides or ())
+        made = compare_named(connection, run, a, b)
+    print_comparisons(made, run.suite.statistics, as_json=as_json)
+
+
+@app.command(name="import-ranks")
+def import_ranks(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A table with user and rank, or with user, item and score; raw ids."),
+    ],
+    suite: Annotated[Path, typer.Option("--suite", help="The suite file whose test targets these are.")],
+    model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A dataset of the suite; its only one if not given.")
+    ] = None,
+    variant: Annotated[str, typer.Option("--variant", help="Of the model.")] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="It is compared with cells of the same seed.")] = 1,
+    overrides: SetOption = None,
+    store: StoreOption = STORE,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Enter predictions of a model trained elsewhere into the tables of a suite."""
+    from ipsrec_bench.run.imports import import_ranks as enter
+    from ipsrec_bench.suite.load import load_suite
+
+    loaded = load_suite(suite, overrides or ())
+    record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
+    assert record.ranks is not None
+    known = f"; targets beyond the first {record.depth} of a list count as last" if record.depth is not None else ""
+    typer.echo(f"Imported the ranks of {len(record.ranks['test'].users):,} test users{known}")
+
+
+@export_app.command(name="ranks")
+def export_ranks(
+    kind: Annotated[ExportFormat, typer.Option("--format", help="The kind of file.")] = "parquet",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; ranks.FORMAT if not given.")] = None,
+    suite: Annotated[str | None, typer.Option("--suite", help="A suite; all if not given.")] = None,
+    store: StoreOption = STORE,
+) -> None:
+    """Write every user's rank, as the view user_ranks has them; users are numbered as in the prepared users.parquet."""
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import export_ranks as write
+
+    path = output or Path(f"ranks.{kind}")
+    with reading(store) as connection:
+        rows = write(connection, path, kind, suite)
+    typer.echo(f"{path}: {rows:,} ranks")
 
 
 @app.command(name="ls")
@@ -234,12 +321,20 @@ def tune(
         print_study(result, as_json=as_json)
 
 
-def _write_report(store: Path, output: Path, suite: str | None = None, number: int | None = None) -> Path:
+def _write_report(
+    store: Path,
+    output: Path,
+    suite: str | None = None,
+    number: int | None = None,
+    overrides: Iterable[str] = (),
+    formats: Collection[str] = ("html", "md"),
+) -> Path:
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import find_run
+    from ipsrec_bench.store.queries import find_run, shown_otherwise
 
     with reading(store) as connection:
-        content = build_report(connection, find_run(connection, suite, number))
-    return write_report(content, output).html
+        run = shown_otherwise(find_run(connection, suite, number), overrides)
+        content = build_report(connection, run)
+    return write_report(content, output, formats).main

@@ -25,6 +25,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, e.g. training.epochs=5. Repeatable."),
 ]
+ReportSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Show otherwise, e.g. protocol.cutoffs=[1,20] or statistics.test=crossed; nothing is trained. Repeatable.",
+    ),
+]
 ScaleOption = Annotated[
     float | None,
     typer.Option(

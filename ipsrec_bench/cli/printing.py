@@ -1,7 +1,7 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
     from ipsrec_bench.data.statistics import DatasetStatistics
+    from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
+    from ipsrec_bench.suite.schema import Statistics
     from ipsrec_bench.tuning.study import StudyResult
 
 
@@ -93,6 +95,55 @@ def print_query(result: "QueryResult", *, as_json: bool) -> None:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
     else:
         print_table(result.columns, result.rows)
+
+
+def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *, as_json: bool) -> None:
+    """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
+    from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
+    from ipsrec_bench.report.sentences import finding, p_value, percent, signed
+
+    if as_json:
+        print_json([{**asdict(c), "verdict": c.verdict, "of_method": c.of_method} for c in made])
+        return
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for c in made:
+        groups.setdefault((c.dataset, c.row.label, c.reference.label), []).append(c)
+    for (dataset, _, _), group in groups.items():
+        first = group[0]
+        print(finding(group[-1], statistics.confidence))  # noqa: T201
+        interval = f"{100 * statistics.confidence:g}%"
+        lines: list[tuple[str, Callable[[Comparison], str]]] = [
+            (first.row.display, lambda c: f"{c.mean:.4f}"),
+            (first.reference.display, lambda c: f"{c.reference_mean:.4f}"),
+            ("difference", lambda c: signed(c.difference)),
+            (f"  {interval} from", lambda c: signed(c.low)),
+            ("  to", lambda c: signed(c.high)),
+            ("gain", lambda c: percent(c.gain.value if c.gain else None)),
+            (f"  {interval} from", lambda c: percent(c.gain.low if c.gain else None)),
+            ("  to", lambda c: percent(c.gain.high if c.gain else None)),
+            ("effect size d_z", lambda c: f"{c.effect.value:.3f}"),
+            (f"  {interval} from", lambda c: f"{c.effect.low:.3f}"),
+            ("  to", lambda c: f"{c.effect.high:.3f}"),
+            ("users who win", lambda c: f"{c.counts.wins:,}"),
+            ("  tie", lambda c: f"{c.counts.ties:,}"),
+            ("  lose", lambda c: f"{c.counts.losses:,}"),
+            ("p, users", lambda c: p_value(c.by_users.p)),
+            ("p, users x seeds", lambda c: p_value(c.crossed.test.p if c.crossed else None)),
+            ("adjusted p", lambda c: p_value(c.adjusted_p)),
+            ("detectable at 80%", lambda c: f"{c.detectable:.4f}"),
+        ]
+        if first.equivalence:
+            lines.append(("p, equivalent", lambda c: p_value(c.equivalence.p if c.equivalence else None)))
+        lines.append(("verdict", lambda c: c.verdict))
+        print_table(
+            ["", *(c.metric.upper() for c in group)],
+            [(name, *(of(c) for c in group)) for name, of in lines],
+            f"{dataset}: {first.users:,} users, {first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common",
+        )
+    print(  # noqa: T201
+        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
+        f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
+    )
 
 
 def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:

@@ -86,9 +86,9 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     if source.items is not None:
         names.pop("provider", None)
     same = source.duplicates.columns if source.duplicates else ()
-    table = _open(connection, paths[0], source, source.columns)
-    columns = {role: _find(table, name, f"{role} column", paths[0]) for role, name in names.items()}
-    columns |= {f"same{i}": _find(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
+    table = open_table(connection, paths[0], source, source.columns)
+    columns = {role: find_column(table, name, f"{role} column", paths[0]) for role, name in names.items()}
+    columns |= {f"same{i}": find_column(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
     provider = columns.pop("provider", "NULL")
     numbered = table.project('*, row_number() OVER () AS "row of the file"')
     if source.where:
@@ -102,10 +102,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         try:
             rows.create_view("wanted")
             connection.execute("CREATE TABLE raw AS SELECT * FROM wanted")
-            _refuse_bad_lines(connection)
+            refuse_bad_lines(connection)
             if source.items is not None:
                 _join_items(connection, source, paths[1])
-                _refuse_bad_lines(connection)
+                refuse_bad_lines(connection)
         except (DataError, duckdb.Error, *_DAMAGED) as error:
             for check in checks:  # a damaged file explains whatever else is wrong
                 check.result()
@@ -198,9 +198,9 @@ def _where(
 
 def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
     assert source.items is not None
-    table = _open(connection, path, source.items)
-    item = _find(table, source.items.item, "item column", path)
-    provider = _find(table, source.items.provider, "provider column", path)
+    table = open_table(connection, path, source.items)
+    item = find_column(table, source.items.item, "item column", path)
+    provider = find_column(table, source.items.provider, "provider column", path)
     table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
         "item <> ''"
     ).distinct().create("item_providers")
@@ -219,7 +219,7 @@ def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path
     )
 
 
-def _open(
+def open_table(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
     written: TableSource | ItemTable,
@@ -321,7 +321,7 @@ def _header(path: Path, dialect: _Dialect) -> list[str]:
     return list(names.values())
 
 
-def _refuse_bad_lines(connection: duckdb.DuckDBPyConnection) -> None:
+def refuse_bad_lines(connection: duckdb.DuckDBPyConnection) -> None:
     """Raise an error on the first line that the reader of delimited files had to set aside."""
     try:
         first = connection.execute(
@@ -346,7 +346,7 @@ def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
     return wanted
 
 
-def _find(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path) -> str:
+def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path) -> str:
     """Return the column `wanted` as SQL, quoted; an atomic file's `name:type` answers to `name`."""
     names = _alternatives(wanted)
     columns = {column.partition(":")[0]: column for column in reversed(table.columns)}

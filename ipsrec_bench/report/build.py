@@ -1,14 +1,12 @@
 """From the store to the content of a report."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.report.against import against_papers, places
+from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
 from ipsrec_bench.report.content import (
     AblationCell,
     AblationLine,
@@ -17,19 +15,23 @@ from ipsrec_bench.report.content import (
     CostLine,
     Curves,
     DatasetLine,
+    HitCurve,
     MissingCell,
     Report,
     ResultCell,
     ResultLine,
     ResultTable,
     Row,
-    Score,
+    SeedScore,
+    SliceTable,
+    Surface,
 )
-from ipsrec_bench.stats.correction import holm
-from ipsrec_bench.stats.paired import PairedComparison, paired_t_test
+from ipsrec_bench.report.provenance import cell_lines, warnings
+from ipsrec_bench.report.results import Results, row_of
+from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
+from ipsrec_bench.store.queries import CellSummary, Run
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.schema import Protocol, Training
 
@@ -44,23 +46,27 @@ PRECISIONS = {
     "float32": "float32",
     "bfloat16": "factors in bfloat16",
 }
-MIN_USERS = 2
-"""A paired test takes two differences."""
-FAMILIES = {
-    "metric": "the comparisons of one metric on one dataset",
-    "dataset": "all comparisons on one dataset",
-    "suite": "all comparisons of the suite",
-}
+CURVE_POINTS = 60
+"""Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
+MIN_SURFACE = 2
+"""Values of lambda, and of tau, that make a surface."""
 
 
-def build_report(connection: Connection, run: Run) -> Report:
-    """Return the report on `run`."""
+def build_report(connection: Connection, run: Run, studies: Sequence[Surface] = ()) -> Report:
+    """Return the report on `run`; `studies` are the surfaces of tuning studies, of which the store knows nothing.
+
+    Raises:
+        StoreError: cells of a dataset rank different users.
+    """
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
-    results = _Results(run, queries.test_ranks(connection, keys))
+    environments = queries.environments(connection, {s.environment for s in summaries.values()})
+    results = Results(run, queries.test_ranks(connection, keys))
+    results.check_pairing()
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
     statistics, training = run.suite.statistics, run.suite.training
+    numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
         suite=run.suite_name,
         title=run.suite.title,
@@ -70,12 +76,19 @@ def build_report(connection: Connection, run: Run) -> Report:
         missing=tuple(_missing(run, summaries)),
         scale=run.suite.scale,
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
+        metric=results.metric,
+        findings=_findings(results, comparisons),
         results=_result_table(results, comparisons),
         comparisons=comparisons,
         ablation=_ablation_table(results),
+        slices=tuple(_slices(connection, results, comparisons, datasets)),
         datasets=datasets,
         curves=tuple(_curves(connection, run, summaries)),
-        costs=tuple(_costs(run, summaries)),
+        hits=tuple(_hit_curves(results, datasets)),
+        seed_scores=tuple(_seed_scores(results)),
+        surfaces=(*_surfaces(results, summaries), *(s for s in studies if s.dataset in results.datasets)),
+        costs=tuple(_costs(results, summaries)),
+        published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
         baseline_is_best=statistics.baseline == "best",
         baseline_rule=(
@@ -84,6 +97,9 @@ def build_report(connection: Connection, run: Run) -> Report:
             else results.row(statistics.baseline).display
         ),
         family_rule=FAMILIES[statistics.family],
+        test_rule=TESTS[statistics.test],
+        correction_rule=CORRECTIONS[statistics.correction],
+        interval_rule=interval_rule(statistics),
         protocol=(
             ("Split", _split(run.suite.protocol)),
             (
@@ -94,7 +110,7 @@ def build_report(connection: Connection, run: Run) -> Report:
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
             ("Maximum length", _lengths(summaries, run)),
-            ("Metrics", ", ".join(results.metrics)),
+            ("Metrics", ", ".join(run.suite.protocol.shown)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
             ("Samples", SAMPLES[training.samples]),
             ("Objective", _objective(training)),
@@ -105,15 +121,22 @@ def build_report(connection: Connection, run: Run) -> Report:
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
-            ("Test", f"two-sided paired t-test over users, {statistics.correction.title()} correction"),
+            ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics.correction)}"),
+            ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
         settings=tuple(_settings(summaries, run)),
-        environments=tuple(queries.environments(connection, {s.environment for s in summaries.values()}).values()),
+        provenance=tuple(cell_lines(run, summaries, numbers)),
+        environments=tuple(environments.values()),
+        warnings=tuple(warnings(run, summaries, environments)),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
         overrides=run.overrides,
     )
+
+
+def _corrected(correction: str) -> str:
+    return "p-values not corrected" if correction == "none" else f"{CORRECTIONS[correction]} correction"
 
 
 def _split(protocol: Protocol) -> str:
@@ -131,114 +154,13 @@ def _objective(training: Training) -> str:
     return "cross-entropy over all items"
 
 
-def row_of(cell: PlannedCell) -> Row:
-    """Return the row of the tables that `cell` is one seed of."""
-    return Row(cell.label, cell.display, cell.model, cell.variant)
-
-
-@dataclass(frozen=True)
-class _Results:
-    """The test ranks of a run, by dataset, row and seed."""
-
-    run: Run
-    ranks: dict[str, TestRanks]
-
-    @cached_property
-    def datasets(self) -> list[str]:
-        return list(dict.fromkeys(cell.dataset for cell in self.run.cells))
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        return list(dict.fromkeys(row_of(cell) for cell in self.run.cells))
-
-    @cached_property
-    def metrics(self) -> list[str]:
-        protocol = self.run.suite.protocol
-        return [f"{name}@{n}" for name in protocol.metrics for n in protocol.cutoffs]
-
-    @cached_property
-    def proposed(self) -> frozenset[str]:
-        """Labels of the models that are compared with the baseline in the result table."""
-        declared = self.run.suite.statistics.proposed
-        return frozenset(declared or (cell.model for cell in self.run.cells if cell.type.startswith("ipsrec")))
-
-    @cached_property
-    def _keys(self) -> dict[tuple[str, str], dict[int, str]]:
-        keys: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-        for cell in self.run.cells:
-            if cell.key in self.ranks:
-                keys[cell.dataset, cell.label][cell.seed] = cell.key
-        return keys
-
-    def row(self, label: str) -> Row:
-        return next(row for row in self.rows if row.label == label)
-
-    def seeds(self, dataset: str, row: Row) -> set[int]:
-        """Return the seeds of `row` that are complete on `dataset`."""
-        return set(self._keys[dataset, row.label])
-
-    def per_user(self, dataset: str, row: Row, seed: int, name: str) -> NDArray[np.float64]:
-        return metric(name, self.ranks[self._keys[dataset, row.label][seed]].ranks)
-
-    def score(self, dataset: str, row: Row, name: str) -> Score | None:
-        means = [float(self.per_user(dataset, row, seed, name).mean()) for seed in sorted(self.seeds(dataset, row))]
-        if not means:
-            return None
-        deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
-        return Score(float(np.mean(means)), deviation, len(means))
-
-    def baseline(self, dataset: str, name: str) -> Row | None:
-        """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet."""
-        declared = self.run.suite.statistics.baseline
-        if declared != "best":
-            return self.row(declared)
-        scored = [
-            (score.mean, row)
-            for row in self.rows
-            if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
-        ]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-    def compare(self, dataset: str, name: str, row: Row, reference: Row) -> tuple[int, PairedComparison, float] | None:
-        """Return the number of common seeds, the test on per-user means over them, and the reference's mean."""
-        seeds = sorted(self.seeds(dataset, row) & self.seeds(dataset, reference))
-        if not seeds or len(self.per_user(dataset, row, seeds[0], name)) < MIN_USERS:
-            return None
-        ours, theirs = (
-            np.mean([self.per_user(dataset, which, seed, name) for seed in seeds], axis=0) for which in (row, reference)
-        )
-        test = paired_t_test(ours, theirs, self.run.suite.statistics.confidence)
-        return len(seeds), test, float(theirs.mean())
-
-
-def _corrected(results: _Results, wanted: Iterable[tuple[str, str, Row, Row]]) -> tuple[Comparison, ...]:
-    """Make the comparisons `wanted` (dataset, metric, row, reference) and correct them by declared family."""
-    statistics = results.run.suite.statistics
-    made = [
-        (dataset, name, row, reference, *found)
-        for dataset, name, row, reference in wanted
-        if (found := results.compare(dataset, name, row, reference)) is not None
-    ]
-    families: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, (dataset, name, *_) in enumerate(made):
-        family = {"metric": (dataset, name), "dataset": (dataset,), "suite": ()}[statistics.family]
-        families[family].append(index)
-    adjusted: dict[int, float] = {}
-    for members in families.values():
-        adjusted |= dict(zip(members, holm([made[index][5].p for index in members]), strict=True))
-    return tuple(
-        Comparison(dataset, name, row, reference, seeds, test, mean, adjusted[index], statistics.alpha)
-        for index, (dataset, name, row, reference, seeds, test, mean) in enumerate(made)
-    )
-
-
-def _against_baseline(results: _Results) -> tuple[Comparison, ...]:
-    return _corrected(
+def _against_baseline(results: Results) -> tuple[Comparison, ...]:
+    return compare(
         results,
         (
-            (dataset, name, row, baseline)
+            Pair(dataset, name, row, baseline)
             for dataset in results.datasets
-            for name in results.metrics
+            for name in results.run.suite.protocol.shown
             if (baseline := results.baseline(dataset, name)) is not None
             for row in results.rows
             if row != baseline
@@ -246,38 +168,38 @@ def _against_baseline(results: _Results) -> tuple[Comparison, ...]:
     )
 
 
-def _result_table(results: _Results, comparisons: Sequence[Comparison]) -> ResultTable:
+def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all."""
+    whole = [c for c in comparisons if c.metric == results.metric and not c.row.variant]
+    return tuple([c for c in whole if c.row.model in results.proposed] or whole)
+
+
+def _result_table(results: Results, comparisons: Sequence[Comparison]) -> ResultTable:
     columns = [row for row in results.rows if not row.variant]
     columns.sort(key=lambda row: row.model in results.proposed)
     found = {(c.dataset, c.metric, c.row.label): c for c in comparisons}
     lines = []
     for dataset in results.datasets:
-        for name in results.metrics:
+        for name in results.run.suite.protocol.shown:
             scores = [results.score(dataset, row, name) for row in columns]
-            # Equal as printed is equal: two models at 0.0531 are both best.
-            levels = sorted({round(s.mean, 4) for s in scores if s is not None}, reverse=True)
-            level = [None if s is None else levels.index(round(s.mean, 4)) for s in scores]
-            lines.append(
-                ResultLine(
-                    dataset,
-                    name,
-                    tuple(
-                        ResultCell(
-                            score,
-                            best=place == 0,
-                            second=place == 1,
-                            comparison=(
-                                found.get((dataset, name, row.label)) if row.model in results.proposed else None
-                            ),
-                        )
-                        for row, score, place in zip(columns, scores, level, strict=True)
-                    ),
+            level = places(None if score is None else score.mean for score in scores)
+            cells = []
+            for row, score, place in zip(columns, scores, level, strict=True):
+                c = found.get((dataset, name, row.label)) if row.model in results.proposed else None
+                cells.append(
+                    ResultCell(
+                        score,
+                        best=place == 0,
+                        second=place == 1,
+                        gain=c.gain.value if c and c.gain else None,
+                        mark=c is not None and c.verdict == "better",
+                    )
                 )
-            )
+            lines.append(ResultLine(dataset, name, tuple(cells)))
     return ResultTable(tuple(columns), results.proposed, tuple(lines))
 
 
-def _ablation_table(results: _Results) -> AblationTable | None:
+def _ablation_table(results: Results) -> AblationTable | None:
     """Return the models that have variants, each followed by them, below the baseline; None without variants."""
     variants = [row for row in results.rows if row.variant]
     if not variants:
@@ -289,9 +211,9 @@ def _ablation_table(results: _Results) -> AblationTable | None:
     whole = {row.model: row for row in results.rows if not row.variant}
     found = {
         (c.dataset, c.metric, c.row.label): c
-        for c in _corrected(
+        for c in compare(
             results,
-            ((dataset, name, row, whole[row.model]) for dataset, name in columns for row in variants),
+            [Pair(dataset, name, row, whole[row.model]) for dataset, name in columns for row in variants],
         )
     }
     ablated = {row.model for row in variants}
@@ -312,6 +234,60 @@ def _ablation_table(results: _Results) -> AblationTable | None:
             for row in shown
         ),
     )
+
+
+def _slices(
+    connection: Connection,
+    results: Results,
+    comparisons: Sequence[Comparison],
+    datasets: Iterable[DatasetLine],
+) -> Iterator[SliceTable]:
+    """Yield the slices of every finding's row and dataset, where the store has the facts that they are cut by."""
+    for line in datasets:
+        facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
+        if facts is None or not np.array_equal(facts.users, results.users(line.label)):
+            continue
+        for c in _findings(results, comparisons):
+            if c.dataset == line.label:
+                yield slice_table(results, facts, c.dataset, c.row, c.reference)
+
+
+def _hit_curves(results: Results, datasets: Iterable[DatasetLine]) -> Iterator[HitCurve]:
+    items = {line.label: line.statistics.items for line in datasets}
+    for dataset in results.datasets:
+        for row in results.rows:
+            if row.variant or not results.seeds(dataset, row):
+                continue
+            cutoffs = np.unique(np.geomspace(1, items[dataset], CURVE_POINTS).round().astype(int))
+            values = results.hit_curve(dataset, row, cutoffs.tolist())
+            yield HitCurve(dataset, row, tuple(zip(cutoffs.tolist(), values, strict=True)))
+
+
+def _seed_scores(results: Results) -> Iterator[SeedScore]:
+    for dataset in results.datasets:
+        for row in results.rows:
+            seeds, values = results.seeds(dataset, row), results.by_seed(dataset, row, results.metric)
+            for seed, value in zip(seeds, values, strict=True):
+                yield SeedScore(dataset, row, seed, value)
+
+
+def _surfaces(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[Surface]:
+    """Yield a surface for every model whose rows differ in lambda and tau alone, at several values of both."""
+    families: dict[tuple[str, str, str], dict[tuple[float, float], Row]] = defaultdict(dict)
+    for cell in results.run.cells:
+        if cell.key in results.ranks and {"lambda", "tau"} <= summaries[cell.key].settings["config"].keys():
+            settings = dict(summaries[cell.key].settings)
+            config = dict(settings.pop("config"))
+            place = (float(config.pop("lambda")), float(config.pop("tau")))
+            families[cell.dataset, cell.model, repr((settings, config))][place] = row_of(cell)
+    for (dataset, model, _), rows in families.items():
+        if all(len({place[axis] for place in rows}) >= MIN_SURFACE for axis in (0, 1)):
+            points = [
+                (*place, score.mean)
+                for place, row in sorted(rows.items())
+                if (score := results.score(dataset, row, results.metric))
+            ]
+            yield Surface(dataset, model, results.metric, "test", tuple(points))
 
 
 def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCell]:
@@ -344,12 +320,11 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
         )
 
 
-def _costs(run: Run, summaries: dict[str, CellSummary]) -> Iterable[CostLine]:
+def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[CostLine]:
     groups: dict[tuple[str, Row], list[CellSummary]] = defaultdict(list)
-    for cell in run.cells:
-        summary = summaries.get(cell.key)
-        if summary is not None and summary.status == "complete":
-            groups[cell.dataset, row_of(cell)].append(summary)
+    for cell in results.run.cells:
+        if cell.key in results.ranks and cell.type != "external":  # whose costs nobody knows
+            groups[cell.dataset, row_of(cell)].append(summaries[cell.key])
     for (dataset, row), cells in groups.items():
         yield CostLine(
             dataset,
@@ -359,6 +334,7 @@ def _costs(run: Run, summaries: dict[str, CellSummary]) -> Iterable[CostLine]:
             seconds=float(np.mean([cell.seconds for cell in cells])),
             peak_memory=max(cell.peak_memory or 0 for cell in cells),
             best_epochs=tuple(cell.best_epoch or 0 for cell in cells),
+            value=float(np.mean(results.by_seed(dataset, row, results.metric))),
         )
 
 

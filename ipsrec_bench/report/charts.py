@@ -1,58 +1,367 @@
-"""Charts as SVG text."""
+"""Charts as Vega-Lite specifications, and as SVG and PDF.
+
+Text and rules take the colour of the page around them, so that a chart reads in dark mode as well; in a file of its own
+it has a dark grey instead.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import altair as alt
 import vl_convert
 
-from ipsrec_bench.report.content import Curves
+from ipsrec_bench.report.content import Comparison, Report, Row, Surface
 
 # Okabe and Ito's palette, safe for colour-blind readers; the eighth, yellow, is too light for thin lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 DASHES = ((1, 0), (5, 3), (2, 2), (8, 3, 2, 3))
+SHAPES = ("circle", "square", "diamond", "triangle-up")
+VERDICTS = {"better": "#0072B2", "undecided": "#7F7F7F", "equivalent": "#009E73", "worse": "#D55E00"}
+VERDICT_SHAPES = {"better": "triangle-right", "undecided": "circle", "equivalent": "square", "worse": "triangle-left"}
+WIDTH = 520
+PAGE_INK, FILE_INK = "currentColor", "#333333"
+GRID = 12
+"""Values of an axis up to which a surface is a grid of squares."""
+
+Style = Mapping[str, tuple[str, Sequence[int], str]]
+"""Colour, dash and shape of every row, by its name in tables."""
 
 
-def learning_curves(curves: Curves) -> str:
-    """Return the chart of the stop metric after each epoch, one thin line per seed, as SVG.
+@dataclass(frozen=True)
+class Chart:
+    """One chart."""
 
-    Text and rules take the colour of the page around them, so that the chart reads in dark mode as well.
-    """
-    names = list(dict.fromkeys(row.display for row, _, _ in curves.points))
-    models = list(dict.fromkeys(row.model for row, _, _ in curves.points))
-    first = {row.display: row for row, _, _ in reversed(curves.points)}
-    variants_seen: dict[str, int] = {}
-    colours, dashes = [], []
-    for name in names:
-        model = first[name].model
-        colours.append(PALETTE[models.index(model) % len(PALETTE)])
-        dashes.append(DASHES[variants_seen.get(model, 0) % len(DASHES)])
-        variants_seen[model] = variants_seen.get(model, 0) + 1
-    data = alt.InlineData(
-        values=[
-            {"model": row.display, "seed": seed, "epoch": point.epoch, "valid": point.valid}
+    name: str
+    """Of its files; letters, digits and hyphens, and whatever a dataset is called."""
+    section: str
+    title: str
+    """What it shows, in a sentence."""
+    spec: dict[str, Any]
+
+    def svg(self, ink: str = PAGE_INK) -> str:
+        """Return it as SVG text, labelled for who cannot see it."""
+        text: str = vl_convert.vegalite_to_svg(_inked(self.spec, ink), allowed_base_urls=[])
+        return text
+
+    def pdf(self) -> bytes:
+        """Return it as a PDF file."""
+        content: bytes = vl_convert.vegalite_to_pdf(_inked(self.spec, FILE_INK), allowed_base_urls=[])
+        return content
+
+
+def charts_of(report: Report) -> list[Chart]:
+    """Return the charts of a report, in the order of the page."""
+    rows = dict.fromkeys(row for row, _ in report.settings)
+    style = _styles([*rows])
+    return [
+        *_forests(report),
+        *_slice_charts(report, style),
+        *_hit_curves(report, style),
+        *_seed_scatters(report, style),
+        *_costs(report, style),
+        *(_surface(surface) for surface in report.surfaces),
+        *_learning_curves(report, style),
+    ]
+
+
+def javascript() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle
+
+
+def _styles(rows: Sequence[Row]) -> Style:
+    """A model has a colour; its variants, and models beyond the palette, have dashes and shapes of their own."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    seen: dict[str, int] = defaultdict(int)
+    styles = {}
+    for row in rows:
+        colour = models.index(row.model)
+        turn = seen[row.model] + colour // len(PALETTE)
+        styles[row.display] = (PALETTE[colour % len(PALETTE)], DASHES[turn % len(DASHES)], SHAPES[turn % len(SHAPES)])
+        seen[row.model] += 1
+    return styles
+
+
+def _forests(report: Report) -> Iterator[Chart]:
+    for dataset, group in groupby(
+        (c for c in report.comparisons if c.metric == report.metric), key=lambda c: c.dataset
+    ):
+        comparisons = list(group)
+        reference = comparisons[0].reference.display
+        title = (
+            f"{report.metric.upper()} on {dataset}: difference to {reference}, {100 * report.confidence:g}% intervals"
+        )
+        values = [{"row": c.row.display} | _difference(c) for c in comparisons]
+        chart = _intervals(
+            values, "row", [c.row.display for c in comparisons], f"difference in {report.metric.upper()}"
+        )
+        yield _chart(f"forest-{dataset}", "comparisons", title, chart)
+
+
+def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
+    for dataset, group in groupby(report.slices, key=lambda table: table.dataset):
+        tables = list(group)
+        values: list[dict[str, Any]] = [
+            {"slice": f"{s.dimension}: {s.name}", "row": table.row.display} | _difference(s.comparison)
+            for table in tables
+            for s in table.slices
+        ]
+        names = [table.row.display for table in tables]
+        base = alt.Chart(_data(values)).encode(
+            y=alt.Y(
+                "slice:N",
+                title=None,
+                sort=list(dict.fromkeys(value["slice"] for value in values)),
+                axis=alt.Axis(labelLimit=0),
+            ),
+            yOffset=alt.YOffset("row:N", sort=names),
+            color=_colour("row", names, style),
+        )
+        x = alt.X("low:Q", title=f"difference in {report.metric.upper()}")
+        marks = base.mark_rule(strokeWidth=1.6).encode(x=x, x2="high:Q") + base.mark_point(filled=True, size=45).encode(
+            x="difference:Q", shape=_shape("row", names, style), tooltip=["row:N", "slice:N", *_TOOLTIP]
+        )
+        title = (
+            f"{report.metric.upper()} on {dataset}, by slice of users: difference to"
+            f" {tables[0].reference.display}, {100 * report.confidence:g}% intervals"
+        )
+        step = alt.Step(11 * len(names) + 8, **{"for": "position"})
+        yield _chart(f"slices-{dataset}", "slices", title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
+
+
+def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
+    for dataset, group in groupby(report.hits, key=lambda curve: curve.dataset):
+        curves = list(group)
+        names = [curve.row.display for curve in curves]
+        values = [{"row": c.row.display, "N": n, "HR@N": hits} for c in curves for n, hits in c.points]
+        chart = (
+            alt.Chart(_data(values))
+            .mark_line(strokeWidth=1.6)
+            .encode(
+                opacity=alt.condition(chosen := _legend_choice(), alt.value(0.9), alt.value(0.1)),
+                x=alt.X("N:Q", title="cutoff N", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s")),
+                y=alt.Y("HR@N:Q", title="share of users whose item is among the first N"),
+                color=_colour("row", names, style),
+                strokeDash=_dash("row", names, style),
+                tooltip=["row:N", "N:Q", alt.Tooltip("HR@N:Q", format=".4f")],
+            )
+            .add_params(chosen)
+            .properties(width=WIDTH, height=300)
+        )
+        yield _chart(f"hit-rate-{dataset}", "curves", f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
+
+
+def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
+    for number, curves in enumerate(report.curves, start=1):
+        names = list(dict.fromkeys(row.display for row, _, _ in curves.points))
+        values = [
+            {"row": row.display, "seed": seed, "epoch": point.epoch, "valid": point.valid}
             for row, seed, point in curves.points
         ]
-    )
-    chart = (
-        alt.Chart(data, width=560, height=300)
-        .mark_line(strokeWidth=1.4, opacity=0.85)
-        .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("valid:Q", title=f"validation {curves.stop_metric.upper()}", scale=alt.Scale(zero=False)),
-            color=alt.Color("model:N", title=None, sort=names, scale=alt.Scale(domain=names, range=colours)),
-            strokeDash=alt.StrokeDash("model:N", title=None, sort=names, scale=alt.Scale(domain=names, range=dashes)),
-            detail="seed:N",
+        metric = curves.stop_metric.upper()
+        chart = (
+            alt.Chart(_data(values))
+            .mark_line(strokeWidth=1.4)
+            .encode(
+                opacity=alt.condition(chosen := _legend_choice(), alt.value(0.85), alt.value(0.1)),
+                x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+                y=alt.Y("valid:Q", title=f"validation {metric}", scale=alt.Scale(zero=False)),
+                color=_colour("row", names, style),
+                strokeDash=_dash("row", names, style),
+                detail="seed:N",
+                tooltip=["row:N", "seed:N", "epoch:Q", alt.Tooltip("valid:Q", format=".4f")],
+            )
+            .add_params(chosen)
+            .properties(width=WIDTH, height=300)
         )
+        title = f"Validation {metric} on {curves.dataset} after each epoch, one line per seed"
+        yield _chart(f"learning-curves-{number}-{curves.dataset}", "learning", title, chart)
+
+
+def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
+    for dataset, group in groupby(report.seed_scores, key=lambda score: score.dataset):
+        values: list[dict[str, Any]] = [{"row": s.row.display, "seed": s.seed, "value": s.value} for s in group]
+        names = list(dict.fromkeys(v["row"] for v in values))
+        base = alt.Chart(_data(values)).encode(
+            y=alt.Y("row:N", title=None, sort=names, axis=alt.Axis(labelLimit=0)),
+            color=_colour("row", names, style, legend=False),
+        )
+        x = alt.X("value:Q", title=f"test {report.metric.upper()}", scale=alt.Scale(zero=False))
+        chart = base.mark_tick(thickness=2, size=18).encode(x=alt.X("mean(value):Q")) + base.mark_point(
+            size=50, opacity=0.8
+        ).encode(
+            x=x,
+            shape=_shape("row", names, style, legend=False),
+            tooltip=["row:N", "seed:N", alt.Tooltip("value:Q", format=".4f")],
+        )
+        title = f"Test {report.metric.upper()} on {dataset}: a point per seed, a tick at their mean"
+        yield _chart(f"seeds-{dataset}", "seeds", title, chart.properties(width=WIDTH - 60, height=alt.Step(24)))
+
+
+_COSTS = {
+    "train_seconds": ("time", "seconds of training"),
+    "parameters": ("parameters", "parameters"),
+    "peak_memory": ("memory", "peak memory, bytes"),
+}
+
+
+def _costs(report: Report, style: Style) -> Iterator[Chart]:
+    metric = report.metric.upper()
+    for dataset, group in groupby(report.costs, key=lambda line: line.dataset):
+        lines = list(group)
+        names = [line.row.display for line in lines]
+        values: list[dict[str, Any]] = [
+            {"row": line.row.display, "value": line.value} | {cost: getattr(line, cost) for cost in _COSTS}
+            for line in lines
+        ]
+        panels = []
+        for cost, (_, title) in _COSTS.items():
+            there = [value for value in values if value[cost] > 0]  # a counting model has no parameters
+            panels.append(
+                alt.Chart(_data(there))
+                .mark_point(filled=True, size=80)
+                .encode(
+                    x=alt.X(
+                        f"{cost}:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+                    ),
+                    y=alt.Y("value:Q", title=f"test {metric}", scale=alt.Scale(zero=False)),
+                    color=_colour("row", names, style),
+                    shape=_shape("row", names, style),
+                    tooltip=["row:N", alt.Tooltip("value:Q", format=".4f"), alt.Tooltip(f"{cost}:Q", format=".3s")],
+                )
+                .properties(width=190, height=210)
+            )
+        title = f"What {metric} on {dataset} costs: time, parameters, memory"
+        yield _chart(f"cost-{dataset}", "cost", title, alt.hconcat(*panels).resolve_scale(y="shared"))
+
+
+def _surface(surface: Surface) -> Chart:
+    values = [{"lambda": x, "tau": y, "value": value} for x, y, value in surface.points]
+    lambdas, taus = ({value[axis] for value in values} for axis in ("lambda", "tau"))
+    gridded = max(len(lambdas), len(taus)) <= GRID and len(lambdas) * len(taus) == len(values)
+    kind = ":O" if gridded else ":Q"
+    scale = alt.Undefined if gridded else alt.Scale(type="log")
+    base = alt.Chart(_data(values)).encode(
+        x=alt.X("lambda" + kind, title="lambda", scale=scale, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("tau" + kind, title="tau", scale=scale, sort="descending" if gridded else alt.Undefined),
+        color=alt.Color("value:Q", title=surface.metric.upper(), scale=alt.Scale(scheme="viridis", zero=False)),
+        tooltip=["lambda:Q", "tau:Q", alt.Tooltip("value:Q", format=".4f")],
+    )
+    chart = base.mark_rect() if gridded else base.mark_point(filled=True, size=110, opacity=1)
+    title = f"{surface.metric.upper()} of {surface.model} on {surface.dataset} ({surface.split}) over lambda and tau"
+    return _chart(
+        f"surface-{surface.split}-{surface.model}-{surface.dataset}",
+        "surface",
+        title,
+        chart.properties(width=WIDTH - 160, height=WIDTH - 220),
+    )
+
+
+_TOOLTIP = [
+    alt.Tooltip("difference:Q", format="+.4f"),
+    alt.Tooltip("low:Q", format="+.4f"),
+    alt.Tooltip("high:Q", format="+.4f"),
+    "verdict:N",
+]
+
+
+def _difference(c: Comparison) -> dict[str, Any]:
+    return {"difference": c.difference, "low": c.low, "high": c.high, "verdict": c.verdict}
+
+
+def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[str], title: str) -> Any:  # noqa: ANN401 (as altair has it)
+    verdicts = [verdict for verdict in VERDICTS if any(value["verdict"] == verdict for value in values)]
+    base = alt.Chart(_data(values)).encode(
+        y=alt.Y(f"{label}:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=0)),
+        color=alt.Color(
+            "verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[VERDICTS[v] for v in verdicts])
+        ),
+    )
+    return (
+        _zero()
+        + base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        + base.mark_point(filled=True, size=80, opacity=1).encode(
+            x="difference:Q",
+            shape=alt.Shape(
+                "verdict:N",
+                title=None,
+                scale=alt.Scale(domain=verdicts, range=[VERDICT_SHAPES[v] for v in verdicts]),
+            ),
+            tooltip=[f"{label}:N", *_TOOLTIP],
+        )
+    ).properties(width=WIDTH - 60, height=alt.Step(24))
+
+
+def _legend_choice() -> alt.Parameter:
+    """Lines that are chosen by a click in the legend stand out."""
+    return alt.selection_point(fields=["row"], bind="legend")
+
+
+def _zero() -> Any:  # noqa: ANN401 (as altair has it)
+    return alt.Chart(_data([{"zero": 0}])).mark_rule(strokeDash=[2, 2], color="gray").encode(x="zero:Q")
+
+
+def _scale(names: Sequence[str], values: Callable[[str], Any]) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=[values(name) for name in names])
+
+
+def _colour(field: str, names: Sequence[str], style: Style, *, legend: bool = True) -> alt.Color:
+    shown = alt.Undefined if legend else None
+    return alt.Color(f"{field}:N", title=None, legend=shown, scale=_scale(names, lambda name: style[name][0]))
+
+
+def _dash(field: str, names: Sequence[str], style: Style) -> alt.StrokeDash:
+    return alt.StrokeDash(f"{field}:N", title=None, scale=_scale(names, lambda name: list(style[name][1])))
+
+
+def _shape(field: str, names: Sequence[str], style: Style, *, legend: bool = True) -> alt.Shape:
+    shown = alt.Undefined if legend else None
+    return alt.Shape(f"{field}:N", title=None, legend=shown, scale=_scale(names, lambda name: style[name][2]))
+
+
+def _data(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=[dict(value) for value in values])
+
+
+def _chart(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
+    configured = (
+        chart.properties(title=alt.Title(title, anchor="start", fontSize=13, fontWeight="normal", limit=0))
         .configure(background="transparent", font="system-ui, sans-serif")
+        .configure_title(color=PAGE_INK)
         .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            domainColor="currentColor",
-            tickColor="currentColor",
-            gridColor="currentColor",
+            labelColor=PAGE_INK,
+            titleColor=PAGE_INK,
+            domainColor=PAGE_INK,
+            tickColor=PAGE_INK,
+            gridColor=PAGE_INK,
             gridOpacity=0.15,
             titleFontWeight="normal",
         )
-        .configure_legend(labelColor="currentColor", symbolStrokeWidth=2, symbolSize=200, labelLimit=0)
+        .configure_legend(
+            labelColor=PAGE_INK,
+            titleColor=PAGE_INK,
+            symbolStrokeWidth=2,
+            symbolSize=110,
+            labelLimit=0,
+        )
         .configure_view(stroke=None)
     )
-    svg: str = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
-    return svg
+    spec = configured.to_dict()
+    spec["description"] = title
+    return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
+
+
+def _inked(spec: Any, ink: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return `spec` with the page's colour replaced in its configuration."""
+    config = {
+        part: {key: ink if value == PAGE_INK else value for key, value in settings.items()}
+        if isinstance(settings, dict)
+        else settings
+        for part, settings in spec["config"].items()
+    }
+    return {**spec, "config": config}

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipsrec_bench.stats.paired import PairedComparison
+from ipsrec_bench.stats.crossed import CrossedTest
+from ipsrec_bench.stats.effect import Estimate
+from ipsrec_bench.stats.equivalence import Equivalence
+from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
 from ipsrec_bench.store.queries import CurvePoint, DatasetRow
 from ipsrec_bench.store.records import Environment
 
@@ -33,34 +36,63 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired test of one row against a reference, on the per-user mean over the seeds that both have."""
+    """One row against a reference, paired over users and over the seeds that both have."""
 
     dataset: str
     metric: str
     row: Row
     reference: Row
+    users: int
     seeds: int
-    test: PairedComparison
+    mean: float
     reference_mean: float
-    adjusted_p: float
+    by_users: MeanTest
+    """Over users, of the mean over seeds: are these trained models different?"""
+    crossed: CrossedTest | None
+    """Over users and seeds: are the methods different? None with one seed."""
+    effect: Estimate
+    """d_z over users."""
+    gain: Estimate | None
+    """Relative to the reference; None where that is 0."""
+    counts: WinTieLoss
+    low: float
+    high: float
+    """The declared interval of the difference, uncorrected."""
+    p: float | None
+    """Of the declared test, uncorrected; None where it takes more seeds than there are."""
+    adjusted_p: float | None
+    """Corrected over the family."""
+    detectable: float
+    """Smallest difference that the declared test would have found with a power of 80% at alpha, uncorrected."""
+    equivalence: Equivalence | None
+    """Where a margin is declared."""
     alpha: float
 
     @property
-    def gain(self) -> float | None:
-        """Relative difference to the reference, None where the reference is 0."""
-        return self.test.difference / self.reference_mean if self.reference_mean else None
+    def difference(self) -> float:
+        """Mean difference to the reference."""
+        return self.by_users.mean
 
     @property
     def significant(self) -> bool:
         """Whether the corrected test rejects "no difference"."""
-        return self.adjusted_p < self.alpha
+        return self.adjusted_p is not None and self.adjusted_p < self.alpha
 
     @property
     def verdict(self) -> str:
-        """One word: better, worse, or undecided."""
-        if not self.significant:
+        """One word: better, worse, equivalent or undecided."""
+        if self.significant:
+            return "better" if self.difference > 0 else "worse"
+        return "equivalent" if self.equivalence is not None and self.equivalence.p < self.alpha else "undecided"
+
+    @property
+    def of_method(self) -> str:
+        """What users and seeds together say of the methods, at alpha, in this one comparison."""
+        if self.crossed is None:
+            return "one seed"
+        if self.crossed.test.p >= self.alpha:
             return "undecided"
-        return "better" if self.test.difference > 0 else "worse"
+        return "better" if self.difference > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -71,8 +103,10 @@ class ResultCell:
     """None while no seed of it is complete."""
     best: bool = False
     second: bool = False
-    comparison: Comparison | None = None
-    """Against the baseline; present for proposed models, whose improvement is shown."""
+    gain: float | None = None
+    """Over the baseline; for proposed models, whose improvement is shown."""
+    mark: bool = False
+    """Whether it is better by the declared, corrected test."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +137,7 @@ class AblationCell:
     """One value of the ablation table; variants carry their comparison with the whole model."""
 
     score: Score | None
-    comparison: Comparison | None
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +159,32 @@ class AblationTable:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """One row against the baseline on a part of the users."""
+
+    dimension: str
+    name: str
+    share: float
+    """Of the test users."""
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """All slices of one dataset for one row; their comparisons are one family."""
+
+    dataset: str
+    row: Row
+    reference: Row
+    metric: str
+    slices: tuple[Slice, ...]
+
+    def named(self, verdict: str) -> list[str]:
+        """Return the slices with this verdict, in words."""
+        return [f"{s.dimension}: {s.name}" for s in self.slices if s.comparison.verdict == verdict]
+
+
+@dataclass(frozen=True)
 class DatasetLine:
     """One dataset under the suite's label."""
 
@@ -143,8 +203,39 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class HitCurve:
+    """HR@N of one row on one dataset, mean over seeds, at cutoffs N up to the whole catalogue."""
+
+    dataset: str
+    row: Row
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class SeedScore:
+    """What one training reached on the report's metric."""
+
+    dataset: str
+    row: Row
+    seed: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A metric over lambda and tau."""
+
+    dataset: str
+    model: str
+    metric: str
+    split: str
+    points: tuple[tuple[float, float, float], ...]
+    """lambda, tau, value."""
+
+
+@dataclass(frozen=True)
 class CostLine:
-    """What one row cost on one dataset, mean over its complete cells."""
+    """What one row cost on one dataset, mean over its complete cells, and what it reached."""
 
     dataset: str
     row: Row
@@ -153,6 +244,73 @@ class CostLine:
     seconds: float
     peak_memory: int
     best_epochs: tuple[int, ...]
+    value: float
+    """The report's metric."""
+
+
+@dataclass(frozen=True)
+class PublishedLine:
+    """One of our values beside the paper's."""
+
+    dataset: str
+    metric: str
+    row: Row
+    theirs: float
+    ours: float
+    low: float
+    high: float
+    """Interval of ours: over users and seeds, or over users where there is one seed."""
+
+    @property
+    def difference(self) -> float:
+        """Ours less theirs."""
+        return self.ours - self.theirs
+
+    @property
+    def inside(self) -> bool:
+        """Whether theirs, as it is rounded, lies inside our interval."""
+        return self.low - 5e-5 <= self.theirs <= self.high + 5e-5
+
+
+@dataclass(frozen=True)
+class PaperTables:
+    """A paper's own tables, and where its printed percentages do not follow from its printed values."""
+
+    title: str
+    short: str
+    doi: str
+    datasets: tuple[tuple[str, tuple[int, ...]], ...]
+    """Its table of datasets: title; users, items, interactions, providers, interactions with providers."""
+    results: ResultTable
+    ablation: AblationTable
+    flagged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AgainstPaper:
+    """Ours beside a paper's."""
+
+    paper: PaperTables
+    lines: tuple[PublishedLine, ...]
+    differences: tuple[str, ...]
+    """Of protocol, settings and data."""
+    not_compared: tuple[str, ...]
+    """Datasets of the paper's names that are not compared, and why."""
+
+
+@dataclass(frozen=True)
+class CellLine:
+    """One cell, for whoever wants to know exactly."""
+
+    dataset: str
+    row: Row
+    seed: int
+    key: str
+    fingerprint: str
+    environment: int
+    """Its number in the report's list."""
+    seconds: float
+    peak_memory: int | None
 
 
 @dataclass(frozen=True)
@@ -180,23 +338,39 @@ class Report:
     """That the suite asks for."""
     left_out: tuple[str, ...]
     """Datasets of the suite that were not run, because their raw files were not there."""
+    metric: str
+    """Of summary, charts and slices."""
+    findings: tuple[Comparison, ...]
+    """The comparisons that the page begins with: proposed rows, or all, on `metric`."""
     results: ResultTable
     comparisons: tuple[Comparison, ...]
     """Every row against the baseline, per dataset and metric."""
     ablation: AblationTable | None
+    slices: tuple[SliceTable, ...]
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
+    hits: tuple[HitCurve, ...]
+    seed_scores: tuple[SeedScore, ...]
+    surfaces: tuple[Surface, ...]
     costs: tuple[CostLine, ...]
+    published: tuple[AgainstPaper, ...]
     seeds: int
     """Number of seeds that the suite asks for."""
     baseline_rule: str
     baseline_is_best: bool
     """Whether the baseline is chosen by its results, not declared."""
     family_rule: str
+    test_rule: str
+    """The declared test, in words."""
+    correction_rule: str
+    interval_rule: str
     protocol: tuple[tuple[str, str], ...]
     settings: tuple[tuple[Row, str], ...]
     """The resolved settings of every row's model."""
+    provenance: tuple[CellLine, ...]
     environments: tuple[Environment, ...]
+    warnings: tuple[str, ...]
+    """In what cells of one table differ that ought to be the same."""
     alpha: float
     confidence: float
     suite_text: str

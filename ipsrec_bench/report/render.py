@@ -1,38 +1,131 @@
 """Rendering of a report's content to files."""
 
+import json
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
 from ipsrec_bench import __version__
-from ipsrec_bench.errors import BenchError
-from ipsrec_bench.report.charts import learning_curves
+from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.report.charts import FILE_INK, Chart, charts_of, javascript
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.sentences import finding, p_value, percent, signed, span, where
 
-SMALLEST_P = 1e-4
+FORMATS = ("html", "md", "latex", "json")
+SUFFIXES = {"html": "html", "md": "md", "latex": "tex", "json": "json"}
 
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a rendered report."""
+    """The files of a rendered report: a page per format, and what lies beside them."""
 
-    html: Path
-    markdown: Path
+    pages: Mapping[str, Path]
     charts: tuple[Path, ...]
+    tables: tuple[Path, ...]
+    """LaTeX tables, each for a document of one's own."""
+
+    @property
+    def main(self) -> Path:
+        """The page to look at first."""
+        return next(iter(self.pages.values()))
 
 
-def write_report(report: Report, folder: Path) -> Written:
-    """Render `report` into `folder/<suite>/`: a self-contained HTML file, a Markdown file and its charts (SVG).
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Return the formats named in `text`, in the order of `FORMATS`.
+
+    Raises:
+        BenchError: one is unknown.
+    """
+    wanted = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in wanted:
+        if name not in FORMATS:
+            raise BenchError(f"--format {name}: allowed: {listed(FORMATS)}{did_you_mean(name, FORMATS)}")
+    if not wanted:
+        raise BenchError(f"--format names no format; allowed: {listed(FORMATS)}")
+    return tuple(name for name in FORMATS if name in wanted)
+
+
+def write_report(report: Report, folder: Path, formats: Collection[str] = ("html", "md")) -> Written:
+    """Render `report` into `folder/<suite>/`.
+
+    HTML is one self-contained file that needs no network; charts lie beside it as SVG and PDF. LaTeX is a document, and
+    a file per table and chart for documents of one's own. JSON holds everything that the others show.
 
     Raises:
         BenchError: the folder cannot be written.
     """
-    target = folder / _file_name(report.suite)
+    target = folder / file_name(report.suite)
+    pages = {name: target / f"{file_name(report.suite)}.{SUFFIXES[name]}" for name in FORMATS if name in formats}
+    charts = charts_of(report) if {*formats} - {"json"} else []
+    files: dict[Path, str | bytes] = {}
+    for chart in charts:
+        files[target / f"{chart.name}.svg"] = chart.svg(FILE_INK)
+        files[target / f"{chart.name}.pdf"] = chart.pdf()
+    common = {"report": report, "version": __version__}
+    tables: dict[Path, str] = {}
+    if "html" in formats:
+        files[pages["html"]] = _html(charts, common)
+    if "md" in formats:
+        files[pages["md"]] = _environment().get_template("report.md.j2").render(**common, charts=_by_section(charts))
+    if "latex" in formats:
+        tables = {target / f"table-{name}.tex": text for name, text in _tex_tables(common)}
+        document = _tex_environment().get_template("document.tex.j2")
+        names = [path.name for path in tables]
+        files |= {**tables, pages["latex"]: document.render(**common, charts=charts, tables=names)}
+    if "json" in formats:
+        files[pages["json"]] = json.dumps(_plain(_with_derived(report)), indent=1, ensure_ascii=False)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    except OSError as error:
+        raise BenchError(f"{target}: the report cannot be written there: {error.strerror}") from None
+    beside = tuple(path for path in files if path not in pages.values() and path not in tables)
+    return Written(pages, beside, tuple(tables))
+
+
+def _html(charts: list[Chart], common: Mapping[str, object]) -> str:
+    environment = _environment()
+    loader = environment.loader
+    assert loader is not None
+    sources = {name: loader.get_source(environment, name)[0] for name in ("style.css", "report.js")}
+    shown = {
+        section: [(chart, Markup(chart.svg()), Markup(_script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
+        for section, members in _by_section(charts).items()
+    }
+    return environment.get_template("report.html.j2").render(
+        **common,
+        charts=shown,
+        style=Markup(sources["style.css"]),  # noqa: S704 (our own)
+        script=Markup(sources["report.js"]),  # noqa: S704 (our own)
+        vega=Markup(javascript()) if charts else "",  # noqa: S704 (the library's)
+    )
+
+
+def _by_section(charts: list[Chart]) -> dict[str, list[Chart]]:
+    sections: dict[str, list[Chart]] = {}
+    for chart in charts:
+        sections.setdefault(chart.section, []).append(chart)
+    return sections
+
+
+def _tex_tables(common: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of every table that has something to say."""
+    template: Template = _tex_environment().get_template("tables.tex.j2")
+    for name, block in template.blocks.items():
+        text = "".join(block(template.new_context(dict(common)))).strip()
+        if text:
+            yield name, text + "\n"
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ipsrec_bench.report"),
         autoescape=select_autoescape(["html.j2"]),
@@ -42,46 +135,95 @@ def write_report(report: Report, folder: Path) -> Written:
         keep_trailing_newline=True,
     )
     environment.filters |= _FILTERS
-    charts = [(curves, learning_curves(curves)) for curves in report.curves]
-    files = {
-        target / f"learning-curves-{number}-{_file_name(curves.dataset)}.svg": _standalone(svg)
-        for number, (curves, svg) in enumerate(charts, start=1)
-    }
-    common = {"report": report, "version": __version__}
-    html, markdown = target / f"{_file_name(report.suite)}.html", target / f"{_file_name(report.suite)}.md"
-    pages = {
-        html: environment.get_template("report.html.j2").render(
-            **common,
-            charts=[(curves, Markup(svg)) for curves, svg in charts],  # noqa: S704 (our own chart)
-        ),
-        markdown: environment.get_template("report.md.j2").render(
-            **common,
-            charts=[(curves, path.name) for (curves, _), path in zip(charts, files, strict=True)],
-        ),
-    }
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for path, text in (files | pages).items():
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BenchError(f"{target}: the report cannot be written there: {error.strerror}") from None
-    return Written(html, markdown, tuple(files))
+    return environment
 
 
-def _file_name(name: str) -> str:
+def _tex_environment() -> Environment:
+    """Return an environment whose marks do not clash with the braces and percents of TeX."""
+    environment = _environment().overlay(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.autoescape = False
+    environment.filters |= {"percent": _tex_percent, "signed": _tex_signed}  # with minus signs, not hyphens
+    return environment
+
+
+def file_name(name: str) -> str:
+    """Return `name` with nothing in it that is more than a letter of a file's name."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _standalone(svg: str) -> str:
-    """Give a chart that stands in a file of its own the colour that its page would have given it."""
-    return svg.replace("currentColor", "#555")
+def _script_json(value: object) -> str:
+    """Return JSON that may stand within a script element."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _with_derived(report: Report) -> dict[str, Any]:
+    """Return the content as a dictionary, with the verdicts that follow from it."""
+    content = asdict(report)
+    content["headline"], content["caution"] = report.headline, report.caution
+    content["version"] = __version__
+    for name in ("comparisons", "findings"):
+        for plain, comparison in zip(content[name], getattr(report, name), strict=True):
+            plain |= {"verdict": comparison.verdict, "of_method": comparison.of_method}
+    return content
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
+    """Return `value` as JSON can say it: no NaN, no infinities, no sets."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _escape_markdown(text: object) -> str:
     """Return `text` with everything inert that Markdown or HTML would act on."""
     plain = " ".join(str(text).split())
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", plain)
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", plain)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "λ": r"$\lambda$",
+    "τ": r"$\tau$",
+    **{mark: f"\\{mark}" for mark in "&%$#_"},
+}
+
+
+def _escape_tex(text: object) -> str:
+    """Return `text` with everything inert that TeX would act on; a letter that pdfTeX lacks is named by its number."""
+    plain = " ".join(str(text).split())
+    return "".join(_TEX.get(c) or (c if c <= "\u017f" else f"[U+{ord(c):04X}]") for c in plain)
+
+
+def _tex_percent(value: float | None) -> str:
+    return "--" if value is None else f"${100 * value:+.1f}$\\%"
+
+
+def _tex_signed(value: float) -> str:
+    return f"${signed(value)}$"
 
 
 def _metric_name(name: str) -> str:
@@ -92,43 +234,41 @@ def _value(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}%"
-
-
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _p_value(value: float) -> str:
-    return "< 0.0001" if value < SMALLEST_P else f"{value:.4f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
 
 
 def _thousands(value: int) -> str:
     return f"{value:,}"
 
 
-def _mebibytes(value: int) -> str:
-    return f"{value / 2**20:,.0f} MiB"
+def _mebibytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**20:,.0f} MiB"
 
 
 def _moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
+def _exact(value: float) -> str:
+    """Return a number for programs: what a table is sorted by."""
+    return f"{value:.9g}"
+
+
 _FILTERS: dict[str, Callable[..., str]] = {
     "md": _escape_markdown,
+    "tex": _escape_tex,
     "metric": _metric_name,
     "value": _value,
-    "percent": _percent,
+    "percent": percent,
+    "span": span,
     "share": _share,
-    "p": _p_value,
-    "signed": _signed,
+    "p": p_value,
+    "signed": signed,
     "thousands": _thousands,
     "mib": _mebibytes,
     "moment": _moment,
+    "exact": _exact,
+    "finding": finding,
+    "where": where,
 }

@@ -5,7 +5,9 @@ import ctypes
 import os
 import platform
 import resource
+import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,7 +71,23 @@ def describe_environment(device: torch.device) -> Environment:
         threads=torch.get_num_threads(),
         device=(torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
         + (", bfloat16 by default" if product_dtype("auto", device) == torch.bfloat16 else ""),
+        revision=_revision(),
     )
+
+
+@cache
+def _revision() -> str:
+    """Return the commit that the toolkit's files are of, with `+` if they were changed; empty if they are of none."""
+    folder = Path(__file__).parent.parent
+    git = ["git", "-C", str(folder)]
+    try:
+        tracked, head, changed = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+            for command in (("ls-files", "--", "."), ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # no git, or no repository
+    return head[:12] + ("+" if changed else "") if tracked else ""
 
 
 def reset_peak_memory() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
@@ -19,7 +21,7 @@ from ipsrec_bench.run.environment import available_cores, keep_freed_memory, pic
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.worker import Worker, run_cell
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import begin_run, record_cell
+from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
@@ -53,8 +55,15 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
     """
     began = time.perf_counter()
     todo = plan.todo(force=force)
+    splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
+    facts = [
+        (data, splits[name], target_facts(data, split_dataset(data, splits[name])))
+        for name, data in plan.datasets.items()
+    ]
     with writing(store) as connection:
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
+        for data, protocol, targets in facts:
+            record_targets(connection, data.fingerprint, protocol, targets)
     cells = len(dict(plan.cells))
     emit(RunStarted(plan.file.name, plan.file.suite.title, cells, skipped=cells - len(todo)))
     complete = failed = 0
@@ -81,13 +90,12 @@ def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
     assert record.ranks is not None
     assert record.best_epoch is not None
     ranks = record.ranks["test"].realistic
-    names = [f"{name}@{n}" for name in cell.protocol.metrics for n in cell.protocol.cutoffs]
     return CellFinished(
         record.key,
         cell.dataset,
         cell.shown,
         cell.seed,
-        {name: float(metric(name, ranks).mean()) for name in names},
+        {name: float(metric(name, ranks).mean()) for name in cell.protocol.shown},
         record.best_epoch,
         record.seconds,
     )

@@ -1,19 +1,53 @@
 """Correction of p-values for the number of comparisons in a family."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
+Correction = Literal["holm", "benjamini-hochberg", "bonferroni", "none"]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's step-down adjusted p-values, in the order given (Holm, 1979).
+def adjust(p_values: Sequence[float], method: Correction = "holm") -> list[float]:
+    """Return the adjusted p-values of one family of comparisons, in the order given.
 
-    The i-th smallest of m p-values is multiplied by m - i + 1, and no adjusted value is smaller than one of a
-    smaller p-value. Rejecting where the adjusted value is below alpha keeps the family-wise error at alpha.
+    Rejecting where the adjusted value is below alpha keeps at alpha: with `bonferroni` and `holm` (step-down, never
+    weaker; Holm, 1979) the probability of any wrong rejection in the family; with `benjamini-hochberg` (step-up; 1995)
+    the expected share of wrong ones among the rejections, where the tests are independent or positively dependent;
+    with `none` the probability of a wrong rejection in each comparison alone.
     """
     p = np.asarray(p_values, dtype=np.float64)
+    return [float(value) for value in _METHODS[method](p)]
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.argsort(p, kind="stable")
     scaled = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return [float(value) for value in adjusted]
+    return adjusted
+
+
+def _benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    order = np.argsort(-p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def _bonferroni(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.minimum(p * len(p), 1.0)
+
+
+def _none(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return p
+
+
+_METHODS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "holm": _holm,
+    "benjamini-hochberg": _benjamini_hochberg,
+    "bonferroni": _bonferroni,
+    "none": _none,
+}

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.suite.schema import Protocol
 
 
 def begin_run(
@@ -55,6 +57,28 @@ def begin_run(
     return run
 
 
+def record_targets(connection: Connection, fingerprint: str, protocol: Protocol, facts: TargetFacts) -> None:
+    """Write what is to be known of the test targets of a dataset under `protocol`, unless it is there."""
+    place = [fingerprint, protocol.split_name]
+    if connection.execute("SELECT 1 FROM targets WHERE fingerprint = ? AND split = ? LIMIT 1", place).fetchone():
+        return
+    arrays = vars(facts)  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
+    connection.execute(
+        "INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
+        " FROM arrays",
+        place,
+    )
+
+
+def record_import(connection: Connection, suite: str, cell: PlannedCell, record: CellRecord) -> None:
+    """Write ranks made elsewhere, as row `cell` of the suite's tables, in place of what was imported there before."""
+    record_cell(connection, record)
+    connection.execute(
+        "INSERT OR REPLACE INTO imported_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [suite, cell.key, cell.dataset, cell.model, cell.title, cell.type, cell.variant, cell.seed],
+    )
+
+
 def record_cell(connection: Connection, record: CellRecord) -> None:
     """Write a cell with all its rows, in place of what the store has under its key; a failure replaces no result."""
     if record.error is not None and complete_keys(connection, [record.key]):
@@ -64,14 +88,14 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
     row = connection.execute(
         """
         INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
-                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
+                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
         """,
         [
             record.key, "failed" if record.error else "complete", record.error, record.fingerprint,
             record.type, record.seed, record.settings, _environment(connection, record.environment),
             record.started.replace(tzinfo=None), record.seconds, record.train_seconds, record.peak_memory,
-            record.parameters, record.stop_metric, record.best_epoch, record.best_valid,
+            record.parameters, record.stop_metric, record.best_epoch, record.best_valid, record.depth,
         ],
     ).fetchone()  # fmt: skip
     assert row is not None
@@ -98,7 +122,7 @@ def _environment(connection: Connection, environment: Environment) -> str:
     row = asdict(environment)
     name = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     connection.execute(
-        "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [name, *row.values()],
     )
     return name

@@ -1,19 +1,21 @@
 """Typed reads of the store."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
-from ipsrec_bench.ranking.metrics import realistic_rank
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import Environment, PlannedCell
+from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.suite.schema import Suite
 
 
@@ -36,7 +38,7 @@ class TestRanks:
 
     key: str
     users: NDArray[np.int32]
-    ranks: NDArray[np.int64]
+    ranks: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class CellSummary:
     best_epoch: int | None
     best_valid: float | None
     environment: str
+    depth: int | None
     settings: Mapping[str, Mapping[str, Any]]
     """`config`, `training` and `protocol` as the cell was run with them."""
 
@@ -133,10 +136,13 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )
     run, name, settings, text, overrides, started = row
-    cells = connection.execute(
-        "SELECT key, dataset, model, title, type, variant, seed FROM run_cells WHERE run = ? ORDER BY position",
-        [run],
+    columns = "key, dataset, model, title, type, variant, seed"
+    cells = connection.execute(f"SELECT {columns} FROM run_cells WHERE run = ? ORDER BY position", [run]).fetchall()
+    datasets = {dataset for _, dataset, *_ in cells}
+    imported = connection.execute(
+        f"SELECT {columns} FROM imported_cells WHERE suite = ? ORDER BY ALL", [name]
     ).fetchall()
+    cells += [cell for cell in imported if cell[1] in datasets]
     return Run(
         run=run,
         suite_name=name,
@@ -146,6 +152,77 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         started=started,
         cells=tuple(PlannedCell(*cell) for cell in cells),
     )
+
+
+def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
+    """Return the complete cells whose keys begin with `key`, under the labels of the newest run that has them."""
+    rows = connection.execute(
+        """
+        SELECT key, dataset, model, title, wanted.type, variant, wanted.seed
+        FROM (
+            SELECT run, key, dataset, model, title, type, variant, seed FROM run_cells
+            UNION ALL
+            SELECT 0, key, dataset, model, title, type, variant, seed FROM imported_cells
+        ) AS wanted JOIN cells USING (key)
+        WHERE status = 'complete' AND starts_with(key, ?)
+        QUALIFY row_number() OVER (PARTITION BY key ORDER BY run DESC) = 1
+        """,
+        [key],
+    ).fetchall()
+    return [PlannedCell(*row) for row in rows]
+
+
+def export_ranks(connection: Connection, path: Path, kind: str, suite: str | None) -> int:
+    """Write `user_ranks`, of one suite or of all, to a Parquet or CSV file; return the number of rows.
+
+    Raises:
+        StoreError: there is nothing to write, or the file cannot be written.
+    """
+    if suite is not None:
+        find_run(connection, suite)
+    condition = "WHERE suite = coalesce(?, suite)"
+    count = connection.execute(f"SELECT count(*) FROM user_ranks {condition}", [suite]).fetchone()
+    if not count or not count[0]:
+        raise StoreError("the store holds no ranks yet; run a suite first")
+    options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[kind]
+    target = str(path).replace("'", "''")
+    try:
+        connection.execute(
+            f"COPY (SELECT * EXCLUDE (cell) FROM user_ranks {condition}) TO '{target}' ({options})", [suite]
+        )
+    except duckdb.Error as error:
+        raise StoreError(f"{path}: the ranks cannot be written there: {str(error).splitlines()[0]}") from None
+    return int(count[0])
+
+
+def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
+    """Return `run` as if its suite had said `overrides` as well, which may change what is shown, not what was run.
+
+    Raises:
+        SuiteError: an override is wrong.
+        StoreError: it would take another run.
+    """
+    overrides = tuple(overrides)
+    if not overrides:
+        return run
+    changed = parse_suite(Path(f"{run.suite_name}.toml"), run.text, (*run.overrides, *overrides)).suite
+    protocol = run.suite.protocol.model_copy(
+        update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
+    )
+    suite = run.suite.model_copy(update={"protocol": protocol, "statistics": changed.statistics})
+    if suite != changed:
+        raise StoreError(
+            f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs and"
+            " statistics.*; anything else takes another run"
+        )
+    labels = {cell.label for cell in run.cells}
+    baseline = suite.statistics.baseline
+    if baseline not in {"best", *labels}:
+        raise StoreError(
+            f"--set statistics.baseline={baseline}: allowed: 'best', {listed(sorted(labels))}"
+            f"{did_you_mean(baseline, labels)}"
+        )
+    return replace(run, suite=suite, overrides=(*run.overrides, *overrides))
 
 
 def suite_summaries(connection: Connection) -> list[SuiteSummary]:
@@ -166,7 +243,7 @@ def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, Cel
     """Return what the store knows of the cells with these keys."""
     rows = connection.execute(
         "SELECT key, status, error, fingerprint, seconds, train_seconds, peak_memory, parameters, stop_metric,"
-        " best_epoch, best_valid, environment, settings FROM cells WHERE key IN (SELECT unnest(?))",
+        " best_epoch, best_valid, environment, depth, settings FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
     return {row[0]: CellSummary(*(*row[:-1], json.loads(row[-1]))) for row in rows}
@@ -180,11 +257,27 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
     found = {}
     for cell, key in numbers:
         columns = connection.execute(
-            'SELECT "user", higher, ties FROM ranks WHERE cell = ? AND split = \'test\' ORDER BY "user"',
+            'SELECT "user", realistic_rank(higher, ties)::INTEGER AS rank FROM ranks'
+            " WHERE cell = ? AND split = 'test'",
             [cell],
         ).fetchnumpy()
-        found[key] = TestRanks(key, np.asarray(columns["user"]), realistic_rank(columns["higher"], columns["ties"]))
+        users, ranks = np.asarray(columns["user"]), np.asarray(columns["rank"])
+        if (users[1:] < users[:-1]).any():  # they are written in order, and to sort them takes longer than to read
+            order = np.argsort(users)
+            users, ranks = users[order], ranks[order]
+        found[key] = TestRanks(key, users, ranks)
     return found
+
+
+def target_facts(connection: Connection, fingerprint: str, split: str) -> TargetFacts | None:
+    """Return what is known of the test targets of a dataset under a split, users ascending; None if nothing is."""
+    columns = connection.execute(
+        'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen FROM targets'
+        ' WHERE fingerprint = ? AND split = ? ORDER BY "user"',
+        [fingerprint, split],
+    ).fetchnumpy()
+    facts = TargetFacts(**{name: np.asarray(column) for name, column in columns.items()})
+    return facts if len(facts.users) else None
 
 
 def learning_curves(connection: Connection, keys: Sequence[str]) -> list[CurvePoint]:

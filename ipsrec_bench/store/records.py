@@ -24,6 +24,8 @@ class Environment:
     cores: int
     threads: int
     device: str
+    revision: str
+    """Commit of the toolkit, with `+` if files were changed; empty where it is no git checkout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,11 @@ class CellRecord:
     stop_metric: str | None = None
     best_epoch: int | None = None
     best_valid: float | None = None
+    depth: int | None = None
+    """Of imported lists: up to this rank they are known."""
     epochs: "tuple[Epoch, ...]" = ()
     ranks: "Mapping[str, Ranks] | None" = None
+    """By split; anything with arrays `users`, `higher` and `ties`."""
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,11 @@ CREATE TABLE environments (
     processor VARCHAR NOT NULL,
     cores INTEGER NOT NULL,
     threads INTEGER NOT NULL,
-    device VARCHAR NOT NULL
+    device VARCHAR NOT NULL,
+    revision VARCHAR NOT NULL
 );
 COMMENT ON TABLE environments IS 'Where cells ran: versions, processor, cores available, threads used by torch, device.';
+COMMENT ON COLUMN environments.revision IS 'commit of the toolkit, with "+" if files were changed; empty where it is no git checkout';
 
 CREATE SEQUENCE cell_numbers;
 CREATE TABLE cells (
@@ -64,15 +66,17 @@ CREATE TABLE cells (
     parameters BIGINT,
     stop_metric VARCHAR,
     best_epoch INTEGER,
-    best_valid DOUBLE
+    best_valid DOUBLE,
+    depth INTEGER
 );
-COMMENT ON TABLE cells IS 'Training runs. A complete cell has its epochs and ranks; a failed one has its traceback in error. One row per key.';
+COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere. A complete cell has its epochs and ranks; a failed one has its traceback in error. One row per key.';
 COMMENT ON COLUMN cells.key IS 'content key: equal keys, equal ranks';
 COMMENT ON COLUMN cells.type IS 'model by its name in the registry';
 COMMENT ON COLUMN cells.settings IS 'resolved settings as JSON text: config, training, protocol';
 COMMENT ON COLUMN cells.started IS 'UTC';
 COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell: training, validation and ranking';
 COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, bytes';
+COMMENT ON COLUMN cells.depth IS 'of imported lists: up to this rank they are known, a target beyond counts as last; NULL where all ranks are known';
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
 
 CREATE TABLE epochs (
@@ -99,6 +103,24 @@ CREATE TABLE ranks (
 COMMENT ON TABLE ranks IS 'One row per cell, split and evaluated user: how many items score above the held-out one, and how many others score the same.';
 COMMENT ON COLUMN ranks."user" IS 'id in users.parquet of the prepared dataset';
 
+CREATE TABLE targets (
+    fingerprint VARCHAR NOT NULL,
+    split VARCHAR NOT NULL,
+    "user" INTEGER NOT NULL,
+    history INTEGER NOT NULL,
+    item_count INTEGER NOT NULL,
+    provider_count INTEGER NOT NULL,
+    item_seen BOOLEAN NOT NULL,
+    provider_seen BOOLEAN NOT NULL
+);
+COMMENT ON TABLE targets IS 'What the data say of the test targets: one row per dataset, split and user.';
+COMMENT ON COLUMN targets.split IS 'with the shares that it takes';
+COMMENT ON COLUMN targets.history IS 'interactions of the user before the target';
+COMMENT ON COLUMN targets.item_count IS 'training interactions with the target';
+COMMENT ON COLUMN targets.provider_count IS 'training interactions with its provider; -1 where that is unknown';
+COMMENT ON COLUMN targets.item_seen IS 'the history holds the target';
+COMMENT ON COLUMN targets.provider_seen IS 'the history holds its provider';
+
 CREATE SEQUENCE run_numbers;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY DEFAULT nextval('run_numbers'),
@@ -124,6 +146,19 @@ CREATE TABLE run_cells (
 );
 COMMENT ON TABLE run_cells IS 'What a run wanted, by the suite''s own labels; cells are shared between runs by their key.';
 
+CREATE TABLE imported_cells (
+    suite VARCHAR NOT NULL,
+    key VARCHAR NOT NULL,
+    dataset VARCHAR NOT NULL,
+    model VARCHAR NOT NULL,
+    title VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL,
+    seed INTEGER NOT NULL,
+    PRIMARY KEY (suite, dataset, model, variant, seed)
+);
+COMMENT ON TABLE imported_cells IS 'Ranks made elsewhere, under the labels that they have in a suite''s tables: every run of the suite has them, too.';
+
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
 CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBLE END;
 CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
@@ -132,9 +167,14 @@ CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank +
 -- The complete cells of the newest run of every suite, under that run's labels. A cell that several suites, or
 -- several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS
-SELECT suite, run, dataset, model, title, variant, run_cells.seed, cell, key
-FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite)
-JOIN run_cells USING (run)
+SELECT suite, run, dataset, model, title, variant, wanted.seed, cell, key
+FROM (
+    SELECT suite, run, key, dataset, model, title, variant, seed
+    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN run_cells USING (run)
+    UNION ALL
+    SELECT suite, run, key, dataset, model, title, variant, seed
+    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN imported_cells USING (suite)
+) AS wanted
 JOIN cells USING (key)
 WHERE status = 'complete';
 

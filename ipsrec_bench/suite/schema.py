@@ -10,6 +10,7 @@ from ipsrec_bench.settings import Settings
 Metric = Literal["hr", "mrr", "ndcg"]
 T = TypeVar("T")
 Cutoff = Annotated[int, Field(ge=1)]
+METRIC_PATTERN = r"^(hr|mrr|ndcg)@[1-9]\d*$"
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
 
 
@@ -197,6 +198,18 @@ class Protocol(Settings):
 
     _distinct = field_validator("metrics", "cutoffs")(_distinct)
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics of the tables, like `ndcg@10`."""
+        return tuple(f"{name}@{cutoff}" for name in self.metrics for cutoff in self.cutoffs)
+
+    @property
+    def split_name(self) -> str:
+        """The split with the shares that it takes: equal names, equal targets of equal data."""
+        if self.split == "leave-one-out":
+            return self.split
+        return f"{self.split} {self.valid_share:g} {self.test_share:g}"
+
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
         if self.valid_share + self.test_share >= 1:
@@ -231,7 +244,7 @@ class Training(Settings):
     batch_size: int = Field(256, ge=1)
     """Targets per optimiser step, whichever way samples are made."""
     learning_rate: float = Field(1e-3, gt=0)
-    stop_metric: str = Field("mrr@10", pattern=r"^(hr|mrr|ndcg)@[1-9]\d*$")
+    stop_metric: str = Field("mrr@10", pattern=METRIC_PATTERN)
     """Validation metric that chooses the best epoch."""
     patience: int = Field(10, ge=1)
     """Epochs without a better `stop_metric` after which training stops."""
@@ -253,8 +266,21 @@ class Statistics(Settings):
     proposed: tuple[str, ...] = ()
     """Models whose improvement over the baseline stands in the result table; all others are baselines. Empty means
     every model whose type begins with `ipsrec`."""
-    test: Literal["paired-t"] = "paired-t"
-    correction: Literal["holm"] = "holm"
+    metric: str = Field("", pattern=METRIC_PATTERN + "|^$")
+    """The metric of summary, charts and slices, like `ndcg@10`; empty means the last one of the tables."""
+    test: Literal["paired-t", "crossed", "randomisation", "wilcoxon"] = "paired-t"
+    """Whose p-values mark the tables. `paired-t` over users, of the mean over seeds (is this trained model better?);
+    `crossed` over users and seeds (is this method better?); `randomisation`: random sign flips over users;
+    `wilcoxon`: signed ranks over users, whose false alarms are too many at these numbers of users."""
+    interval: Literal["test", "bootstrap"] = "test"
+    """Intervals of differences: of the t-test that is taken (that of the paired t-test, where it has none), or
+    bias-corrected and accelerated bootstrap over users."""
+    resamples: int = Field(10_000, ge=100)
+    """Sign flips of the randomisation test; samples of the bootstrap."""
+    correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
+    margin: float | None = Field(None, gt=0, lt=1)
+    """Relative to the reference's mean: differences below it count as none, and every comparison is tested for
+    equivalence, too."""
     family: Literal["metric", "dataset", "suite"] = "metric"
     """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
     all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""

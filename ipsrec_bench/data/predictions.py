@@ -1,0 +1,160 @@
+"""Predictions made elsewhere, as ranks of this dataset's test targets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.sources import find_column, open_table, place_of, refuse_bad_lines
+from ipsrec_bench.data.split import Targets
+from ipsrec_bench.errors import DataError, listed
+from ipsrec_bench.suite.schema import TableSource
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Where every test target stands, arrays `[targets]`, users ascending."""
+
+    users: NDArray[np.int64]
+    higher: NDArray[np.int32]
+    """Items that score above the target."""
+    ties: NDArray[np.int32]
+    """Other items that score the same."""
+    depth: int | None
+    """Length of the shortest list that lacks its target: ranks are known so far. None where all are known."""
+
+
+def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: bool) -> Predictions:
+    """Read a table of predictions (delimited text, JSON lines, Parquet) for the users of `targets`.
+
+    It has the columns `user` and `rank` (1 is best), a row per user, or `user`, `item` and `score`, a row per item of
+    the user's list; users and items by their raw ids. Of a list the target's rank is counted, with its ties; a target
+    that is not in it counts as the last item of the catalogue. With `mask_history` items of the user's history are left
+    out of lists. Users who are no test users are passed over.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, knows other users or items, names one twice, lacks a test
+            user, or holds a rank or score that is none.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
+        table = open_table(connection, path, TableSource(path=str(path)))
+        roles = ("rank",) if "rank" in table.columns else ("item", "score")
+        if not {"user", *roles} <= set(table.columns):
+            raise DataError(
+                f"{path}: expected columns 'user' and 'rank', or 'user', 'item' and 'score'; the file has"
+                f" {listed(table.columns)}"
+            )
+        columns = {name: find_column(table, name, f"{name} column", path) for name in ("user", *roles)}
+        chosen = ", ".join(f'CAST({column} AS VARCHAR) AS "{name}"' for name, column in columns.items())
+        try:
+            table.project(f"{chosen}, row_number() OVER () AS row").create("given")
+        except duckdb.Error as error:
+            raise DataError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
+        refuse_bad_lines(connection)
+        for name in ("users", "items"):
+            connection.read_parquet(str(data.path / f"{name}.parquet")).create(name)
+        wanted = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}  # noqa: F841 (by name)
+        connection.execute("CREATE TABLE wanted AS SELECT * FROM wanted")
+        _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "there is no user")
+        _refuse(connection, path, '"user" NOT IN (SELECT raw FROM users)', "the data have no user '{user}'")
+        if roles == ("rank",):
+            found = _ranked(connection, path, data.num_items)
+        else:
+            if mask_history:
+                _forget_history(connection, data, targets)
+            found = _listed(connection, path, data.num_items)
+        missing = connection.execute(
+            'SELECT count(*), min(raw) FROM wanted JOIN users ON id = "user"'
+            ' WHERE "user" NOT IN (SELECT "user" FROM found)'
+        ).fetchone()
+        assert missing is not None
+        if missing[0]:
+            raise DataError(
+                f"{path}: {missing[0]:,} of {len(targets.users):,} test users are not in it, '{missing[1]}' for one;"
+                " a comparison takes a prediction for each"
+            )
+    return found
+
+
+def _refuse(connection: duckdb.DuckDBPyConnection, path: Path, condition: str, what: str) -> None:
+    """Raise an error on the first row for which `condition` holds."""
+    row = connection.execute(f"SELECT * FROM given WHERE {condition} ORDER BY row LIMIT 1").fetchone()
+    if row is not None:
+        names = [name for name, *_ in connection.description or ()]
+        values = dict(zip(names, row, strict=True))
+        place = place_of(path, values["row"], header=True, delimiter=None)
+        raise DataError(f"{place}: {what.format(**values)}")
+
+
+def _ranked(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Predictions:
+    number = "TRY_CAST(rank AS DOUBLE)"
+    _refuse(
+        connection,
+        path,
+        f"coalesce({number} < 1 OR {number} > {items} OR {number} <> floor({number}), true)",
+        f"the rank is '{{rank}}'; expected a whole number from 1 to {items:,}",
+    )
+    _refuse(connection, path, _repeated('"user"'), "the user '{user}' stands there twice")
+    connection.execute(
+        f'CREATE TABLE found AS SELECT wanted."user", {number}::INTEGER - 1 AS higher, 0 AS ties'
+        ' FROM given JOIN users ON raw = given."user" JOIN wanted ON wanted."user" = id'
+    )
+    return _predictions(connection, None)
+
+
+def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Predictions:
+    score = "TRY_CAST(score AS DOUBLE)"
+    _refuse(connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', which is no number")
+    _refuse(connection, path, "coalesce(item NOT IN (SELECT raw FROM items), true)", "the data have no item '{item}'")
+    _refuse(connection, path, _repeated('"user", item'), "the item '{item}' of user '{user}' stands there twice")
+    connection.execute(
+        f"""
+        CREATE TABLE lists AS SELECT wanted."user", target, items.id AS item, {score} AS score
+        FROM given JOIN users ON users.raw = given."user" JOIN wanted ON wanted."user" = users.id
+        JOIN items ON items.raw = given.item
+        """
+    )
+    if connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'history'").fetchone():
+        connection.execute(
+            'DELETE FROM lists WHERE item <> target AND ("user", item) IN (SELECT "user", item FROM history)'
+        )
+    connection.execute(
+        f"""
+        CREATE TABLE found AS
+        SELECT "user",
+               coalesce(count(*) FILTER (score > of_target), {items} - 1)::INTEGER AS higher,
+               (count(*) FILTER (score = of_target AND item <> target))::INTEGER AS ties,
+               count(*) AS listed, any_value(of_target) IS NOT NULL AS there
+        FROM lists LEFT JOIN (SELECT "user", score AS of_target FROM lists WHERE item = target) USING ("user")
+        GROUP BY "user"
+        """
+    )
+    connection.execute(f"UPDATE found SET higher = {items} - 1 WHERE NOT there")
+    (depth,) = connection.execute("SELECT min(listed) FROM found WHERE NOT there").fetchall()[0]
+    return _predictions(connection, depth)
+
+
+def _repeated(columns: str) -> str:
+    """Return the condition of rows that repeat one before them in these columns."""
+    return f"row IN (SELECT row FROM given QUALIFY row_number() OVER (PARTITION BY {columns} ORDER BY row) > 1)"
+
+
+def _forget_history(connection: duckdb.DuckDBPyConnection, data: PreparedDataset, targets: Targets) -> None:
+    begins = data.offsets[targets.users]
+    lengths = targets.positions - begins
+    ends = np.cumsum(lengths)
+    places = np.arange(ends[-1]) - np.repeat(ends - lengths - begins, lengths)
+    seen = {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])}  # noqa: F841 (by name)
+    connection.execute("CREATE TABLE history AS SELECT DISTINCT * FROM seen")
+
+
+def _predictions(connection: duckdb.DuckDBPyConnection, depth: int | None) -> Predictions:
+    columns = connection.execute('SELECT "user", higher, ties FROM found ORDER BY "user"').fetchnumpy()
+    higher, ties = (np.asarray(columns[name], dtype=np.int32) for name in ("higher", "ties"))
+    return Predictions(np.asarray(columns["user"], dtype=np.int64), higher, ties, depth)

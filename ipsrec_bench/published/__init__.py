@@ -1,0 +1,1 @@
+"""Numbers from papers, as data with their protocol; a file per paper."""

@@ -1,0 +1,212 @@
+"""Ours beside what papers printed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ipsrec_bench.published.papers import Paper, PublishedDataset, PublishedTable, check_gains, papers
+from ipsrec_bench.report.content import (
+    AblationCell,
+    AblationLine,
+    AblationTable,
+    AgainstPaper,
+    DatasetLine,
+    PaperTables,
+    PublishedLine,
+    ResultCell,
+    ResultLine,
+    ResultTable,
+    Row,
+    Score,
+)
+from ipsrec_bench.report.results import Results, row_of
+from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
+from ipsrec_bench.store.queries import CellSummary
+
+PADDING = 1
+"""Ids of padding that the paper's counts of users, items and providers include."""
+
+
+def against_papers(
+    results: Results, summaries: Mapping[str, CellSummary], datasets: Iterable[DatasetLine]
+) -> Iterator[AgainstPaper]:
+    """Yield, for every paper that has a dataset of the run by its name, what can be said beside it.
+
+    Made-up data are never compared with a paper's numbers, whatever they are called.
+    """
+    known = {line.label: line for line in datasets}
+    for paper in papers().values():
+        shared = [name for name in paper.datasets if name in known]
+        if not shared:
+            continue
+        real = [name for name in shared if not known[name].statistics.stand_in]
+        yield AgainstPaper(
+            paper_tables(paper),
+            tuple(line for name in real for line in _lines(paper, results, summaries, name)),
+            tuple(difference for name in real for difference in _differences(paper, results, summaries, known[name])),
+            tuple(
+                f"{name}: the data here are a stand-in, which no published number says anything of"
+                for name in shared
+                if name not in real
+            ),
+        )
+
+
+def paper_tables(paper: Paper) -> PaperTables:
+    """Return the paper's own tables, in the form of ours."""
+    return PaperTables(
+        paper.title,
+        paper.short,
+        paper.doi,
+        tuple(
+            (d.title, (d.users, d.items, d.actions, d.providers, d.provider_actions)) for d in paper.datasets.values()
+        ),
+        _result_table(paper),
+        _ablation_table(paper, paper.ablation),
+        tuple(
+            f"{paper.datasets[check.dataset].title} {check.metric.upper()}, {paper.rows[check.row].title}: printed"
+            f" {100 * check.printed:.1f}%, but against the best baseline of the line,"
+            f" {paper.rows[check.against].title}, it is {100 * check.recomputed:.1f}%"
+            + (f"; the printed one is against {paper.rows[check.explained_by].title}" if check.explained_by else "")
+            for check in check_gains(paper)
+            if not check.agrees
+        ),
+    )
+
+
+def places(values: Iterable[float | None]) -> list[int | None]:
+    """Return the place of every value, 0 is best; equal as printed is equal: two models at 0.0531 are both best."""
+    printed = [None if value is None else round(value, 4) for value in values]
+    levels = sorted({value for value in printed if value is not None}, reverse=True)
+    return [None if value is None else levels.index(value) for value in printed]
+
+
+def _row(paper: Paper, name: str) -> Row:
+    published = paper.rows[name]
+    return Row(name, published.title, paper.type_of(name), published.title if published.settings else "")
+
+
+def _result_table(paper: Paper) -> ResultTable:
+    table = paper.results
+    columns = tuple(_row(paper, name) for name in table.rows)
+    lines = []
+    for dataset, metrics in table.values.items():
+        for metric, printed in metrics.items():
+            gains = dict(zip((name for name in table.rows if name in paper.proposed), printed.gains, strict=True))
+            cells = tuple(
+                ResultCell(
+                    Score(value, None, 1),
+                    best=place == 0,
+                    second=place == 1,
+                    gain=gains[name] / 100 if name in gains else None,
+                    mark=name in gains,
+                )
+                for name, value, place in zip(table.rows, printed.values, places(printed.values), strict=True)
+            )
+            lines.append(ResultLine(paper.datasets[dataset].title, metric, cells))
+    return ResultTable(columns, frozenset(paper.proposed), tuple(lines))
+
+
+def _ablation_table(paper: Paper, table: PublishedTable) -> AblationTable:
+    columns = [(dataset, metric) for dataset, metrics in table.values.items() for metric in metrics]
+    lines = []
+    for index, name in enumerate(table.rows):
+        row = _row(paper, name)
+        cells = tuple(
+            AblationCell(Score(table.values[dataset][metric].values[index], None, 1)) for dataset, metric in columns
+        )
+        lines.append(AblationLine(row, bool(row.variant), cells))
+    return AblationTable(tuple((paper.datasets[dataset].title, metric) for dataset, metric in columns), tuple(lines))
+
+
+def _lines(
+    paper: Paper, results: Results, summaries: Mapping[str, CellSummary], dataset: str
+) -> Iterator[PublishedLine]:
+    matched = _matched(paper, results, summaries, dataset)
+    for metric in results.run.suite.protocol.shown:
+        for name, row in matched.items():
+            theirs = paper.value(dataset, metric, name)
+            if theirs is not None:
+                matrix = results.matrix(dataset, row, results.seeds(dataset, row), metric)
+                if len(matrix) < MIN_USERS:
+                    continue
+                confidence = results.run.suite.statistics.confidence
+                mean: MeanTest = (
+                    crossed_test(matrix, confidence).test
+                    if matrix.shape[1] > 1
+                    else paired_t_test(matrix[:, 0], confidence)
+                )
+                yield PublishedLine(dataset, metric, row, theirs, mean.mean, mean.low, mean.high)
+
+
+def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary], dataset: str) -> dict[str, Row]:
+    """Return our row for each of the paper's: the same model, with the settings that tell the paper's row apart."""
+    found: dict[str, Row] = {}
+    for cell in results.run.cells:
+        if cell.dataset != dataset or cell.key not in results.ranks:
+            continue
+        config = summaries[cell.key].settings["config"]
+        for name, published in paper.rows.items():
+            told = all(config.get(key) == value for key, value in published.settings.items())
+            if paper.type_of(name) == cell.type and told and bool(published.settings) == bool(cell.variant):
+                found.setdefault(name, row_of(cell))
+    return found
+
+
+def _differences(
+    paper: Paper, results: Results, summaries: Mapping[str, CellSummary], line: DatasetLine
+) -> Iterator[str]:
+    """Yield in what our cells on a dataset differ from what the paper did, or cannot be checked against it."""
+    published, counted = paper.datasets[line.label], line.statistics
+    yield from (f"{line.label}: {difference}" for difference in _data_differences(published, line))
+    ties = paper.protocol["ties"]
+    yield f"{line.label}: ties: here the middle of the tied ranks; the paper: {ties}"
+    yield (
+        f"{line.label}: data: fingerprint {counted.fingerprint[:12]} here; the paper gives none, so that equal counts"
+        " are all that can be checked"
+    )
+    names = {row.label: name for name, row in _matched(paper, results, summaries, line.label).items()}
+    said: dict[str, list[str]] = {}
+    for cell in results.run.cells:
+        if cell.dataset != line.label or cell.label not in names or cell.key not in results.ranks:
+            continue
+        settings = summaries[cell.key].settings
+        wanted = {
+            "protocol": {
+                "split": paper.protocol["split"],
+                "mask_history": paper.protocol["mask_history"],
+                "max_length": published.max_length,
+            },
+            "training": paper.training,
+            "config": paper.rows[names[cell.label]].common,
+        }
+        for part, values in wanted.items():
+            for key, theirs in values.items():
+                ours = settings.get(part, {}).get(key)
+                if ours != theirs:
+                    rows = said.setdefault(f"{key}: {_shown(ours)} here, {_shown(theirs)} in the paper", [])
+                    rows += [cell.display] if cell.display not in rows else []
+    for difference, rows in said.items():
+        yield f"{line.label}: {difference} ({', '.join(rows)})"
+    if len(results.run.suite.seeds) > 1:
+        yield f"{line.label}: seeds: {len(results.run.suite.seeds)} here; {paper.protocol['seeds']}"
+
+
+def _data_differences(published: PublishedDataset, line: DatasetLine) -> Iterator[str]:
+    counted = line.statistics
+    if counted.filter != "none":
+        yield f"filter: {counted.filter} here, none in the paper"
+    if counted.scale < 1:
+        yield f"users: a sample of {100 * counted.scale:g}% here, all in the paper"
+    for what, ours, theirs in (
+        ("users", counted.users, published.users - PADDING),
+        ("items", counted.items, published.items - PADDING),
+        ("interactions", counted.actions, published.actions),
+        ("providers", counted.providers, published.providers - PADDING),
+        ("interactions with a provider", counted.known_provider_actions, published.provider_actions),
+    ):
+        if ours != theirs:
+            yield f"{what}: {ours:,} here, {theirs:,} in the paper"
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,182 @@
+"""Comparisons of rows: every statistic of a pair, then the correction over its family."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.report.content import Comparison, Row
+from ipsrec_bench.report.results import Results
+from ipsrec_bench.stats.correction import adjust
+from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.paired import MIN_USERS, paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
+from ipsrec_bench.suite.schema import Statistics
+
+TESTS = {
+    "paired-t": "two-sided paired t-test over users, on the mean over common seeds",
+    "crossed": "two-sided t-test over users and seeds (crossed random effects)",
+    "randomisation": "two-sided randomisation test over users (random sign flips), on the mean over common seeds",
+    "wilcoxon": "two-sided Wilcoxon signed-rank test over users, on the mean over common seeds",
+}
+CORRECTIONS = {
+    "holm": "Holm",
+    "benjamini-hochberg": "Benjamini-Hochberg",
+    "bonferroni": "Bonferroni",
+    "none": "not corrected,",
+}
+FAMILIES = {
+    "metric": "the comparisons of one metric on one dataset",
+    "dataset": "all comparisons on one dataset",
+    "suite": "all comparisons of the suite",
+}
+
+
+def interval_rule(statistics: Statistics) -> str:
+    """Return what the intervals of differences are, in words."""
+    if statistics.interval == "bootstrap":
+        return f"bias-corrected and accelerated bootstrap over users, {statistics.resamples:,} samples"
+    return "t, over users and seeds" if statistics.test == "crossed" else "t, over users"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is to be compared: a row against a reference, on all users or on some."""
+
+    dataset: str
+    metric: str
+    row: Row
+    reference: Row
+    users: NDArray[np.bool_] | None = None
+    """bool `[test users]`; None means all."""
+
+
+def compare(
+    results: Results,
+    pairs: Iterable[Pair],
+    family: Callable[[Comparison], Hashable] | None = None,
+) -> tuple[Comparison, ...]:
+    """Make the comparisons of `pairs`, corrected over families; those that nobody can make yet are left out.
+
+    Args:
+        results: the ranks.
+        pairs: in the order of the result; those of one dataset, metric and reference had best stand together.
+        family: names the family of a comparison; the declared one if not given.
+    """
+    statistics = results.run.suite.statistics
+    made: list[Comparison] = []
+    differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
+    resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
+    for pair in pairs:
+        seeds = sorted({*results.seeds(pair.dataset, pair.row)} & {*results.seeds(pair.dataset, pair.reference)})
+        if not seeds:
+            continue
+        ours, theirs = (results.matrix(pair.dataset, row, seeds, pair.metric) for row in (pair.row, pair.reference))
+        if pair.users is not None:
+            ours, theirs = ours[pair.users], theirs[pair.users]
+        if len(ours) < MIN_USERS:
+            continue
+        if resampled:
+            differences[pair.dataset].append((len(made), (ours - theirs).mean(axis=1)))
+        made.append(compare_arrays(pair, ours, theirs, statistics))
+    for indexed in differences.values():
+        for index, comparison in _resample(made, indexed, statistics):
+            made[index] = comparison
+    return _correct(made, family or declared_family(statistics), statistics)
+
+
+def compare_arrays(
+    pair: Pair, ours: NDArray[np.float64], theirs: NDArray[np.float64], statistics: Statistics
+) -> Comparison:
+    """Compare two arrays `[users, seeds]` of a metric; what takes resampling or a family is left open.
+
+    Raises:
+        ValueError: fewer than two users.
+    """
+    confidence, alpha = statistics.confidence, statistics.alpha
+    of_users, of_reference = ours.mean(axis=1), theirs.mean(axis=1)
+    mean_difference = of_users - of_reference
+    by_users = paired_t_test(mean_difference, confidence)
+    crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] > 1 else None
+    declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
+    p: float | None = declared.p
+    if statistics.test == "crossed" and crossed is None:
+        p = None
+    elif statistics.test == "wilcoxon":
+        p = wilcoxon_p(mean_difference)
+    reference_mean = float(of_reference.mean())
+    margin = None if statistics.margin is None else statistics.margin * reference_mean
+    return Comparison(
+        pair.dataset,
+        pair.metric,
+        pair.row,
+        pair.reference,
+        users=len(ours),
+        seeds=ours.shape[1],
+        mean=float(of_users.mean()),
+        reference_mean=reference_mean,
+        by_users=by_users,
+        crossed=crossed,
+        effect=effect_size(mean_difference, confidence),
+        gain=relative_gain(of_users, of_reference, confidence),
+        counts=win_tie_loss(mean_difference),
+        low=declared.low,
+        high=declared.high,
+        p=p,
+        adjusted_p=p,
+        detectable=detectable_difference(declared.standard_error, declared.degrees, alpha),
+        equivalence=None if margin is None else equivalence_test(declared, margin, alpha),
+        alpha=alpha,
+    )
+
+
+def declared_family(statistics: Statistics) -> Callable[[Comparison], Hashable]:
+    """Return what names the family of a comparison by the suite's declaration."""
+    return {
+        "metric": lambda c: (c.dataset, c.metric),
+        "dataset": lambda c: c.dataset,
+        "suite": lambda _: None,
+    }[statistics.family]
+
+
+def _resample(
+    made: Sequence[Comparison], indexed: Sequence[tuple[int, NDArray[np.float64]]], statistics: Statistics
+) -> Iterable[tuple[int, Comparison]]:
+    """Yield the comparisons of one dataset with p-values and intervals by resampling, as declared."""
+    by_size: dict[int, list[int]] = defaultdict(list)  # comparisons of as many users share their draws
+    for place, (_, difference) in enumerate(indexed):
+        by_size[len(difference)].append(place)
+    for places in by_size.values():
+        together = np.stack([indexed[place][1] for place in places])
+        p = sign_flip_p(together, statistics.resamples) if statistics.test == "randomisation" else None
+        ends = (
+            bootstrap_intervals(together, statistics.confidence, statistics.resamples)
+            if statistics.interval == "bootstrap"
+            else None
+        )
+        for row, place in enumerate(places):
+            index = indexed[place][0]
+            comparison = made[index]
+            if p is not None:
+                comparison = replace(comparison, p=float(p[row]))
+            if ends is not None:
+                comparison = replace(comparison, low=float(ends[row, 0]), high=float(ends[row, 1]))
+            yield index, comparison
+
+
+def _correct(
+    made: Sequence[Comparison], family: Callable[[Comparison], Hashable], statistics: Statistics
+) -> tuple[Comparison, ...]:
+    families: dict[Hashable, list[int]] = defaultdict(list)
+    for index, comparison in enumerate(made):
+        if comparison.p is not None:
+            families[family(comparison)].append(index)
+    adjusted: dict[int, float] = {}
+    for members in families.values():
+        p_values = [p for index in members if (p := made[index].p) is not None]
+        adjusted |= dict(zip(members, adjust(p_values, statistics.correction), strict=True))
+    return tuple(replace(comparison, adjusted_p=adjusted.get(index)) for index, comparison in enumerate(made))

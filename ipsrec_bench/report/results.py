@@ -1,0 +1,153 @@
+"""The test ranks of a run, by dataset, row and seed, and the metrics that follow from them."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.errors import StoreError
+from ipsrec_bench.ranking.metrics import gains, metric
+from ipsrec_bench.report.content import Row, Score
+from ipsrec_bench.store.queries import Run, TestRanks
+from ipsrec_bench.store.records import PlannedCell
+
+MATRICES = 3
+"""Per-user matrices that are kept: a reference is compared with many, one after the other."""
+
+
+def row_of(cell: PlannedCell) -> Row:
+    """Return the row of the tables that `cell` is one seed of."""
+    return Row(cell.label, cell.display, cell.model, cell.variant)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the store has of a run: its test ranks, by key."""
+
+    run: Run
+    ranks: dict[str, TestRanks]
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """The suite's labels of the datasets that were run."""
+        return list(dict.fromkeys(cell.dataset for cell in self.run.cells))
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All rows, in the suite's order."""
+        return list(dict.fromkeys(row_of(cell) for cell in self.run.cells))
+
+    @cached_property
+    def proposed(self) -> frozenset[str]:
+        """Labels of the models that are compared with the baseline in the result table."""
+        declared = self.run.suite.statistics.proposed
+        return frozenset(declared or (cell.model for cell in self.run.cells if cell.type.startswith("ipsrec")))
+
+    @cached_property
+    def metric(self) -> str:
+        """The report's own metric."""
+        return self.run.suite.statistics.metric or self.run.suite.protocol.shown[-1]
+
+    @cached_property
+    def keys(self) -> dict[tuple[str, str], dict[int, str]]:
+        """Keys of complete cells by dataset and label, then by seed."""
+        keys: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+        for cell in self.run.cells:
+            if cell.key in self.ranks:
+                keys[cell.dataset, cell.label][cell.seed] = cell.key
+        return keys
+
+    @cached_property
+    def _histograms(self) -> dict[str, NDArray[np.int64]]:
+        return {}
+
+    @cached_property
+    def _matrices(self) -> dict[tuple[tuple[str, ...], str], NDArray[np.float64]]:
+        return {}
+
+    def row(self, label: str) -> Row:
+        """Return the row of this label."""
+        return next(row for row in self.rows if row.label == label)
+
+    def seeds(self, dataset: str, row: Row) -> list[int]:
+        """Return the seeds of `row` that are complete on `dataset`, ascending."""
+        return sorted(self.keys[dataset, row.label])
+
+    def users(self, dataset: str) -> NDArray[np.int32]:
+        """Return the test users of `dataset`, ascending; none while nothing of it is complete."""
+        keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
+        return self.ranks[keys[0]].users if keys else np.empty(0, dtype=np.int32)
+
+    def matrix(self, dataset: str, row: Row, seeds: Collection[int], name: str) -> NDArray[np.float64]:
+        """Return a metric per user and seed, float64 `[users, seeds]`."""
+        keys = tuple(self.keys[dataset, row.label][seed] for seed in sorted(seeds))
+        found = self._matrices.pop((keys, name), None)
+        if found is None:
+            found = np.stack([metric(name, self.ranks[key].ranks) for key in keys]).T
+        self._matrices[keys, name] = found  # now the newest
+        while len(self._matrices) > MATRICES:
+            self._matrices.pop(next(iter(self._matrices)))
+        return found
+
+    def histogram(self, key: str) -> NDArray[np.int64]:
+        """Return how many users of a cell have each rank, from rank 0 (none) on."""
+        if key not in self._histograms:
+            self._histograms[key] = np.bincount(self.ranks[key].ranks)
+        return self._histograms[key]
+
+    def by_seed(self, dataset: str, row: Row, name: str) -> list[float]:
+        """Return the mean of a metric over users for every complete seed, ascending."""
+        table = gains(name)[:-1]
+        means = []
+        for seed in self.seeds(dataset, row):
+            counts = self.histogram(self.keys[dataset, row.label][seed])
+            within = counts[: len(table)]
+            means.append(float(within @ table[: len(within)]) / int(counts.sum()))
+        return means
+
+    def score(self, dataset: str, row: Row, name: str) -> Score | None:
+        """Return a metric of `row`, None while no seed of it is complete."""
+        means = self.by_seed(dataset, row, name)
+        if not means:
+            return None
+        return Score(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else None, len(means))
+
+    def hit_curve(self, dataset: str, row: Row, cutoffs: Sequence[int]) -> list[float]:
+        """Return HR@N, mean over seeds, at every cutoff."""
+        curves = []
+        for key in self.keys[dataset, row.label].values():
+            counts = self.histogram(key)
+            within = np.cumsum(counts) / counts.sum()
+            curves.append(within[np.minimum(cutoffs, len(within) - 1)])
+        return [float(value) for value in np.mean(curves, axis=0)]
+
+    def baseline(self, dataset: str, name: str) -> Row | None:
+        """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet."""
+        declared = self.run.suite.statistics.baseline
+        if declared != "best":
+            return self.row(declared)
+        scored = [
+            (score.mean, row)
+            for row in self.rows
+            if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
+        ]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def check_pairing(self) -> None:
+        """Make sure that all cells of a dataset rank the same users.
+
+        Raises:
+            StoreError: they do not, so that nothing can be paired.
+        """
+        for dataset in self.datasets:
+            users = self.users(dataset)
+            for (name, label), seeds in self.keys.items():
+                for seed, key in seeds.items():
+                    if name == dataset and not np.array_equal(self.ranks[key].users, users):
+                        raise StoreError(
+                            f"{dataset}: the cell of {label}, seed {seed}, ranks other users than the others, so that"
+                            " they cannot be compared; import its ranks again for this suite"
+                        )

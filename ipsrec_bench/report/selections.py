@@ -1,0 +1,121 @@
+"""Comparing what a person names: two cells, two rows of a suite, two runs."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ipsrec_bench.errors import StoreError, listed
+from ipsrec_bench.report.comparisons import Pair, compare
+from ipsrec_bench.report.content import Comparison
+from ipsrec_bench.report.results import Results
+from ipsrec_bench.store import queries
+from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.store.queries import Run
+from ipsrec_bench.store.records import PlannedCell
+
+MIN_KEY = 6
+"""Characters of a key that name a cell."""
+_Seeds = Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Keys by dataset and row; then by seed."""
+
+    display: str
+    rows: Mapping[tuple[str, str], _Seeds]
+    whole_run: bool = False
+    """Whether its rows are paired with those of the same name."""
+    one_cell: bool = False
+
+    def shown(self, label: str) -> str:
+        """Return what a row of it is called."""
+        return f"{self.display}: {label}" if self.whole_run else self.display
+
+
+def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comparison]:
+    """Compare `a` with `b`, on every dataset and metric that both have.
+
+    Each is a row of `run`, like `sasrec` or `ipsrec-s w/o CL`; the beginning of a cell's key; or a run, `SUITE` for its
+    newest or `SUITE@NUMBER`, whose rows are compared with those of the same name in the other run. Metrics and
+    statistics are those of `run`.
+
+    Raises:
+        StoreError: a name means nothing, or the two have nothing that can be paired.
+    """
+    left, right = _select(connection, run, a), _select(connection, run, b)
+    if left.whole_run != right.whole_run:
+        raise StoreError(f"'{a}' and '{b}' are not of a kind; compare a run with a run")
+    shared = [
+        (ours, theirs)
+        for ours in left.rows
+        for theirs in right.rows
+        if ours[0] == theirs[0] and (ours == theirs or not left.whole_run)
+    ]
+    if not shared:
+        raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
+    any_seed = left.one_cell and right.one_cell
+    cells = [
+        PlannedCell(key, place[0], f"{side} {place[1]}", selection.shown(place[1]), "", "", 0 if any_seed else seed)
+        for pair in shared
+        for side, selection, place in zip("ab", (left, right), pair, strict=True)
+        for seed, key in selection.rows[place].items()
+    ]
+    _refuse_other_data(connection, cells, f"'{a}' and '{b}'")
+    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, [cell.key for cell in cells]))
+    results.check_pairing()
+    made = compare(
+        results,
+        [
+            Pair(ours[0], name, results.row(f"a {ours[1]}"), results.row(f"b {theirs[1]}"))
+            for ours, theirs in shared
+            for name in run.suite.protocol.shown
+        ],
+    )
+    if not made:
+        raise StoreError(f"'{a}' and '{b}' have no complete cells of the same seed")
+    return list(made)
+
+
+def _refuse_other_data(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
+    summaries = queries.cell_summaries(connection, [cell.key for cell in cells])
+    prints: dict[str, set[str]] = {}
+    for cell in cells:
+        if cell.key in summaries:
+            prints.setdefault(cell.dataset, set()).add(summaries[cell.key].fingerprint[:12])
+    for dataset, found in prints.items():
+        if len(found) > 1:
+            raise StoreError(
+                f"{who} were run on different data called '{dataset}' (fingerprints {listed(sorted(found))}), so that"
+                " their users cannot be paired"
+            )
+
+
+def _select(connection: Connection, run: Run, name: str) -> _Selection:
+    labels = {cell.label: cell.display for cell in run.cells}
+    if name in labels:
+        return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]))
+    suite, at, number = name.partition("@")
+    known = {summary.suite for summary in queries.suite_summaries(connection)}
+    if suite in known and (not at or number.isdigit()):
+        found = queries.find_run(connection, suite, int(number) if at else None)
+        return _Selection(f"{suite}@{found.run}", _by_row(found.cells), whole_run=True)
+    if re.fullmatch(rf"[0-9a-f]{{{MIN_KEY},32}}", name):
+        found_cells = queries.find_cells(connection, name)
+        if len({cell.key for cell in found_cells}) > 1:
+            raise StoreError(f"several cells have a key that begins with '{name}'; write more of it")
+        if found_cells:
+            cell = found_cells[0]
+            display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
+            return _Selection(display, _by_row([cell]), one_cell=True)
+    raise StoreError(
+        f"'{name}' is no row of the suite '{run.suite_name}' ({listed(labels)}), no suite of the store"
+        f" ({listed(sorted(known))}, or one with @ and the number of a run), and no key of a cell"
+    )
+
+
+def _by_row(cells: Iterable[PlannedCell]) -> dict[tuple[str, str], dict[int, str]]:
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for cell in cells:
+        rows.setdefault((cell.dataset, cell.label), {})[cell.seed] = cell.key
+    return rows

@@ -1,0 +1,71 @@
+"""Slices: where, among the users, a difference comes from."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.data.target_facts import TargetFacts
+from ipsrec_bench.report.comparisons import Pair, compare
+from ipsrec_bench.report.content import Row, Slice, SliceTable
+from ipsrec_bench.report.results import Results
+
+Members = tuple[str, str, NDArray[np.bool_]]
+"""Dimension, name, and who belongs to it, bool `[test users]`."""
+LENGTH_PARTS = 4
+POPULARITY_PARTS = 3
+
+
+def slices_of(facts: TargetFacts) -> list[Members]:
+    """Return all slices of the test users that somebody is in; those of one dimension have nobody in common.
+
+    Lengths and popularities are cut at quantiles of the test users, so that slices are about equally large; equal
+    values stay together, and what training never saw is a slice of its own.
+    """
+    known = facts.provider_count >= 0
+    repeat, seen = facts.item_seen, facts.provider_seen
+    found = [
+        *_cut("history length", facts.history, LENGTH_PARTS),
+        *_cut("item in training", facts.item_count, POPULARITY_PARTS, " times"),
+        ("provider in training", "unknown", ~known),
+        *_cut("provider in training", facts.provider_count, POPULARITY_PARTS, " times", known),
+        ("target's provider", "in the history", seen),
+        ("target's provider", "not in the history", known & ~seen),
+        ("target's provider", "unknown", ~known),
+        ("target", "repeat: item in the history", repeat),
+        ("target", "new item of a provider in the history", ~repeat & seen),
+        ("target", "new item of a provider not in the history", ~repeat & known & ~seen),
+        ("target", "new item of an unknown provider", ~repeat & ~known),
+    ]
+    return [(dimension, name, members) for dimension, name, members in found if members.any()]
+
+
+def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
+    """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family."""
+    members = slices_of(facts)
+    slices = []
+    pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in members if chosen.sum() > 1]
+    named = [(dimension, name) for dimension, name, chosen in members if chosen.sum() > 1]
+    for (dimension, name), comparison in zip(named, compare(results, pairs, family=lambda _: None), strict=True):
+        slices.append(Slice(dimension, name, comparison.users / len(facts.users), comparison))
+    return SliceTable(dataset, row, reference, results.metric, tuple(slices))
+
+
+def _cut(
+    dimension: str, values: NDArray[np.int32], parts: int, unit: str = "", among: NDArray[np.bool_] | None = None
+) -> Iterator[Members]:
+    among = np.ones(len(values), dtype=bool) if among is None else among
+    never = among & (values == 0)
+    yield dimension, "never", never
+    counted = among & (values > 0)
+    if not counted.any():
+        return
+    edges = np.unique(np.quantile(values[counted], np.linspace(0, 1, parts + 1)[1:], method="lower"))
+    low = int(values[counted].min())
+    for high in map(int, edges):
+        yield (
+            dimension,
+            f"{low:,}{unit}" if low == high else f"{low:,} to {high:,}{unit}",
+            counted & (low <= values) & (values <= high),
+        )
+        low = high + 1

@@ -1,0 +1,105 @@
+"""Ranks made elsewhere, entered beside a suite's own."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ipsrec_bench
+from ipsrec_bench.data.predictions import read_predictions
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.target_facts import target_facts
+from ipsrec_bench.errors import SuiteError, did_you_mean, listed
+from ipsrec_bench.ranking.rank import Ranks
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.ingest import record_import, record_targets
+from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
+from ipsrec_bench.suite.load import SuiteFile
+
+EXTERNAL = "external"
+"""Type of imported cells."""
+_ELSEWHERE = Environment(
+    package=ipsrec_bench.__version__,
+    python="unknown",
+    torch="unknown",
+    numpy="unknown",
+    duckdb="unknown",
+    platform="imported: where it was trained is not known",
+    processor="unknown",
+    cores=0,
+    threads=0,
+    device="unknown",
+    revision="",
+)
+
+
+def import_ranks(
+    path: Path,
+    file: SuiteFile,
+    data_dir: Path,
+    store: Path,
+    *,
+    model: str,
+    dataset: str | None = None,
+    variant: str = "",
+    seed: int = 1,
+) -> CellRecord:
+    """Read the predictions at `path` for the test targets of `file`'s dataset and write them to the store.
+
+    Every run of the suite has them then, as row `model` (and `variant`) of its tables. What stood there under the same
+    names is replaced.
+
+    Args:
+        path: the predictions; see `read_predictions`.
+        file: the suite whose protocol says what is held out.
+        data_dir: raw and prepared data.
+        store: the store's file.
+        model: the row's name; none of the suite's own.
+        dataset: a dataset of the suite; its only one if not given.
+        variant: of the model.
+        seed: with which it was trained; compared with our cells of the same seed.
+
+    Raises:
+        SuiteError: the suite lacks the dataset, or trains a model of that name.
+        DataError: the predictions are not of this dataset, or are incomplete.
+        StoreError: the store cannot be written.
+    """
+    sources = {cell.dataset: cell for cell in cells_of(file, data_dir)}
+    if dataset is None and len(sources) == 1:
+        dataset = next(iter(sources))
+    if dataset not in sources:
+        found = f"has no dataset '{dataset}'" if dataset else "has several datasets; name one with --dataset"
+        hint = did_you_mean(dataset or "", sources)
+        raise SuiteError(f"{file.path}: the suite {found}{hint or f': {listed(sources)}'}")
+    if model in file.suite.models:
+        raise SuiteError(f"{file.path}: the suite trains a model '{model}' itself; give the imported one another name")
+    cell = sources[dataset]
+    data = prepare(dataset, cell.source, data_dir)
+    split = split_dataset(data, cell.protocol)
+    predictions = read_predictions(path, data, split.test, mask_history=cell.protocol.mask_history)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    settings = {
+        "config": {"file": path.name, "sha256": digest},
+        "protocol": cell.settings()["protocol"],
+    }
+    content = json.dumps([EXTERNAL, data.fingerprint, seed, model, variant, settings], sort_keys=True)
+    record = CellRecord(
+        key=hashlib.sha256(content.encode()).hexdigest()[:32],
+        fingerprint=data.fingerprint,
+        type=EXTERNAL,
+        seed=seed,
+        settings=json.dumps(settings, sort_keys=True),
+        environment=_ELSEWHERE,
+        started=datetime.now(UTC),
+        seconds=0.0,
+        depth=predictions.depth,
+        ranks={"test": Ranks(predictions.users, predictions.higher, predictions.ties)},
+    )
+    planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
+    facts = target_facts(data, split)
+    with writing(store) as connection:
+        record_import(connection, file.name, planned, record)
+        record_targets(connection, data.fingerprint, cell.protocol, facts)
+    return record
