@@ -1,100 +1,34 @@
-"""Reports: what they say follows from the ranks, and nothing in a name acts."""
+"""Reports: what they say follows from the ranks."""
 
 import re
-from html.parser import HTMLParser
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.errors import StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.render import write_report
-from ipsrec_bench.stats.correction import holm
-from ipsrec_bench.stats.paired import paired_t_test
+from ipsrec_bench.report.sentences import finding, where
+from ipsrec_bench.report.slices import slices_of
+from ipsrec_bench.stats.correction import adjust
+from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
-from ipsrec_bench.store.ingest import begin_run, record_cell
-from ipsrec_bench.store.queries import find_run
-from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.store.ingest import record_cell
+from ipsrec_bench.store.queries import find_run, shown_otherwise
 
-from .test_store import record
-
-USERS = 400
-SEEDS = (1, 2)
-ROWS = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", "w/o CL")]
-SUITE = """
-title = "Planted"
-seeds = [1, 2]
-datasets = ["positive-control"]
-models = ["pop", "sasrec", "ipsrec-s"]
-[protocol]
-metrics = ["hr", "mrr"]
-[statistics]
-baseline = "{baseline}"
-family = "{family}"
-"""
-NASTY = "<script>alert(1)</script> | & % *x* 🎲"
-
-
-def planted_ranks(row: int, seed: int) -> np.ndarray:
-    """Ranks that get better from row to row."""
-    return np.random.default_rng([seed, row]).geometric(0.02 * (1 + row) ** 1.5, USERS)
-
-
-def fill(
-    path: Path,
-    *,
-    baseline="best",
-    family="metric",
-    dataset="d",
-    leave_out=(),
-    errors=(),
-    title=None,
-    rows=ROWS,
-    stand_in=False,
-    scale=1.0,
-) -> Path:
-    text = SUITE.format(baseline=baseline, family=family)
-    suite = parse_suite(Path("planted.toml"), text.replace("Planted", title or "Planted"))
-    cells = [
-        PlannedCell(f"{model}{variant}{seed}", dataset, model, model.upper(), model, variant, seed)
-        for seed in SEEDS
-        for model, variant in rows
-    ]
-    with writing(path) as connection:
-        begin_run(connection, suite, [], cells)
-        for cell in cells:
-            place = (cell.label, cell.seed)
-            ranks = planted_ranks(rows.index((cell.model, cell.variant)), cell.seed) - 1
-            test = Ranks(np.arange(USERS), ranks.astype(np.int32), np.zeros(USERS, dtype=np.int32))
-            if place in errors:
-                record_cell(
-                    connection, record(cell.key, error="Traceback\nMemoryError: too big", ranks=None, epochs=())
-                )
-            elif place not in leave_out:
-                record_cell(connection, record(cell.key, ranks={"test": test}))
-    with reading(path) as connection:
-        # The fixture's dataset has no statistics of its own.
-        assert connection.execute("SELECT count(*) FROM datasets").fetchone() == (0,)
-    with writing(path) as connection:
-        connection.execute(
-            "INSERT INTO datasets VALUES"
-            f" ('f', 'd', 5, 4, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, {stand_in}, {scale}, 'none')"
-        )
-    return path
+from .planted import ROWS, SEEDS, USERS, built, fill, mean_over_seeds, planted_facts, planted_ranks
+from .test_store import HERE, record
 
 
 @pytest.fixture
-def planted(tmp_path) -> Path:
+def planted(tmp_path):
     return fill(tmp_path / "s.duckdb")
-
-
-def built(path: Path, suite: str | None = None):
-    with reading(path) as connection:
-        return build_report(connection, find_run(connection, suite))
 
 
 CAUTION = (
@@ -107,11 +41,13 @@ def test_a_stand_in_is_named_in_the_title_and_beside_every_table(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", stand_in=True))
     assert report.headline == "Planted [stand-in data]"
     written = write_report(report, tmp_path)
-    html, markdown = written.html.read_text(), written.markdown.read_text()
+    html, markdown = written.pages["html"].read_text(), written.pages["md"].read_text()
     assert "<title>Planted [stand-in data]</title>" in html
-    tables = html.count("<h2") - len(re.findall(r'<h2 id="(protocol|environment)">', html))
-    assert html.count(f'<p class="caution">{CAUTION}</p>') == tables == 6
-    assert markdown.count(f"*{CAUTION}*") == 6
+    tables = len(re.findall(r'^<h2 id="(?!protocol|provenance)', html, flags=re.MULTILINE))
+    assert html.count(f'<p class="caution">{CAUTION}</p>') == tables == 7
+    assert markdown.count(f"*{CAUTION}*") == 7
+    latex = write_report(report, tmp_path, ("latex",))
+    assert all(CAUTION in path.read_text() for path in latex.tables)
 
 
 def test_a_sample_of_users_is_named(tmp_path):
@@ -123,14 +59,12 @@ def test_a_sample_of_users_is_named(tmp_path):
 
 def test_datasets_that_were_left_out_are_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb"))
-    assert report.left_out == ("positive-control",)  # the fixture's cells are of another dataset
-    written = write_report(report, tmp_path)
-    assert "Left out, because the raw files are not there:</strong> positive-control." in written.html.read_text()
-    assert "**Left out**, because the raw files are not there: positive-control." in written.markdown.read_text()
-
-
-def mean_over_seeds(row: int, name: str) -> np.ndarray:
-    return np.mean([metric(name, planted_ranks(row, seed)) for seed in SEEDS], axis=0)
+    assert report.left_out == ("positive-control",)  # the planted cells are of another dataset
+    written = write_report(report, tmp_path, ("html", "md", "latex"))
+    said = "Left out, because the raw files are not there"
+    assert f"{said}:</strong> positive-control." in written.pages["html"].read_text()
+    assert f"**Left out**{said.removeprefix('Left out')}: positive-control." in written.pages["md"].read_text()
+    assert f"{said}: positive-control." in written.pages["latex"].read_text()
 
 
 def test_the_result_table_holds_means_over_users_and_seeds(planted):
@@ -146,29 +80,119 @@ def test_the_result_table_holds_means_over_users_and_seeds(planted):
             assert cell.score.deviation == pytest.approx(np.std(by_seed, ddof=1))
         assert [cell.best for cell in line.cells] == [False, False, True]
         assert [cell.second for cell in line.cells] == [False, True, False]
-        assert [cell.comparison is not None for cell in line.cells] == [False, False, True]
+        assert [cell.gain is not None for cell in line.cells] == [False, False, True]
+        assert line.cells[2].mark
 
 
-def test_comparisons_are_paired_over_users_and_corrected_by_family(planted):
+def matrix(row: int, name: str) -> np.ndarray:
+    return np.stack([metric(name, planted_ranks(row, seed)) for seed in SEEDS], axis=1)
+
+
+def test_comparisons_carry_every_statistic_and_are_corrected_by_family(planted):
     report = built(planted)
     for name in ("hr@5", "mrr@10"):
         found = [c for c in report.comparisons if c.metric == name]
         assert [(c.row.label, c.reference.label) for c in found] == [
             (label, "sasrec") for label in ("pop", "ipsrec-s", "ipsrec-s w/o CL")
         ]
-        expected = [paired_t_test(mean_over_seeds(row, name), mean_over_seeds(1, name)) for row in (0, 2, 3)]
-        assert [c.test for c in found] == expected
-        assert [c.adjusted_p for c in found] == holm([test.p for test in expected])
+        for c, row in zip(found, (0, 2, 3), strict=True):
+            ours, theirs = mean_over_seeds(row, name), mean_over_seeds(1, name)
+            test = paired_t_test(ours - theirs)
+            assert (c.by_users.p, c.p, c.difference) == pytest.approx((test.p, test.p, test.mean))
+            assert (c.low, c.high) == pytest.approx((test.low, test.high))
+            assert c.crossed.test.p == pytest.approx(crossed_test(matrix(row, name) - matrix(1, name)).test.p)
+            assert c.effect.low == pytest.approx(effect_size(ours - theirs).low)
+            assert c.gain.high == pytest.approx(relative_gain(ours, theirs).high)
+            assert c.counts == win_tie_loss(ours - theirs)
+            assert c.detectable == pytest.approx(detectable_difference(test.standard_error, USERS - 1, 0.01))
+            assert (c.users, c.seeds, c.mean) == (USERS, 2, pytest.approx(ours.mean()))
+        assert [c.adjusted_p for c in found] == adjust([c.p for c in found], "holm")
         assert [c.verdict for c in found] == ["worse", "better", "better"]
-        assert found[1].gain == pytest.approx(mean_over_seeds(2, name).mean() / mean_over_seeds(1, name).mean() - 1)
+
+
+def test_the_declared_test_gives_the_marks(tmp_path):
+    crossed, flips, ranks = (
+        built(fill(tmp_path / f"{test}.duckdb", statistics=f'test = "{test}"\nresamples = 500'))
+        for test in ("crossed", "randomisation", "wilcoxon")
+    )
+    d = mean_over_seeds(2, "hr@5") - mean_over_seeds(1, "hr@5")
+    one, other, third = (next(c for c in r.comparisons if c.row.label == "ipsrec-s") for r in (crossed, flips, ranks))
+    assert one.p == one.crossed.test.p
+    assert (one.low, one.high) == (one.crossed.test.low, one.crossed.test.high)
+    assert third.p == pytest.approx(wilcoxon_p(d))
+    alone = sign_flip_p(
+        np.stack(
+            [
+                mean_over_seeds(row, name) - mean_over_seeds(1, name)
+                for name in ("hr@5", "hr@10", "mrr@5", "mrr@10")
+                for row in (0, 2, 3)
+            ]
+        ),
+        500,
+    )
+    assert [c.p for c in flips.comparisons] == alone.tolist()
+    assert other.by_users.p == one.by_users.p
+    assert "crossed random effects" in crossed.test_rule
+    assert dict(ranks.protocol)["Test"].startswith("two-sided Wilcoxon")
+
+
+def test_the_crossed_test_takes_two_seeds(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", seeds=(1,), statistics='test = "crossed"'))
+    c = report.comparisons[0]
+    assert (c.p, c.adjusted_p, c.verdict, c.of_method) == (None, None, "undecided", "one seed")
+    assert "takes two seeds" in finding(c, 0.95)
+    write_report(report, tmp_path, ("html", "md", "latex", "json"))
+
+
+def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
+    report = built(
+        fill(tmp_path / "s.duckdb", statistics='interval = "bootstrap"\nresamples = 400\nmargin = 0.2\nalpha = 0.05')
+    )
+    c = next(c for c in report.comparisons if (c.metric, c.row.label) == ("hr@5", "ipsrec-s"))
+    d = np.stack(
+        [
+            mean_over_seeds(row, name) - mean_over_seeds(1, name)
+            for name in ("hr@5", "hr@10", "mrr@5", "mrr@10")
+            for row in (0, 2, 3)
+        ]
+    )
+    assert [c.low, c.high] == bootstrap_intervals(d, 0.95, 400)[1].tolist()
+    assert c.equivalence.margin == pytest.approx(0.2 * mean_over_seeds(1, "hr@5").mean())
+    assert c.equivalence == equivalence_test(c.by_users, c.equivalence.margin, 0.05)
+    assert "bootstrap over users, 400 samples" in report.interval_rule
+    assert "p, equivalent" in write_report(report, tmp_path).pages["html"].read_text()
+
+
+def test_what_is_the_same_is_found_equivalent(tmp_path):
+    path = fill(tmp_path / "s.duckdb", statistics="margin = 0.5\nalpha = 0.05", rows=[("pop", ""), ("sasrec", "")])
+    with writing(path) as connection:  # the same ranks but for one user
+        connection.execute(
+            "UPDATE ranks SET higher = a.higher FROM ranks a JOIN cells c USING (cell), cells b"
+            " WHERE b.cell = ranks.cell AND b.type = 'pop' AND c.type = 'sasrec' AND b.seed = c.seed"
+            ' AND a."user" = ranks."user" AND a.split = ranks.split AND a."user" > 0'
+        )
+    c = built(path).comparisons[0]
+    assert c.verdict == "equivalent"
+    assert "are equivalent on d, within ±" in finding(c, 0.95)
 
 
 def test_a_wider_family_corrects_more_and_a_baseline_can_be_declared(tmp_path):
-    one = built(fill(tmp_path / "a.duckdb", baseline="pop", family="metric"))
-    all_metrics = built(fill(tmp_path / "b.duckdb", baseline="pop", family="dataset"))
+    one = built(fill(tmp_path / "a.duckdb", statistics='baseline = "pop"\nfamily = "metric"'))
+    all_metrics = built(fill(tmp_path / "b.duckdb", statistics='baseline = "pop"\nfamily = "dataset"'))
     assert {c.reference.label for c in one.comparisons} == {"pop"}
-    assert all_metrics.results.lines[0].cells[1].comparison is None  # sasrec is no proposal
-    assert [c.adjusted_p for c in all_metrics.comparisons] == holm([c.test.p for c in one.comparisons])
+    assert all_metrics.results.lines[0].cells[1].gain is None  # sasrec is no proposal
+    assert [c.adjusted_p for c in all_metrics.comparisons] == adjust([c.p for c in one.comparisons], "holm")
+
+
+def test_families_and_corrections_are_as_declared(tmp_path):
+    datasets = ("d", "e")
+    whole = built(fill(tmp_path / "a.duckdb", datasets=datasets, statistics='family = "suite"'))
+    assert [c.adjusted_p for c in whole.comparisons] == adjust([c.p for c in whole.comparisons], "holm")
+    none = built(fill(tmp_path / "b.duckdb", datasets=datasets, statistics='correction = "none"'))
+    assert [c.adjusted_p for c in none.comparisons] == [c.p for c in none.comparisons]
+    bh = built(fill(tmp_path / "c.duckdb", datasets=datasets, statistics='correction = "benjamini-hochberg"'))
+    members = [c for c in bh.comparisons if (c.dataset, c.metric) == ("e", "mrr@5")]
+    assert [c.adjusted_p for c in members] == adjust([c.p for c in members], "benjamini-hochberg")
 
 
 def test_the_ablation_compares_variants_with_their_model(planted):
@@ -177,7 +201,91 @@ def test_the_ablation_compares_variants_with_their_model(planted):
     assert table.columns == (("d", "hr@5"), ("d", "mrr@5"))
     variant = table.lines[2].cells[0].comparison
     assert variant.reference.label == "ipsrec-s"
-    assert variant.test == paired_t_test(mean_over_seeds(3, "hr@5"), mean_over_seeds(2, "hr@5"))
+    assert variant.by_users == paired_t_test(mean_over_seeds(3, "hr@5") - mean_over_seeds(2, "hr@5"))
+
+
+def test_slices_part_the_users(planted):
+    report = built(planted)
+    (table,) = report.slices
+    assert (table.row.label, table.reference.label, table.metric) == ("ipsrec-s", "sasrec", "mrr@10")
+    facts = planted_facts(USERS)
+    chosen = {(dimension, name): members for dimension, name, members in slices_of(facts)}
+    by_dimension: dict[str, int] = {}
+    for s in table.slices:
+        by_dimension[s.dimension] = by_dimension.get(s.dimension, 0) + s.comparison.users
+        members = chosen[s.dimension, s.name]
+        ours, theirs = (mean_over_seeds(row, "mrr@10")[members] for row in (2, 1))
+        assert s.comparison.by_users == paired_t_test(ours - theirs)
+        assert s.share == members.mean()
+    assert set(by_dimension.values()) == {USERS}
+    assert set(by_dimension) == {
+        "history length",
+        "item in training",
+        "provider in training",
+        "target's provider",
+        "target",
+    }
+    assert [s.comparison.adjusted_p for s in table.slices] == adjust([s.comparison.p for s in table.slices], "holm")
+    said = where(table)
+    assert all(
+        table.named(verdict) == [] or word in said
+        for verdict, word in (("better", "Better"), ("undecided", "Not shown to differ"))
+    )
+
+
+def test_slices_have_the_names_of_what_is_in_them():
+    facts = planted_facts(USERS)
+    named = {(dimension, name): members for dimension, name, members in slices_of(facts)}
+    assert (facts.item_count[named["item in training", "never"]] == 0).all()
+    for (dimension, name), members in named.items():
+        bounds = re.fullmatch(r"(\d+)(?: to (\d+))?( times)?", name)
+        if bounds:
+            values = {"history length": facts.history, "item in training": facts.item_count}.get(
+                dimension, facts.provider_count
+            )[members]
+            assert int(bounds[1]) <= values.min()
+            assert values.max() == int(bounds[2] or bounds[1])
+    known = named["target", "new item of a provider in the history"]
+    assert (known == (~facts.item_seen & facts.provider_seen)).all()
+
+
+def test_without_facts_there_are_no_slices(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", facts=False))
+    assert report.slices == ()
+    write_report(report, tmp_path, ("html", "md", "latex", "json"))
+
+
+def test_charts_show_what_was_measured(planted):
+    report = built(planted)
+    curve = next(c for c in report.hits if c.row.label == "sasrec")
+    for cutoff, value in curve.points:
+        assert value == pytest.approx(np.mean([metric(f"hr@{cutoff}", planted_ranks(1, seed)) for seed in SEEDS]))
+    assert curve.points[0][0] == 1
+    assert curve.points[-1] == (900, 1.0)
+    scores = {(s.row.label, s.seed): s.value for s in report.seed_scores}
+    assert scores["ipsrec-s w/o CL", 2] == pytest.approx(metric("mrr@10", planted_ranks(3, 2)).mean())
+    assert len(scores) == len(ROWS) * len(SEEDS)
+    assert {line.row.label: line.value for line in report.costs}["pop"] == pytest.approx(
+        mean_over_seeds(0, "mrr@10").mean()
+    )
+
+
+def test_a_grid_of_lambda_and_tau_is_a_surface(tmp_path):
+    grid = {f"{x}-{y}": (x, y) for x in (0.0, 0.1) for y in (0.5, 1.0)}
+
+    def settings(model, variant):
+        x, y = grid.get(variant, (0.3, 2.0))
+        config = f'{{"lambda": {x}, "tau": {y}, "size": 8}}' if model == "ipsrec-s" else "{}"
+        return f'{{"config": {config}, "training": {{}}, "protocol": {{"max_length": 5}}}}'
+
+    rows = [("sasrec", ""), ("ipsrec-s", ""), *(("ipsrec-s", name) for name in grid)]
+    report = built(fill(tmp_path / "s.duckdb", rows=rows, settings=settings))
+    (surface,) = report.surfaces
+    assert (surface.dataset, surface.model, surface.metric, surface.split) == ("d", "ipsrec-s", "mrr@10", "test")
+    values = {(x, y): value for x, y, value in surface.points}
+    assert set(values) == {*grid.values(), (0.3, 2.0)}
+    assert values[0.0, 1.0] == pytest.approx(mean_over_seeds(3, "mrr@10").mean())
+    assert built(fill(tmp_path / "t.duckdb")).surfaces == ()
 
 
 def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
@@ -193,17 +301,20 @@ def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
     assert first[0].score is None
     assert (first[1].score.seeds, first[1].score.deviation) == (1, None)
     assert {c.seeds for c in report.comparisons} == {1}
-    text = write_report(report, tmp_path).markdown.read_text()
+    assert all(c.crossed is None for c in report.comparisons)
+    written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
+    text = written.pages["md"].read_text()
     assert "failed: MemoryError: too big" in text
     assert "seed 2: not run yet" in text
     assert "(1/2 seeds)" in text
+    assert "One training each: of the methods, whatever the seed, it says nothing." in text
 
 
 def test_a_run_without_any_result_still_has_a_report(tmp_path):
     nothing = {(f"{model} {variant}".strip(), seed) for model, variant in ROWS for seed in SEEDS}
     report = built(fill(tmp_path / "s.duckdb", leave_out=nothing))
     assert report.comparisons == ()
-    text = write_report(report, tmp_path).html.read_text()
+    text = write_report(report, tmp_path, ("html", "md", "latex", "json")).pages["html"].read_text()
     assert "This run is unfinished" in text
     assert "Nothing is compared" in text
 
@@ -217,19 +328,20 @@ def test_without_a_proposed_model_all_are_compared_with_the_best(tmp_path):
         ("pop", "sasrec"),
         ("sasrec big", "sasrec"),
     }
+    assert [c.row.label for c in report.findings] == ["pop"]
 
 
 def test_gain_and_shown_means_agree_on_complete_runs(planted):
     for line in built(planted).results.lines:
         shown = line.cells[2].score.mean / line.cells[1].score.mean - 1
-        assert line.cells[2].comparison.gain == pytest.approx(shown)
+        assert line.cells[2].gain == pytest.approx(shown)
 
 
-def test_one_user_is_too_few_to_compare(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.test_report.USERS", 1)
-    report = built(fill(tmp_path / "s.duckdb"))
+def test_one_user_is_too_few_to_compare(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", users=1))
     assert report.results.lines[0].cells[0].score is not None
     assert report.comparisons == ()
+    write_report(report, tmp_path, ("html", "md", "latex", "json"))
 
 
 def test_no_run_no_report(planted):
@@ -237,71 +349,61 @@ def test_no_run_no_report(planted):
         built(planted, "quick")
 
 
-class Links(HTMLParser):
-    """Collects what a browser would fetch or run."""
-
-    def __init__(self):
-        super().__init__()
-        self.fetched = []
-
-    def handle_starttag(self, tag, attrs):
-        for name, value in attrs:
-            if name in ("src", "href", "data", "srcset") or name.startswith("on"):
-                self.fetched.append((tag, name, value))
-        if tag in ("script", "link", "iframe", "object", "embed"):
-            self.fetched.append((tag, "", ""))
-
-
-def test_the_html_fetches_and_runs_nothing(planted, tmp_path):
-    written = write_report(built(planted), tmp_path)
-    text = written.html.read_text()
-    links = Links()
-    links.feed(text)
-    assert links.fetched == []
-    assert not re.search(r"url\(|@import", text)
-    assert text.count("<svg") == len(written.charts) == 1
-    assert all(path.parent == written.html.parent for path in (written.markdown, *written.charts))
-
-
-def test_names_are_inert_in_every_format(tmp_path):
-    path = fill(tmp_path / "s.duckdb", dataset=NASTY, title=NASTY)
-    written = write_report(built(path), tmp_path)
-    html, markdown = written.html.read_text(), written.markdown.read_text()
-    assert "<script>alert" not in html
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; | &amp; % *x* 🎲" in html
-    assert "<script>" not in markdown
-    rows = [line for line in markdown.splitlines() if line.startswith("| &lt;script")]
-    assert rows
-    assert all(re.search(r"\\\| &amp; % \\\*x\\\* 🎲 \|", line) for line in rows)
-    assert "<script>" not in written.charts[0].read_text()
+def test_cells_of_one_table_from_different_places_are_told(planted):
+    with writing(planted) as connection:
+        row = connection.execute(
+            "SELECT key, fingerprint, type, seed, settings FROM cells WHERE type = 'pop'"
+        ).fetchone()
+        key, fingerprint, kind, seed, settings = row
+        record_cell(
+            connection,
+            record(
+                key,
+                fingerprint=fingerprint,
+                type=kind,
+                seed=seed,
+                settings=settings,
+                environment=replace(HERE, torch="1.0"),
+                ranks={"test": record().ranks["test"]},
+            ),
+        )
+        connection.execute("DELETE FROM ranks WHERE cell = (SELECT cell FROM cells WHERE key = ?)", [key])
+        connection.execute(
+            "INSERT INTO ranks SELECT (SELECT cell FROM cells WHERE key = ?), 'test', \"user\", 0, 0 FROM ranks"
+            " WHERE cell = (SELECT min(cell) FROM cells WHERE type = 'sasrec')",
+            [key],
+        )
+    (warning,) = built(planted).warnings
+    assert warning.startswith("torch differs between cells: 2 (")
+    assert "1.0 (POP on d, seed 1)" in warning
 
 
-def test_markdown_tables_are_whole(planted, tmp_path):
-    text = write_report(built(planted), tmp_path).markdown.read_text()
-    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
-        assert len(widths) == 1, block
-    assert "**" in text
-    assert "<u>" in text
-    assert re.search(r"\+\d+\.\d%\\\*", text)
+def test_cells_that_rank_other_users_cannot_be_paired(planted):
+    with writing(planted) as connection:
+        connection.execute('DELETE FROM ranks WHERE "user" = 7 AND cell = (SELECT max(cell) FROM cells)')
+    with pytest.raises(StoreError, match="ranks other users"):
+        built(planted)
 
 
-def test_many_models_go_down_the_page_with_the_same_numbers(tmp_path, monkeypatch):
-    rows = [*[(f"model-{i}", "") for i in range(9)], ("ipsrec-s", "")]
-    report = built(fill(tmp_path / "s.duckdb", rows=rows))
-    assert report.results.models_down
-    written = write_report(report, tmp_path / "down")
-    lines = written.markdown.read_text(encoding="utf-8").splitlines()
-    header = next(i for i, line in enumerate(lines) if line.startswith("| Model | d HR@5 | Improv. | d HR@10 |"))
-    table = [line.strip("|").split(" |") for line in lines[header + 2 : header + 2 + len(rows)]]
-    assert [row[0].strip() for row in table] == [row.display for row in report.results.columns]
-    assert {len(row) for row in table} == {1 + 2 * len(report.results.lines)}
-    monkeypatch.setattr("ipsrec_bench.report.content.MAX_COLUMNS", 99)
-    across = write_report(report, tmp_path / "across").markdown.read_text(encoding="utf-8").splitlines()
-    header = next(i for i, line in enumerate(across) if line.startswith("| Dataset | Metric |"))
-    for j, line in enumerate(across[header + 2 : header + 2 + len(report.results.lines)]):
-        cells = [cell.strip() for cell in line.strip("|").split(" |")][2:]
-        assert [row[1 + 2 * j].strip() for row in table] == cells[: len(rows)]
-        assert table[-1][2 + 2 * j].strip() == cells[-1] != ""
-    html = written.html.read_text(encoding="utf-8")
-    assert html.count('<th class="text" scope="row">MODEL-') >= 9
+def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
+    with reading(planted) as connection:
+        run = find_run(connection)
+        changed = shown_otherwise(
+            run,
+            [
+                "protocol.cutoffs=[1,20]",
+                "protocol.metrics=['ndcg']",
+                "statistics.test=crossed",
+                "statistics.baseline=pop",
+            ],
+        )
+        report = build_report(connection, changed)
+        assert [line.metric for line in report.results.lines] == ["ndcg@1", "ndcg@20"]
+        assert {c.reference.label for c in report.comparisons} == {"pop"}
+        assert report.comparisons[0].p == report.comparisons[0].crossed.test.p
+        with pytest.raises(StoreError, match="anything else takes another run"):
+            shown_otherwise(run, ["training.epochs=3"])
+        with pytest.raises(StoreError, match="did you mean 'pop'"):
+            shown_otherwise(run, ["statistics.baseline=popp"])
+        with pytest.raises(SuiteError, match="cutofs"):
+            shown_otherwise(run, ["protocol.cutofs=[1]"])

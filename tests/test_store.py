@@ -26,7 +26,7 @@ from ipsrec_bench.training.fit import Epoch
 
 from .conftest import TINY_SUITE
 
-HERE = Environment("0", "3", "2", "2", "2", "Linux", "cpu", 2, 2, "cpu")
+HERE = Environment("0", "3", "2", "2", "2", "Linux", "cpu", 2, 2, "cpu", "abc")
 
 
 def ranks(values) -> Ranks:
@@ -210,7 +210,7 @@ def test_making_a_store_at_once_makes_one(tmp_path):
 
 def test_another_version_is_refused(store):
     duckdb.connect(str(store)).execute("UPDATE store SET version = 99").close()
-    with pytest.raises(StoreError, match="has schema version 99, this program reads 3"), reading(store):
+    with pytest.raises(StoreError, match="has schema version 99, this program reads 4"), reading(store):
         pass
 
 

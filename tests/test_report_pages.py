@@ -1,0 +1,271 @@
+"""Rendered reports: whole, inert, and what a reader does with them, in a browser without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.report.charts import charts_of
+from ipsrec_bench.report.render import FORMATS, parse_formats, write_report
+
+from .planted import NASTY, ROWS, built, fill
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PDFLATEX = shutil.which("pdflatex")
+
+
+@pytest.fixture
+def planted(tmp_path):
+    return fill(tmp_path / "s.duckdb")
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory):
+    """A report in which everything that a person can name has a nasty name."""
+    folder = tmp_path_factory.mktemp("nasty")
+    rows = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", NASTY)]
+    path = fill(folder / "s.duckdb", datasets=(NASTY,), title=NASTY, rows=rows, display=lambda name: f"{name} {NASTY}")
+    return write_report(built(path), folder / "out", FORMATS)
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would fetch or run, and the text of the page."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.scripts, self.tags = [], 0, set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            links = name == "href" and (value.startswith("#") or tag == "a" or value == "data:,")
+            if name in ("src", "href", "data", "srcset") and not links:
+                self.fetched.append((tag, name, value))
+            if name.startswith("on"):
+                self.fetched.append((tag, name, value))
+
+
+def parsed(path: Path) -> Elements:
+    page = Elements()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+def test_the_html_fetches_nothing_and_has_a_chart_of_every_kind(planted, tmp_path):
+    report = built(planted)
+    written = write_report(report, tmp_path)
+    page = parsed(written.pages["html"])
+    charts = charts_of(report)
+    assert page.fetched == []
+    assert page.scripts == len(charts) + 2  # a specification each, the library, and the page's own
+    assert {chart.section for chart in charts} == {"comparisons", "slices", "curves", "seeds", "cost", "learning"}
+    assert {path.suffix for path in written.charts} == {".svg", ".pdf"}
+    assert len(written.charts) == 2 * len(charts)
+    assert all(path.parent == written.main.parent for path in written.charts)
+    for path in written.charts:
+        content = path.read_bytes()
+        assert content.startswith((b"<svg", b"%PDF"))
+        assert b"currentColor" not in content
+
+
+def test_without_a_chart_the_library_is_left_out(tmp_path):
+    nothing = {(f"{model} {variant}".strip(), seed) for model, variant in ROWS for seed in (1, 2)}
+    written = write_report(built(fill(tmp_path / "s.duckdb", leave_out=nothing)), tmp_path)
+    assert parsed(written.pages["html"]).scripts == 1
+    assert written.charts == ()
+
+
+def test_names_are_inert_in_html(nasty):
+    text = nasty.pages["html"].read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | &amp; % *x* $y_z^ {a}\\b # ~ 🎲" in text
+    assert parsed(nasty.pages["html"]).fetched == []
+    for spec in re.findall(r'<script type="application/json">(.*?)</script>', text):
+        assert "<" not in spec
+        assert NASTY in json.loads(spec)["title"]["text"]
+
+
+def test_names_are_inert_in_markdown(nasty):
+    text = nasty.pages["md"].read_text(encoding="utf-8")
+    assert "<script>" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| &lt;script")]
+    assert rows
+    inert = r"\| &amp; % \*x\* \$y\_z^ {a}\\b # \~ 🎲"
+    assert all(inert in line for line in rows)
+
+
+def test_names_are_inert_in_charts_and_json(nasty):
+    for path in nasty.charts:
+        assert b"<script>" not in path.read_bytes()
+        assert re.fullmatch(r"[\w.-]+", path.name)
+    content = json.loads(nasty.pages["json"].read_text(encoding="utf-8"))
+    assert content["title"] == NASTY
+    assert content["results"]["lines"][0]["dataset"] == NASTY
+    assert {c["verdict"] for c in content["comparisons"]} <= {"better", "worse", "undecided"}
+
+
+def test_names_are_inert_in_latex(nasty):
+    for path in (*nasty.tables, nasty.pages["latex"]):
+        text = path.read_text(encoding="utf-8")
+        assert "🎲" not in text
+        assert not re.search(r"(?<!\\)[#~]|(?<!\\)&\s*%", text.replace("%\n", "\n"))
+    assert r"\textless{}script\textgreater{}alert(1)" in nasty.tables[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("which", ["nasty", "planted"])
+def test_latex_compiles(which, request, tmp_path):
+    written = (
+        request.getfixturevalue("nasty")
+        if which == "nasty"
+        else write_report(built(request.getfixturevalue("planted")), tmp_path, ("latex",))
+    )
+    document = written.pages["latex"]
+    done = subprocess.run(
+        [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", document.name],
+        cwd=document.parent,
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert document.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert {path.name for path in written.tables} == {
+        f"table-{name}.tex" for name in ("results", "ablation", "comparisons", "slices", "datasets")
+    }
+    assert r"\toprule" in written.tables[0].read_text(encoding="utf-8")
+
+
+def test_json_has_no_number_that_json_lacks(tmp_path):
+    """A gain over nothing is unbounded."""
+    report = built(fill(tmp_path / "s.duckdb", users=2, statistics='baseline = "pop"'))
+    text = write_report(report, tmp_path, ("json",)).main.read_text(encoding="utf-8")
+    json.loads(text, parse_constant=pytest.fail)
+
+
+def test_markdown_tables_are_whole(planted, tmp_path):
+    text = write_report(built(planted), tmp_path, ("md",)).main.read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    for block in blocks:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+    assert len(blocks) == 8
+    assert "**" in text
+    assert "<u>" in text
+    assert re.search(r"\+\d+\.\d%\\\*", text)
+
+
+def test_many_models_go_down_the_page_with_the_same_numbers(tmp_path, monkeypatch):
+    rows = [*[(f"model-{i}", "") for i in range(9)], ("ipsrec-s", "")]
+    report = built(fill(tmp_path / "s.duckdb", rows=rows))
+    assert report.results.models_down
+    written = write_report(report, tmp_path / "down", FORMATS)
+    lines = written.pages["md"].read_text(encoding="utf-8").splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("| Model | d HR@5 | Improv. | d HR@10 |"))
+    table = [line.strip("|").split(" |") for line in lines[header + 2 : header + 2 + len(rows)]]
+    assert [row[0].strip() for row in table] == [row.display for row in report.results.columns]
+    assert {len(row) for row in table} == {1 + 2 * len(report.results.lines)}
+    monkeypatch.setattr("ipsrec_bench.report.content.MAX_COLUMNS", 99)
+    across = write_report(report, tmp_path / "across", ("md",)).main.read_text(encoding="utf-8").splitlines()
+    header = next(i for i, line in enumerate(across) if line.startswith("| Dataset | Metric |"))
+    for j, line in enumerate(across[header + 2 : header + 2 + len(report.results.lines)]):
+        cells = [cell.strip() for cell in line.strip("|").split(" |")][2:]
+        assert [row[1 + 2 * j].strip() for row in table] == cells[: len(rows)]
+        assert table[-1][2 + 2 * j].strip() == cells[-1] != ""
+    html = written.pages["html"].read_text(encoding="utf-8")
+    assert html.count('<th class="text" scope="row">MODEL-') >= 9
+
+
+def test_formats_are_checked():
+    assert parse_formats("json, html") == ("html", "json")
+    with pytest.raises(BenchError, match="did you mean 'latex'"):
+        parse_formats("html,latx")
+    with pytest.raises(BenchError, match="no format"):
+        parse_formats(" ,")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page opened from disk with the network off, and what it tried and said."""
+
+    def __init__(self, browser, path: Path, width: int, **options):
+        self.context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, **options)
+        self.page = self.context.new_page()
+        self.requests, self.errors = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.errors.append(dialog.message))
+        self.page.goto(path.as_uri())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def column(self, table: str, number: int) -> list[str]:
+        return self.page.eval_on_selector_all(
+            f'table[aria-label="{table}"] tbody tr:not([hidden])',
+            "(rows, n) => rows.map((row) => row.cells[n].dataset.value ?? row.cells[n].textContent.trim())",
+            number,
+        )
+
+
+@pytest.mark.parametrize("width", [380, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_without_a_network(nasty, browser, width, scheme):
+    with Visit(browser, nasty.pages["html"], width, color_scheme=scheme) as visit:
+        page = visit.page
+        figures = page.locator("figure.chart")
+        for index in range(figures.count()):
+            figures.nth(index).scroll_into_view_if_needed()
+            page.wait_for_selector(f"figure.chart >> nth={index} >> .vega-embed svg", timeout=20_000)
+        for details in page.query_selector_all("details"):
+            details.evaluate("element => element.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.errors == []
+        assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+        assert len([url for url in visit.requests if url.startswith("file:")]) == 1
+
+
+def test_tables_are_sorted_and_filtered(planted, browser, tmp_path):
+    written = write_report(built(planted), tmp_path)
+    name = "Comparisons with the baseline"
+    with Visit(browser, written.pages["html"], 1440) as visit:
+        page = visit.page
+        table = page.get_by_role("table", name=name)
+        before = visit.column(name, 6)
+        button = table.get_by_role("button", name="Difference")
+        button.focus()
+        page.keyboard.press("Enter")
+        numbers = [float(value) for value in visit.column(name, 6)]
+        assert numbers == sorted(map(float, before), reverse=True) != [float(value) for value in before]
+        assert table.get_by_role("columnheader", name="Difference").get_attribute("aria-sort") == "descending"
+        button.click()
+        assert [float(value) for value in visit.column(name, 6)] == sorted(map(float, before))
+        table.get_by_role("button", name="Model").click()
+        assert visit.column(name, 2) == sorted(visit.column(name, 2), reverse=True)
+        page.get_by_role("searchbox", name=f"Filter rows of {name}").fill("pop MRR")
+        assert set(visit.column(name, 2)) == {"POP"}
+        assert visit.column(name, 1) in (["MRR@5", "MRR@10"], ["MRR@10", "MRR@5"])
+        assert page.get_by_role("status").filter(has_text="2 of 12 rows").count() == 1
+        page.get_by_role("searchbox", name=f"Filter rows of {name}").fill("")
+        assert len(visit.column(name, 2)) == 12
+        assert visit.errors == []
