@@ -56,9 +56,9 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
         raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
     any_seed = left.one_cell and right.one_cell
     cells = [
-        PlannedCell(key, place[0], f"{side} {place[1]}", selection.shown(place[1]), "", "", 0 if any_seed else seed)
+        PlannedCell(key, place[0], (name := selection.shown(place[1])), name, "", "", 0 if any_seed else seed)
         for pair in shared
-        for side, selection, place in zip("ab", (left, right), pair, strict=True)
+        for selection, place in zip((left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
     ]
     _refuse_other_data(connection, cells, f"'{a}' and '{b}'")
@@ -67,7 +67,7 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     made = compare(
         results,
         [
-            Pair(ours[0], name, results.row(f"a {ours[1]}"), results.row(f"b {theirs[1]}"))
+            Pair(ours[0], name, results.row(left.shown(ours[1])), results.row(right.shown(theirs[1])))
             for ours, theirs in shared
             for name in run.suite.protocol.shown
         ],
