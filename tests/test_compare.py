@@ -128,7 +128,7 @@ def test_ranks_of_another_model_enter_the_tables(tmp_path, own, bench):
     }
     assert [row.label for row, _ in report.settings][-1] == "theirs"
     compared_too = bench("compare", "theirs", "pop", "--store", "s.duckdb", "--json")
-    assert json.loads(compared_too.stdout)[0]["reference"]["label"] == "pop"
+    assert json.loads(compared_too.stdout)[0]["reference"]["label"] == "Pop"
     again = bench("run", "own.toml", "--store", "s.duckdb", "--quiet")  # a new run of the suite has them, too
     assert again.returncode == 0
     assert [row.label for row in built(tmp_path / "s.duckdb").results.columns][-1] == "theirs"

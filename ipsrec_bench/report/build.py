@@ -98,6 +98,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[Surface] = 
         ),
         family_rule=FAMILIES[statistics.family],
         test_rule=TESTS[statistics.test],
+        slice_rule=TESTS["crossed" if statistics.test == "crossed" else "paired-t"],
         correction_rule=CORRECTIONS[statistics.correction],
         interval_rule=interval_rule(statistics),
         protocol=(

@@ -58,6 +58,7 @@ class Pair:
 def compare(
     results: Results,
     pairs: Iterable[Pair],
+    statistics: Statistics | None = None,
     family: Callable[[Comparison], Hashable] | None = None,
 ) -> tuple[Comparison, ...]:
     """Make the comparisons of `pairs`, corrected over families; those that nobody can make yet are left out.
@@ -65,9 +66,10 @@ def compare(
     Args:
         results: the ranks.
         pairs: in the order of the result; those of one dataset, metric and reference had best stand together.
+        statistics: what is made; as the suite declares if not given.
         family: names the family of a comparison; the declared one if not given.
     """
-    statistics = results.run.suite.statistics
+    statistics = statistics or results.run.suite.statistics
     made: list[Comparison] = []
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"

@@ -362,6 +362,8 @@ class Report:
     family_rule: str
     test_rule: str
     """The declared test, in words."""
+    slice_rule: str
+    """The test of slices, in words."""
     correction_rule: str
     interval_rule: str
     protocol: tuple[tuple[str, str], ...]

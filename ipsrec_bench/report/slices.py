@@ -41,12 +41,20 @@ def slices_of(facts: TargetFacts) -> list[Members]:
 
 
 def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
-    """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family."""
+    """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family.
+
+    By the t-test over users, or, where it is declared, over users and seeds: resampling stays with the main comparisons.
+    """
+    declared = results.run.suite.statistics
+    test = "crossed" if declared.test == "crossed" else "paired-t"
+    statistics = declared.model_copy(update={"test": test, "interval": "test"})
     members = slices_of(facts)
     slices = []
     pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in members if chosen.sum() > 1]
     named = [(dimension, name) for dimension, name, chosen in members if chosen.sum() > 1]
-    for (dimension, name), comparison in zip(named, compare(results, pairs, family=lambda _: None), strict=True):
+    for (dimension, name), comparison in zip(
+        named, compare(results, pairs, statistics, family=lambda _: None), strict=True
+    ):
         slices.append(Slice(dimension, name, comparison.users / len(facts.users), comparison))
     return SliceTable(dataset, row, reference, results.metric, tuple(slices))
 

@@ -43,10 +43,11 @@ def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> 
     if differences.ndim != 2 or differences.shape[0] < MIN_USERS or differences.shape[1] < MIN_SEEDS:  # noqa: PLR2004
         raise ValueError(f"expected differences of at least two users x two seeds, found shape {differences.shape}")
     users, seeds = differences.shape
-    mean = float(differences.mean())
-    centred = differences - mean
-    by_user, by_seed = centred.mean(axis=1), centred.mean(axis=0)
-    of_users, of_seeds = seeds * float(by_user @ by_user), users * float(by_seed @ by_seed)
+    by_seed = differences.mean(axis=0)
+    mean = float(by_seed.mean())
+    centred = np.ascontiguousarray(differences.T) - mean  # a row per seed, as a store has them
+    by_user = centred.mean(axis=0)
+    of_users, of_seeds = seeds * float(by_user @ by_user), users * float(((by_seed - mean) ** 2).sum())
     residual = max(float(np.vdot(centred, centred)) - of_users - of_seeds, 0.0)
     squares = np.array([of_users, of_seeds, residual])
     degrees = np.array([users - 1.0, seeds - 1.0, (users - 1.0) * (seeds - 1.0)])

@@ -15,7 +15,7 @@ from scipy import stats
 
 S = TypeVar("S", bound=np.generic)
 BLOCK = 1 << 22
-"""Elements of a block of draws: 32 MB in float64."""
+"""Elements of a block of draws: 16 MB."""
 THREADS = 2
 PART = 128
 """Draws that come of one seed, whatever the threads: the same seed gives the same result on any machine."""
@@ -37,17 +37,17 @@ def sign_flip_p(differences: NDArray[np.float64], resamples: int = 10_000, seed:
         float `[comparisons]`.
     """
     there = _varying(differences)
-    observed = np.abs(there.sum(axis=1))
+    total = there.sum(axis=1, dtype=np.float64)
     # A sum in another order may differ in its last digits: what equals the observed one counts as reaching it.
-    reached = observed - 1e-9 * np.abs(there).sum(axis=1)
+    reached = np.abs(total) - 1e-7 * np.abs(there).sum(axis=1, dtype=np.float64)
 
     def count(draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
         sums = np.zeros((draws, len(there)))
         for begin, end in _blocks(there.shape[1], draws):
             bits = np.frombuffer(generator.bytes(draws * ((end - begin + 7) // 8)), dtype=np.uint8)
-            flips = np.unpackbits(bits.reshape(draws, -1), axis=1, count=end - begin).astype(np.float64)
+            flips = np.unpackbits(bits.reshape(draws, -1), axis=1, count=end - begin).astype(np.float32)
             sums += flips @ there[:, begin:end].T
-        return np.asarray((np.abs(2 * sums - there.sum(axis=1)) >= reached).sum(axis=0))
+        return np.asarray((np.abs(2 * sums - total) >= reached).sum(axis=0))
 
     reaching = np.sum(_in_parts(count, resamples, seed), axis=0)
     return np.asarray((1 + reaching) / (resamples + 1))
@@ -80,7 +80,7 @@ def bootstrap_intervals(
             return result
         chosen = generator.binomial(users, varying / users, size=draws)
         step = max(1, BLOCK // varying)
-        counts = np.empty((min(step, draws), varying))
+        counts = np.empty((min(step, draws), varying), dtype=np.float32)
         for begin in range(0, draws, step):
             sizes = chosen[begin : begin + step]
             for row, size in enumerate(sizes):
@@ -105,9 +105,12 @@ def bootstrap_intervals(
     return intervals
 
 
-def _varying(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the columns of the users for whom something differs in some comparison."""
-    return np.ascontiguousarray(differences[:, differences.any(axis=0)])
+def _varying(differences: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the columns of the users for whom something differs in some comparison.
+
+    In float32: factors of products whose sums are added up in float64, block by block.
+    """
+    return np.ascontiguousarray(differences[:, differences.any(axis=0)], dtype=np.float32)
 
 
 def _blocks(users: int, draws: int) -> list[tuple[int, int]]:

@@ -1,0 +1,247 @@
+"""Statistics: how often each test raises a false alarm, what it finds, and how long all of them take.
+
+    python benchmarks/inference.py false-alarms
+    python benchmarks/inference.py power
+    python benchmarks/inference.py speed
+
+Ranks are drawn as they look in practice: a user's log rank is the user's own difficulty, a shift of the model on this
+user, a shift of the training (seed), and noise of this user and training; few users are hits, and most differences of a
+metric with a cutoff are exactly 0. Under the null two models have the same distribution.
+
+- One training each, `same trainings`: the shifts of both trainings are the same, so that the null of tests over users
+  holds: these two trained models are as good.
+- `other seeds`: every training has a shift of its own, so that only the null of the methods holds. A test over users of
+  such trainings answers another question, and its rate says how often its answer would be taken for a wrong one.
+- `unlike shapes`: two models with the same mean NDCG@10, one with more hits, the other with better ones.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.render import FORMATS, write_report
+from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p
+from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
+from ipsrec_bench.store.connect import reading, writing
+from ipsrec_bench.store.ingest import begin_run
+from ipsrec_bench.store.queries import find_run, shown_otherwise
+from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.suite.load import parse_suite
+
+ITEMS = 20_000
+ALPHA = 0.05
+RESAMPLES = 1_000
+DIFFICULTY, OF_MODEL, OF_TRAINING = 2.2, 0.5, 1.0
+"""Standard deviations of a log rank: of users, of users within a model, of users within a training."""
+OF_SEED = 0.05
+"""Of trainings. At a hit rate of 10% it makes the NDCG@10 of seeds vary by 2% of it."""
+
+Draw = Callable[[np.random.Generator, int, int, float], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def log_ranks(
+    rng: np.random.Generator, difficulty: NDArray[np.float64], shifts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the log ranks of one model, `[users, seeds]`."""
+    users, seeds = len(difficulty), len(shifts)
+    own = rng.normal(0, OF_MODEL, (users, 1))
+    return 6.0 + difficulty[:, None] + own + shifts + rng.normal(0, OF_TRAINING, (users, seeds))
+
+
+def ndcg(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return NDCG@10 of log ranks."""
+    return metric("ndcg@10", np.clip(np.ceil(np.exp(logs)), 1, ITEMS).astype(np.int64))
+
+
+def pair(
+    rng: np.random.Generator, users: int, seeds: int, effect: float = 0.0, of_seed: float = OF_SEED
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return NDCG@10 of two models, `[users, seeds]`; `effect` lowers the first one's log ranks."""
+    difficulty = rng.normal(0, DIFFICULTY, users)
+    shifts = rng.normal(0, of_seed, (2, seeds))
+    return ndcg(log_ranks(rng, difficulty, shifts[0] - effect)), ndcg(log_ranks(rng, difficulty, shifts[1]))
+
+
+def unlike_pair(rng: np.random.Generator, users: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two models of equal mean: the first hits twice as often, at gains half as high."""
+    hit_a, hit_b = rng.random(users) < 0.16, rng.random(users) < 0.08
+    return np.where(hit_a, 0.4, 0.0)[:, None], np.where(hit_b, 0.8, 0.0)[:, None]
+
+
+def rejections(d: NDArray[np.float64]) -> list[bool]:
+    """Return which tests reject, for differences `[users, seeds]`."""
+    over_users = d.mean(axis=1)
+    low, high = bootstrap_intervals(over_users[None], 1 - ALPHA, RESAMPLES)[0]
+    return [
+        paired_t_test(over_users).p < ALPHA,
+        sign_flip_p(over_users[None], RESAMPLES)[0] < ALPHA,
+        not low <= 0 <= high,
+        wilcoxon_p(over_users) < ALPHA,
+        d.shape[1] > 1 and crossed_test(d).test.p < ALPHA,
+    ]
+
+
+TESTS = ("paired t", "sign flips", "bootstrap", "Wilcoxon", "users x seeds")
+
+
+def false_alarms(draws: int) -> None:
+    """Print the rate at which every test rejects a true null."""
+    low, high = stats.binom.interval(0.95, draws, ALPHA)
+    print(f"{draws:,} nulls, rejected at {ALPHA}; a rate of {ALPHA} lies in {low / draws:.3f} to {high / draws:.3f}\n")
+    print("| null | users | seeds | " + " | ".join(TESTS) + " |")
+    print("|---|---:|---:|" + "---:|" * len(TESTS))
+    designs = [
+        ("same trainings", 500, 1, lambda rng, u, s: pair(rng, u, s, of_seed=0)),
+        ("same trainings", 5_000, 1, lambda rng, u, s: pair(rng, u, s, of_seed=0)),
+        ("unlike shapes", 5_000, 1, lambda rng, u, _: unlike_pair(rng, u)),
+        ("other seeds", 5_000, 3, pair),
+        ("other seeds", 5_000, 5, pair),
+        ("other seeds", 50_000, 5, pair),
+        ("other seeds", 5_000, 10, pair),
+    ]
+    for name, users, seeds, draw in designs:
+        rng = np.random.default_rng([users, seeds])
+        found = []
+        for _ in range(draws if users <= 5_000 else draws // 2):
+            a, b = draw(rng, users, seeds)
+            found.append(rejections(a - b))
+        rates = [
+            "–" if seeds == 1 and test == "users x seeds" else f"{rate:.3f}"
+            for test, rate in zip(TESTS, np.mean(found, axis=0), strict=True)
+        ]
+        print(f"| {name} | {users:,} | {seeds} | " + " | ".join(rates) + " |", flush=True)
+
+
+def power(draws: int) -> None:
+    """Print how often every test finds a true difference."""
+    print("| effect | gain in NDCG@10 | users | seeds | " + " | ".join(TESTS) + " |")
+    print("|---:|---:|---:|---:|" + "---:|" * len(TESTS))
+    for users, seeds in ((1_000, 5), (5_000, 5), (20_000, 5)):
+        for effect in (0.02, 0.05, 0.1, 0.2):
+            rng = np.random.default_rng([users, seeds, round(1000 * effect)])
+            found, means = [], []
+            for _ in range(draws):
+                a, b = pair(rng, users, seeds, effect)
+                means.append((a.mean(), b.mean()))
+                found.append(rejections(a - b))
+            gain = np.mean(means, axis=0)
+            rates = " | ".join(f"{rate:.2f}" for rate in np.mean(found, axis=0))
+            print(f"| {effect} | {gain[0] / gain[1] - 1:+.1%} | {users:,} | {seeds} | {rates} |", flush=True)
+
+
+SUITE = """
+title = "Large"
+seeds = {seeds}
+datasets = {datasets}
+models = {models}
+"""
+
+
+def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None:
+    """Write a store of that size, the last two models proposed."""
+    names = [f"model-{i}" for i in range(models - 2)] + ["ipsrec-s", "ipsrec-c"]
+    labels = [f"data-{i}" for i in range(datasets)]
+    text = SUITE.format(seeds=list(range(1, seeds + 1)), datasets=["positive-control"], models=names)
+    cells = [
+        PlannedCell(f"{label}-{name}-{seed}", label, name, name, name, "", seed)
+        for label in labels
+        for seed in range(1, seeds + 1)
+        for name in names
+    ]
+    rng = np.random.default_rng(0)
+    settings = '{"config": {}, "training": {}, "protocol": {"max_length": 50}}'
+    with writing(path) as connection:
+        begin_run(connection, parse_suite(Path("large.toml"), text), [], cells)
+        connection.execute("INSERT INTO environments VALUES ('e', '0', '3', '2', '2', '2', 'x', 'x', 2, 2, 'cpu', '')")
+        for label in labels:
+            connection.execute(
+                f"INSERT INTO datasets VALUES ('{label}', '{label}', {users}, {ITEMS}, 9, 9, 9, 9, 0.1, 0, 0.5, 0.4,"
+                f" {users}, {users}, 0, 0, false, 1, 'none')"
+            )
+            facts = {  # noqa: F841 (DuckDB finds the dictionary of arrays by its name)
+                "users": np.arange(users, dtype=np.int32),
+                "counts": rng.geometric(0.05, users).astype(np.int32),
+                "seen": rng.random(users) < 0.3,
+            }
+            connection.execute(
+                f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen, seen FROM facts"
+            )
+            difficulty = rng.normal(0, DIFFICULTY, users)
+            for number, cell in enumerate(cell for cell in cells if cell.dataset == label):
+                shift = rng.normal(0, OF_SEED, 1) - 0.03 * (number % models)
+                logs = log_ranks(rng, difficulty, shift)[:, 0]
+                drawn = {  # noqa: F841 (likewise)
+                    "users": np.arange(users, dtype=np.int32),
+                    "higher": np.clip(np.ceil(np.exp(logs)), 1, ITEMS).astype(np.int32) - 1,
+                }
+                row = connection.execute(
+                    "INSERT INTO cells (key, status, fingerprint, type, seed, settings, environment, started, seconds,"
+                    " train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid)"
+                    " VALUES (?, 'complete', ?, ?, ?, ?, 'e', '2026-01-01', 9, 9, 10000000, 1000, 'mrr@10', 40, 0.1)"
+                    " RETURNING cell",
+                    [cell.key, label, cell.type, cell.seed, settings],
+                ).fetchone()
+                assert row is not None
+                connection.execute("INSERT INTO ranks SELECT ?, 'test', users, higher, 0 FROM drawn", [row[0]])
+                connection.execute(
+                    "INSERT INTO epochs SELECT ?, i, 1 / i, 1 / i, NULL, 0.1 * i / (i + 5), 1, 1, 99 FROM range(1, 51) t(i)",
+                    [row[0]],
+                )
+
+
+def speed() -> None:
+    """Print how long the statistics of a large store take, and the report of a wide one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.duckdb"
+        fill(path, datasets=1, models=8, seeds=5, users=886_000)
+        print("886,000 users x 8 models x 5 seeds, 42 comparisons (6 metrics), slices for two models, from DuckDB:\n")
+        print("| statistics | seconds |")
+        print("|---|---:|")
+        ways = {
+            "t over users, users x seeds, effect, gain, power": [],
+            "with sign flips, 2,000": ["statistics.test=randomisation", "statistics.resamples=2000"],
+            "with the bootstrap, 2,000": ["statistics.interval=bootstrap", "statistics.resamples=2000"],
+        }
+        for name, overrides in ways.items():
+            times = [_timed(path, overrides) for _ in range(3)]
+            print(f"| {name} | {np.median(times):.1f} |", flush=True)
+        wide = Path(folder) / "wide.duckdb"
+        fill(wide, datasets=3, models=10, seeds=5, users=20_000)
+        began = time.perf_counter()
+        with reading(wide) as connection:
+            content = build_report(connection, find_run(connection))
+        written = write_report(content, Path(folder) / "out", FORMATS)
+        size = written.pages["html"].stat().st_size / 1e6
+        print(
+            f"\nReport of 3 datasets x 10 models x 5 seeds, 20,000 users, all formats: {time.perf_counter() - began:.1f} s,"
+            f" HTML {size:.1f} MB, {len(written.charts)} chart files"
+        )
+
+
+def _timed(path: Path, overrides: list[str]) -> float:
+    began = time.perf_counter()
+    with reading(path) as connection:
+        build_report(connection, shown_otherwise(find_run(connection), overrides))
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["false-alarms", "power", "speed"])
+    parser.add_argument("--draws", type=int, default=1_000)
+    arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)
+    if arguments.what == "speed":
+        speed()
+    else:
+        {"false-alarms": false_alarms, "power": power}[arguments.what](arguments.draws)
