@@ -174,7 +174,8 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None
                 "seen": rng.random(users) < 0.3,
             }
             connection.execute(
-                f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen, seen FROM facts"
+                f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen, seen"
+                " FROM facts"
             )
             difficulty = rng.normal(0, DIFFICULTY, users)
             for number, cell in enumerate(cell for cell in cells if cell.dataset == label):
@@ -194,7 +195,8 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None
                 assert row is not None
                 connection.execute("INSERT INTO ranks SELECT ?, 'test', users, higher, 0 FROM drawn", [row[0]])
                 connection.execute(
-                    "INSERT INTO epochs SELECT ?, i, 1 / i, 1 / i, NULL, 0.1 * i / (i + 5), 1, 1, 99 FROM range(1, 51) t(i)",
+                    "INSERT INTO epochs SELECT ?, i, 1 / i, 1 / i, NULL, 0.1 * i / (i + 5), 1, 1, 99"
+                    " FROM range(1, 51) t(i)",
                     [row[0]],
                 )
 
@@ -222,8 +224,9 @@ def speed() -> None:
             content = build_report(connection, find_run(connection))
         written = write_report(content, Path(folder) / "out", FORMATS)
         size = written.pages["html"].stat().st_size / 1e6
+        seconds = time.perf_counter() - began
         print(
-            f"\nReport of 3 datasets x 10 models x 5 seeds, 20,000 users, all formats: {time.perf_counter() - began:.1f} s,"
+            f"\nReport of 3 datasets x 10 models x 5 seeds, 20,000 users, all formats: {seconds:.1f} s,"
             f" HTML {size:.1f} MB, {len(written.charts)} chart files"
         )
 

@@ -305,6 +305,16 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
     assert (tmp_path / study["path"]).exists()
     assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
+    assert bench("run", tiny_suite, "--quiet").returncode == 0
+    assert bench("report", "--format", "json,md").returncode == 0
+    content = json.loads((tmp_path / "reports/tiny/tiny.json").read_text())
+    (surface,) = content["surfaces"]
+    assert (surface["dataset"], surface["model"], surface["split"]) == ("world", "ipsrec-s", "validation")
+    assert sorted(p[2] for p in surface["points"]) == sorted(t["valid"] for t in study["trials"])
+    assert (
+        "MRR@10 of ipsrec-s on world (validation) over lambda and tau"
+        in (tmp_path / "reports/tiny/tiny.md").read_text()
+    )
 
 
 def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(tiny_suite, bench):

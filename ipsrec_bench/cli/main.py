@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -31,6 +31,9 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from ipsrec_bench.report.content import Surface
 
 app = typer.Typer(
     name="ipsrec-bench",
@@ -336,5 +339,22 @@ def _write_report(
 
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite, number), overrides)
-        content = build_report(connection, run)
+        content = build_report(connection, run, _surfaces(store))
     return write_report(content, output, formats).main
+
+
+def _surfaces(store: Path) -> "list[tuple[str, Surface]]":
+    """Return what the tuning studies beside the store found over lambda and tau, each with its data's fingerprint."""
+    if not (folder := store.parent / "studies").is_dir():
+        return []
+    from ipsrec_bench.report.content import Surface
+    from ipsrec_bench.tuning.study import studies_in
+
+    surfaces = []
+    for study in studies_in(folder):
+        both = [t for t in study.trials if {"lambda", "tau"} <= t.settings.keys()]
+        points = tuple((t.settings["lambda"], t.settings["tau"], t.valid) for t in both)
+        if points:
+            surface = Surface(study.dataset, study.model, study.metric, "validation", points)
+            surfaces.append((study.fingerprint, surface))
+    return surfaces

@@ -52,8 +52,14 @@ MIN_SURFACE = 2
 """Values of lambda, and of tau, that make a surface."""
 
 
-def build_report(connection: Connection, run: Run, studies: Sequence[Surface] = ()) -> Report:
-    """Return the report on `run`; `studies` are the surfaces of tuning studies, of which the store knows nothing.
+def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, Surface]] = ()) -> Report:
+    """Return the report on `run`.
+
+    Args:
+        connection: the store.
+        run: what the report is about.
+        studies: surfaces of tuning studies, of which the store knows nothing, each with its data's fingerprint; those
+            on data of the run are shown.
 
     Raises:
         StoreError: cells of a dataset rank different users.
@@ -66,6 +72,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[Surface] = 
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
     statistics, training = run.suite.statistics, run.suite.training
+    fingerprints = {line.statistics.fingerprint for line in datasets}
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
         suite=run.suite_name,
@@ -86,7 +93,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[Surface] = 
         curves=tuple(_curves(connection, run, summaries)),
         hits=tuple(_hit_curves(results, datasets)),
         seed_scores=tuple(_seed_scores(results)),
-        surfaces=(*_surfaces(results, summaries), *(s for s in studies if s.dataset in results.datasets)),
+        surfaces=(*_surfaces(results, summaries), *(s for data, s in studies if data in fingerprints)),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),

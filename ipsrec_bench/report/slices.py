@@ -43,7 +43,7 @@ def slices_of(facts: TargetFacts) -> list[Members]:
 def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
     """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family.
 
-    By the t-test over users, or, where it is declared, over users and seeds: resampling stays with the main comparisons.
+    By the t-test over users, or, where it is declared, over users and seeds, whatever else is declared.
     """
     declared = results.run.suite.statistics
     test = "crossed" if declared.test == "crossed" else "paired-t"

@@ -24,6 +24,8 @@ from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import adhoc_suite, load_suite
 
 FAILURES_IN_A_ROW = 5
+_SUBJECT = ("dataset", "model", "metric", "fingerprint")
+"""What a study is of; kept with it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class StudyResult:
     name: str
     path: Path
     metric: str
+    dataset: str
+    model: str
+    fingerprint: str
+    """Of the dataset."""
     trials: tuple[TrialResult, ...]
 
 
@@ -102,13 +108,26 @@ def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.journal"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name=name,
-        storage=JournalStorage(JournalFileBackend(str(path))),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    study = optuna.create_study(study_name=name, storage=_storage(path), direction="maximize", load_if_exists=True)
+    for key, value in zip(_SUBJECT, (cell.dataset, cell.model, cell.training.stop_metric, fingerprint), strict=True):
+        if study.user_attrs.get(key) != value:
+            study.set_user_attr(key, value)
     return study, path
+
+
+def studies_in(folder: Path) -> list[StudyResult]:
+    """Return the studies whose journals lie in `folder`, by name."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = []
+    for path in sorted(folder.glob("*.journal")):
+        study = optuna.load_study(study_name=path.stem, storage=_storage(path))
+        if all(key in study.user_attrs for key in _SUBJECT):  # the first journals did not say
+            found.append(study_result(study, path, study.user_attrs["metric"]))
+    return found
+
+
+def _storage(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def tune(
@@ -168,7 +187,8 @@ def study_result(study: optuna.Study, path: Path, metric: str) -> StudyResult:
         for trial in _complete(study)
     ]
     results.sort(key=lambda result: -result.valid)
-    return StudyResult(study.study_name, path, metric, tuple(results))
+    dataset, model, _, fingerprint = (study.user_attrs[key] for key in _SUBJECT)
+    return StudyResult(study.study_name, path, metric, dataset, model, fingerprint, tuple(results))
 
 
 def _run_trial(
