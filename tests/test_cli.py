@@ -200,8 +200,8 @@ def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tm
     text = (tmp_path / "reports/paper/paper.md").read_text(encoding="utf-8")
     assert text.startswith("# IPSRec, Table 2: overall results \\[stand-in data\\]")
     assert (
-        text.count("Stand-in data at a scale of 0.002: tmall, twitch, wechat.") == 4
-    )  # results, comparisons, datasets, cost
+        text.count("Stand-in data at a scale of 0.002: tmall, twitch, wechat.") == 7
+    )  # results, comparisons, slices, published numbers, charts, datasets, cost
     assert "| tmall | 1,772 | 2,288 | 15,184 | 20 |" in text
     stats = bench("data", "stats", "wechat", "--stand-in", "--scale", "0.002").stdout
     assert "wechat (stand-in, made up)" in stats

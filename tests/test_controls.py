@@ -8,7 +8,7 @@ from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
-from ipsrec_bench.stats.correction import holm
+from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import find_run
@@ -83,11 +83,12 @@ class Zoo:
     def verdicts(self, dataset: str, pairs: dict[str, str], name: str) -> dict[str, str]:
         """Test each model against its counterpart, corrected by Holm over all pairs."""
         tests = [
-            paired_t_test(*(metric(name, self.ranks[dataset, which]) for which in pair), 0.95) for pair in pairs.items()
+            paired_t_test(metric(name, self.ranks[dataset, ours]) - metric(name, self.ranks[dataset, theirs]))
+            for ours, theirs in pairs.items()
         ]
-        adjusted = holm([test.p for test in tests])
+        adjusted = adjust([test.p for test in tests], "holm")
         return {
-            model: "undecided" if p >= ALPHA else "better" if test.difference > 0 else "worse"
+            model: "undecided" if p >= ALPHA else "better" if test.mean > 0 else "worse"
             for model, test, p in zip(pairs, tests, adjusted, strict=True)
         }
 
