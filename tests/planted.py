@@ -19,7 +19,7 @@ from ipsrec_bench.suite.load import parse_suite
 from .test_store import record
 
 USERS = 400
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 ROWS = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", "w/o CL")]
 SUITE = """
 title = "Planted"

@@ -33,7 +33,7 @@ def test_two_rows_are_compared_on_every_metric(tmp_path):
     assert [c.metric for c in made] == ["hr@5", "hr@10", "mrr@5", "mrr@10"]
     test = paired_t_test(mean_over_seeds(2, "mrr@5") - mean_over_seeds(0, "mrr@5"))
     assert made[2].by_users == test
-    assert (made[2].row.display, made[2].reference.display, made[2].seeds) == ("IPSREC-S", "POP", 2)
+    assert (made[2].row.display, made[2].reference.display, made[2].seeds) == ("IPSREC-S", "POP", 3)
 
 
 def test_two_cells_are_compared_whatever_their_seeds(tmp_path):
@@ -61,7 +61,7 @@ def test_two_runs_are_compared_row_by_row(tmp_path):
     [
         ("nobody", "pop", "'nobody' is no row of the suite 'planted'"),
         ("planted", "pop", "compare a run with a run"),
-        ("planted@7", "planted", "no run of a suite"),
+        ("planted@7", "planted", "holds no run 7 of the suite 'planted'"),
     ],
 )
 def test_names_that_mean_nothing(tmp_path, a, b, message):
@@ -128,7 +128,7 @@ def test_ranks_of_another_model_enter_the_tables(tmp_path, own, bench):
     }
     assert [row.label for row, _ in report.settings][-1] == "theirs"
     compared_too = bench("compare", "theirs", "pop", "--store", "s.duckdb", "--json")
-    assert json.loads(compared_too.stdout)[0]["reference"]["label"] == "Pop"
+    assert json.loads(compared_too.stdout)[0]["reference"]["display"] == "Pop"
     again = bench("run", "own.toml", "--store", "s.duckdb", "--quiet")  # a new run of the suite has them, too
     assert again.returncode == 0
     assert [row.label for row in built(tmp_path / "s.duckdb").results.columns][-1] == "theirs"
@@ -179,7 +179,7 @@ def test_short_lists_are_warned_of(tmp_path, own, bench):
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     text = "user,item,score\n" + "".join(f"{users[u]},{items[i]},{i}\n" for u in test.users for i in (1, 2, 3))
     enter(tmp_path, own, text)
-    assert any("the shortest has 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
+    assert any("the shortest of 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_other_mistakes_of_an_import(tmp_path, own, bench):
     with pytest.raises(SuiteError, match="no dataset 'wrld'; did you mean 'world'"):
         enter(tmp_path, own, "user,rank\n", dataset="wrld")
     done = bench("import-ranks", "none.csv", "--suite", "own.toml", "--model", "pop")
-    assert (done.returncode, "trains a model 'pop' itself" in done.stderr) == (2, True)
+    assert (done.returncode, "the suite has a row 'pop' itself" in done.stderr) == (2, True)
     done = bench("import-ranks", "none.csv", "--suite", "own.toml", "--model", "x")
     assert (done.returncode, "none.csv: there is no such file" in done.stderr) == (2, True)
 
@@ -234,10 +234,12 @@ def test_ranks_are_exported(tmp_path, bench, kind):
     done = bench("export", "ranks", "--format", kind, "--store", "s.duckdb", "-o", f"it's.{kind}")
     assert done.returncode == 0, done.stderr
     rows = duckdb.sql(f"SELECT * FROM '{tmp_path}/it''s.{kind}'").fetchall()
-    assert len(rows) == 4 * 2 * 400
+    assert len(rows) == 4 * 3 * 400
     columns = duckdb.sql(f"SELECT * FROM '{tmp_path}/it''s.{kind}'").columns
     ranks = [row[columns.index("rank")] for row in rows if row[columns.index("model")] == "sasrec"]
-    assert sorted(ranks) == sorted(np.minimum([*planted_ranks(1, 1), *planted_ranks(1, 2)], 900).tolist())
+    assert sorted(ranks) == sorted(
+        np.minimum(np.concatenate([planted_ranks(1, seed) for seed in (1, 2, 3)]), 900).tolist()
+    )
     wrong = bench("export", "ranks", "--suite", "plantd", "--store", "s.duckdb")
     assert (wrong.returncode, "did you mean 'planted'" in wrong.stderr) == (2, True)
 
@@ -260,3 +262,56 @@ def test_facts_of_targets_are_those_of_a_naive_count(own):
         assert facts.provider_count[index] == (-1 if provider == 1 else sum(p == provider for _, p in trained))
         assert facts.item_seen[index] == (item in data.items[history])
         assert facts.provider_seen[index] == (provider != 1 and provider in data.providers[history])
+
+
+@pytest.mark.parametrize("name", ["Pop", "recent-pop", "best", " ", "a\x01b"])
+def test_an_import_takes_no_name_of_the_suites_own(tmp_path, own, name):
+    path = tmp_path / "theirs.csv"
+    path.write_text("user,rank\n", encoding="utf-8")
+    with pytest.raises(SuiteError, match=r"give the imported one another name|a row of the tables needs a name"):
+        import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model=name)
+
+
+def perfect(own) -> str:
+    _, _, test, users, _ = own
+    return "user,rank\n" + "".join(f"{users[u]},1\n" for u in test.users)
+
+
+def test_an_import_for_other_data_or_another_protocol_is_left_out(tmp_path, own, bench):
+    enter(tmp_path, own, perfect(own))
+    other = ["--set", "protocol.mask_history=true"]
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *other).returncode == 0
+    report = built(tmp_path / "s.duckdb")
+    assert [row.label for row in report.results.columns] == ["pop", "recent-pop"]
+    assert any("imported for another mask_history and is left out" in warning for warning in report.warnings)
+    fewer = ["--set", "datasets.world.users=50"]
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *fewer).returncode == 0
+    report = built(tmp_path / "s.duckdb")
+    assert [row.label for row in report.results.columns] == ["pop", "recent-pop"]
+    assert any("imported for another dataset" in warning for warning in report.warnings)
+
+
+def test_a_replaced_import_leaves_nothing_behind(tmp_path, own):
+    enter(tmp_path, own, perfect(own))
+    enter(tmp_path, own, perfect(own).replace(",1\n", ",2\n"))
+    with reading(tmp_path / "s.duckdb") as connection:
+        assert connection.execute("SELECT count(*) FROM cells").fetchone() == (1,)
+        assert connection.execute("SELECT DISTINCT higher FROM ranks").fetchall() == [(1,)]
+
+
+def test_an_imported_variant_may_stand_alone_and_another_seed_is_no_baseline(tmp_path, own, bench):
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    enter(tmp_path, own, perfect(own), variant="big")
+    path = tmp_path / "better.csv"
+    path.write_text(perfect(own), encoding="utf-8")
+    import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model="better", seed=7)
+    report = built(tmp_path / "s.duckdb")
+    assert {c.reference.label for c in report.comparisons} <= {"pop", "recent-pop"}
+    assert "theirs big" in {c.row.label for c in report.comparisons}
+
+
+def test_rows_of_one_title_are_told_apart(tmp_path):
+    path = fill(tmp_path / "s.duckdb", rows=[("pop", ""), ("sasrec", "")], display=lambda _: "SAME")
+    report = built(path)
+    assert [row.display for row in report.results.columns] == ["SAME (pop)", "SAME (sasrec)"]
+    assert compared(path, "sasrec", "pop")[0].difference != 0

@@ -15,7 +15,7 @@ from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.crossed import crossed_test
 from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
-from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
@@ -105,7 +105,7 @@ def test_comparisons_carry_every_statistic_and_are_corrected_by_family(planted):
             assert c.gain.high == pytest.approx(relative_gain(ours, theirs).high)
             assert c.counts == win_tie_loss(ours - theirs)
             assert c.detectable == pytest.approx(detectable_difference(test.standard_error, USERS - 1, 0.01))
-            assert (c.users, c.seeds, c.mean) == (USERS, 2, pytest.approx(ours.mean()))
+            assert (c.users, c.seeds, c.mean) == (USERS, 3, pytest.approx(ours.mean()))
         assert [c.adjusted_p for c in found] == adjust([c.p for c in found], "holm")
         assert [c.verdict for c in found] == ["worse", "better", "better"]
 
@@ -136,11 +136,13 @@ def test_the_declared_test_gives_the_marks(tmp_path):
     assert dict(ranks.protocol)["Test"].startswith("two-sided Wilcoxon")
 
 
-def test_the_crossed_test_takes_two_seeds(tmp_path):
-    report = built(fill(tmp_path / "s.duckdb", seeds=(1,), statistics='test = "crossed"'))
+def test_the_crossed_test_takes_three_seeds(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", seeds=(1, 2), statistics='test = "crossed"\nmargin = 0.9'))
     c = report.comparisons[0]
-    assert (c.p, c.adjusted_p, c.verdict, c.of_method) == (None, None, "undecided", "one seed")
-    assert "takes two seeds" in finding(c, 0.95)
+    assert (c.p, c.adjusted_p, c.verdict, c.of_method) == (None, None, "undecided", "too few seeds")
+    assert c.equivalence_p is None
+    assert "takes three seeds" in finding(c, 0.95)
+    assert "2 trainings each say nothing of the methods" in finding(c, 0.95)
     write_report(report, tmp_path, ("html", "md", "latex", "json"))
 
 
@@ -157,8 +159,11 @@ def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
         ]
     )
     assert [c.low, c.high] == bootstrap_intervals(d, 0.95, 400)[1].tolist()
-    assert c.equivalence.margin == pytest.approx(0.2 * mean_over_seeds(1, "hr@5").mean())
-    assert c.equivalence == equivalence_test(c.by_users, c.equivalence.margin, 0.05)
+    members = [c for c in report.comparisons if c.metric == "hr@5"]
+    alone = [
+        equivalence_p(mean_over_seeds(row, "hr@5"), mean_over_seeds(1, "hr@5"), 0.2, paired_t_test) for row in (0, 2, 3)
+    ]
+    assert [c.equivalence_p for c in members] == pytest.approx(adjust(alone, "holm"))
     assert "bootstrap over users, 400 samples" in report.interval_rule
     assert "p, equivalent" in write_report(report, tmp_path).pages["html"].read_text()
 
@@ -173,7 +178,7 @@ def test_what_is_the_same_is_found_equivalent(tmp_path):
         )
     c = built(path).comparisons[0]
     assert c.verdict == "equivalent"
-    assert "are equivalent on d, within ±" in finding(c, 0.95)
+    assert "are equivalent on d, within ±50%" in finding(c, 0.95)
 
 
 def test_a_wider_family_corrects_more_and_a_baseline_can_be_declared(tmp_path):
@@ -217,6 +222,12 @@ def test_slices_part_the_users(planted):
         ours, theirs = (mean_over_seeds(row, "mrr@10")[members] for row in (2, 1))
         assert s.comparison.by_users == paired_t_test(ours - theirs)
         assert s.share == members.mean()
+    small = {
+        f"{dimension}: {name}": members.sum() for (dimension, name), members in chosen.items() if members.sum() < 30
+    }
+    assert set(table.too_small) == set(small)
+    for name, users in small.items():
+        by_dimension[name.partition(": ")[0]] += users
     assert set(by_dimension.values()) == {USERS}
     assert set(by_dimension) == {
         "history length",
@@ -289,7 +300,8 @@ def test_a_grid_of_lambda_and_tau_is_a_surface(tmp_path):
 
 
 def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
-    path = fill(tmp_path / "s.duckdb", leave_out={("sasrec", 2), ("pop", 1), ("pop", 2)}, errors={("ipsrec-s", 2)})
+    gone = {("sasrec", 2), ("pop", 1), ("pop", 2)}
+    path = fill(tmp_path / "s.duckdb", seeds=(1, 2), leave_out=gone, errors={("ipsrec-s", 2)})
     report = built(path)
     assert [(cell.row.label, cell.seed, cell.error) for cell in report.missing] == [
         ("pop", 1, None),
@@ -307,7 +319,7 @@ def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
     assert "failed: MemoryError: too big" in text
     assert "seed 2: not run yet" in text
     assert "(1/2 seeds)" in text
-    assert "One training each: of the methods, whatever the seed, it says nothing." in text
+    assert "One training each says nothing of the methods, whatever the seed." in text
 
 
 def test_a_run_without_any_result_still_has_a_report(tmp_path):
@@ -407,3 +419,37 @@ def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
             shown_otherwise(run, ["statistics.baseline=popp"])
         with pytest.raises(SuiteError, match="cutofs"):
             shown_otherwise(run, ["protocol.cutofs=[1]"])
+
+
+def test_in_an_unfinished_suite_the_baseline_has_as_many_seeds_as_any(tmp_path):
+    path = fill(tmp_path / "s.duckdb", rows=[("pop", ""), ("sasrec", ""), ("ipsrec-s", "")],
+                leave_out={("sasrec", 2), ("sasrec", 3)})  # fmt: skip
+    against = {c.row.label: c for c in built(path).comparisons}
+    assert against["ipsrec-s"].reference.label == "pop"  # sasrec is better, but has one seed
+    assert against["ipsrec-s"].seeds == 3
+
+
+def test_too_few_sign_flips_are_warned_of(tmp_path):
+    few = fill(tmp_path / "few.duckdb", statistics='test = "randomisation"\nresamples = 200')
+    assert any("200 sign flips cannot give an adjusted p below 0.0149" in w for w in built(few).warnings)
+    enough = fill(tmp_path / "enough.duckdb", statistics='test = "randomisation"\nresamples = 1000')
+    assert built(enough).warnings == ()
+
+
+def test_a_slice_of_few_users_is_named_not_compared(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", users=100))
+    assert report.slices[0].too_small
+    assert "Too few users to compare: " in where(report.slices[0])
+    assert all(s.comparison.users >= 30 for s in report.slices[0].slices)
+
+
+def test_the_reports_metric_must_be_one_of_the_tables(tmp_path):
+    with pytest.raises(SuiteError, match=r"statistics\.metric is 'ndcg@20', which the tables do not have"):
+        fill(tmp_path / "s.duckdb", statistics='metric = "ndcg@20"')
+
+
+def test_what_cannot_be_bounded_is_called_so(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", users=3, statistics='baseline = "pop"'))
+    written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
+    for path in (*written.pages.values(), *written.tables):
+        assert not re.search(r"\binf\b|\bnan\b", re.sub(r"<script>.*?</script>", "", path.read_text(), flags=re.DOTALL))

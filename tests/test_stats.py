@@ -11,8 +11,8 @@ from statsmodels.stats.multitest import multipletests
 from ipsrec_bench.stats import resampling
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
-from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.effect import detectable_difference, effect_size, next_training, relative_gain
+from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 
@@ -38,7 +38,7 @@ def test_the_paired_t_test_is_scipys(d):
     found = paired_t_test(d, confidence=0.9)
     assert found.mean == d.mean()
     if d.std() == 0:
-        assert found.p == (0.0 if d.any() else 1.0)
+        assert found.p == (2.0 ** (1 - len(d)) if d.any() else 1.0)  # as sign flips have it
         assert (found.low, found.high) == (found.mean, found.mean)
         return
     theirs = stats.ttest_1samp(d, 0.0)
@@ -57,8 +57,8 @@ def test_wins_ties_and_losses(d):
 def test_one_user_is_too_few():
     with pytest.raises(ValueError, match="two users"):
         paired_t_test(np.array([1.0]))
-    with pytest.raises(ValueError, match="two seeds"):
-        crossed_test(np.ones((5, 1)))
+    with pytest.raises(ValueError, match="three seeds"):
+        crossed_test(np.ones((5, 2)))
     with pytest.raises(ValueError, match="two users"):
         crossed_test(np.ones((1, 5)))
 
@@ -84,7 +84,7 @@ def anova(d: np.ndarray) -> tuple[float, float, float]:
 @given(
     d=hnp.arrays(
         np.float64,
-        st.tuples(st.integers(2, 8), st.integers(2, 4)),
+        st.tuples(st.integers(2, 8), st.integers(3, 5)),
         elements=st.integers(-8, 8).map(lambda n: n / 8),
     )
 )
@@ -97,8 +97,10 @@ def test_users_and_seeds_are_crossed_random_effects(d):
     assert found.user_variance == pytest.approx(of_user, abs=1e-9)
     assert found.seed_variance == pytest.approx(of_seed, abs=1e-9)
     assert found.residual_variance == pytest.approx(ms_residual, abs=1e-9)
-    variance = of_user / users + of_seed / seeds + ms_residual / (users * seeds)
-    assert found.test.standard_error == pytest.approx(variance**0.5, abs=1e-8)
+    variance = max(ms_user + ms_seed - ms_residual, ms_residual) / (users * seeds)
+    assert found.test.standard_error == pytest.approx(variance**0.5, abs=1e-7)
+    if ms_user > ms_residual and ms_seed > ms_residual:
+        assert variance == pytest.approx(of_user / users + of_seed / seeds + ms_residual / (users * seeds), abs=1e-9)
 
 
 def test_degrees_of_freedom_are_satterthwaites():
@@ -173,15 +175,35 @@ def test_the_detectable_difference_is_detected_in_four_of_five_designs():
     assert found == pytest.approx(0.8, abs=0.03)
 
 
-def test_equivalence_is_two_one_sided_tests():
-    d = np.random.default_rng(2).normal(0.02, 0.3, 500)
-    found = equivalence_test(paired_t_test(d), margin=0.06, alpha=0.05)
-    lower = stats.ttest_1samp(d, -0.06, alternative="greater").pvalue
-    upper = stats.ttest_1samp(d, 0.06, alternative="less").pvalue
-    assert found.p == pytest.approx(max(lower, upper))
-    assert (found.p < 0.05) == (found.low > -0.06 and found.high < 0.06)
-    assert equivalence_test(paired_t_test(np.full(5, 0.01)), 0.02).p == 0.0
-    assert equivalence_test(paired_t_test(np.full(5, 0.03)), 0.02).p == 1.0
+def test_equivalence_is_two_one_sided_tests_of_contrasts():
+    rng = np.random.default_rng(2)
+    theirs = rng.gamma(1, 0.3, 500)
+    ours = theirs + rng.normal(0.005, 0.05, 500)
+    found = equivalence_p(ours, theirs, 0.1, paired_t_test)
+    lower = stats.ttest_1samp(ours - 0.9 * theirs, 0, alternative="greater").pvalue
+    upper = stats.ttest_1samp(1.1 * theirs - ours, 0, alternative="greater").pvalue
+    assert found == pytest.approx(max(lower, upper))
+    same = np.full(5, 0.5)
+    assert equivalence_p(same, same, 0.1, paired_t_test) == 2.0**-4
+    assert equivalence_p(same * 2, same, 0.1, paired_t_test) == 1.0
+
+
+def test_equivalence_at_the_margin_is_found_as_often_as_alpha():
+    """Where the true difference is the margin itself, 5% of all tests may call it equivalence."""
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(2000):
+        theirs = rng.gamma(1, 1, 300)
+        hits += equivalence_p(1.1 * theirs + rng.normal(0, 0.2, 300), theirs, 0.1, paired_t_test) < 0.05
+    assert hits / 2000 == pytest.approx(0.05, abs=0.015)
+
+
+def test_the_next_training_lies_where_it_is_said_to():
+    rng = np.random.default_rng(6)
+    values = rng.normal(0.1, 0.01, (4000, 4))
+    inside = [low <= row[3] <= high for row in values for low, high in [next_training(row[:3].tolist())]]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+    assert next_training([0.1]) is None
 
 
 def test_sign_flips_find_the_exact_p_of_a_small_case():

@@ -220,7 +220,9 @@ def import_ranks(
         str | None, typer.Option("--dataset", help="A dataset of the suite; its only one if not given.")
     ] = None,
     variant: Annotated[str, typer.Option("--variant", help="Of the model.")] = "",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="It is compared with cells of the same seed.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**31 - 1, help="It is compared with cells of the same seed.")
+    ] = 1,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
@@ -232,7 +234,11 @@ def import_ranks(
     loaded = load_suite(suite, overrides or ())
     record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
     assert record.ranks is not None
-    known = f"; targets beyond the first {record.depth} of a list count as last" if record.depth is not None else ""
+    known = (
+        f"; the shortest list has {record.depth} items, and a target that is not listed counts as last"
+        if record.depth is not None
+        else ""
+    )
     typer.echo(f"Imported the ranks of {len(record.ranks['test'].users):,} test users{known}")
 
 
@@ -345,7 +351,8 @@ def _write_report(
 
 def _surfaces(store: Path) -> "list[tuple[str, Surface]]":
     """Return what the tuning studies beside the store found over lambda and tau, each with its data's fingerprint."""
-    if not (folder := store.parent / "studies").is_dir():
+    folder = store.parent / "studies"
+    if not any(folder.glob("*.journal")):
         return []
     from ipsrec_bench.report.content import Surface
     from ipsrec_bench.tuning.study import studies_in

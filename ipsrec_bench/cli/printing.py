@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -38,7 +39,7 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows; numbers stand right, reals with six significant digits."""
     rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=title and Text(title), title_justify="left", title_style="bold", header_style="bold")
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
@@ -100,10 +101,11 @@ def print_query(result: "QueryResult", *, as_json: bool) -> None:
 def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *, as_json: bool) -> None:
     """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
     from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
+    from ipsrec_bench.report.plain import plain
     from ipsrec_bench.report.sentences import finding, p_value, percent, signed
 
     if as_json:
-        print_json([{**asdict(c), "verdict": c.verdict, "of_method": c.of_method} for c in made])
+        print_json(plain(made))
         return
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in made:
@@ -119,8 +121,8 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
             (f"  {interval} from", lambda c: signed(c.low)),
             ("  to", lambda c: signed(c.high)),
             ("gain", lambda c: percent(c.gain.value if c.gain else None)),
-            (f"  {interval} from", lambda c: percent(c.gain.low if c.gain else None)),
-            ("  to", lambda c: percent(c.gain.high if c.gain else None)),
+            (f"  {interval} from", lambda c: percent(c.gain.low if c.gain and isfinite(c.gain.low) else None)),
+            ("  to", lambda c: percent(c.gain.high if c.gain and isfinite(c.gain.high) else None)),
             ("effect size d_z", lambda c: f"{c.effect.value:.3f}"),
             (f"  {interval} from", lambda c: f"{c.effect.low:.3f}"),
             ("  to", lambda c: f"{c.effect.high:.3f}"),
@@ -132,8 +134,8 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
             ("adjusted p", lambda c: p_value(c.adjusted_p)),
             ("detectable at 80%", lambda c: f"{c.detectable:.4f}"),
         ]
-        if first.equivalence:
-            lines.append(("p, equivalent", lambda c: p_value(c.equivalence.p if c.equivalence else None)))
+        if first.margin:
+            lines.append((f"p, equivalent within {100 * first.margin:g}%", lambda c: p_value(c.equivalence_p)))
         lines.append(("verdict", lambda c: c.verdict))
         print_table(
             ["", *(c.metric.upper() for c in group)],

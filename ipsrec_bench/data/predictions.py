@@ -24,7 +24,7 @@ class Predictions:
     ties: NDArray[np.int32]
     """Other items that score the same."""
     depth: int | None
-    """Length of the shortest list that lacks its target: ranks are known so far. None where all are known."""
+    """Length of the shortest list that is not of the whole catalogue: ranks are known so far. None where all are."""
 
 
 def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: bool) -> Predictions:
@@ -44,8 +44,9 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
     with duckdb.connect() as connection:
         connection.execute("SET enable_progress_bar = false")
         table = open_table(connection, path, TableSource(path=str(path)))
-        roles = ("rank",) if "rank" in table.columns else ("item", "score")
-        if not {"user", *roles} <= set(table.columns):
+        there = {column.partition(":")[0] for column in table.columns}  # RecBole writes name:type
+        roles = ("rank",) if "rank" in there else ("item", "score")
+        if not {"user", *roles} <= there:
             raise DataError(
                 f"{path}: expected columns 'user' and 'rank', or 'user', 'item' and 'score'; the file has"
                 f" {listed(table.columns)}"
@@ -69,17 +70,20 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             if mask_history:
                 _forget_history(connection, data, targets)
             found = _listed(connection, path, data.num_items)
-        missing = connection.execute(
-            'SELECT count(*), min(raw) FROM wanted JOIN users ON id = "user"'
-            ' WHERE "user" NOT IN (SELECT "user" FROM found)'
-        ).fetchone()
-        assert missing is not None
-        if missing[0]:
-            raise DataError(
-                f"{path}: {missing[0]:,} of {len(targets.users):,} test users are not in it, '{missing[1]}' for one;"
-                " a comparison takes a prediction for each"
-            )
     return found
+
+
+def _refuse_missing(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raise an error if some test user is not in the file."""
+    missing, everybody, example = connection.execute(
+        "SELECT count(*) FILTER (NOT there), count(*), min(raw) FILTER (NOT there) FROM ("
+        '    SELECT raw, raw IN (SELECT "user" FROM given) AS there FROM wanted JOIN users ON id = "user")'
+    ).fetchall()[0]
+    if missing:
+        raise DataError(
+            f"{path}: {missing:,} of {everybody:,} test users are not in it, '{example}' for one; a comparison takes a"
+            " prediction for each"
+        )
 
 
 def _refuse(connection: duckdb.DuckDBPyConnection, path: Path, condition: str, what: str) -> None:
@@ -101,6 +105,7 @@ def _ranked(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Pr
         f"the rank is '{{rank}}'; expected a whole number from 1 to {items:,}",
     )
     _refuse(connection, path, _repeated('"user"'), "the user '{user}' stands there twice")
+    _refuse_missing(connection, path)
     connection.execute(
         f'CREATE TABLE found AS SELECT wanted."user", {number}::INTEGER - 1 AS higher, 0 AS ties'
         ' FROM given JOIN users ON raw = given."user" JOIN wanted ON wanted."user" = id'
@@ -113,6 +118,7 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Pr
     _refuse(connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', which is no number")
     _refuse(connection, path, "coalesce(item NOT IN (SELECT raw FROM items), true)", "the data have no item '{item}'")
     _refuse(connection, path, _repeated('"user", item'), "the item '{item}' of user '{user}' stands there twice")
+    _refuse_missing(connection, path)
     connection.execute(
         f"""
         CREATE TABLE lists AS SELECT wanted."user", target, items.id AS item, {score} AS score
@@ -120,23 +126,33 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Pr
         JOIN items ON items.raw = given.item
         """
     )
-    if connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'history'").fetchone():
+    masked = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'history'").fetchone() is not None
+    if masked:
         connection.execute(
             'DELETE FROM lists WHERE item <> target AND ("user", item) IN (SELECT "user", item FROM history)'
         )
     connection.execute(
         f"""
         CREATE TABLE found AS
-        SELECT "user",
-               coalesce(count(*) FILTER (score > of_target), {items} - 1)::INTEGER AS higher,
-               (count(*) FILTER (score = of_target AND item <> target))::INTEGER AS ties,
-               count(*) AS listed, any_value(of_target) IS NOT NULL AS there
-        FROM lists LEFT JOIN (SELECT "user", score AS of_target FROM lists WHERE item = target) USING ("user")
-        GROUP BY "user"
+        SELECT wanted."user",
+               (CASE WHEN any_value(of_target) IS NULL THEN {items} - 1 ELSE count(*) FILTER (score > of_target) END)
+                   ::INTEGER AS higher,
+               (count(*) FILTER (score = of_target AND item <> wanted.target))::INTEGER AS ties,
+               count(item) AS listed
+        FROM wanted LEFT JOIN lists USING ("user")
+        LEFT JOIN (SELECT "user", score AS of_target FROM lists WHERE item = target) USING ("user")
+        GROUP BY wanted."user"
         """
     )
-    connection.execute(f"UPDATE found SET higher = {items} - 1 WHERE NOT there")
-    (depth,) = connection.execute("SELECT min(listed) FROM found WHERE NOT there").fetchall()[0]
+    candidates = f"{items}"
+    if masked:
+        connection.execute(
+            'CREATE TABLE seen AS SELECT "user", count(*) AS masked FROM history JOIN wanted USING ("user")'
+            ' WHERE item <> target GROUP BY "user"'
+        )
+        candidates = f"{items} - coalesce(masked, 0)"
+    joined = 'found LEFT JOIN seen USING ("user")' if masked else "found"
+    (depth,) = connection.execute(f"SELECT min(listed) FROM {joined} WHERE listed < {candidates}").fetchall()[0]
     return _predictions(connection, depth)
 
 

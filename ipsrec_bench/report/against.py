@@ -18,8 +18,7 @@ from ipsrec_bench.report.content import (
     Score,
 )
 from ipsrec_bench.report.results import Results, row_of
-from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
+from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
 
 PADDING = 1
@@ -126,16 +125,9 @@ def _lines(
         for name, row in matched.items():
             theirs = paper.value(dataset, metric, name)
             if theirs is not None:
-                matrix = results.matrix(dataset, row, results.seeds(dataset, row), metric)
-                if len(matrix) < MIN_USERS:
-                    continue
-                confidence = results.run.suite.statistics.confidence
-                mean: MeanTest = (
-                    crossed_test(matrix, confidence).test
-                    if matrix.shape[1] > 1
-                    else paired_t_test(matrix[:, 0], confidence)
-                )
-                yield PublishedLine(dataset, metric, row, theirs, mean.mean, mean.low, mean.high)
+                means = results.by_seed(dataset, row, metric)
+                low, high = next_training(means, results.run.suite.statistics.confidence) or (None, None)
+                yield PublishedLine(dataset, metric, row, theirs, sum(means) / len(means), len(means), low, high)
 
 
 def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary], dataset: str) -> dict[str, Row]:

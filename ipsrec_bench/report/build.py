@@ -26,7 +26,7 @@ from ipsrec_bench.report.content import (
     SliceTable,
     Surface,
 )
-from ipsrec_bench.report.provenance import cell_lines, warnings
+from ipsrec_bench.report.provenance import EXTERNAL, cell_lines, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.store import queries
@@ -67,6 +67,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, 
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
+    run, left_out = without_foreign(run, summaries)
     results = Results(run, queries.test_ranks(connection, keys))
     results.check_pairing()
     comparisons = _against_baseline(results)
@@ -91,7 +92,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, 
         slices=tuple(_slices(connection, results, comparisons, datasets)),
         datasets=datasets,
         curves=tuple(_curves(connection, run, summaries)),
-        hits=tuple(_hit_curves(results, datasets)),
+        hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=(*_surfaces(results, summaries), *(s for data, s in studies if data in fingerprints)),
         costs=tuple(_costs(results, summaries)),
@@ -135,7 +136,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, 
         settings=tuple(_settings(summaries, run)),
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
-        warnings=tuple(warnings(run, summaries, environments)),
+        warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
@@ -221,7 +222,12 @@ def _ablation_table(results: Results) -> AblationTable | None:
         (c.dataset, c.metric, c.row.label): c
         for c in compare(
             results,
-            [Pair(dataset, name, row, whole[row.model]) for dataset, name in columns for row in variants],
+            [
+                Pair(dataset, name, row, whole[row.model])
+                for dataset, name in columns
+                for row in variants
+                if row.model in whole  # an imported variant may stand alone
+            ],
         )
     }
     ablated = {row.model for row in variants}
@@ -260,13 +266,16 @@ def _slices(
                 yield slice_table(results, facts, c.dataset, c.row, c.reference)
 
 
-def _hit_curves(results: Results, datasets: Iterable[DatasetLine]) -> Iterator[HitCurve]:
+def _hit_curves(
+    results: Results, summaries: Mapping[str, CellSummary], datasets: Iterable[DatasetLine]
+) -> Iterator[HitCurve]:
     items = {line.label: line.statistics.items for line in datasets}
     for dataset in results.datasets:
         for row in results.rows:
             if row.variant or not results.seeds(dataset, row):
                 continue
-            cutoffs = np.unique(np.geomspace(1, items[dataset], CURVE_POINTS).round().astype(int))
+            depths = [summaries[key].depth or items[dataset] for key in results.keys[dataset, row.label].values()]
+            cutoffs = np.unique(np.geomspace(1, min(depths), CURVE_POINTS).round().astype(int))
             values = results.hit_curve(dataset, row, cutoffs.tolist())
             yield HitCurve(dataset, row, tuple(zip(cutoffs.tolist(), values, strict=True)))
 
@@ -331,7 +340,7 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
 def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[CostLine]:
     groups: dict[tuple[str, Row], list[CellSummary]] = defaultdict(list)
     for cell in results.run.cells:
-        if cell.key in results.ranks and cell.type != "external":  # whose costs nobody knows
+        if cell.key in results.ranks and cell.type != EXTERNAL:  # whose costs nobody knows
             groups[cell.dataset, row_of(cell)].append(summaries[cell.key])
     for (dataset, row), cells in groups.items():
         yield CostLine(
@@ -351,7 +360,7 @@ def _lengths(summaries: dict[str, CellSummary], run: Run) -> str:
     lengths = {
         cell.dataset: summaries[cell.key].settings["protocol"]["max_length"]
         for cell in run.cells
-        if cell.key in summaries
+        if cell.key in summaries and cell.type != EXTERNAL
     }
     return ", ".join(f"{length} on {dataset}" for dataset, length in lengths.items())
 

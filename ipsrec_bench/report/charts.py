@@ -7,7 +7,7 @@ it has a dark grey instead.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -36,7 +36,7 @@ class Chart:
     """One chart."""
 
     name: str
-    """Of its files; letters, digits and hyphens, and whatever a dataset is called."""
+    """Of its files: a number, so that no two have the same, and words."""
     section: str
     title: str
     """What it shows, in a sentence."""
@@ -57,7 +57,7 @@ def charts_of(report: Report) -> list[Chart]:
     """Return the charts of a report, in the order of the page."""
     rows = dict.fromkeys(row for row, _ in report.settings)
     style = _styles([*rows])
-    return [
+    charts = [
         *_forests(report),
         *_slice_charts(report, style),
         *_hit_curves(report, style),
@@ -66,6 +66,7 @@ def charts_of(report: Report) -> list[Chart]:
         *(_surface(surface) for surface in report.surfaces),
         *_learning_curves(report, style),
     ]
+    return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
 
 
 def javascript() -> str:
@@ -157,7 +158,7 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
 
 
 def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
-    for number, curves in enumerate(report.curves, start=1):
+    for curves in report.curves:
         names = list(dict.fromkeys(row.display for row, _, _ in curves.points))
         values = [
             {"row": row.display, "seed": seed, "epoch": point.epoch, "valid": point.valid}
@@ -180,7 +181,7 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
             .properties(width=WIDTH, height=300)
         )
         title = f"Validation {metric} on {curves.dataset} after each epoch, one line per seed"
-        yield _chart(f"learning-curves-{number}-{curves.dataset}", "learning", title, chart)
+        yield _chart(f"learning-curves-{curves.dataset}", "learning", title, chart)
 
 
 def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
@@ -351,9 +352,17 @@ def _chart(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: A
         )
         .configure_view(stroke=None)
     )
-    spec = configured.to_dict()
-    spec["description"] = title
+    spec = _printable(configured.to_dict() | {"description": title})
     return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _inked(spec: Any, ink: str) -> Any:  # noqa: ANN401 (whatever JSON holds)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.report.content import Comparison, Row
 from ipsrec_bench.report.results import Results
-from ipsrec_bench.stats.correction import adjust
-from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats.correction import Correction, adjust
+from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
 from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
-from ipsrec_bench.stats.equivalence import equivalence_test
+from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import MIN_USERS, paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
@@ -36,11 +36,26 @@ FAMILIES = {
 }
 
 
+def smallest_adjusted_p(statistics: Statistics, family: int) -> float:
+    """Return the smallest p-value that a comparison can have after correction in a family of so many.
+
+    It is 0 but for random sign flips, of which B allow no p below 1 / (B + 1).
+    """
+    if statistics.test != "randomisation":
+        return 0.0
+    least = 1 / (statistics.resamples + 1)
+    return least if statistics.correction == "none" else min(1.0, family * least)
+
+
 def interval_rule(statistics: Statistics) -> str:
     """Return what the intervals of differences are, in words."""
     if statistics.interval == "bootstrap":
         return f"bias-corrected and accelerated bootstrap over users, {statistics.resamples:,} samples"
-    return "t, over users and seeds" if statistics.test == "crossed" else "t, over users"
+    return (
+        "t, over users and seeds, or over users with fewer than three seeds"
+        if statistics.test == "crossed"
+        else "t, over users"
+    )
 
 
 @dataclass(frozen=True)
@@ -103,15 +118,20 @@ def compare_arrays(
     of_users, of_reference = ours.mean(axis=1), theirs.mean(axis=1)
     mean_difference = of_users - of_reference
     by_users = paired_t_test(mean_difference, confidence)
-    crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] > 1 else None
+    crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] >= MIN_SEEDS else None
     declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
     p: float | None = declared.p
     if statistics.test == "crossed" and crossed is None:
         p = None
     elif statistics.test == "wilcoxon":
         p = wilcoxon_p(mean_difference)
-    reference_mean = float(of_reference.mean())
-    margin = None if statistics.margin is None else statistics.margin * reference_mean
+    equivalent = None
+    if statistics.margin is not None and p is not None:
+        equivalent = (
+            equivalence_p(ours, theirs, statistics.margin, lambda d: crossed_test(d).test)
+            if declared is not by_users
+            else equivalence_p(of_users, of_reference, statistics.margin, paired_t_test)
+        )
     return Comparison(
         pair.dataset,
         pair.metric,
@@ -120,7 +140,7 @@ def compare_arrays(
         users=len(ours),
         seeds=ours.shape[1],
         mean=float(of_users.mean()),
-        reference_mean=reference_mean,
+        reference_mean=float(of_reference.mean()),
         by_users=by_users,
         crossed=crossed,
         effect=effect_size(mean_difference, confidence),
@@ -131,7 +151,8 @@ def compare_arrays(
         p=p,
         adjusted_p=p,
         detectable=detectable_difference(declared.standard_error, declared.degrees, alpha),
-        equivalence=None if margin is None else equivalence_test(declared, margin, alpha),
+        margin=statistics.margin,
+        equivalence_p=equivalent,
         alpha=alpha,
     )
 
@@ -178,7 +199,16 @@ def _correct(
         if comparison.p is not None:
             families[family(comparison)].append(index)
     adjusted: dict[int, float] = {}
+    equivalent: dict[int, float] = {}
     for members in families.values():
-        p_values = [p for index in members if (p := made[index].p) is not None]
-        adjusted |= dict(zip(members, adjust(p_values, statistics.correction), strict=True))
-    return tuple(replace(comparison, adjusted_p=adjusted.get(index)) for index, comparison in enumerate(made))
+        adjusted |= _adjusted(members, [made[index].p for index in members], statistics.correction)
+        equivalent |= _adjusted(members, [made[index].equivalence_p for index in members], statistics.correction)
+    return tuple(
+        replace(comparison, adjusted_p=adjusted.get(index), equivalence_p=equivalent.get(index))
+        for index, comparison in enumerate(made)
+    )
+
+
+def _adjusted(members: Sequence[int], p_values: Sequence[float | None], correction: Correction) -> dict[int, float]:
+    there = [(index, p) for index, p in zip(members, p_values, strict=True) if p is not None]
+    return dict(zip([index for index, _ in there], adjust([p for _, p in there], correction), strict=True))

@@ -5,11 +5,12 @@ from datetime import datetime
 
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
-from ipsrec_bench.stats.equivalence import Equivalence
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
 from ipsrec_bench.store.queries import CurvePoint, DatasetRow
 from ipsrec_bench.store.records import Environment
 
+HALF_DIGIT = 5e-5
+"""A value printed with four decimals may be off by so much."""
 MAX_COLUMNS = 8
 """Models that stand side by side in the result table; the paper's has six."""
 
@@ -49,7 +50,7 @@ class Comparison:
     by_users: MeanTest
     """Over users, of the mean over seeds: are these trained models different?"""
     crossed: CrossedTest | None
-    """Over users and seeds: are the methods different? None with one seed."""
+    """Over users and seeds: are the methods different? None with fewer than three seeds."""
     effect: Estimate
     """d_z over users."""
     gain: Estimate | None
@@ -63,9 +64,13 @@ class Comparison:
     adjusted_p: float | None
     """Corrected over the family."""
     detectable: float
-    """Smallest difference that the declared test would have found with a power of 80% at alpha, uncorrected."""
-    equivalence: Equivalence | None
-    """Where a margin is declared."""
+    """Smallest difference that the t-test would have found with a power of 80% at alpha, uncorrected: over users and
+    seeds where that is declared, else over users."""
+    margin: float | None
+    """Declared, relative: smaller differences count as none."""
+    equivalence_p: float | None
+    """That the difference is within the margin, corrected over the family; None without margin, or with too few seeds
+    for the declared test."""
     alpha: float
 
     @property
@@ -83,13 +88,13 @@ class Comparison:
         """One word: better, worse, equivalent or undecided."""
         if self.significant:
             return "better" if self.difference > 0 else "worse"
-        return "equivalent" if self.equivalence is not None and self.equivalence.p < self.alpha else "undecided"
+        return "equivalent" if self.equivalence_p is not None and self.equivalence_p < self.alpha else "undecided"
 
     @property
     def of_method(self) -> str:
         """What users and seeds together say of the methods, at alpha, in this one comparison."""
         if self.crossed is None:
-            return "one seed"
+            return "too few seeds"
         if self.crossed.test.p >= self.alpha:
             return "undecided"
         return "better" if self.difference > 0 else "worse"
@@ -178,6 +183,8 @@ class SliceTable:
     reference: Row
     metric: str
     slices: tuple[Slice, ...]
+    too_small: tuple[str, ...]
+    """Slices with too few users to compare."""
 
     def named(self, verdict: str) -> list[str]:
         """Return the slices with this verdict, in words."""
@@ -257,9 +264,11 @@ class PublishedLine:
     row: Row
     theirs: float
     ours: float
-    low: float
-    high: float
-    """Interval of ours: over users and seeds, or over users where there is one seed."""
+    seeds: int
+    low: float | None
+    high: float | None
+    """Where one more training of ours would come out, on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
+    one seed, which does not tell how much trainings vary."""
 
     @property
     def difference(self) -> float:
@@ -267,9 +276,11 @@ class PublishedLine:
         return self.ours - self.theirs
 
     @property
-    def inside(self) -> bool:
-        """Whether theirs, as it is rounded, lies inside our interval."""
-        return self.low - 5e-5 <= self.theirs <= self.high + 5e-5
+    def inside(self) -> bool | None:
+        """Whether theirs, as it is rounded, lies inside our interval; None where there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low - HALF_DIGIT <= self.theirs <= self.high + HALF_DIGIT
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Where every number comes from, and a warning where numbers of one table come from different places."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 
-from ipsrec_bench.report.content import CellLine
+from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
+from ipsrec_bench.report.content import CellLine, Comparison, DatasetLine
 from ipsrec_bench.report.results import row_of
 from ipsrec_bench.store.queries import CellSummary, Run
 from ipsrec_bench.store.records import Environment
@@ -30,10 +31,54 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
             )
 
 
-def warnings(run: Run, summaries: Mapping[str, CellSummary], environments: Mapping[str, Environment]) -> Iterator[str]:
+EXTERNAL = "external"
+"""Type of cells whose ranks were imported."""
+
+
+def without_foreign(run: Run, summaries: Mapping[str, CellSummary]) -> tuple[Run, list[str]]:
+    """Return `run` without imported cells that rank other targets than its own cells do, and a sentence for each.
+
+    They were imported when the suite had other data or another protocol.
+    """
+    own = {cell.dataset: summaries[cell.key] for cell in run.cells if cell.type != EXTERNAL and cell.key in summaries}
+    kept, told = [], []
+    for cell in run.cells:
+        summary, beside = summaries.get(cell.key), own.get(cell.dataset)
+        if cell.type == EXTERNAL and summary is not None and beside is not None:
+            differs = [what for what, of in _TARGETS.items() if of(summary) != of(beside)]
+            if differs:
+                told.append(
+                    f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported for another"
+                    f" {' and another '.join(differs)} and is left out; import it again"
+                )
+                continue
+        kept.append(cell)
+    return replace(run, cells=tuple(kept)), told
+
+
+def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yield a sentence if random sign flips are too few to reject anything in the largest family."""
+    statistics = run.suite.statistics
+    family = declared_family(statistics)
+    largest = max(Counter(family(c) for c in comparisons).values(), default=0)
+    least = smallest_adjusted_p(statistics, largest)
+    if least >= statistics.alpha:
+        yield (
+            f"{statistics.resamples:,} sign flips cannot give an adjusted p below {least:.4f} in a family of {largest},"
+            f" so that nothing is significant at {statistics.alpha:g}; set statistics.resamples to"
+            f" {round(2 * largest / statistics.alpha):,} or more"
+        )
+
+
+def warnings(
+    run: Run,
+    summaries: Mapping[str, CellSummary],
+    environments: Mapping[str, Environment],
+    datasets: Iterable[DatasetLine],
+) -> Iterator[str]:
     """Yield a sentence for everything in which cells differ that stand in one table as if they were alike."""
     cells = [cell for cell in run.cells if cell.key in summaries and summaries[cell.key].status == "complete"]
-    trained = [cell for cell in cells if cell.type != "external"]
+    trained = [cell for cell in cells if cell.type != EXTERNAL]
     for field in fields(Environment):
         places: dict[str, list[str]] = defaultdict(list)
         for cell in trained:
@@ -48,16 +93,22 @@ def warnings(run: Run, summaries: Mapping[str, CellSummary], environments: Mappi
                 versions[summaries[cell.key].fingerprint[:12]].append(f"{cell.display}, seed {cell.seed}")
         if len(versions) > 1:
             yield f"the data of {dataset} differ between cells: fingerprint {_listed(versions)}"
+    items = {line.label: line.statistics.items for line in datasets}
     for cell in cells:
         depth = summaries[cell.key].depth
-        deepest = max(run.suite.protocol.cutoffs)
-        if depth is not None and depth < deepest:
+        if depth is not None:
             yield (
-                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported as lists of which the shortest has"
-                f" {depth} items: its values at cutoffs above {depth} are lower bounds"
+                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported as lists, the shortest of {depth}"
+                f" items: they are taken for the best of all {items[cell.dataset]:,}; ranks are too good if they are a"
+                f" choice of candidates, and values at cutoffs above {depth} are lower bounds"
             )
 
 
+_TARGETS: dict[str, Callable[[CellSummary], object]] = {
+    "dataset": lambda summary: summary.fingerprint,
+    "split": lambda summary: summary.settings["protocol"].get("split"),
+    "mask_history": lambda summary: summary.settings["protocol"].get("mask_history"),
+}
 NAMES = {
     "package": "the version of ipsrec-bench",
     "revision": "the revision of ipsrec-bench",

@@ -1,13 +1,11 @@
 """Rendering of a report's content to files."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
@@ -16,9 +14,12 @@ from ipsrec_bench import __version__
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.report.charts import FILE_INK, Chart, charts_of, javascript
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.sentences import finding, p_value, percent, signed, span, where
 
 FORMATS = ("html", "md", "latex", "json")
+PAGE = 40
+"""Rows of a LaTeX table that fit on a page."""
 SUFFIXES = {"html": "html", "md": "md", "latex": "tex", "json": "json"}
 
 
@@ -68,7 +69,7 @@ def write_report(report: Report, folder: Path, formats: Collection[str] = ("html
     for chart in charts:
         files[target / f"{chart.name}.svg"] = chart.svg(FILE_INK)
         files[target / f"{chart.name}.pdf"] = chart.pdf()
-    common = {"report": report, "version": __version__}
+    common = {"report": report, "version": __version__, "PAGE": PAGE}
     tables: dict[Path, str] = {}
     if "html" in formats:
         files[pages["html"]] = _html(charts, common)
@@ -80,7 +81,7 @@ def write_report(report: Report, folder: Path, formats: Collection[str] = ("html
         names = [path.name for path in tables]
         files |= {**tables, pages["latex"]: document.render(**common, charts=charts, tables=names)}
     if "json" in formats:
-        files[pages["json"]] = json.dumps(_plain(_with_derived(report)), indent=1, ensure_ascii=False)
+        files[pages["json"]] = json.dumps(plain(report) | {"version": __version__}, indent=1, ensure_ascii=False)
     try:
         target.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -164,30 +165,6 @@ def _script_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _with_derived(report: Report) -> dict[str, Any]:
-    """Return the content as a dictionary, with the verdicts that follow from it."""
-    content = asdict(report)
-    content["headline"], content["caution"] = report.headline, report.caution
-    content["version"] = __version__
-    for name in ("comparisons", "findings"):
-        for plain, comparison in zip(content[name], getattr(report, name), strict=True):
-            plain |= {"verdict": comparison.verdict, "of_method": comparison.of_method}
-    return content
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
-    """Return `value` as JSON can say it: no NaN, no infinities, no sets."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
 def _escape_markdown(text: object) -> str:
     """Return `text` with everything inert that Markdown or HTML would act on."""
     plain = " ".join(str(text).split())
@@ -209,13 +186,16 @@ _TEX = {
     "λ": r"$\lambda$",
     "τ": r"$\tau$",
     **{mark: f"\\{mark}" for mark in "&%$#_"},
+    **{mark: f"{{{mark}}}" for mark in "[]*"},  # which mean something after the end of a row
 }
+_TEX_LETTERS = {*map(chr, range(0x20, 0x7F)), *map(chr, range(0xC0, 0x100))} - {*"\u00d0\u00d7\u00de\u00f0\u00f7\u00fe"}
+"""What pdfTeX can set with its own fonts."""
 
 
 def _escape_tex(text: object) -> str:
     """Return `text` with everything inert that TeX would act on; a letter that pdfTeX lacks is named by its number."""
     plain = " ".join(str(text).split())
-    return "".join(_TEX.get(c) or (c if c <= "\u017f" else f"[U+{ord(c):04X}]") for c in plain)
+    return "".join(_TEX.get(c) or (c if c in _TEX_LETTERS else f"{{[}}U+{ord(c):04X}{{]}}") for c in plain)
 
 
 def _tex_percent(value: float | None) -> str:

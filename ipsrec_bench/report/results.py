@@ -125,16 +125,24 @@ class Results:
         return [float(value) for value in np.mean(curves, axis=0)]
 
     def baseline(self, dataset: str, name: str) -> Row | None:
-        """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet."""
+        """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
+
+        The best is chosen among those with the most of the suite's seeds.
+        """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
             return self.row(declared)
+        wanted = set(self.run.suite.seeds)
         scored = [
-            (score.mean, row)
+            (len(wanted & set(self.seeds(dataset, row))), score.mean, row)
             for row in self.rows
             if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
         ]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+        # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
+        most = max((seeds for seeds, *_ in scored), default=0)
+        return max((pair for pair in scored if pair[0] == most > 0), key=lambda pair: pair[1], default=(0, 0.0, None))[
+            2
+        ]
 
     def check_pairing(self) -> None:
         """Make sure that all cells of a dataset rank the same users.

@@ -56,9 +56,9 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
         raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
     any_seed = left.one_cell and right.one_cell
     cells = [
-        PlannedCell(key, place[0], (name := selection.shown(place[1])), name, "", "", 0 if any_seed else seed)
+        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", 0 if any_seed else seed)
         for pair in shared
-        for selection, place in zip((left, right), pair, strict=True)
+        for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
     ]
     _refuse_other_data(connection, cells, f"'{a}' and '{b}'")
@@ -67,7 +67,7 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     made = compare(
         results,
         [
-            Pair(ours[0], name, results.row(left.shown(ours[1])), results.row(right.shown(theirs[1])))
+            Pair(ours[0], name, results.row(f"A: {ours[1]}"), results.row(f"B: {theirs[1]}"))
             for ours, theirs in shared
             for name in run.suite.protocol.shown
         ],
@@ -97,7 +97,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]))
     suite, at, number = name.partition("@")
     known = {summary.suite for summary in queries.suite_summaries(connection)}
-    if suite in known and (not at or number.isdigit()):
+    if suite in known and (not at or (number.isascii() and number.isdigit())):
         found = queries.find_run(connection, suite, int(number) if at else None)
         return _Selection(f"{suite}@{found.run}", _by_row(found.cells), whole_run=True)
     if re.fullmatch(rf"[0-9a-f]{{{MIN_KEY},32}}", name):

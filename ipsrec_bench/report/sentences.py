@@ -1,5 +1,7 @@
 """What comparisons say, in sentences."""
 
+import math
+
 from ipsrec_bench.report.content import Comparison, SliceTable
 from ipsrec_bench.stats.effect import Estimate
 
@@ -27,40 +29,47 @@ def signed(value: float) -> str:
 
 def span(estimate: Estimate | None) -> str:
     """Return the interval of a relative difference."""
-    return "–" if estimate is None else f"{percent(estimate.low)} to {percent(estimate.high)}"
+    if estimate is None:
+        return "–"
+    if math.isinf(estimate.low):
+        return "unbounded"
+    return f"{percent(estimate.low)} to {percent(estimate.high)}"
 
 
 def finding(c: Comparison, confidence: float) -> str:
     """Return what a comparison says: which is better, by how much, how sure, of the trained models and the methods."""
-    metric, test = c.metric.upper(), f"adjusted p {_equals(c.adjusted_p)}"
-    values = f"{metric} {c.mean:.4f} against {c.reference_mean:.4f}"
+    values = (
+        f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)}"
+        f" ({100 * confidence:g}% interval {signed(c.low)} to {signed(c.high)})"
+    )
     if c.gain is not None:
-        values += f", {percent(c.gain.value)} ({100 * confidence:g}% interval {span(c.gain)})"
+        values += f" or {percent(c.gain.value)}"
+    test = f"adjusted p {_equals(c.adjusted_p)}"
     if c.adjusted_p is None:
-        verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test takes two seeds"
+        verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test takes three seeds"
         test = "no p-value"
     elif c.significant:
         verdict = f"{c.row.display} is {c.verdict} than {c.reference.display} on {c.dataset}"
     elif c.verdict == "equivalent":
-        assert c.equivalence is not None
-        margin = f"±{c.equivalence.margin:.4f}"
+        assert c.margin is not None
+        margin = f"±{100 * c.margin:g}%"
         verdict = f"{c.row.display} and {c.reference.display} are equivalent on {c.dataset}, within {margin}"
-        test = f"p {_equals(c.equivalence.p)} (TOST)"
+        test = f"adjusted p {_equals(c.equivalence_p)} (two one-sided tests)"
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
-        test += f"; a difference of {c.detectable:.4f} would have been found with a power of 80%"
+        test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
     return f"{verdict}: {values}; {test}. {_of_method(c)}"
 
 
 def _of_method(c: Comparison) -> str:
     if c.crossed is None:
-        return "One training each: of the methods, whatever the seed, it says nothing."
-    p = f"p {_equals(c.crossed.test.p)} over {c.seeds} seeds and {c.users:,} users"
-    return {
-        "better": f"As a method, whichever seed trains it, it is better, too: {p}.",
-        "worse": f"As a method, whichever seed trains it, it is worse, too: {p}.",
-        "undecided": f"That the method is different, whichever seed trains it, is not shown: {p}.",
-    }[c.of_method]
+        trainings = "One training each says" if c.seeds == 1 else f"{c.seeds} trainings each say"
+        return f"{trainings} nothing of the methods, whatever the seed."
+    p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
+    if c.of_method == "undecided":
+        return f"That the methods differ, whichever seed trains them, is not shown: {p}."
+    too = ", too" if c.of_method == c.verdict else ""
+    return f"As a method, whichever seed trains it, it is {c.of_method}{too}: {p}."
 
 
 def where(table: SliceTable) -> str:
@@ -78,6 +87,8 @@ def where(table: SliceTable) -> str:
             parts.append(f"{word} in {len(names)} of {len(table.slices)} slices.")
         elif names:
             parts.append(f"{word}: {'; '.join(names)}.")
+    if table.too_small:
+        parts.append(f"Too few users to compare: {'; '.join(table.too_small)}.")
     return " ".join(parts)
 
 

@@ -14,6 +14,8 @@ Members = tuple[str, str, NDArray[np.bool_]]
 """Dimension, name, and who belongs to it, bool `[test users]`."""
 LENGTH_PARTS = 4
 POPULARITY_PARTS = 3
+MIN_USERS = 30
+"""Users of a slice from which on its mean says something."""
 
 
 def slices_of(facts: TargetFacts) -> list[Members]:
@@ -49,14 +51,20 @@ def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, re
     test = "crossed" if declared.test == "crossed" else "paired-t"
     statistics = declared.model_copy(update={"test": test, "interval": "test"})
     members = slices_of(facts)
-    slices = []
-    pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in members if chosen.sum() > 1]
-    named = [(dimension, name) for dimension, name, chosen in members if chosen.sum() > 1]
-    for (dimension, name), comparison in zip(
-        named, compare(results, pairs, statistics, family=lambda _: None), strict=True
-    ):
-        slices.append(Slice(dimension, name, comparison.users / len(facts.users), comparison))
-    return SliceTable(dataset, row, reference, results.metric, tuple(slices))
+    large = [member for member in members if member[2].sum() >= MIN_USERS]
+    pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in large]
+    compared = zip(large, compare(results, pairs, statistics, family=lambda _: None), strict=True)
+    return SliceTable(
+        dataset,
+        row,
+        reference,
+        results.metric,
+        tuple(
+            Slice(dimension, name, comparison.users / len(facts.users), comparison)
+            for (dimension, name, _), comparison in compared
+        ),
+        tuple(f"{dimension}: {name}" for dimension, name, chosen in members if chosen.sum() < MIN_USERS),
+    )
 
 
 def _cut(

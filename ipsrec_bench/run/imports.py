@@ -12,7 +12,7 @@ from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
-from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import record_import, record_targets
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
@@ -62,19 +62,24 @@ def import_ranks(
         seed: with which it was trained; compared with our cells of the same seed.
 
     Raises:
-        SuiteError: the suite lacks the dataset, or trains a model of that name.
+        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none.
         DataError: the predictions are not of this dataset, or are incomplete.
         StoreError: the store cannot be written.
     """
-    sources = {cell.dataset: cell for cell in cells_of(file, data_dir)}
+    cells = cells_of(file, data_dir)
+    sources = {cell.dataset: cell for cell in cells}
     if dataset is None and len(sources) == 1:
         dataset = next(iter(sources))
     if dataset not in sources:
         found = f"has no dataset '{dataset}'" if dataset else "has several datasets; name one with --dataset"
         hint = did_you_mean(dataset or "", sources)
         raise SuiteError(f"{file.path}: the suite {found}{hint or f': {listed(sources)}'}")
-    if model in file.suite.models:
-        raise SuiteError(f"{file.path}: the suite trains a model '{model}' itself; give the imported one another name")
+    label = f"{model} {variant}".strip()
+    taken = {cell.label for cell in cells} | {cell.display for cell in (planned_cell("", cell) for cell in cells)}
+    if label in taken or model in file.suite.models:
+        raise SuiteError(f"{file.path}: the suite has a row '{label}' itself; give the imported one another name")
+    if not model.strip() or label == "best" or not label.isprintable():
+        raise SuiteError(f"--model {model!r}: a row of the tables needs a name, and it may not be 'best'")
     cell = sources[dataset]
     data = prepare(dataset, cell.source, data_dir)
     split = split_dataset(data, cell.protocol)
@@ -100,6 +105,6 @@ def import_ranks(
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
     facts = target_facts(data, split)
     with writing(store) as connection:
-        record_import(connection, file.name, planned, record)
+        record_import(connection, file.name, data, planned, record)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
     return record

@@ -1,5 +1,6 @@
 """How large a difference is, and how small a one could have been seen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,3 +76,19 @@ def detectable_difference(standard_error: float, degrees: float, alpha: float, p
     the difference that was found. Both quantiles are taken from the central t distribution.
     """
     return float(stats.t.ppf(1 - alpha / 2, degrees) + stats.t.ppf(power, degrees)) * standard_error
+
+
+def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return where the value of one more training lies, given those of others: mean +- t sd sqrt(1 + 1 / n).
+
+    It is the yardstick for a published value of a single training on the same users, whose sampling both share.
+
+    Returns:
+        None with fewer than two values.
+    """
+    n = len(values)
+    if n < 2:  # noqa: PLR2004 (a deviation takes two)
+        return None
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
+    mean = float(np.mean(values))
+    return mean - half, mean + half

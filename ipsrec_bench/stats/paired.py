@@ -53,11 +53,12 @@ def paired_t_test(differences: NDArray[np.float64], confidence: float = 0.95) ->
 def mean_test(mean: float, standard_error: float, degrees: float, confidence: float) -> MeanTest:
     """Return the t-test of a `mean` with this standard error and degrees of freedom.
 
-    Where nothing varies the statistic does not exist; p is then 1 if the mean is zero, else 0.
+    Where nothing varies the statistic does not exist. p is then that of sign flips, 2^-degrees: 1 in 2 for two equal
+    differences. It is 1 if the mean is zero.
     """
     if standard_error <= 1e-15 * abs(mean):
         t = float(np.sign(mean)) * np.inf if mean else 0.0
-        return MeanTest(mean, mean, mean, t, degrees, 0.0 if mean else 1.0, 0.0)
+        return MeanTest(mean, mean, mean, t, degrees, 2.0**-degrees if mean else 1.0, 0.0)
     t = mean / standard_error
     half = float(stats.t.ppf((1 + confidence) / 2, degrees)) * standard_error
     p = 2 * float(stats.t.sf(abs(t), degrees))

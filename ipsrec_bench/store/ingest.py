@@ -44,17 +44,21 @@ def begin_run(
         ],
     )
     for data in datasets:
-        s = data.statistics
-        connection.execute(
-            "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
-                s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
-                s.shuffled_stickiness, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets, data.stand_in,
-                data.scale, data.filter,
-            ],
-        )  # fmt: skip
+        _record_dataset(connection, data)
     return run
+
+
+def _record_dataset(connection: Connection, data: PreparedDataset) -> None:
+    s = data.statistics
+    connection.execute(
+        "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
+            s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
+            s.shuffled_stickiness, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets, data.stand_in,
+            data.scale, data.filter,
+        ],
+    )  # fmt: skip
 
 
 def record_targets(connection: Connection, fingerprint: str, protocol: Protocol, facts: TargetFacts) -> None:
@@ -70,13 +74,19 @@ def record_targets(connection: Connection, fingerprint: str, protocol: Protocol,
     )
 
 
-def record_import(connection: Connection, suite: str, cell: PlannedCell, record: CellRecord) -> None:
+def record_import(
+    connection: Connection, suite: str, data: PreparedDataset, cell: PlannedCell, record: CellRecord
+) -> None:
     """Write ranks made elsewhere, as row `cell` of the suite's tables, in place of what was imported there before."""
+    _record_dataset(connection, data)
     record_cell(connection, record)
     connection.execute(
         "INSERT OR REPLACE INTO imported_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [suite, cell.key, cell.dataset, cell.model, cell.title, cell.type, cell.variant, cell.seed],
     )
+    replaced = "SELECT cell FROM cells WHERE type = ? AND key NOT IN (SELECT key FROM imported_cells)"
+    connection.execute(f"DELETE FROM ranks WHERE cell IN ({replaced})", [cell.type])
+    connection.execute(f"DELETE FROM cells WHERE cell IN ({replaced})", [cell.type])
 
 
 def record_cell(connection: Connection, record: CellRecord) -> None:

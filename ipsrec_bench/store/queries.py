@@ -131,18 +131,28 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         known = [name for (name,) in connection.execute("SELECT DISTINCT suite FROM runs").fetchall()]
         if suite is None:
             raise StoreError("the store holds no run yet; run a suite first")
+        if suite in known:
+            raise StoreError(f"the store holds no run {number} of the suite '{suite}'")
         raise StoreError(
             f"the store holds no run of a suite '{suite}'"
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )
     run, name, settings, text, overrides, started = row
     columns = "key, dataset, model, title, type, variant, seed"
-    cells = connection.execute(f"SELECT {columns} FROM run_cells WHERE run = ? ORDER BY position", [run]).fetchall()
-    datasets = {dataset for _, dataset, *_ in cells}
-    imported = connection.execute(
-        f"SELECT {columns} FROM imported_cells WHERE suite = ? ORDER BY ALL", [name]
-    ).fetchall()
-    cells += [cell for cell in imported if cell[1] in datasets]
+    own = [
+        PlannedCell(*row)
+        for row in connection.execute(
+            f"SELECT {columns} FROM run_cells WHERE run = ? ORDER BY position", [run]
+        ).fetchall()
+    ]
+    imported = [
+        PlannedCell(*row)
+        for row in connection.execute(
+            f"SELECT {columns} FROM imported_cells WHERE suite = ? ORDER BY ALL", [name]
+        ).fetchall()
+    ]
+    datasets, labels = {cell.dataset for cell in own}, {cell.label for cell in own}
+    own += [cell for cell in imported if cell.dataset in datasets and cell.label not in labels]
     return Run(
         run=run,
         suite_name=name,
@@ -150,8 +160,18 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         text=text,
         overrides=tuple(overrides),
         started=started,
-        cells=tuple(PlannedCell(*cell) for cell in cells),
+        cells=tuple(_distinct(own)),
     )
+
+
+def _distinct(cells: Sequence[PlannedCell]) -> Iterable[PlannedCell]:
+    """Yield the cells with titles that no two rows share: tables and charts tell rows apart by them."""
+    labels: dict[str, set[str]] = {}
+    for cell in cells:
+        labels.setdefault(cell.display, set()).add(cell.label)
+    for cell in cells:
+        shared = len(labels[cell.display]) > 1
+        yield replace(cell, title=f"{cell.title} ({cell.model})") if shared else cell
 
 
 def find_cells(connection: Connection, key: str) -> list[PlannedCell]:

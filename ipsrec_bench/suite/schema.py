@@ -317,6 +317,15 @@ class Suite(Settings):
     _distinct_seeds = field_validator("seeds")(_distinct)
 
     @model_validator(mode="after")
+    def _metric_is_shown(self) -> Self:
+        if self.statistics.metric and self.statistics.metric not in self.protocol.shown:
+            raise ValueError(
+                f"statistics.metric is '{self.statistics.metric}', which the tables do not have; they have"
+                f" {', '.join(self.protocol.shown)} (protocol.metrics and protocol.cutoffs)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _proposed_are_models(self) -> Self:
         for name in self.statistics.proposed:
             if name not in self.models:

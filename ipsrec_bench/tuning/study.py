@@ -116,11 +116,14 @@ def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study
 
 
 def studies_in(folder: Path) -> list[StudyResult]:
-    """Return the studies whose journals lie in `folder`, by name."""
+    """Return the studies whose journals lie in `folder`, by name; files that are none are passed over."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = []
     for path in sorted(folder.glob("*.journal")):
-        study = optuna.load_study(study_name=path.stem, storage=_storage(path))
+        try:
+            study = optuna.load_study(study_name=path.stem, storage=_storage(path))
+        except (KeyError, ValueError, TypeError):  # what Optuna says of a journal that is none, or of another name
+            continue
         if all(key in study.user_attrs for key in _SUBJECT):  # the first journals did not say
             found.append(study_result(study, path, study.user_attrs["metric"]))
     return found
