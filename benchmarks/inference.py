@@ -1,6 +1,7 @@
 """Statistics: how often each test raises a false alarm, what it finds, and how long all of them take.
 
     python benchmarks/inference.py false-alarms
+    python benchmarks/inference.py crossed
     python benchmarks/inference.py power
     python benchmarks/inference.py speed
 
@@ -122,6 +123,29 @@ def false_alarms(draws: int) -> None:
         print(f"| {name} | {users:,} | {seeds} | " + " | ".join(rates) + " |", flush=True)
 
 
+def crossed(draws: int) -> None:
+    """Print how often users x seeds rejects a true null, over shares of users and seeds in the variance."""
+    users = 1_000
+    shares = (0.0, 0.3, 1.0, 4.0, 20.0)
+    print("| seeds | users' variance | rejected at 5% | at 1% |")
+    print("|---:|---:|---:|---:|")
+    for seeds in (3, 5, 10):
+        for of_users in (0.0, 0.25, 1.0):  # times the residual's
+            rates = []
+            for share in shares:  # of the seeds' part of the variance of the mean, times the residual's
+                rng = np.random.default_rng([seeds, round(100 * of_users), round(10 * share)])
+                of_seed = (share / users) ** 0.5
+                p = []
+                for _ in range(draws):
+                    d = rng.normal(0, 1, (seeds, users))
+                    d += rng.normal(0, of_users**0.5, users) + rng.normal(0, of_seed, (seeds, 1))
+                    p.append(crossed_test(d.T).test.p)
+                rates.append([np.mean(np.array(p) < alpha) for alpha in (0.05, 0.01)])
+            least, most = np.min(rates, axis=0), np.max(rates, axis=0)
+            spans = (f"{100 * low:.1f} to {100 * high:.1f}%" for low, high in zip(least, most, strict=True))
+            print(f"| {seeds} | {of_users:g} | " + " | ".join(spans) + " |", flush=True)
+
+
 def power(draws: int) -> None:
     """Print how often every test finds a true difference."""
     print("| effect | gain in NDCG@10 | users | seeds | " + " | ".join(TESTS) + " |")
@@ -240,11 +264,11 @@ def _timed(path: Path, overrides: list[str]) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["false-alarms", "power", "speed"])
+    parser.add_argument("what", choices=["false-alarms", "crossed", "power", "speed"])
     parser.add_argument("--draws", type=int, default=1_000)
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     if arguments.what == "speed":
         speed()
     else:
-        {"false-alarms": false_alarms, "power": power}[arguments.what](arguments.draws)
+        {"false-alarms": false_alarms, "crossed": crossed, "power": power}[arguments.what](arguments.draws)

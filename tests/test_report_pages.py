@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -271,3 +272,33 @@ def test_tables_are_sorted_and_filtered(planted, browser, tmp_path):
         page.get_by_role("searchbox", name=f"Filter rows of {name}").fill("")
         assert len(visit.column(name, 2)) == 12
         assert visit.errors == []
+
+
+def test_odd_names_neither_break_nor_share_a_file(tmp_path):
+    """Brackets mean something after the end of a row, control characters end a renderer, and paths lose letters."""
+    path = fill(
+        tmp_path / "s.duckdb",
+        datasets=("[x]", "a b", "a/b", "数据.x", "*s"),
+        display=lambda model: f"[m] \x01 ą «q» {model}",
+        seeds=(1,),
+        users=60,
+    )
+    written = write_report(built(path), tmp_path, FORMATS)
+    assert len(set(written.charts)) == len(written.charts) > 40
+    assert all(chart.exists() for chart in written.charts)
+    if PDFLATEX:
+        done = subprocess.run(
+            [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", written.pages["latex"].name],
+            cwd=written.main.parent,
+            capture_output=True,
+            check=False,
+            timeout=300,
+        )
+        assert (done.returncode, b"Float too large" in done.stdout) == (0, False)
+
+
+def test_code_in_a_suites_name_or_override_is_inert_in_markdown(tmp_path):
+    report = replace(built(fill(tmp_path / "s.duckdb")), suite="a`<b onclick=x>", overrides=("t=`<img src=x>`",))
+    text = write_report(report, tmp_path, ("md",)).main.read_text(encoding="utf-8")
+    assert "<b onclick" not in text
+    assert "<img" not in text
