@@ -36,8 +36,9 @@ def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> 
     and the test would then take the difference of two trainings for one of methods.
 
     More users do not make the part s_s^2 / S smaller. A comparison of single trainings leaves it out, and so finds
-    differences between a method and itself. With five seeds or more false alarms are about as many as they should be;
-    with three, up to 8% at 5% and 3.5% at 1% where seeds make most of the variance (benchmarks/README.md).
+    differences between a method and itself. False alarms (benchmarks/README.md): with ten seeds about as many as there
+    should be; with five up to 6.2% at 5% and 1.8% at 1%; with three up to 7.4% and 3.2%, where seeds make most of the
+    variance.
 
     Raises:
         ValueError: fewer than two users or three seeds.
