@@ -108,6 +108,14 @@ class CellFailed(CellEvent):
 
 
 @dataclass(frozen=True)
+class CellPruned(CellEvent):
+    """A trial's training was given up, because others did better."""
+
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StoreBusy(Event):
     """A finished cell waits for another process to close the store."""
 

@@ -207,13 +207,14 @@ def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tm
     assert "wechat (stand-in, made up)" in stats
     assert "s published" not in stats
     tuned = bench(
-        "tune", "--dataset", "wechat", "--stand-in", "--scale", "0.002", "--trials", "1", "--json",
+        "tune", "--dataset", "wechat", "--model", "ipsrec-c", "--stand-in", "--scale", "0.002", "--trials", "1",
+        "--json",
         *[word for setting in (
             "training.epochs=1", "models.ipsrec-c.embedding_size=4", "models.ipsrec-c.inner_size=4",
             "datasets.wechat.max_length=5",
         ) for word in ("--set", setting)],
     )  # fmt: skip
-    assert len(json.loads(tuned.stdout)["trials"]) == 1, tuned.stderr
+    assert len(json.loads(tuned.stdout)[0]["trials"]) == 1, tuned.stderr
 
 
 def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
@@ -296,21 +297,21 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     done = bench(*arguments)
     assert done.returncode == 0
     assert sum("finished in" in line for line in done.stdout.splitlines()) == 2
-    assert "4 trials, best first" in done.stdout
+    assert "4 trials, 0 of them pruned" in done.stdout
     table = bench(*arguments, "--json").stdout
-    study = json.loads(table)
-    assert [trial["valid"] for trial in study["trials"]] == sorted((t["valid"] for t in study["trials"]), reverse=True)
-    own = next(trial for trial in study["trials"] if trial["number"] == 0)
+    (study,) = json.loads(table)
+    assert [trial["number"] for trial in study["trials"]] == [0, 1, 2, 3]
+    own = study["trials"][0]
     assert own["settings"] == {"lambda": 0.1, "tau": 1.0}
     assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
-    assert (tmp_path / study["path"]).exists()
+    assert (tmp_path / study["place"]).exists()
     assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
     assert bench("run", tiny_suite, "--quiet").returncode == 0
     assert bench("report", "--format", "json,md").returncode == 0
     content = json.loads((tmp_path / "reports/tiny/tiny.json").read_text())
     (surface,) = content["surfaces"]
     assert (surface["dataset"], surface["model"], surface["split"]) == ("world", "ipsrec-s", "validation")
-    assert sorted(p[2] for p in surface["points"]) == sorted(t["valid"] for t in study["trials"])
+    assert sorted(p[2] for p in surface["points"]) == sorted(t["value"] for t in study["trials"])
     assert (
         "MRR@10 of ipsrec-s on world (validation) over lambda and tau"
         in (tmp_path / "reports/tiny/tiny.md").read_text()
@@ -319,6 +320,6 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
 
 def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(tiny_suite, bench):
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--json"]
-    study = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0").stdout)
+    (study,) = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0").stdout)
     assert study["trials"][0]["settings"]["lambda"] > 0
     refused(bench(*arguments, "--set", "training.learning_rate=1e30"), "5 trials in a row failed")

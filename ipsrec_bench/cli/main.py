@@ -291,13 +291,33 @@ def query(
 def tune(
     suite: Annotated[
         Path | None,
-        typer.Argument(metavar="[SUITE]", help="Suite that gives the dataset, model and training settings."),
+        typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="A dataset of the suite or of the catalogue.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="A model of the suite or of the registry.")] = "ipsrec-c",
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Complete trials that the study is to have.")] = 20,
+    model: Annotated[
+        str, typer.Option("--model", help="Models of the suite or of the registry, with commas; each gets the budget.")
+    ] = "ipsrec-s,ipsrec-c",
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=1, help="Trials that each study is to have; 20 if no --budget is given."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="A database for many machines, like postgresql://host/name; else a journal file beside the store.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
+    ] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
@@ -305,29 +325,49 @@ def tune(
     threads: ThreadsOption = None,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the suite with the best settings.")] = Path(
+        "suites/tuned"
+    ),
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search lambda and tau on the validation targets; the same command takes a study up again."""
+    """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
-    from ipsrec_bench.cli.printing import print_study
+    from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.local import make_worker
-    from ipsrec_bench.tuning.study import base_cell
-    from ipsrec_bench.tuning.study import tune as run_study
+    from ipsrec_bench.tuning.search import Budget, run_search
+    from ipsrec_bench.tuning.study import study_result
+    from ipsrec_bench.tuning.subject import searches
+    from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    cell = base_cell(suite, dataset, model, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
-    data = prepare(cell.dataset, cell.source, data_dir)
-    worker = make_worker(store, device, threads)
-    with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
-        result = run_study(cell, data, worker, trials, store.parent / "studies", emit)
-    if result is None:
-        typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
-        raise typer.Exit(130)
+    wanted = with_sizes(overrides, scale, stand_in=stand_in) + ([f"training.stop_metric={metric}"] if metric else [])
+    names = [name.strip() for name in model.split(",") if name.strip()]
+    file, found = searches(
+        suite,
+        dataset,
+        names,
+        wanted,
+        data_dir,
+        lambda cell: prepare(cell.dataset, cell.source, data_dir),
+        storage or str(store.parent / "studies"),
+    )
+    limit = Budget(trials if trials or budget else 20, budget)
+    if not show:
+        worker = make_worker(store, device, threads)
+        with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
+            if not all(run_search(search, limit, worker, emit) for search in found):
+                typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
+                raise typer.Exit(130)
+    results = [study_result(search.study, search.place) for search in found]
     if not quiet:
-        print_study(result, as_json=as_json)
+        print_studies(results, as_json=as_json)
+    if not show and any(result.best for result in results):
+        path = write_tuned_suite(file, results, output)
+        if not (quiet or as_json):
+            typer.echo(f"The best settings against those before, on fresh seeds: ipsrec-bench run {path}")
 
 
 def _write_report(
@@ -359,8 +399,8 @@ def _surfaces(store: Path) -> "list[tuple[str, Surface]]":
 
     surfaces = []
     for study in studies_in(folder):
-        both = [t for t in study.trials if {"lambda", "tau"} <= t.settings.keys()]
-        points = tuple((t.settings["lambda"], t.settings["tau"], t.valid) for t in both)
+        both = [t for t in study.complete if {"lambda", "tau"} <= t.settings.keys()]
+        points = tuple((t.settings["lambda"], t.settings["tau"], t.value) for t in both)
         if points:
             surface = Surface(study.dataset, study.model, study.metric, "validation", points)
             surfaces.append((study.fingerprint, surface))

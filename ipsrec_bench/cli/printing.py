@@ -209,27 +209,32 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
     print_table(["Property", "Value"], facts)
 
 
-def print_study(result: "StudyResult", *, as_json: bool) -> None:
-    """Print the trials of a study, best first."""
+def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:
+    """Print the trials of studies, complete ones first, the best of them first."""
     if as_json:
-        print_json(asdict(result))
+        print_json([asdict(result) for result in results])
         return
-    names = list(result.trials[0].settings)
-    rows: list[Sequence[Any]] = [
-        (
-            t.number,
-            *(float(f"{t.settings[n]:.4g}") for n in names),
-            t.valid,
-            t.best_epoch,
-            f"{t.seconds:.1f} s",
+    for result in results:
+        names = list(result.default)
+        pruned = [trial for trial in result.trials if trial.pruned]
+        rows: list[Sequence[Any]] = [
+            (
+                t.number,
+                *(float(f"{t.settings[n]:.4g}") if isinstance(t.settings[n], float) else t.settings[n] for n in names),
+                t.value,
+                "pruned" if t.pruned else "own settings" if t == result.default_trial else "",
+                t.epochs,
+                f"{t.seconds:.1f} s",
+            )
+            for t in (*result.complete, *pruned)
+        ]
+        epochs, seconds = sum(t.epochs for t in result.trials), sum(t.seconds for t in result.trials)
+        print_table(
+            ["trial", *names, f"validation {result.metric}", "", "epochs", "time"],
+            rows,
+            f"{result.name}: {len(result.trials)} trials, {len(pruned)} of them pruned, {epochs} epochs,"
+            f" {seconds:.0f} s; {result.failed} failed; best first ({result.place})",
         )
-        for t in result.trials
-    ]
-    print_table(
-        ["trial", *names, f"validation {result.metric}", "best epoch", "time"],
-        rows,
-        f"{result.name}: {len(result.trials)} trials, best first ({result.path})",
-    )
 
 
 def _counts(p: "Published") -> str:

@@ -11,6 +11,7 @@ Metric = Literal["hr", "mrr", "ndcg"]
 T = TypeVar("T")
 Cutoff = Annotated[int, Field(ge=1)]
 METRIC_PATTERN = r"^(hr|mrr|ndcg)@[1-9]\d*$"
+MIN_WILCOXON = 3
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
 
 
@@ -288,6 +289,60 @@ class Statistics(Settings):
     confidence: float = Field(0.95, gt=0, lt=1)
 
 
+class Range(Settings):
+    """Where a setting is searched: between two ends, whole numbers if both are, in its logarithm if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low:g} has no logarithm; set log = false, or low above 0")
+        return self
+
+
+Choices = Annotated[tuple[float | bool | str, ...], Field(min_length=1)]
+"""Values of which one is taken."""
+
+
+class Tune(Settings):
+    """How `tune` searches; what it optimises is `training.stop_metric` on the validation targets."""
+
+    space: dict[str, dict[str, Range | Choices]] = {}  # noqa: RUF012 (pydantic copies it)
+    """By model: its settings and where each is searched. For a model that is not named, those that have a range of
+    their own: `lambda` and `tau` of the IPSRec models."""
+    sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
+    """`grid` takes every combination once: of choices, or of `grid_points` values of a range."""
+    grid_points: int = Field(5, ge=2)
+    pruner: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
+    """Which trials are given up: `median`: those whose best value so far is below the median of others at the same
+    epoch; `hyperband`: successive halving; `wilcoxon`: those worse than the best over the seeds so far."""
+    warm_up: int = Field(3, ge=0)
+    """`median`: epochs that every trial may train."""
+    start_up: int = Field(5, ge=1)
+    """Trials chosen at random, and trained to their end, before sampler and pruner judge."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1,), min_length=1)
+    """A trial is trained once with each and counts by the mean; more than one tells luck from settings."""
+    fresh_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((101, 102, 103), min_length=1)
+    """Seeds of the tuned suite, which no trial was trained with."""
+    seed: int = Field(0, ge=0)
+    """Of the sampler."""
+
+    _distinct = field_validator("seeds", "fresh_seeds")(_distinct)
+
+    @model_validator(mode="after")
+    def _fresh(self) -> Self:
+        if shared := set(self.seeds) & set(self.fresh_seeds):
+            raise ValueError(f"fresh_seeds has {min(shared)}, with which trials are trained")
+        if self.pruner == "wilcoxon" and len(self.seeds) < MIN_WILCOXON:
+            raise ValueError(f"pruner = 'wilcoxon' compares over seeds and takes {MIN_WILCOXON} of them or more")
+        return self
+
+
 class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
@@ -305,6 +360,7 @@ class Suite(Settings):
     protocol: Protocol = Protocol()
     training: Training = Training()
     statistics: Statistics = Statistics()
+    tune: Tune = Tune()
 
     @field_validator("datasets", "models", mode="before")
     @classmethod

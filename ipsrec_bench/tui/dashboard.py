@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ipsrec_bench.events import CellFailed, CellFinished
+from ipsrec_bench.events import CellFailed, CellFinished, CellPruned
 from ipsrec_bench.tui.state import RunningCell, RunState
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -70,6 +70,8 @@ def _header(state: RunState, now: float) -> RenderableType:
     if left is not None and state.finished is None:
         facts.append(f"about {clock(left)} left")
     line = Text(" · ".join(facts), style="dim")
+    if pruned := sum(isinstance(cell, CellPruned) for cell in state.ended):
+        line.append(f" · {pruned} pruned")
     if failed:
         line.append(f" · {failed} failed", style="bold red")
     grid = Table.grid(expand=True)
@@ -122,6 +124,11 @@ def _ended(state: RunState, room: int) -> Table:
         if isinstance(cell, CellFailed):
             failed = [Text(text, style="red") for text in (label, str(cell.seed))]
             table.add_row(*failed, *[""] * len(names), Text("failed", style="bold red"), clock(cell.seconds))
+        elif isinstance(cell, CellPruned):
+            pruned = [Text(text, style="dim") for text in (label, str(cell.seed))]
+            table.add_row(
+                *pruned, *[""] * len(names), Text(f"pruned at {cell.epochs}", style="dim"), clock(cell.seconds)
+            )
         else:
             table.add_row(
                 Text(label),
@@ -133,7 +140,7 @@ def _ended(state: RunState, room: int) -> Table:
     return table
 
 
-def _shown_metrics(cells: tuple[CellFinished | CellFailed, ...]) -> list[str]:
+def _shown_metrics(cells: tuple[CellFinished | CellFailed | CellPruned, ...]) -> list[str]:
     """Return the metrics that fit beside each other: those at the last cutoff of each kind."""
     finished = [cell for cell in cells if isinstance(cell, CellFinished)]
     last = {name.partition("@")[0]: name for cell in finished for name in cell.metrics}

@@ -5,6 +5,7 @@ from datetime import datetime
 from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
+    CellPruned,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -38,8 +39,9 @@ def plain_line(event: Event, now: datetime) -> str | None:
         case CellFinished():
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
-        case CellFailed():
-            text = f"{_name(event)}: FAILED after {event.seconds:.1f} s: {event.error}"
+        case CellFailed() | CellPruned():
+            error = f": {event.error}" if isinstance(event, CellFailed) else ""
+            text = f"{_name(event)}: {'FAILED' if error else 'pruned'} after {event.seconds:.1f} s{error}"
         case StoreBusy():
             text = f"waiting: {event.message}"
         case RunFinished():
@@ -50,5 +52,5 @@ def plain_line(event: Event, now: datetime) -> str | None:
     return f"{now:%Y-%m-%d %H:%M:%S} {text}"
 
 
-def _name(event: CellStarted | EpochDone | CellFinished | CellFailed) -> str:
+def _name(event: CellStarted | EpochDone | CellFinished | CellFailed | CellPruned) -> str:
     return f"{event.dataset}, {event.label}, seed {event.seed}"

@@ -7,6 +7,7 @@ from ipsrec_bench.events import (
     CellEvent,
     CellFailed,
     CellFinished,
+    CellPruned,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -56,7 +57,7 @@ class RunState:
     datasets: tuple[DatasetReady, ...] = ()
     left_out: tuple[DatasetLeftOut, ...] = ()
     running: Mapping[str, RunningCell] = field(default_factory=dict)
-    ended: tuple[CellFinished | CellFailed, ...] = ()
+    ended: tuple[CellFinished | CellFailed | CellPruned, ...] = ()
     waiting: str | None = None
     """Why a finished cell is not in the store yet."""
     finished: RunFinished | None = None
@@ -106,7 +107,7 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
                 rate=event.targets_per_second,
                 valid=(*curve, event.valid),
             )
-        case CellFinished() | CellFailed():
+        case CellFinished() | CellFailed() | CellPruned():
             running = {key: cell for key, cell in state.running.items() if key != event.key}
             return replace(state, running=running, ended=(*state.ended, event), waiting=None)
         case StoreBusy():

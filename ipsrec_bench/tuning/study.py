@@ -1,226 +1,259 @@
-"""A study: trials over a model's search ranges, persisted so that it can be taken up again."""
+"""Studies: their names, storages, samplers and pruners, and what they found."""
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError, did_you_mean, listed
-from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, Emit, RunStarted
-from ipsrec_bench.run.plan import catalogue_of, cells_of
-from ipsrec_bench.run.worker import Worker, train_cell
-from ipsrec_bench.settings import LogRange, Settings
+from ipsrec_bench.errors import BenchError
 from ipsrec_bench.suite.cells import Cell
-from ipsrec_bench.suite.load import adhoc_suite, load_suite
+from ipsrec_bench.suite.schema import Range, Tune
+from ipsrec_bench.tuning.space import Space
 
-FAILURES_IN_A_ROW = 5
-_SUBJECT = ("dataset", "model", "metric", "fingerprint")
+HEARTBEAT_SECONDS = 30
+"""In a database, after four missed beats a trial counts as killed, wherever it ran."""
+RETRIES = 3
+"""How often settings are tried again whose trial was killed; those that kill every process are left at that."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One complete trial."""
+    """One ended trial."""
 
     number: int
-    settings: dict[str, float]
-    valid: float
-    best_epoch: int
+    settings: Mapping[str, Any]
+    value: float
+    """Mean over seeds of the best validation metric; of a pruned trial, what it had reached."""
+    pruned: bool
+    by_seed: tuple[float, ...]
+    """Best validation metric of every seed that was trained to its end."""
+    epochs: int
+    """Trained, over all seeds."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The complete trials of a study, best first."""
+    """What a study found and what it took; trials in the order of their numbers."""
 
     name: str
-    path: Path
-    metric: str
+    place: str
+    """Its storage."""
     dataset: str
     model: str
+    metric: str
     fingerprint: str
     """Of the dataset."""
+    seeds: tuple[int, ...]
+    sampler: str
+    pruner: str
+    default: Mapping[str, Any]
+    """The settings that were there before."""
     trials: tuple[TrialResult, ...]
+    failed: int
+    """Trials that ended in an error or were killed."""
+
+    @property
+    def complete(self) -> tuple[TrialResult, ...]:
+        """Trials that were trained to their end, best first."""
+        return tuple(sorted((t for t in self.trials if not t.pruned), key=lambda t: -t.value))
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best trial."""
+        return next(iter(self.complete), None)
+
+    @property
+    def default_trial(self) -> TrialResult | None:
+        """The trial of the settings that were there before."""
+        return next((t for t in self.trials if t.settings == self.default), None)
 
 
-def base_cell(suite: Path | None, dataset: str | None, model: str, overrides: Iterable[str], data_dir: Path) -> Cell:
-    """Return the cell whose ranged settings are to be tuned: the suite's first seed of `model` on `dataset`.
+def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
+    """Return the study's name: equal if data, fixed settings, space and seeds are."""
+    fixed = cell.settings()
+    fixed["config"] = {name: value for name, value in fixed["config"].items() if name not in space.where}
+    where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
+    content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner], sort_keys=True)
+    return f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
-    Args:
-        suite: the suite that gives protocol, training and model settings; None means defaults throughout.
-        dataset: a dataset of the suite (its first if None), or of the catalogue where there is no suite.
-        model: label of a model of the suite, or a model's name where there is no suite.
-        overrides: `key.path=value`.
-        data_dir: raw data; a stand-in that the suite asks for is made there.
+
+def open_storage(place: str) -> BaseStorage:
+    """Open the storage at `place`: a path of a journal file, or a URL of a database that SQLAlchemy knows.
 
     Raises:
-        BenchError: the suite is wrong, or has no such dataset or model.
+        BenchError: the database cannot be reached, or its driver is not installed.
     """
-    if suite is None:
-        if dataset is None:
-            raise BenchError("name a dataset with --dataset, or a suite")
-        file = adhoc_suite([dataset], [model], overrides)
-    else:
-        file = load_suite(suite, overrides)
-    catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
-    cells = [cell for cell in cells_of(file, data_dir) if not cell.variant]
-    for what, wanted, known in (
-        ("dataset", dataset, {cell.dataset for cell in cells}),
-        ("model", model, {cell.model for cell in cells}),
-    ):
-        if wanted is not None and wanted not in known:
-            raise BenchError(
-                f"{file.path}: the suite has no {what} '{wanted}'"
-                f"{did_you_mean(wanted, known) or f'; it has {listed(sorted(known))}'}"
-            )
-    return next(cell for cell in cells if cell.model == model and dataset in (None, cell.dataset))
-
-
-def search_ranges(config: type[Settings]) -> dict[str, LogRange]:
-    """Return the search range of every setting that has one, by the setting's name in a suite."""
-    return {
-        field.alias or name: metadata
-        for name, field in config.model_fields.items()
-        for metadata in field.metadata
-        if isinstance(metadata, LogRange)
-    }
-
-
-def open_study(cell: Cell, fingerprint: str, folder: Path) -> tuple[optuna.Study, Path]:
-    """Open, or begin, the study of `cell`'s search ranges; equal cells, whatever the ranged settings, share it.
-
-    Trials are kept in a journal file in `folder`.
-    """
-    fixed = cell.settings()
-    fixed["config"] = {k: v for k, v in fixed["config"].items() if k not in search_ranges(type(cell.config))}
-    content = json.dumps([fingerprint, cell.seed, fixed], sort_keys=True)
-    name = f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.journal"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(study_name=name, storage=_storage(path), direction="maximize", load_if_exists=True)
-    for key, value in zip(_SUBJECT, (cell.dataset, cell.model, cell.training.stop_metric, fingerprint), strict=True):
+    if "://" not in place:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(place))
+    try:
+        return RDBStorage(
+            place,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=4 * HEARTBEAT_SECONDS,
+            failed_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+        )
+    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+        raise BenchError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
+    """Open, or begin, a study; the settings before it are its first trial, where the space has them.
+
+    A grid takes its own points only.
+    """
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    current = cell.config.model_dump(mode="json", by_alias=True)
+    default = {setting: current[setting] for setting in space.where}
+    subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
+               tune.pruner, default)  # fmt: skip
+    for key, value in zip(_SUBJECT, subject, strict=True):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
-    return study, path
+    if not study.get_trials(deepcopy=False) and tune.sampler != "grid" and space.contains(default):
+        study.enqueue_trial(default)
+    study.pruner = _pruner(tune, cell.training.epochs)
+    return study
+
+
+def sampler_of(tune: Tune, space: Space, trials: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler, every argument that matters written out; seeded by how far the study is."""
+    seed = tune.seed + trials
+    if tune.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if tune.sampler == "grid":
+        return optuna.samplers.GridSampler(space.grid(tune.grid_points), seed=tune.seed)
+    if tune.sampler == "cma-es":
+        return optuna.samplers.CmaEsSampler(
+            seed=seed, n_startup_trials=tune.start_up, warn_independent_sampling=False, restart_strategy=None
+        )
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=tune.start_up,
+        n_ei_candidates=24,
+        multivariate=True,
+        group=False,
+        constant_liar=True,
+    )
+
+
+def _pruner(tune: Tune, epochs: int) -> optuna.pruners.BasePruner:
+    if tune.pruner == "median":
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=tune.start_up, n_warmup_steps=tune.warm_up, interval_steps=1, n_min_trials=1
+        )
+    if tune.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(
+            min_resource=max(1, tune.warm_up), max_resource=epochs, reduction_factor=3
+        )
+    if tune.pruner == "wilcoxon":
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
+    return optuna.pruners.NopPruner()
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that count: complete or pruned."""
+    return study.get_trials(deepcopy=False, states=ENDED)
+
+
+def this_process() -> str:
+    """Return a name of this process that no other process bears, now or later."""
+    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def requeue_killed(study: optuna.Study) -> int:
+    """Mark the trials as failed whose processes on this machine are gone, and queue their settings again.
+
+    Returns:
+        How many they were.
+    """
+    found = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, pid, started = str(trial.user_attrs.get("process", "? 0 0")).rsplit(" ", 2)
+        if host == socket.gethostname() and _started(int(pid)) != started:
+            requeue(study, trial, mark=True)
+            found += 1
+    return found
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial, *, mark: bool) -> None:
+    """Queue the settings of an unfinished trial again, unless they were tried too often; with `mark` as failed."""
+    if mark:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    tries = trial.user_attrs.get("tries", 0) + 1
+    if trial.params and tries <= RETRIES:
+        study.enqueue_trial(trial.params, user_attrs={"tries": tries})
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, on the system's clock; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "unknown"
+    return "unknown"
 
 
 def studies_in(folder: Path) -> list[StudyResult]:
     """Return the studies whose journals lie in `folder`, by name; files that are none are passed over."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = []
     for path in sorted(folder.glob("*.journal")):
         try:
-            study = optuna.load_study(study_name=path.stem, storage=_storage(path))
+            study = optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
         except (KeyError, ValueError, TypeError):  # what Optuna says of a journal that is none, or of another name
             continue
         if all(key in study.user_attrs for key in _SUBJECT):  # the first journals did not say
-            found.append(study_result(study, path, study.user_attrs["metric"]))
+            found.append(study_result(study, str(path)))
     return found
 
 
-def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def tune(
-    cell: Cell, data: PreparedDataset, worker: Worker, trials: int, folder: Path, emit: Emit
-) -> StudyResult | None:
-    """Search `cell`'s ranges until the study has `trials` complete trials; only validation targets are ranked.
-
-    The first trial takes the cell's own settings if they are in range, the others are chosen by TPE, seeded by the
-    cell's seed and the number of trials before them. A trial whose training fails is marked so and passed over.
-
-    Returns:
-        The study, or None if it was interrupted (Ctrl-C).
-
-    Raises:
-        ModelError: the model has nothing to search, or several trials in a row failed.
-    """
-    ranges = search_ranges(type(cell.config))
-    if not ranges:
-        raise ModelError(f"the model '{cell.type}' has no setting with a search range, so there is nothing to tune")
-    study, path = open_study(cell, data.fingerprint, folder)
-    study.sampler = optuna.samplers.TPESampler(seed=cell.seed + len(study.trials))
-    if not study.trials:
-        own = cell.config.model_dump(by_alias=True)
-        if all(span.low <= own[name] <= span.high for name, span in ranges.items()):
-            study.enqueue_trial({name: own[name] for name in ranges})
-
-    emit(RunStarted(study.study_name, f"Tuning {cell.model} on {cell.dataset}", trials, len(_complete(study))))
-    failures = 0
-    with TemporaryDirectory() as scratch:  # a trial's weights are not kept
-        place = replace(worker, checkpoints=Path(scratch))
-
-        def objective(trial: optuna.Trial) -> float:
-            chosen = {name: trial.suggest_float(name, span.low, span.high, log=True) for name, span in ranges.items()}
-            return _run_trial(trial, chosen, cell, data, place, emit)
-
-        try:
-            while (before := len(_complete(study))) < trials:
-                study.optimize(objective, n_trials=1, catch=(ModelError,))
-                failures = 0 if len(_complete(study)) > before else failures + 1
-                if failures == FAILURES_IN_A_ROW:
-                    raise ModelError(f"{failures} trials in a row failed; try other training settings")
-        except KeyboardInterrupt:
-            return None
-    return study_result(study, path, cell.training.stop_metric)
-
-
-def study_result(study: optuna.Study, path: Path, metric: str) -> StudyResult:
-    """Return the complete trials, best first."""
-    results = [
-        TrialResult(
-            trial.number,
-            dict(trial.params),
-            float(trial.value or 0.0),
-            trial.user_attrs["best_epoch"],
-            trial.duration.total_seconds() if trial.duration else 0.0,
-        )
-        for trial in _complete(study)
-    ]
-    results.sort(key=lambda result: -result.valid)
-    dataset, model, _, fingerprint = (study.user_attrs[key] for key in _SUBJECT)
-    return StudyResult(study.study_name, path, metric, dataset, model, fingerprint, tuple(results))
-
-
-def _run_trial(
-    trial: optuna.Trial,
-    chosen: dict[str, float],
-    cell: Cell,
-    data: PreparedDataset,
-    worker: Worker,
-    emit: Emit,
-) -> float:
-    settings: dict[str, Any] = cell.config.model_dump(by_alias=True) | chosen
-    variant = ", ".join(f"{name} = {value:.3g}" for name, value in chosen.items())
-    tried = replace(cell, config=type(cell.config).model_validate(settings), variant=f"({variant})")
-    key = tried.key(data.fingerprint)
-    name = (key, tried.dataset, tried.shown, tried.seed)
-    emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
-    began = time.perf_counter()
-    try:
-        fitted = train_cell(key, tried, data, worker, emit).fitted
-    except ModelError as error:
-        emit(CellFailed(*name, str(error), time.perf_counter() - began))
-        raise
-    trial.set_user_attr("best_epoch", fitted.best_epoch)
-    seconds = time.perf_counter() - began
-    emit(
-        CellFinished(*name, {f"validation {tried.training.stop_metric}": fitted.best_valid}, fitted.best_epoch, seconds)
+def study_result(study: optuna.Study, place: str) -> StudyResult:
+    """Return what the study has so far."""
+    said = study.user_attrs
+    return StudyResult(
+        study.study_name,
+        place,
+        said["dataset"],
+        said["model"],
+        said["metric"],
+        said["fingerprint"],
+        tuple(said["seeds"]),
+        said["sampler"],
+        said["pruner"],
+        said["default"],
+        tuple(_trial_result(trial) for trial in ended(study)),
+        len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,))),
     )
-    return fitted.best_valid
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def _trial_result(trial: FrozenTrial) -> TrialResult:
+    values: Sequence[float] = trial.user_attrs.get("by_seed", ())
+    return TrialResult(
+        trial.number,
+        dict(trial.params),
+        float(trial.value or 0.0),
+        trial.state == TrialState.PRUNED,
+        tuple(values),
+        int(trial.user_attrs.get("epochs", 0)),
+        trial.duration.total_seconds() if trial.duration else 0.0,
+    )

@@ -1,0 +1,66 @@
+"""What is to be tuned: a suite's models on one of its datasets, or models and a dataset by their names."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.run.plan import catalogue_of, cells_of
+from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.load import SuiteFile, adhoc_suite, load_suite
+from ipsrec_bench.tuning.search import Search
+from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.study import open_storage, open_study, study_name
+
+
+def searches(
+    suite: Path | None,
+    dataset: str | None,
+    models: Sequence[str],
+    overrides: Iterable[str],
+    data_dir: Path,
+    prepare: Callable[[Cell], PreparedDataset],
+    storage: str,
+) -> tuple[SuiteFile, list[Search]]:
+    """Return the suite, and a search for every model that is to be tuned.
+
+    Args:
+        suite: the suite that gives protocol, training and model settings; None means defaults throughout.
+        dataset: a dataset of the suite (its first if None), or of the catalogue where there is no suite.
+        models: labels of models of the suite, or models' names where there is no suite.
+        overrides: `key.path=value`.
+        data_dir: raw data; a stand-in that the suite asks for is made there.
+        prepare: prepares the dataset of a cell.
+        storage: a folder for journal files, or the URL of a database.
+
+    Raises:
+        BenchError: the suite is wrong, or has no such dataset or model.
+    """
+    if suite is None:
+        if dataset is None:
+            raise BenchError("name a dataset with --dataset, or a suite")
+        file = adhoc_suite([dataset], models, overrides)
+    else:
+        file = load_suite(suite, overrides)
+    catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
+    cells = [cell for cell in cells_of(file, data_dir) if not cell.variant]
+    wanted_dataset = dataset or cells[0].dataset
+    for what, wanted, known in (
+        *(("model", model, {cell.model for cell in cells}) for model in models),
+        ("dataset", wanted_dataset, {cell.dataset for cell in cells}),
+    ):
+        if wanted not in known:
+            raise BenchError(
+                f"{file.path}: the suite has no {what} '{wanted}'"
+                f"{did_you_mean(wanted, known) or f'; it has {listed(sorted(known))}'}"
+            )
+    chosen = [next(cell for cell in cells if (cell.model, cell.dataset) == (model, wanted_dataset)) for model in models]
+    spaces = [search_space(file, cell) for cell in chosen]
+    data = prepare(chosen[0])
+    found = []
+    for cell, space in zip(chosen, spaces, strict=True):
+        name = study_name(cell, data.fingerprint, space, file.suite.tune)
+        place = storage if "://" in storage else f"{storage}/{name}.journal"
+        study = open_study(open_storage(place), name, cell, data.fingerprint, space, file.suite.tune)
+        found.append(Search(study, place, cell, space, file.suite.tune, data))
+    return file, found

@@ -1,0 +1,63 @@
+"""The result of a search as a suite ready to run: the settings before it against the best ones, on fresh seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.tuning.study import StudyResult
+
+
+def tuned_suite(file: SuiteFile, results: Sequence[StudyResult]) -> str:
+    """Return the text of the suite: every tuned model, and its best settings as the variant `tuned`.
+
+    Its ablation table then says whether the best settings are better than those before, or were lucky in the search.
+    """
+    said = file.suite.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    models = {}
+    for result in results:
+        if result.best is not None:
+            own = {key: value for key, value in file.suite.models[result.model].items() if key != "variants"}
+            models[result.model] = {**own, "variants": {"tuned": dict(result.best.settings)}}
+    dataset = results[0].dataset
+    suite: dict[str, Any] = {
+        "title": f"Tuned: {', '.join(models)} on {dataset}",
+        "description": " ".join(_told(result) for result in results),
+        "seeds": list(file.suite.tune.fresh_seeds),
+        **{key: said[key] for key in ("scale", "stand_in") if key in said},
+        "protocol": said.get("protocol", {}),
+        "training": said.get("training", {}),
+        "statistics": {"baseline": next(iter(models), "best")},
+        "datasets": {dataset: file.suite.datasets[dataset]},
+        "models": models,
+    }
+    return tomli_w.dumps(suite)
+
+
+def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> Path:
+    """Write the suite into `folder`, named after the study, or, of several models, after all of them; return its path.
+
+    Raises:
+        BenchError: the folder cannot be written.
+    """
+    names = [result.name for result in results]
+    stem = names[0] if len(names) == 1 else f"{results[0].dataset}-{'-'.join(r.model for r in results)}"
+    path = folder / f"{stem}.toml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(tuned_suite(file, results), encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"{path}: the tuned suite cannot be written there: {error.strerror}") from None
+    return path
+
+
+def _told(result: StudyResult) -> str:
+    pruned = sum(trial.pruned for trial in result.trials)
+    seconds = sum(trial.seconds for trial in result.trials)
+    return (
+        f"{result.model}: {len(result.trials)} trials, {pruned} of them pruned, in {seconds:.0f} s ({result.sampler},"
+        f" validation {result.metric} over seeds {', '.join(map(str, result.seeds))}), study {result.name}."
+    )

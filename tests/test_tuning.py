@@ -1,0 +1,227 @@
+"""Tuning: spaces, budgets, pruning, studies that outlive their processes, and the suite that comes of them."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from ipsrec_bench.errors import ModelError, SuiteError
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.study import open_storage, studies_in
+
+from .conftest import TINY_SUITE, clean_environment, command
+
+SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
+
+
+def space_of(tune: str, model: str = "ipsrec-s"):
+    file = parse_suite(Path("tiny.toml"), f"{SUITE}{tune}")
+    return search_space(file, next(cell for cell in cells_of(file) if cell.model == model and not cell.variant))
+
+
+def test_a_models_own_ranges_are_searched_unless_the_suite_names_others():
+    own = space_of("")
+    assert {name: (r.low, r.high, r.log) for name, r in own.where.items()} == {
+        "lambda": (1e-3, 1.0, True),
+        "tau": (0.05, 5.0, True),
+    }
+    named = space_of("[tune.space.ipsrec-s]\nn_layers = { low = 1, high = 3 }\nsimilarity = ['dot', 'cosine']\n")
+    assert named.whole == {"n_layers"}
+    assert named.grid(5) == {"n_layers": [1, 2, 3], "similarity": ["dot", "cosine"]}
+    assert named.contains({"n_layers": 2, "similarity": "dot"})
+    assert not named.contains({"n_layers": 4, "similarity": "dot"})
+
+
+def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
+    assert space_of("").grid(3)["lambda"] == pytest.approx([1e-3, 10**-1.5, 1.0])
+    linear = space_of("[tune.space.sasrec]\nhidden_dropout = { low = 0.1, high = 0.5 }\n", "sasrec")
+    assert linear.grid(3)["hidden_dropout"] == pytest.approx([0.1, 0.3, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ("[tune.space.ipsrec-s]\nlamda = [1]\n", "tiny.toml:26: tune.space.ipsrec-s.lamda: .*did you mean 'lambda'"),
+        ("[tune.space.ipsrec-s]\nlambda = [-1.0]\n", "tune.space.ipsrec-s.lambda: .*greater than or equal to 0"),
+        ("[tune.space.ipsrec-x]\nlambda = [1]\n", "has no model 'ipsrec-x'; did you mean 'ipsrec-s'"),
+        ("space.ipsrec-s.tau = { low = 2, high = 1 }\n", "low = 2 must be less than high = 1"),
+        ("space.ipsrec-s.tau = { low = 0, high = 1, log = true }\n", "low = 0 has no logarithm"),
+        ("fresh_seeds = [1]\n", "fresh_seeds has 1, with which trials are trained"),
+        ("pruner = 'wilcoxon'\n", "takes 3 of them or more"),
+    ],
+)
+def test_mistakes_of_a_space_are_told_with_their_place(tune, message):
+    with pytest.raises(SuiteError, match=message):
+        space_of(tune)
+
+
+def test_a_model_without_ranges_has_nothing_to_tune():
+    with pytest.raises(ModelError, match=r"give it one in \[tune.space.sasrec\]"):
+        space_of("", "sasrec")
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    return path
+
+
+def tuned(bench, *arguments: object) -> list[dict]:
+    done = bench("tune", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_model_gets_the_same_budget_and_no_test_target_is_ranked(suite, bench, tmp_path):
+    text = SUITE.replace("[models.sasrec]", "[models.ipsrec-c]")
+    suite.write_text(text, encoding="utf-8")
+    results = tuned(bench, suite, "--trials", "4")
+    assert [(r["model"], len(r["trials"])) for r in results] == [("ipsrec-s", 4), ("ipsrec-c", 4)]
+    assert all(r["trials"][0]["settings"] == r["default"] for r in results)
+    assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
+    for r in results:
+        assert all(t["epochs"] <= 4 for t in r["trials"])
+        assert all(t["pruned"] or len(t["by_seed"]) == 1 for t in r["trials"])
+    by_time = tuned(bench, suite, "--model", "ipsrec-c", "--budget", "1", "--set", "tune.seed=5")
+    assert sum(t["seconds"] for t in by_time[0]["trials"]) >= 1
+
+
+def test_a_trial_may_be_the_mean_of_seeds(suite, bench):
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2", "--set", "tune.seeds=[4,5,6]",
+                      "--set", "tune.pruner=none")  # fmt: skip
+    for trial in result["trials"]:
+        assert len(trial["by_seed"]) == 3
+        assert trial["value"] == pytest.approx(sum(trial["by_seed"]) / 3)
+
+
+@pytest.mark.parametrize("sampler", ["random", "cma-es"])
+@pytest.mark.parametrize("pruner", ["hyperband", "none"])
+def test_other_samplers_and_pruners(suite, bench, sampler, pruner):
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "4", "--set", f"tune.sampler={sampler}",
+                      "--set", f"tune.pruner={pruner}")  # fmt: skip
+    assert len(result["trials"]) == 4
+    assert (result["sampler"], result["pruner"]) == (sampler, pruner)
+
+
+def test_a_grid_ends_when_every_point_is_done(suite, bench):
+    space = "tune.space.ipsrec-s={ tau = [0.5, 1.0], n_layers = { low = 1, high = 2 } }"
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "20", "--set", "tune.sampler=grid",
+                      "--set", space, "--set", "tune.pruner=none")  # fmt: skip
+    points = sorted((t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"])
+    assert points == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
+
+
+def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite, bench, tmp_path):
+    done = bench("tune", suite, "--model", "ipsrec-s", "--trials", "3")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "suites/tuned").glob("*.toml")
+    assert f"ipsrec-bench run {path.relative_to(tmp_path)}" in done.stdout
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    (study,) = studies_in(tmp_path / "reports/studies")
+    assert path.stem == study.name
+    assert content["models"]["ipsrec-s"]["variants"] == {"tuned": study.best.settings}
+    assert set(content["seeds"]) == {101, 102, 103}
+    assert bench("run", path, "--quiet").returncode == 0
+    markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")
+    assert "— tuned" in markdown
+
+
+def test_files_that_are_no_studies_are_passed_over(tmp_path):
+    (tmp_path / "empty.journal").touch()
+    (tmp_path / "other.journal").write_text("no journal\n", encoding="utf-8")
+    assert studies_in(tmp_path) == []
+
+
+def test_show_prints_and_searches_no_further(suite, bench):
+    tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2")
+    done = bench("tune", suite, "--model", "ipsrec-s", "--show")
+    assert done.returncode == 0
+    assert "2 trials, 0 of them pruned" in done.stdout
+    assert "own settings" in done.stdout
+
+
+def test_a_study_outlives_its_processes(suite, tmp_path):
+    """Killed again and again at random: in the end as many trials as asked for, none twice, none lost."""
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "6", "--quiet", "--set", "tune.pruner=none",
+                        "--set", "training.epochs=40", "--set", "training.patience=40")  # fmt: skip
+    chance = np.random.default_rng(1)
+    for _ in range(4):
+        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment())
+        time.sleep(chance.uniform(3, 7))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, timeout=300)
+    assert done.returncode == 0
+    (path,) = (tmp_path / "reports/studies").glob("*.journal")
+    trials = optuna.load_study(study_name=path.stem, storage=open_storage(str(path))).get_trials()
+    kept = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(kept) == 6
+    assert not [t for t in trials if t.state == TrialState.RUNNING]
+    settings = [tuple(t.params.items()) for t in kept]
+    assert len(set(settings)) == 6
+    for trial in trials:  # what was killed was tried again, as it was
+        if trial.state == TrialState.FAIL and trial.params:
+            assert tuple(trial.params.items()) in settings
+
+
+def test_two_processes_share_a_study_without_a_trial_too_many(suite, tmp_path):
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "5", "--quiet")
+    processes = [subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment()) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    (study,) = studies_in(tmp_path / "reports/studies")
+    assert len(study.trials) == 5
+
+
+POSTGRES = shutil.which("initdb") or next(
+    iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))), None
+)
+
+
+@pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
+def test_a_study_lies_in_postgresql(suite, bench, tmp_path_factory):
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    folder = tmp_path_factory.mktemp("postgres")
+    binaries = Path(POSTGRES).parent
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if as_user:
+        for path in (folder, folder.parent, folder.parent.parent):
+            path.chmod(0o755)
+        shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    cluster = str(folder / "cluster")
+    subprocess.run(
+        [*as_user, str(binaries / "initdb"), "-D", cluster, "-U", "tuner", "-A", "trust"],
+        check=True,
+        capture_output=True,
+    )
+    server = subprocess.Popen([*as_user, str(binaries / "postgres"), "-D", cluster, "-p", port, "-k", str(folder)])
+    try:
+        time.sleep(3)
+        url = f"postgresql+psycopg2://tuner@127.0.0.1:{port}/postgres"
+        (first,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2", "--storage", url)
+        (second,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "3", "--storage", url)
+        assert second["trials"][:2] == first["trials"]
+        assert len(second["trials"]) == 3
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_a_database_that_is_not_there_is_named(suite, bench):
+    done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite:////nowhere/at/all.db")
+    assert (done.returncode, "--storage: the database cannot be used" in done.stderr) == (2, True)
