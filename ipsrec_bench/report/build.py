@@ -26,13 +26,13 @@ from ipsrec_bench.report.content import (
     SliceTable,
     Surface,
 )
-from ipsrec_bench.report.provenance import EXTERNAL, cell_lines, too_few_resamples, warnings, without_foreign
+from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
-from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, PlannedCell
 from ipsrec_bench.suite.schema import Protocol, Training
 
 SAMPLES = {

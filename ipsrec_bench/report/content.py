@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from ipsrec_bench.published.papers import HALF_DIGIT
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
 from ipsrec_bench.store.queries import CurvePoint, DatasetRow
 from ipsrec_bench.store.records import Environment
 
-HALF_DIGIT = 5e-5
-"""A value printed with four decimals may be off by so much."""
 MAX_COLUMNS = 8
 """Models that stand side by side in the result table; the paper's has six."""
 

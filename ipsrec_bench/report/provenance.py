@@ -8,7 +8,7 @@ from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
 from ipsrec_bench.report.content import CellLine, Comparison, DatasetLine
 from ipsrec_bench.report.results import row_of
 from ipsrec_bench.store.queries import CellSummary, Run
-from ipsrec_bench.store.records import Environment
+from ipsrec_bench.store.records import EXTERNAL, Environment
 
 SHOWN = 3
 """Rows that are named in a warning."""
@@ -29,10 +29,6 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
                 summary.seconds,
                 summary.peak_memory,
             )
-
-
-EXTERNAL = "external"
-"""Type of cells whose ranks were imported."""
 
 
 def without_foreign(run: Run, summaries: Mapping[str, CellSummary]) -> tuple[Run, list[str]]:

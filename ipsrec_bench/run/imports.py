@@ -15,11 +15,9 @@ from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import record_import, record_targets
-from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 
-EXTERNAL = "external"
-"""Type of imported cells."""
 _ELSEWHERE = Environment(
     package=ipsrec_bench.__version__,
     python="unknown",

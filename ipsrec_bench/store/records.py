@@ -10,6 +10,10 @@ if TYPE_CHECKING:  # these bring torch along, which reading a store does not nee
     from ipsrec_bench.training.fit import Epoch
 
 
+EXTERNAL = "external"
+"""Type of cells whose ranks were made elsewhere and imported."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """Where a cell ran; the columns of `environments`."""

@@ -3,6 +3,7 @@
 Several processes, on one machine or many, may work on one study at once: run the same command again.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import ModelError
@@ -80,10 +82,11 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit) -> bo
                     catch=(ModelError, _Surplus),
                 )
             except KeyboardInterrupt:
-                requeue(study, study.get_trials(deepcopy=False)[-1], mark=False)
+                for trial in _own(study)[-1:]:
+                    if trial.state == TrialState.FAIL:  # as Optuna left it; it may also have been complete
+                        requeue(study, trial, mark=False)
                 return False
-            last = study.get_trials(deepcopy=False)[-1]
-            if "surplus" in last.user_attrs:
+            if "surplus" in _own(study)[-1].user_attrs:
                 break
             failures = 0 if len(ended(study)) > before else failures + 1
             if failures == FAILURES_IN_A_ROW:
@@ -91,13 +94,17 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit) -> bo
     return True
 
 
+def _own(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of this process, oldest first; others may have begun later ones."""
+    me = this_process()
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("process") == me]
+
+
 def _wanted(search: Search, budget: Budget) -> int | None:
     """Return how many trials there are to be: no more than a grid has points."""
     if search.tune.sampler != "grid":
         return budget.trials
-    points = 1
-    for values in search.space.grid(search.tune.grid_points).values():
-        points *= len(values)
+    points = math.prod(map(len, search.space.grid(search.tune.grid_points).values()))
     return points if budget.trials is None else min(points, budget.trials)
 
 
