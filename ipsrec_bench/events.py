@@ -8,6 +8,10 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Literal
+
+Outcome = Literal["complete", "pruned", "failed", "killed"]
+"""How a trial of a search may end."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,34 @@ class CellFailed(CellEvent):
 
 
 @dataclass(frozen=True)
-class CellPruned(CellEvent):
-    """A trial's training was given up, because others did better."""
+class SearchStarted(Event):
+    """A search goes on with its study, where `ended` trials count already; a limit that is None is not set."""
 
+    title: str
+    metric: str
+    """What is searched by, on the validation targets."""
+    trials: int | None
+    seconds: float | None
+    ended: int
+    spent: float
+    """Seconds of training so far."""
+    best: float | None
+    best_settings: str
+
+
+@dataclass(frozen=True)
+class TrialEnded(Event):
+    """A trial of a search is over; while it trained, its cells bore the same key."""
+
+    key: str
+    number: int
+    settings: str
+    outcome: Outcome
+    value: float | None
+    """What it counts by; None unless it is complete."""
     epochs: int
     seconds: float
+    error: str = ""
 
 
 @dataclass(frozen=True)

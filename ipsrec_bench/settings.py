@@ -67,3 +67,10 @@ def explain(error: ValidationError) -> Iterator[tuple[Path, str]]:
 
 def _lower_first(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def in_words(settings: Mapping[str, object]) -> str:
+    """Return settings and their values as a person reads them; reals with three significant digits."""
+    return ", ".join(
+        f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value}" for name, value in settings.items()
+    )

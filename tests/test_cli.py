@@ -296,7 +296,7 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]
     done = bench(*arguments)
     assert done.returncode == 0
-    assert sum("finished in" in line for line in done.stdout.splitlines()) == 2
+    assert sum("complete, " in line for line in done.stdout.splitlines()) == 2
     assert "4 trials, 0 of them pruned" in done.stdout
     table = bench(*arguments, "--json").stdout
     (study,) = json.loads(table)
@@ -309,13 +309,11 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     assert bench("run", tiny_suite, "--quiet").returncode == 0
     assert bench("report", "--format", "json,md").returncode == 0
     content = json.loads((tmp_path / "reports/tiny/tiny.json").read_text())
-    (surface,) = content["surfaces"]
-    assert (surface["dataset"], surface["model"], surface["split"]) == ("world", "ipsrec-s", "validation")
-    assert sorted(p[2] for p in surface["points"]) == sorted(t["value"] for t in study["trials"])
-    assert (
-        "MRR@10 of ipsrec-s on world (validation) over lambda and tau"
-        in (tmp_path / "reports/tiny/tiny.md").read_text()
-    )
+    (tuned,) = content["tuned"]
+    assert tuned["study"]["trials"] == study["trials"]
+    text = (tmp_path / "reports/tiny/tiny.md").read_text()
+    assert "ipsrec-s on world: the best of 4 trials has lambda = " in text
+    assert "validation MRR@10 over lambda and tau" in text
 
 
 def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(tiny_suite, bench):

@@ -293,9 +293,13 @@ def test_a_grid_of_lambda_and_tau_is_a_surface(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", rows=rows, settings=settings))
     (surface,) = report.surfaces
     assert (surface.dataset, surface.model, surface.metric, surface.split) == ("d", "ipsrec-s", "mrr@10", "test")
-    values = {(x, y): value for x, y, value in surface.points}
-    assert set(values) == {*grid.values(), (0.3, 2.0)}
-    assert values[0.0, 1.0] == pytest.approx(mean_over_seeds(3, "mrr@10").mean())
+    points = {(point.lambda_, point.tau): point for point in surface.points}
+    assert set(points) == {*grid.values(), (0.3, 2.0)}
+    assert points[0.0, 1.0].value == pytest.approx(mean_over_seeds(3, "mrr@10").mean())
+    assert points[0.3, 2.0].comparison is None
+    against = points[0.0, 1.0].comparison
+    assert against.reference.label == "ipsrec-s"
+    assert against.low < points[0.0, 1.0].value - points[0.3, 2.0].value < against.high
     assert built(fill(tmp_path / "t.duckdb")).surfaces == ()
 
 

@@ -25,6 +25,9 @@ from .conftest import TINY_SUITE, clean_environment, command
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
+KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "3"))
+"""How often a search is killed; twenty take five minutes."""
+
 
 def space_of(tune: str, model: str = "ipsrec-s"):
     file = parse_suite(Path("tiny.toml"), f"{SUITE}{tune}")
@@ -153,15 +156,19 @@ def test_show_prints_and_searches_no_further(suite, bench):
     assert "own settings" in done.stdout
 
 
-def test_a_study_outlives_its_processes(suite, tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
     """Killed again and again at random: in the end as many trials as asked for, none twice, none lost."""
     arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "6", "--quiet", "--set", "tune.pruner=none",
-                        "--set", "training.epochs=40", "--set", "training.patience=40")  # fmt: skip
-    chance = np.random.default_rng(1)
-    for _ in range(4):
-        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment())
-        time.sleep(chance.uniform(3, 7))
-        os.kill(process.pid, signal.SIGKILL)
+                        "--set", "training.epochs=40", "--set", "training.patience=40", "--jobs", jobs)  # fmt: skip
+    chance = np.random.default_rng(jobs)
+    for _ in range(KILLS):
+        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), start_new_session=True)
+        time.sleep(chance.uniform(3, 4 + 2 * jobs))
+        if chance.random() < 0.5:
+            os.kill(process.pid, signal.SIGKILL)  # its jobs notice that it is gone
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, timeout=300)
     assert done.returncode == 0
@@ -183,6 +190,115 @@ def test_two_processes_share_a_study_without_a_trial_too_many(suite, tmp_path):
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     (study,) = studies_in(tmp_path / "reports/studies")
     assert len(study.trials) == 5
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that train for the one of this number."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def eventually(condition) -> bool:
+    for _ in range(300):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
+    """Start a search in processes of its own; return it once it has told that `trials` have begun."""
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    while trials:
+        trials -= "started" in process.stdout.readline()
+    return process
+
+
+@pytest.fixture
+def long_search(suite):
+    return command("tune", suite, "--model", "ipsrec-s", "--trials", "4", "--jobs", "2", "--set", "tune.pruner=none",
+                   "--set", "training.epochs=300", "--set", "training.patience=300")  # fmt: skip
+
+
+def states(tmp_path) -> list[TrialState]:
+    (path,) = (tmp_path / "reports/studies").glob("*.journal")
+    return [t.state for t in optuna.load_study(study_name=path.stem, storage=open_storage(str(path))).get_trials()]
+
+
+def test_ctrl_c_ends_all_jobs_and_queues_what_they_were_at(long_search, tmp_path):
+    process = begun(long_search, tmp_path, trials=2)
+    team = children(process.pid)
+    assert len(team) == 2
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (
+        130,
+        "Interrupted. Finished trials are kept; the same command goes on.\n",
+    )
+    assert all(gone(pid) for pid in team)
+    assert sorted(states(tmp_path)) == sorted([TrialState.FAIL] * 2 + [TrialState.WAITING] * 2)
+
+
+def test_jobs_end_when_the_search_that_began_them_is_killed(long_search, tmp_path):
+    process = begun(long_search, tmp_path, trials=2)
+    team = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert eventually(lambda: all(gone(pid) for pid in team))
+    assert sorted(states(tmp_path)) == sorted([TrialState.FAIL] * 2 + [TrialState.WAITING] * 2)
+
+
+def test_a_job_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "3", "--jobs", "2",
+                        "--set", "tune.pruner=none", "--set", "training.epochs=60",
+                        "--set", "training.patience=60")  # fmt: skip
+    process = begun(arguments, tmp_path, trials=2)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    printed, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert "killed after" in printed
+    assert "out of memory? Its settings are tried again" in printed
+    found = states(tmp_path)
+    assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_jobs_neither_exceed_the_budget_nor_do_a_point_twice(suite, bench, sampler):
+    space = "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }"
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "6", "--jobs", "3", "--set", space,
+                      "--set", f"tune.sampler={sampler}", "--set", "tune.pruner=none")  # fmt: skip
+    points = {(t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"]}
+    assert (len(result["trials"]), result["failed"]) == (6, 0)
+    assert len(points) == 6 or sampler == "random"
+
+
+def test_the_draws_follow_from_the_trials_number(suite, bench):
+    """Not from how often the search was interrupted, nor from how many search."""
+
+    def chosen(store, *arguments):
+        (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", "tune.sampler=random", "--store", store,
+                          *arguments)  # fmt: skip
+        return [t["settings"] for t in result["trials"]]
+
+    whole = chosen("a/s.duckdb", "--trials", "4")
+    chosen("b/s.duckdb", "--trials", "2")
+    assert chosen("b/s.duckdb", "--trials", "4") == whole
+    assert chosen("c/s.duckdb", "--trials", "4", "--jobs", "2") == whole
+
+
+def test_a_failing_setting_does_not_end_a_grid(suite, bench):
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "9", "--set", "tune.sampler=grid", "--set",
+                      "tune.space.ipsrec-s={ n_heads = [1, 2], embedding_size = [8, 9] }", "--set",
+                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none")  # fmt: skip
+    assert (len(result["trials"]), result["failed"]) == (3, 1)
 
 
 POSTGRES = shutil.which("initdb") or next(

@@ -25,6 +25,7 @@ from ipsrec_bench.cli.options import (
     ScaleOption,
     SetOption,
     StandInOption,
+    StorageOption,
     StoreOption,
     SuiteArgument,
     ThreadsOption,
@@ -33,7 +34,7 @@ from ipsrec_bench.cli.options import (
 from ipsrec_bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from ipsrec_bench.report.content import Surface
+    from ipsrec_bench.report.content import StudyResult
 
 app = typer.Typer(
     name="ipsrec-bench",
@@ -171,6 +172,7 @@ def report(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the reports; the store's own if not given."),
     ] = None,
+    storage: StorageOption = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open each report when it is written.")] = False,
 ) -> None:
     """Write the report on the newest run of each SUITE."""
@@ -179,7 +181,9 @@ def report(
     wanted = parse_formats(formats)
     names = [Path(suite).name.removesuffix(".toml") for suite in suites or ()]
     for name in names or (None,):
-        written = _write_report(store, output or store.parent, name, overrides=overrides or (), formats=wanted)
+        written = _write_report(
+            store, output or store.parent, name, overrides=overrides or (), formats=wanted, storage=storage
+        )
         typer.echo(f"Report: {written}")
         if open_it:
             typer.launch(str(written))
@@ -307,14 +311,10 @@ def tune(
         float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage",
-            metavar="URL",
-            help="A database for many machines, like postgresql://host/name; else a journal file beside the store.",
-        ),
-    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Trials at a time, each in a process of its own.")
+    ] = 1,
+    storage: StorageOption = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
     ] = False,
@@ -337,6 +337,7 @@ def tune(
     from ipsrec_bench.cli.listen import listener
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
+    from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.local import make_worker
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
@@ -357,8 +358,9 @@ def tune(
     limit = Budget(trials if trials or budget else 20, budget)
     if not show:
         worker = make_worker(store, device, threads)
+        each = max(1, (threads or available_cores()) // jobs)
         with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
-            if not all(run_search(search, limit, worker, emit) for search in found):
+            if not all(run_search(search, limit, worker, emit, jobs=jobs, threads=each) for search in found):
                 typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
                 raise typer.Exit(130)
     results = [study_result(search.study, search.place) for search in found]
@@ -377,6 +379,7 @@ def _write_report(
     number: int | None = None,
     overrides: Iterable[str] = (),
     formats: Collection[str] = ("html", "md"),
+    storage: str | None = None,
 ) -> Path:
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
@@ -385,23 +388,15 @@ def _write_report(
 
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite, number), overrides)
-        content = build_report(connection, run, _surfaces(store))
+        content = build_report(connection, run, _studies(store, storage))
     return write_report(content, output, formats).main
 
 
-def _surfaces(store: Path) -> "list[tuple[str, Surface]]":
-    """Return what the tuning studies beside the store found over lambda and tau, each with its data's fingerprint."""
+def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
+    """Return the tuning studies beside the store, and those in the database `storage`."""
     folder = store.parent / "studies"
-    if not any(folder.glob("*.journal")):
+    if storage is None and not any(folder.glob("*.journal")):
         return []
-    from ipsrec_bench.report.content import Surface
-    from ipsrec_bench.tuning.study import studies_in
+    from ipsrec_bench.tuning.study import studies_at, studies_in
 
-    surfaces = []
-    for study in studies_in(folder):
-        both = [t for t in study.complete if {"lambda", "tau"} <= t.settings.keys()]
-        points = tuple((t.settings["lambda"], t.settings["tau"], t.value) for t in both)
-        if points:
-            surface = Surface(study.dataset, study.model, study.metric, "validation", points)
-            surfaces.append((study.fingerprint, surface))
-    return surfaces
+    return [*studies_in(folder), *(studies_at(storage) if storage else ())]

@@ -13,6 +13,15 @@ StoreOption = Annotated[
         help="The DuckDB file with all results; checkpoints and reports go beside it.",
     ),
 ]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="IPSREC_BENCH_STORAGE",
+        help="A database of tuning studies, like postgresql://host/name; else they are journal files beside the store.",
+    ),
+]
 DataDirOption = Annotated[
     Path,
     typer.Option(

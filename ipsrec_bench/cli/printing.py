@@ -13,11 +13,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
     from ipsrec_bench.data.statistics import DatasetStatistics
-    from ipsrec_bench.report.content import Comparison
+    from ipsrec_bench.report.content import Comparison, StudyResult
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
     from ipsrec_bench.suite.schema import Statistics
-    from ipsrec_bench.tuning.study import StudyResult
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,9 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
 def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:
     """Print the trials of studies, complete ones first, the best of them first."""
     if as_json:
-        print_json([asdict(result) for result in results])
+        from ipsrec_bench.report.plain import plain
+
+        print_json(plain(results))
         return
     for result in results:
         names = list(result.default)
@@ -228,12 +229,11 @@ def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:
             )
             for t in (*result.complete, *pruned)
         ]
-        epochs, seconds = sum(t.epochs for t in result.trials), sum(t.seconds for t in result.trials)
         print_table(
             ["trial", *names, f"validation {result.metric}", "", "epochs", "time"],
             rows,
-            f"{result.name}: {len(result.trials)} trials, {len(pruned)} of them pruned, {epochs} epochs,"
-            f" {seconds:.0f} s; {result.failed} failed; best first ({result.place})",
+            f"{result.name}: {len(result.trials)} trials, {result.pruned} of them pruned,"
+            f" {result.epochs} epochs, {result.seconds:.0f} s; {result.failed} failed; best first ({result.place})",
         )
 
 

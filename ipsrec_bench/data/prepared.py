@@ -11,6 +11,7 @@ meta.json      format, fingerprint, statistics, source and the sha256 of its fil
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ class PreparedDataset:
     filter: str
     """Which users and items stayed."""
     statistics: DatasetStatistics
+
+    def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
+        """Let a copy in another process map the same files."""
+        return load_prepared, (self.name, self.path)
 
     @property
     def num_users(self) -> int:

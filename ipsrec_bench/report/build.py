@@ -24,11 +24,14 @@ from ipsrec_bench.report.content import (
     Row,
     SeedScore,
     SliceTable,
+    StudyResult,
     Surface,
+    SurfacePoint,
 )
 from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
+from ipsrec_bench.report.tuned import tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
@@ -52,14 +55,13 @@ MIN_SURFACE = 2
 """Values of lambda, and of tau, that make a surface."""
 
 
-def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, Surface]] = ()) -> Report:
+def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult] = ()) -> Report:
     """Return the report on `run`.
 
     Args:
         connection: the store.
         run: what the report is about.
-        studies: surfaces of tuning studies, of which the store knows nothing, each with its data's fingerprint; those
-            on data of the run are shown.
+        studies: tuning studies, of which the store knows nothing; those of the run's models on its data are shown.
 
     Raises:
         StoreError: cells of a dataset rank different users.
@@ -73,7 +75,6 @@ def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, 
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
     statistics, training = run.suite.statistics, run.suite.training
-    fingerprints = {line.statistics.fingerprint for line in datasets}
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
         suite=run.suite_name,
@@ -94,7 +95,8 @@ def build_report(connection: Connection, run: Run, studies: Sequence[tuple[str, 
         curves=tuple(_curves(connection, run, summaries)),
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
-        surfaces=(*_surfaces(results, summaries), *(s for data, s in studies if data in fingerprints)),
+        surfaces=tuple(_surfaces(results, summaries)),
+        tuned=tuple(tuned(results, summaries, datasets, studies)),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
@@ -299,8 +301,11 @@ def _surfaces(results: Results, summaries: Mapping[str, CellSummary]) -> Iterato
             families[cell.dataset, cell.model, repr((settings, config))][place] = row_of(cell)
     for (dataset, model, _), rows in families.items():
         if all(len({place[axis] for place in rows}) >= MIN_SURFACE for axis in (0, 1)):
+            whole = next((row for row in rows.values() if not row.variant), None)
+            pairs = [Pair(dataset, results.metric, row, whole) for row in rows.values() if whole and row != whole]
+            found = {c.row.label: c for c in compare(results, pairs)}
             points = [
-                (*place, score.mean)
+                SurfacePoint(*place, score.mean, found.get(row.label))
                 for place, row in sorted(rows.items())
                 if (score := results.score(dataset, row, results.metric))
             ]

@@ -1,20 +1,18 @@
-"""Charts as Vega-Lite specifications, and as SVG and PDF.
+"""The charts of a report, as Vega-Lite specifications."""
 
-Text and rules take the colour of the page around them, so that a chart reads in dark mode as well; in a file of its own
-it has a dark grey instead.
-"""
-
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import altair as alt
 import vl_convert
 
-from ipsrec_bench.report.content import Comparison, Report, Row, Surface
+from ipsrec_bench.report.content import Comparison, Report, Row, Surface, SurfacePoint
+from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
+from ipsrec_bench.report.sentences import signed
+from ipsrec_bench.report.study_charts import study_charts
 
 # Okabe and Ito's palette, safe for colour-blind readers; the eighth, yellow, is too light for thin lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -22,35 +20,11 @@ DASHES = ((1, 0), (5, 3), (2, 2), (8, 3, 2, 3))
 SHAPES = ("circle", "square", "diamond", "triangle-up")
 VERDICTS = {"better": "#0072B2", "undecided": "#7F7F7F", "equivalent": "#009E73", "worse": "#D55E00"}
 VERDICT_SHAPES = {"better": "triangle-right", "undecided": "circle", "equivalent": "square", "worse": "triangle-left"}
-WIDTH = 520
-PAGE_INK, FILE_INK = "currentColor", "#333333"
-GRID = 12
-"""Values of an axis up to which a surface is a grid of squares."""
+WRITTEN = 5
+"""Values of lambda up to which each square of a surface has room for its numbers."""
 
 Style = Mapping[str, tuple[str, Sequence[int], str]]
 """Colour, dash and shape of every row, by its name in tables."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart."""
-
-    name: str
-    """Of its files: a number, so that no two have the same, and words."""
-    section: str
-    title: str
-    """What it shows, in a sentence."""
-    spec: dict[str, Any]
-
-    def svg(self, ink: str = PAGE_INK) -> str:
-        """Return it as SVG text, labelled for who cannot see it."""
-        text: str = vl_convert.vegalite_to_svg(_inked(self.spec, ink), allowed_base_urls=[])
-        return text
-
-    def pdf(self) -> bytes:
-        """Return it as a PDF file."""
-        content: bytes = vl_convert.vegalite_to_pdf(_inked(self.spec, FILE_INK), allowed_base_urls=[])
-        return content
 
 
 def charts_of(report: Report) -> list[Chart]:
@@ -63,7 +37,8 @@ def charts_of(report: Report) -> list[Chart]:
         *_hit_curves(report, style),
         *_seed_scatters(report, style),
         *_costs(report, style),
-        *(_surface(surface) for surface in report.surfaces),
+        *(_surface(surface, report.confidence) for surface in report.surfaces),
+        *(chart for tuned in report.tuned for chart in study_charts(tuned.study)),
         *_learning_curves(report, style),
     ]
     return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
@@ -101,7 +76,7 @@ def _forests(report: Report) -> Iterator[Chart]:
         chart = _intervals(
             values, "row", [c.row.display for c in comparisons], f"difference in {report.metric.upper()}"
         )
-        yield _chart(f"forest-{dataset}", "comparisons", title, chart)
+        yield draw(f"forest-{dataset}", "comparisons", title, chart)
 
 
 def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
@@ -113,7 +88,7 @@ def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
             for s in table.slices
         ]
         names = [table.row.display for table in tables]
-        base = alt.Chart(_data(values)).encode(
+        base = alt.Chart(inline(values)).encode(
             y=alt.Y(
                 "slice:N",
                 title=None,
@@ -132,7 +107,7 @@ def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
             f" {tables[0].reference.display}, {100 * report.confidence:g}% intervals"
         )
         step = alt.Step(11 * len(names) + 8, **{"for": "position"})
-        yield _chart(f"slices-{dataset}", "slices", title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
+        yield draw(f"slices-{dataset}", "slices", title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
 
 
 def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -141,7 +116,7 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
         names = [curve.row.display for curve in curves]
         values = [{"row": c.row.display, "N": n, "HR@N": hits} for c in curves for n, hits in c.points]
         chart = (
-            alt.Chart(_data(values))
+            alt.Chart(inline(values))
             .mark_line(strokeWidth=1.6)
             .encode(
                 opacity=alt.condition(chosen := _legend_choice(), alt.value(0.9), alt.value(0.1)),
@@ -154,7 +129,7 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
             .add_params(chosen)
             .properties(width=WIDTH, height=300)
         )
-        yield _chart(f"hit-rate-{dataset}", "curves", f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
+        yield draw(f"hit-rate-{dataset}", "curves", f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
 
 
 def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -166,7 +141,7 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
         ]
         metric = curves.stop_metric.upper()
         chart = (
-            alt.Chart(_data(values))
+            alt.Chart(inline(values))
             .mark_line(strokeWidth=1.4)
             .encode(
                 opacity=alt.condition(chosen := _legend_choice(), alt.value(0.85), alt.value(0.1)),
@@ -181,14 +156,14 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
             .properties(width=WIDTH, height=300)
         )
         title = f"Validation {metric} on {curves.dataset} after each epoch, one line per seed"
-        yield _chart(f"learning-curves-{curves.dataset}", "learning", title, chart)
+        yield draw(f"learning-curves-{curves.dataset}", "learning", title, chart)
 
 
 def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
     for dataset, group in groupby(report.seed_scores, key=lambda score: score.dataset):
         values: list[dict[str, Any]] = [{"row": s.row.display, "seed": s.seed, "value": s.value} for s in group]
         names = list(dict.fromkeys(v["row"] for v in values))
-        base = alt.Chart(_data(values)).encode(
+        base = alt.Chart(inline(values)).encode(
             y=alt.Y("row:N", title=None, sort=names, axis=alt.Axis(labelLimit=0)),
             color=_colour("row", names, style, legend=False),
         )
@@ -201,7 +176,7 @@ def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
             tooltip=["row:N", "seed:N", alt.Tooltip("value:Q", format=".4f")],
         )
         title = f"Test {report.metric.upper()} on {dataset}: a point per seed, a tick at their mean"
-        yield _chart(f"seeds-{dataset}", "seeds", title, chart.properties(width=WIDTH - 60, height=alt.Step(24)))
+        yield draw(f"seeds-{dataset}", "seeds", title, chart.properties(width=WIDTH - 60, height=alt.Step(24)))
 
 
 _COSTS = {
@@ -224,7 +199,7 @@ def _costs(report: Report, style: Style) -> Iterator[Chart]:
         for cost, (_, title) in _COSTS.items():
             there = [value for value in values if value[cost] > 0]  # a counting model has no parameters
             panels.append(
-                alt.Chart(_data(there))
+                alt.Chart(inline(there))
                 .mark_point(filled=True, size=80)
                 .encode(
                     x=alt.X(
@@ -238,29 +213,45 @@ def _costs(report: Report, style: Style) -> Iterator[Chart]:
                 .properties(width=190, height=210)
             )
         title = f"What {metric} on {dataset} costs: time, parameters, memory"
-        yield _chart(f"cost-{dataset}", "cost", title, alt.hconcat(*panels).resolve_scale(y="shared"))
+        yield draw(f"cost-{dataset}", "cost", title, alt.hconcat(*panels).resolve_scale(y="shared"))
 
 
-def _surface(surface: Surface) -> Chart:
-    values = [{"lambda": x, "tau": y, "value": value} for x, y, value in surface.points]
-    lambdas, taus = ({value[axis] for value in values} for axis in ("lambda", "tau"))
-    gridded = max(len(lambdas), len(taus)) <= GRID and len(lambdas) * len(taus) == len(values)
-    kind = ":O" if gridded else ":Q"
-    scale = alt.Undefined if gridded else alt.Scale(type="log")
-    base = alt.Chart(_data(values)).encode(
-        x=alt.X("lambda" + kind, title="lambda", scale=scale, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("tau" + kind, title="tau", scale=scale, sort="descending" if gridded else alt.Undefined),
-        color=alt.Color("value:Q", title=surface.metric.upper(), scale=alt.Scale(scheme="viridis", zero=False)),
-        tooltip=["lambda:Q", "tau:Q", alt.Tooltip("value:Q", format=".4f")],
+def _surface(surface: Surface, confidence: float) -> Chart:
+    values = [_of_point(point) for point in surface.points]
+    base = alt.Chart(inline(values)).encode(
+        x=alt.X("lambda:O", title="lambda", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("tau:O", title="tau", sort="descending"),
     )
-    chart = base.mark_rect() if gridded else base.mark_point(filled=True, size=110, opacity=1)
+    tooltip = ["lambda:Q", "tau:Q", alt.Tooltip("value:Q", format=".4f"), "difference:N", "interval:N"]
+    chart = base.mark_rect().encode(
+        color=alt.Color("value:Q", title=surface.metric.upper(), scale=alt.Scale(scheme="viridis", zero=False)),
+        tooltip=tooltip,
+    )
     title = f"{surface.metric.upper()} of {surface.model} on {surface.dataset} ({surface.split}) over lambda and tau"
-    return _chart(
+    if len({value["lambda"] for value in values}) <= WRITTEN:
+        low, high = min(value["value"] for value in values), max(value["value"] for value in values)
+        ink = alt.condition(f"datum.value > {(low + high) / 2}", alt.value("black"), alt.value("white"))
+        for dy, size, field in ((-12, 13, "shown"), (5, 11, "difference"), (20, 10, "interval")):
+            chart += base.mark_text(dy=dy, fontSize=size).encode(text=f"{field}:N", color=ink)
+        title += f"; below each value its difference to the whole model, with its {100 * confidence:g}% interval"
+    return draw(
         f"surface-{surface.split}-{surface.model}-{surface.dataset}",
         "surface",
         title,
-        chart.properties(width=WIDTH - 160, height=WIDTH - 220),
+        chart.properties(width=WIDTH - 60, height=WIDTH - 160),
     )
+
+
+def _of_point(point: SurfacePoint) -> dict[str, Any]:
+    c = point.comparison
+    return {
+        "lambda": point.lambda_,
+        "tau": point.tau,
+        "value": point.value,
+        "shown": f"{point.value:.4f}",
+        "difference": signed(c.difference) if c else "the whole model",
+        "interval": f"{signed(c.low)} to {signed(c.high)}" if c else "",
+    }
 
 
 _TOOLTIP = [
@@ -277,7 +268,7 @@ def _difference(c: Comparison) -> dict[str, Any]:
 
 def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[str], title: str) -> Any:  # noqa: ANN401 (as altair has it)
     verdicts = [verdict for verdict in VERDICTS if any(value["verdict"] == verdict for value in values)]
-    base = alt.Chart(_data(values)).encode(
+    base = alt.Chart(inline(values)).encode(
         y=alt.Y(f"{label}:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=0)),
         color=alt.Color(
             "verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[VERDICTS[v] for v in verdicts])
@@ -304,7 +295,7 @@ def _legend_choice() -> alt.Parameter:
 
 
 def _zero() -> Any:  # noqa: ANN401 (as altair has it)
-    return alt.Chart(_data([{"zero": 0}])).mark_rule(strokeDash=[2, 2], color="gray").encode(x="zero:Q")
+    return alt.Chart(inline([{"zero": 0}])).mark_rule(strokeDash=[2, 2], color="gray").encode(x="zero:Q")
 
 
 def _scale(names: Sequence[str], values: Callable[[str], Any]) -> alt.Scale:
@@ -323,54 +314,3 @@ def _dash(field: str, names: Sequence[str], style: Style) -> alt.StrokeDash:
 def _shape(field: str, names: Sequence[str], style: Style, *, legend: bool = True) -> alt.Shape:
     shown = alt.Undefined if legend else None
     return alt.Shape(f"{field}:N", title=None, legend=shown, scale=_scale(names, lambda name: style[name][2]))
-
-
-def _data(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
-    return alt.InlineData(values=[dict(value) for value in values])
-
-
-def _chart(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
-    configured = (
-        chart.properties(title=alt.Title(title, anchor="start", fontSize=13, fontWeight="normal", limit=0))
-        .configure(background="transparent", font="system-ui, sans-serif")
-        .configure_title(color=PAGE_INK)
-        .configure_axis(
-            labelColor=PAGE_INK,
-            titleColor=PAGE_INK,
-            domainColor=PAGE_INK,
-            tickColor=PAGE_INK,
-            gridColor=PAGE_INK,
-            gridOpacity=0.15,
-            titleFontWeight="normal",
-        )
-        .configure_legend(
-            labelColor=PAGE_INK,
-            titleColor=PAGE_INK,
-            symbolStrokeWidth=2,
-            symbolSize=110,
-            labelLimit=0,
-        )
-        .configure_view(stroke=None)
-    )
-    spec = _printable(configured.to_dict() | {"description": title})
-    return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
-
-
-def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
-    if isinstance(value, str):
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
-    if isinstance(value, dict):
-        return {key: _printable(item) for key, item in value.items()}
-    return [_printable(item) for item in value] if isinstance(value, list) else value
-
-
-def _inked(spec: Any, ink: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return `spec` with the page's colour replaced in its configuration."""
-    config = {
-        part: {key: ink if value == PAGE_INK else value for key, value in settings.items()}
-        if isinstance(settings, dict)
-        else settings
-        for part, settings in spec["config"].items()
-    }
-    return {**spec, "config": config}

@@ -1,7 +1,9 @@
 """What a report says, as one tree of dataclasses; how it looks is the templates' business."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ipsrec_bench.published.papers import HALF_DIGIT
 from ipsrec_bench.stats.crossed import CrossedTest
@@ -228,6 +230,17 @@ class SeedScore:
 
 
 @dataclass(frozen=True)
+class SurfacePoint:
+    """A metric at one lambda and tau."""
+
+    lambda_: float
+    tau: float
+    value: float
+    comparison: Comparison | None = None
+    """With the whole model; None for that itself, and for trials."""
+
+
+@dataclass(frozen=True)
 class Surface:
     """A metric over lambda and tau."""
 
@@ -235,8 +248,92 @@ class Surface:
     model: str
     metric: str
     split: str
-    points: tuple[tuple[float, float, float], ...]
-    """lambda, tau, value."""
+    points: tuple[SurfacePoint, ...]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One ended trial."""
+
+    number: int
+    settings: Mapping[str, Any]
+    value: float
+    """Mean over seeds of the best validation metric; of a pruned trial, what it had reached."""
+    pruned: bool
+    by_seed: tuple[float, ...]
+    """Best validation metric of every seed that was trained to its end."""
+    epochs: int
+    """Trained, over all seeds."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found and what it took; trials in the order of their numbers."""
+
+    name: str
+    place: str
+    """Its storage."""
+    dataset: str
+    model: str
+    metric: str
+    fingerprint: str
+    """Of the dataset."""
+    seeds: tuple[int, ...]
+    sampler: str
+    pruner: str
+    default: Mapping[str, Any]
+    """The settings that were there before."""
+    trials: tuple[TrialResult, ...]
+    failed: int
+    """Trials that ended in an error or were killed."""
+    logarithmic: frozenset[str]
+    """Settings that are searched by their logarithm."""
+    importance: Mapping[str, float]
+    """Share of each setting in what sets the best tenth of the complete trials apart (PED-ANOVA; Watanabe, Bansal and
+    Hutter, IJCAI 2023); empty with one setting, or with too few trials."""
+
+    @property
+    def pruned(self) -> int:
+        """Number of trials that were given up."""
+        return sum(trial.pruned for trial in self.trials)
+
+    @property
+    def epochs(self) -> int:
+        """Trained, over all trials."""
+        return sum(trial.epochs for trial in self.trials)
+
+    @property
+    def seconds(self) -> float:
+        """What all trials took, one after the other."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def complete(self) -> tuple[TrialResult, ...]:
+        """Trials that were trained to their end, best first."""
+        return tuple(sorted((t for t in self.trials if not t.pruned), key=lambda t: -t.value))
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best trial."""
+        return next(iter(self.complete), None)
+
+    @property
+    def default_trial(self) -> TrialResult | None:
+        """The trial of the settings that were there before."""
+        return next((t for t in self.trials if t.settings == self.default), None)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A study, and whether its best settings are better than those before it, or merely came out larger."""
+
+    study: StudyResult
+    gain: MeanTest | None
+    """Best less default over the seeds of their trials, on the targets that the best was chosen by, which flatters it;
+    None with one seed, or where the default is the best or was not trained to its end."""
+    fresh: Comparison | None
+    """Of the run's test ranks, on seeds that no trial was trained with; None where the run has no rows of both."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +459,8 @@ class Report:
     hits: tuple[HitCurve, ...]
     seed_scores: tuple[SeedScore, ...]
     surfaces: tuple[Surface, ...]
+    tuned: tuple[Tuned, ...]
+    """Studies of the run's models on the run's data."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int

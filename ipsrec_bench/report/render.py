@@ -12,10 +12,12 @@ from markupsafe import Markup
 
 from ipsrec_bench import __version__
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
-from ipsrec_bench.report.charts import FILE_INK, Chart, charts_of, javascript
+from ipsrec_bench.report.charts import charts_of, javascript
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.drawing import FILE_INK, Chart
 from ipsrec_bench.report.plain import plain
-from ipsrec_bench.report.sentences import finding, p_value, percent, signed, span, where
+from ipsrec_bench.report.sentences import budgets, finding, p_value, percent, signed, span, tuned_finding, where
+from ipsrec_bench.settings import in_words
 
 FORMATS = ("html", "md", "latex", "json")
 PAGE = 40
@@ -251,4 +253,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "exact": _exact,
     "finding": finding,
     "where": where,
+    "tuned_finding": tuned_finding,
+    "budgets": budgets,
+    "words": in_words,
 }

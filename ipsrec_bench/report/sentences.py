@@ -1,11 +1,15 @@
 """What comparisons say, in sentences."""
 
 import math
+from collections.abc import Sequence
 
-from ipsrec_bench.report.content import Comparison, SliceTable
+from ipsrec_bench.report.content import Comparison, SliceTable, Tuned
+from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
 
 SMALLEST_P = 1e-4
+EQUAL = 1.2
+"""How much longer one search may take than another and be called equal: a budget ends with the trial that spends it."""
 LISTED = 4
 """Slices that are named rather than counted."""
 
@@ -70,6 +74,52 @@ def _of_method(c: Comparison) -> str:
         return f"That the methods differ, whichever seed trains them, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
     return f"As a method, whichever seed trains it, it is {c.of_method}{too}: {p}."
+
+
+def tuned_finding(tuned: Tuned, confidence: float) -> str:
+    """Return what a search found, and whether its best settings are better than those before, or merely larger."""
+    study, best, default = tuned.study, tuned.study.best, tuned.study.default_trial
+    subject = f"{study.model} on {study.dataset}"
+    if best is None:
+        return f"{subject}: no trial has been trained to its end."
+    found = (
+        f"{subject}: the best of {len(study.trials)} trials has {in_words(best.settings)}, validation"
+        f" {study.metric.upper()} {best.value:.4f}"
+    )
+    if best == default:
+        return f"{found}: these are the settings before."
+    before = f"the settings before ({in_words(study.default)})"
+    if default is None or default.pruned:
+        return f"{found}; {before} were {'given up' if default else 'not tried'}. {_fresh(tuned, confidence)}"
+    found += f" against {default.value:.4f} of {before}"
+    if tuned.gain is None:
+        return f"{found}. One training each cannot tell that from luck. {_fresh(tuned, confidence)}"
+    gain = tuned.gain
+    told = "can" if gain.low > 0 or gain.high < 0 else "cannot"
+    return (
+        f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval {signed(gain.low)}"
+        f" to {signed(gain.high)}), which {told} be told from no difference; that it was chosen on these targets"
+        f" flatters it. {_fresh(tuned, confidence)}"
+    )
+
+
+def _fresh(tuned: Tuned, confidence: float) -> str:
+    if tuned.fresh is None:
+        return "This run does not compare them on test targets and fresh seeds; the suite that the search wrote does."
+    return f"On test targets, with seeds that no trial had: {finding(tuned.fresh, confidence)}"
+
+
+def budgets(studies: Sequence[Tuned]) -> str:
+    """Return what each model's search was given, and whether that was the same for all on one dataset."""
+    told = []
+    for dataset in dict.fromkeys(tuned.study.dataset for tuned in studies):
+        group = [tuned.study for tuned in studies if tuned.study.dataset == dataset]
+        given = "; ".join(f"{s.model} {len(s.trials)} trials, {s.seconds:.0f} s of training" for s in group)
+        told.append(f"{dataset}: {given}.")
+        trials, seconds = {len(s.trials) for s in group}, [s.seconds for s in group]
+        if len(trials) > 1 and max(seconds) > EQUAL * min(seconds):
+            told.append("These budgets are not equal, which favours the models that got more.")
+    return " ".join(told)
 
 
 def where(table: SliceTable) -> str:

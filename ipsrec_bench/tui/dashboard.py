@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ipsrec_bench.events import CellFailed, CellFinished, CellPruned
+from ipsrec_bench.events import CellFailed, CellFinished, SearchStarted, TrialEnded
 from ipsrec_bench.tui.state import RunningCell, RunState
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -19,7 +19,8 @@ FIXED_LINES = 11 + SHOWN_FAILURES
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
     """Return the picture of `state` at time `now`, fit for a terminal of `height` lines."""
     room = max(3, height - FIXED_LINES - len(state.datasets) - 2 * len(state.left_out) - max(1, len(state.running)))
-    parts: list[RenderableType] = [_header(state, now)]
+    search = state.search
+    parts: list[RenderableType] = [_header(state, now) if search is None else _search_header(state, search, now)]
     parts += [
         Text(
             f"  {d.dataset}: {d.users:,} users, {d.items:,} items, {d.providers:,} providers,"
@@ -33,11 +34,13 @@ def dashboard(state: RunState, now: float, height: int) -> RenderableType:
         parts += ["", _running(list(state.running.values()))]
     if state.ended:
         parts += ["", _ended(state, room)]
-    failures = [cell for cell in state.ended if isinstance(cell, CellFailed)]
-    parts += [
-        Text(f"{cell.label}, seed {cell.seed}: {cell.error}", style="red", no_wrap=True, overflow="ellipsis")
-        for cell in failures[-SHOWN_FAILURES:]
+    if search is not None and state.trials:
+        parts += ["", _trials(state, search, room)]
+    failures = [
+        *(f"{cell.label}, seed {cell.seed}: {cell.error}" for cell in state.ended if isinstance(cell, CellFailed)),
+        *(f"trial {trial.number}: {trial.error}" for trial in state.trials if trial.error),
     ]
+    parts += [Text(text, style="red", no_wrap=True, overflow="ellipsis") for text in failures[-SHOWN_FAILURES:]]
     if state.waiting:
         parts += ["", Text(f"  Waiting: {state.waiting}", style="yellow")]
     return Padding(Group(*parts), (1, 1, 0, 1))
@@ -70,8 +73,6 @@ def _header(state: RunState, now: float) -> RenderableType:
     if left is not None and state.finished is None:
         facts.append(f"about {clock(left)} left")
     line = Text(" · ".join(facts), style="dim")
-    if pruned := sum(isinstance(cell, CellPruned) for cell in state.ended):
-        line.append(f" · {pruned} pruned")
     if failed:
         line.append(f" · {failed} failed", style="bold red")
     grid = Table.grid(expand=True)
@@ -83,6 +84,71 @@ def _header(state: RunState, now: float) -> RenderableType:
         )
         grid.add_row(line)
     return grid
+
+
+def _search_header(state: RunState, search: SearchStarted, now: float) -> RenderableType:
+    ended = search.ended + state.counted
+    facts = [f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"]
+    if search.ended:
+        facts.append(f"{search.ended} already there")
+    facts += [
+        f"{count} {outcome}"
+        for outcome in ("pruned", "failed", "killed")
+        if (count := sum(trial.outcome == outcome for trial in state.trials))
+    ]
+    if state.running:
+        facts.append(f"{len(state.running)} running")
+    facts.append(f"{clock(now - state.began)} elapsed")
+    if search.seconds is not None:
+        facts.append(f"{clock(state.spent(now))} of {clock(search.seconds)} of training")
+    if (left := state.remaining_seconds(now)) is not None:
+        facts.append(f"about {clock(left)} left")
+    shares = [ended / search.trials] if search.trials else []
+    shares += [state.spent(now) / search.seconds] if search.seconds else []
+    grid = Table.grid(expand=True)
+    grid.add_row(Text(state.title, style="bold"))
+    grid.add_row(ProgressBar(total=1.0, completed=min(1.0, max(shares, default=0.0)), complete_style="cyan"))
+    grid.add_row(Text(" · ".join(facts), style="dim"))
+    if (best := _best(state, search)) is not None:
+        value, settings = best
+        grid.add_row(Text(f"Best so far: {value:.4f} with {settings}", style="green"))
+    return grid
+
+
+def _best(state: RunState, search: SearchStarted) -> tuple[float, str] | None:
+    """Return the best value of the study, as far as this run knows, and its settings."""
+    found = [(search.best, search.best_settings)] if search.best is not None else []
+    found += [(trial.value, trial.settings) for trial in state.trials if trial.value is not None]
+    return max(found, key=lambda one: one[0], default=None)
+
+
+def _trials(state: RunState, search: SearchStarted, room: int) -> Table:
+    shown = state.trials[-room:]
+    hidden = len(state.trials) - len(shown)
+    best = _best(state, search)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    table.add_column("Trial", justify="right")
+    table.add_column(f"settings ({hidden} earlier not shown)" if hidden else "settings")
+    table.add_column(f"validation {search.metric}", justify="right")
+    table.add_column("epochs", justify="right")
+    table.add_column("time", justify="right")
+    for trial in shown:
+        style = {"complete": "", "pruned": "dim"}.get(trial.outcome, "red")
+        if best is not None and (trial.value, trial.settings) == best:
+            style = "green"
+        table.add_row(
+            str(trial.number),
+            Text(trial.settings),
+            _outcome(trial),
+            str(trial.epochs),
+            clock(trial.seconds),
+            style=style,
+        )
+    return table
+
+
+def _outcome(trial: TrialEnded) -> str:
+    return f"{trial.value:.4f}" if trial.value is not None else trial.outcome
 
 
 def _running(cells: list[RunningCell]) -> Table:
@@ -124,11 +190,6 @@ def _ended(state: RunState, room: int) -> Table:
         if isinstance(cell, CellFailed):
             failed = [Text(text, style="red") for text in (label, str(cell.seed))]
             table.add_row(*failed, *[""] * len(names), Text("failed", style="bold red"), clock(cell.seconds))
-        elif isinstance(cell, CellPruned):
-            pruned = [Text(text, style="dim") for text in (label, str(cell.seed))]
-            table.add_row(
-                *pruned, *[""] * len(names), Text(f"pruned at {cell.epochs}", style="dim"), clock(cell.seconds)
-            )
         else:
             table.add_row(
                 Text(label),
@@ -140,7 +201,7 @@ def _ended(state: RunState, room: int) -> Table:
     return table
 
 
-def _shown_metrics(cells: tuple[CellFinished | CellFailed | CellPruned, ...]) -> list[str]:
+def _shown_metrics(cells: tuple[CellFinished | CellFailed, ...]) -> list[str]:
     """Return the metrics that fit beside each other: those at the last cutoff of each kind."""
     finished = [cell for cell in cells if isinstance(cell, CellFinished)]
     last = {name.partition("@")[0]: name for cell in finished for name in cell.metrics}

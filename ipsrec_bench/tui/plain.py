@@ -5,7 +5,6 @@ from datetime import datetime
 from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
-    CellPruned,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -13,11 +12,13 @@ from ipsrec_bench.events import (
     Event,
     RunFinished,
     RunStarted,
+    SearchStarted,
     StoreBusy,
+    TrialEnded,
 )
 
 
-def plain_line(event: Event, now: datetime) -> str | None:
+def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one case per event)
     """Return the line for `event`, or None if it is not worth one."""
     match event:
         case DatasetReady():
@@ -39,9 +40,17 @@ def plain_line(event: Event, now: datetime) -> str | None:
         case CellFinished():
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
-        case CellFailed() | CellPruned():
-            error = f": {event.error}" if isinstance(event, CellFailed) else ""
-            text = f"{_name(event)}: {'FAILED' if error else 'pruned'} after {event.seconds:.1f} s{error}"
+        case CellFailed():
+            text = f"{_name(event)}: FAILED after {event.seconds:.1f} s: {event.error}"
+        case SearchStarted():
+            limits = [f"{event.trials} trials"] if event.trials is not None else []
+            limits += [f"{event.seconds:g} s of training"] if event.seconds is not None else []
+            text = f"{event.title}: {' or '.join(limits)}; {event.ended} trials in {event.spent:.1f} s so far"
+        case TrialEnded():
+            text = f"trial {event.number} ({event.settings}): {event.outcome}"
+            text += f", {event.value:.4f}" if event.value is not None else ""
+            text += f" after {event.epochs} epochs, {event.seconds:.1f} s"
+            text += f": {event.error}" if event.error else ""
         case StoreBusy():
             text = f"waiting: {event.message}"
         case RunFinished():
@@ -52,5 +61,5 @@ def plain_line(event: Event, now: datetime) -> str | None:
     return f"{now:%Y-%m-%d %H:%M:%S} {text}"
 
 
-def _name(event: CellStarted | EpochDone | CellFinished | CellFailed | CellPruned) -> str:
+def _name(event: CellStarted | EpochDone | CellFinished | CellFailed) -> str:
     return f"{event.dataset}, {event.label}, seed {event.seed}"

@@ -7,7 +7,6 @@ from ipsrec_bench.events import (
     CellEvent,
     CellFailed,
     CellFinished,
-    CellPruned,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -15,8 +14,10 @@ from ipsrec_bench.events import (
     Event,
     RunFinished,
     RunStarted,
+    SearchStarted,
     StepDone,
     StoreBusy,
+    TrialEnded,
 )
 
 
@@ -57,7 +58,10 @@ class RunState:
     datasets: tuple[DatasetReady, ...] = ()
     left_out: tuple[DatasetLeftOut, ...] = ()
     running: Mapping[str, RunningCell] = field(default_factory=dict)
-    ended: tuple[CellFinished | CellFailed | CellPruned, ...] = ()
+    ended: tuple[CellFinished | CellFailed, ...] = ()
+    search: SearchStarted | None = None
+    """Set while settings are searched; what ends then are trials."""
+    trials: tuple[TrialEnded, ...] = ()
     waiting: str | None = None
     """Why a finished cell is not in the store yet."""
     finished: RunFinished | None = None
@@ -69,13 +73,35 @@ class RunState:
 
     def remaining_seconds(self, now: float) -> float | None:
         """Estimate the time left from the pace so far; None before there is one."""
+        if self.search is not None:
+            return self._remaining_search(self.search, now)
         done = len(self.ended) + sum(cell.progress for cell in self.running.values())
         if not self.todo or done < 0.05 or not (self.running or self.ended):  # noqa: PLR2004 (too early to say)
             return None
         return (now - self.began) * (self.todo - done) / done
 
+    @property
+    def counted(self) -> int:
+        """Number of trials that have ended here and count."""
+        return sum(trial.outcome in {"complete", "pruned"} for trial in self.trials)
 
-def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911 (one case per event)
+    def spent(self, now: float) -> float:
+        """Return the seconds that the trials of the search have taken."""
+        before = self.search.spent if self.search else 0.0
+        ended = sum(trial.seconds for trial in self.trials)
+        return before + ended + sum(now - cell.began for cell in self.running.values())
+
+    def _remaining_search(self, search: SearchStarted, now: float) -> float | None:
+        left = []
+        if search.seconds is not None and self.running:
+            left.append(max(0.0, search.seconds - self.spent(now)) / len(self.running))
+        if search.trials is not None and self.counted:  # how long a trial takes is known once one has ended
+            pace = (now - self.began) / (self.counted + len(self.running) / 2)
+            left.append(pace * max(0.0, search.trials - search.ended - self.counted - len(self.running) / 2))
+        return min(left, default=None)
+
+
+def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901 (one case per event)
     """Return the state after `event`, which arrived at `now`."""
     match event:
         case DatasetReady():
@@ -107,15 +133,22 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
                 rate=event.targets_per_second,
                 valid=(*curve, event.valid),
             )
-        case CellFinished() | CellFailed() | CellPruned():
-            running = {key: cell for key, cell in state.running.items() if key != event.key}
-            return replace(state, running=running, ended=(*state.ended, event), waiting=None)
+        case SearchStarted():
+            return replace(state, title=event.title, search=event, trials=(), running={}, began=now)
+        case TrialEnded():
+            return replace(state, running=_without(state, event.key), trials=(*state.trials, event))
+        case CellFinished() | CellFailed():
+            return replace(state, running=_without(state, event.key), ended=(*state.ended, event), waiting=None)
         case StoreBusy():
             return replace(state, waiting=event.message)
         case RunFinished():
             return replace(state, finished=event)
         case _:
             return state
+
+
+def _without(state: RunState, key: str) -> dict[str, RunningCell]:
+    return {other: cell for other, cell in state.running.items() if other != key}
 
 
 def _update(state: RunState, event: CellEvent, **changes: object) -> RunState:

@@ -1,27 +1,39 @@
-"""The search itself: trials one after the other, each a training without its test ranking.
+"""The search itself: trials, each a training without its test ranking.
 
-Several processes, on one machine or many, may work on one study at once: run the same command again.
+Several processes, of one run or of many, on one machine or on several, may work on one study at once.
 """
 
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.events import CellFailed, CellFinished, CellPruned, CellStarted, Emit, EpochDone, Event, RunStarted
+from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
+from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
+from ipsrec_bench.settings import explain, in_words
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Tune
 from ipsrec_bench.tuning.space import Space, with_settings
-from ipsrec_bench.tuning.study import ended, requeue, requeue_killed, sampler_of, this_process
+from ipsrec_bench.tuning.study import (
+    ENDED,
+    SURPLUS,
+    requeue,
+    requeue_killed,
+    spent_seconds,
+    study_result,
+    this_process,
+)
 
 FAILURES_IN_A_ROW = 5
 
@@ -38,7 +50,7 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """One model's search."""
+    """One model's search; it can be pickled, and be gone on with in any process that reaches the storage."""
 
     study: optuna.Study
     place: str
@@ -49,14 +61,22 @@ class Search:
     data: PreparedDataset
 
 
-class _Surplus(Exception):  # noqa: N818 (it is no error)
-    """Another process has begun the last trial that was asked for."""
+class _PassedOver(Exception):  # noqa: N818 (it is no error)
+    """Another process was faster: it has begun the last trial that was asked for, or the same point of the grid."""
 
 
-def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit) -> bool:
+def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jobs: int = 1, threads: int = 1) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
     A trial whose process was killed is queued again, one whose training fails is passed over.
+
+    Args:
+        search: the model, and its study.
+        budget: when to stop.
+        worker: where trials are trained.
+        emit: told everything that happens.
+        jobs: trials at a time, each in a process of its own; one is trained in this process.
+        threads: of each process, where there are several.
 
     Returns:
         Whether it came to its end; False if it was interrupted (Ctrl-C).
@@ -66,32 +86,89 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit) -> bo
     """
     study = search.study
     requeue_killed(study)
-    wanted = _wanted(search, budget)
-    cells = wanted or len(ended(study))
-    emit(RunStarted(study.study_name, f"Tuning {search.cell.model} on {search.cell.dataset}", cells, len(ended(study))))
+    budget = replace(budget, trials=_wanted(search, budget))
+    best = study_result(study, search.place).best
+    emit(
+        SearchStarted(
+            f"Tuning {search.cell.model} on {search.cell.dataset}",
+            search.cell.training.stop_metric,
+            budget.trials,
+            budget.seconds,
+            len(_counted(search)),
+            spent_seconds(study),
+            best.value if best else None,
+            in_words(best.settings) if best else "",
+        )
+    )
+    if jobs > 1:
+        deaths = _Deaths(study, emit)
+        return side_by_side(partial(run_trials, search, budget, worker), jobs, threads, emit, deaths.one_more)
+    try:
+        run_trials(search, budget, worker, emit)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
+    """Run trials in this process until none is left to begin; others may do the same elsewhere.
+
+    It takes nothing but the study's storage, the prepared data and a worker: a machine of a cluster may call it, too.
+
+    Raises:
+        ModelError: several trials in a row failed.
+        KeyboardInterrupt: it came; the trial at work is queued again.
+    """
+    study = search.study
     failures = 0
     with TemporaryDirectory() as scratch:  # a trial's weights are not kept
         place = replace(worker, checkpoints=Path(scratch))
-        while not _spent(search, budget, wanted):
-            study.sampler = sampler_of(search.tune, search.space, len(study.get_trials(deepcopy=False)))
-            before = len(ended(study))
+        while not _spent(search, budget):
             try:
                 study.optimize(
-                    lambda trial: _objective(trial, search, wanted, place, emit),
+                    lambda trial: _Trial(trial, search, budget, place, emit).run(),
                     n_trials=1,
-                    catch=(ModelError, _Surplus),
+                    catch=(ModelError, _PassedOver),
                 )
             except KeyboardInterrupt:
                 for trial in _own(study)[-1:]:
                     if trial.state == TrialState.FAIL:  # as Optuna left it; it may also have been complete
-                        requeue(study, trial, mark=False)
-                return False
-            if "surplus" in _own(study)[-1].user_attrs:
-                break
-            failures = 0 if len(ended(study)) > before else failures + 1
+                        requeue(study, trial)
+                raise
+            last = _own(study)[-1]
+            if SURPLUS in last.user_attrs:
+                continue
+            failures = failures + 1 if last.state == TrialState.FAIL else 0
             if failures == FAILURES_IN_A_ROW:
-                raise ModelError(f"{failures} trials in a row failed; try other training settings")
-    return True
+                raise ModelError(f"{failures} trials in a row failed, the last one so: {last.user_attrs['error']}")
+
+
+@dataclass
+class _Deaths:
+    """Processes of a search that were killed."""
+
+    study: optuna.Study
+    emit: Emit
+    count: int = 0
+
+    def one_more(self) -> bool:
+        """Queue what it was at again; return whether another process is to take its place."""
+        for trial in requeue_killed(self.study):
+            said = trial.user_attrs
+            self.emit(
+                TrialEnded(
+                    _key(trial.number),
+                    trial.number,
+                    in_words(trial.params),
+                    "killed",
+                    None,
+                    said.get("epochs", 0),
+                    said.get("seconds", 0.0),
+                    "its process was killed; out of memory? Its settings are tried again",
+                )
+            )
+        self.count += 1
+        return self.count < FAILURES_IN_A_ROW
 
 
 def _own(study: optuna.Study) -> list[FrozenTrial]:
@@ -108,90 +185,124 @@ def _wanted(search: Search, budget: Budget) -> int | None:
     return points if budget.trials is None else min(points, budget.trials)
 
 
-def _spent(search: Search, budget: Budget, wanted: int | None) -> bool:
+def _counted(search: Search) -> list[FrozenTrial]:
+    """Return the trials that count: those that ended; of a grid, also those that failed, as they would again."""
     trials = search.study.get_trials(deepcopy=False)
-    if wanted is not None and len(ended(search.study)) >= wanted:
+    return [t for t in trials if t.state in ENDED or (search.tune.sampler == "grid" and "error" in t.user_attrs)]
+
+
+def _spent(search: Search, budget: Budget) -> bool:
+    """Return whether no further trial is to begin."""
+    if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
         return True
-    if budget.seconds is None:
+    if budget.trials is None:
         return False
-    return sum(trial.duration.total_seconds() for trial in trials if trial.duration) >= budget.seconds
+    at_work = search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return len(_counted(search)) + len(at_work) >= budget.trials
 
 
-def _objective(trial: optuna.Trial, search: Search, wanted: int | None, worker: Worker, emit: Emit) -> float:
-    trial.set_user_attr("process", this_process())
-    states = optuna.trial.TrialState
-    before = [
-        t for t in search.study.get_trials(deepcopy=False)
-        if t.number < trial.number and t.state in {states.COMPLETE, states.PRUNED, states.RUNNING}
-    ]  # fmt: skip
-    if wanted is not None and len(before) >= wanted:
-        trial.set_user_attr("surplus", True)
-        raise _Surplus
-    chosen = search.space.suggest(trial)
-    values: list[float] = []
-    reached = _Reached(trial, by_epoch=search.tune.pruner in {"median", "hyperband"})
-    try:
-        for seed in search.tune.seeds:
-            reached.first = seed == search.tune.seeds[0]
-            values.append(_train(search, chosen, seed, worker, emit, reached))
-            trial.set_user_attr("by_seed", values)
-            if search.tune.pruner == "wilcoxon":
-                trial.report(values[-1], len(values))
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-    finally:
-        trial.set_user_attr("epochs", reached.epochs)
-    return sum(values) / len(values)
+def _key(number: int) -> str:
+    return f"trial-{number}"
 
 
-@dataclass
-class _Reached:
-    """What a trial has reached, told to its pruner after every epoch of its first seed."""
+class _Trial:
+    """One trial at work."""
 
-    trial: optuna.Trial
-    by_epoch: bool
-    first: bool = True
-    epochs: int = 0
+    def __init__(self, trial: optuna.Trial, search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
+        self._trial, self._search, self._budget = trial, search, budget
+        self._worker, self._emit = worker, emit
+        self._key = _key(trial.number)
+        self._by_epoch = search.tune.pruner in {"median", "hyperband"}
+        self._epochs = 0
+        self._judged = self._by_epoch
+        self._began = time.perf_counter()
+        trial.set_user_attr("process", this_process())
 
-    def tell(self, event: Event) -> None:
-        """Count the epoch; end the trial if the pruner says so.
+    def run(self) -> float:
+        """Train the trial's seeds and return the mean of their best validation metrics.
 
         Raises:
-            TrialPruned: it does.
+            TrialPruned: the pruner gave it up.
+            ModelError: a training failed.
         """
+        self._pass_over_surplus()
+        chosen = self._search.space.suggest(self._trial)
+        self._pass_over_twin(chosen)
+        try:
+            values: list[float] = []
+            for seed in self._search.tune.seeds:
+                values.append(self._train(chosen, seed))
+                self._trial.set_user_attr("by_seed", values)
+                if self._search.tune.pruner == "wilcoxon":
+                    self._trial.report(values[-1], len(values))
+                    self._prune()
+        except optuna.TrialPruned:
+            self._tell("pruned", chosen)
+            raise
+        except Exception as error:  # whatever ends a training: other settings may do
+            told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            self._trial.set_user_attr("error", told)
+            self._tell("failed", chosen, error=told)
+            raise ModelError(told) from error
+        value = sum(values) / len(values)
+        self._tell("complete", chosen, value)
+        return value
+
+    def _alive(self) -> list[FrozenTrial]:
+        """Return all other trials that were not lost."""
+        trials = self._search.study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))
+        return [t for t in trials if t.number != self._trial.number]
+
+    def _pass_over_surplus(self) -> None:
+        before = [t for t in self._alive() if t.number < self._trial.number]
+        if self._budget.trials is not None and len(before) >= self._budget.trials:
+            self._trial.set_user_attr(SURPLUS, True)
+            raise _PassedOver
+
+    def _pass_over_twin(self, chosen: Mapping[str, Any]) -> None:
+        """Leave a point of the grid to whoever is at it; of two who find each other, both may choose again."""
+        if self._search.tune.sampler == "grid" and any(t.params == chosen for t in self._alive()):
+            self._trial.set_user_attr(SURPLUS, True)
+            raise _PassedOver
+
+    def _train(self, chosen: Mapping[str, Any], seed: int) -> float:
+        """Train one seed and return its best validation metric."""
+        self._judged = self._by_epoch and seed == self._search.tune.seeds[0]
+        cell = self._search.cell
+        try:
+            config = with_settings(cell, chosen)
+        except ValidationError as error:  # each value is allowed, but not beside the others
+            _, message = next(explain(error))
+            raise ModelError(message) from None
+        tried = replace(cell, config=config, variant=f"({in_words(chosen)})", seed=seed)
+        name = (self._key, tried.dataset, tried.shown, tried.seed)
+        self._emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
+        return train_cell(self._key, tried, self._search.data, self._worker, self._listen).fitted.best_valid
+
+    def _listen(self, event: Event) -> None:
+        """Count the epoch, and end the trial if the pruner says so, which judges by the first seed."""
+        self._emit(event)
         if isinstance(event, EpochDone):
-            self.epochs += 1
-            if self.by_epoch and self.first:
-                self.trial.report(event.valid, event.epoch)
-                if self.trial.should_prune():
-                    raise optuna.TrialPruned
+            self._epochs += 1
+            self._keep_costs()
+            if self._judged:
+                self._trial.report(event.valid, event.epoch)
+                self._prune()
 
+    def _prune(self) -> None:
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
 
-def _train(
-    search: Search, chosen: Mapping[str, Any], seed: int, worker: Worker, emit: Emit, reached: _Reached
-) -> float:
-    """Train one seed of a trial and return its best validation metric."""
-    shown = ", ".join(
-        f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value}" for name, value in chosen.items()
-    )
-    tried = replace(search.cell, config=with_settings(search.cell, chosen), variant=f"({shown})", seed=seed)
-    key = tried.key(search.data.fingerprint)
-    name = (key, tried.dataset, tried.shown, tried.seed)
+    def _keep_costs(self) -> float:
+        """Write down what it took so far: if it is killed, the budget knows."""
+        seconds = time.perf_counter() - self._began
+        self._trial.set_user_attr("epochs", self._epochs)
+        self._trial.set_user_attr("seconds", seconds)
+        return seconds
 
-    def listen(event: Event) -> None:
-        emit(event)
-        reached.tell(event)
-
-    emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
-    began = time.perf_counter()
-    try:
-        fitted = train_cell(key, tried, search.data, worker, listen).fitted
-    except ModelError as error:
-        emit(CellFailed(*name, str(error), time.perf_counter() - began))
-        raise
-    except optuna.TrialPruned:
-        emit(CellPruned(*name, reached.epochs, time.perf_counter() - began))
-        raise
-    found = {f"validation {tried.training.stop_metric}": fitted.best_valid}
-    emit(CellFinished(*name, found, fitted.best_epoch, time.perf_counter() - began))
-    return fitted.best_valid
+    def _tell(self, outcome: Outcome, chosen: Mapping[str, Any], value: float | None = None, error: str = "") -> None:
+        seconds = self._keep_costs()
+        ended = TrialEnded(
+            self._key, self._trial.number, in_words(chosen), outcome, value, self._epochs, seconds, error
+        )
+        self._emit(ended)

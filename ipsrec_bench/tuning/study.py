@@ -4,81 +4,39 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.report.content import StudyResult, TrialResult
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.space import Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
 
 HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
 RETRIES = 3
 """How often settings are tried again whose trial was killed; those that kill every process are left at that."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+SURPLUS = "surplus"
+"""Marks trials that were begun while others had just taken the last ones; nothing was trained."""
+MIN_IMPORTANCE = 20
+"""Complete trials from which on the importance of settings is told."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """One ended trial."""
-
-    number: int
-    settings: Mapping[str, Any]
-    value: float
-    """Mean over seeds of the best validation metric; of a pruned trial, what it had reached."""
-    pruned: bool
-    by_seed: tuple[float, ...]
-    """Best validation metric of every seed that was trained to its end."""
-    epochs: int
-    """Trained, over all seeds."""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """What a study found and what it took; trials in the order of their numbers."""
-
-    name: str
-    place: str
-    """Its storage."""
-    dataset: str
-    model: str
-    metric: str
-    fingerprint: str
-    """Of the dataset."""
-    seeds: tuple[int, ...]
-    sampler: str
-    pruner: str
-    default: Mapping[str, Any]
-    """The settings that were there before."""
-    trials: tuple[TrialResult, ...]
-    failed: int
-    """Trials that ended in an error or were killed."""
-
-    @property
-    def complete(self) -> tuple[TrialResult, ...]:
-        """Trials that were trained to their end, best first."""
-        return tuple(sorted((t for t in self.trials if not t.pruned), key=lambda t: -t.value))
-
-    @property
-    def best(self) -> TrialResult | None:
-        """The best trial."""
-        return next(iter(self.complete), None)
-
-    @property
-    def default_trial(self) -> TrialResult | None:
-        """The trial of the settings that were there before."""
-        return next((t for t in self.trials if t.settings == self.default), None)
 
 
 def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
@@ -96,7 +54,6 @@ def open_storage(place: str) -> BaseStorage:
     Raises:
         BenchError: the database cannot be reached, or its driver is not installed.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if "://" not in place:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(place))
@@ -126,17 +83,50 @@ def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, sp
             study.set_user_attr(key, value)
     if not study.get_trials(deepcopy=False) and tune.sampler != "grid" and space.contains(default):
         study.enqueue_trial(default)
+    study.sampler = ByNumber(tune, space)
     study.pruner = _pruner(tune, cell.training.epochs)
     return study
 
 
-def sampler_of(tune: Tune, space: Space, trials: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler, every argument that matters written out; seeded by how far the study is."""
-    seed = tune.seed + trials
+class ByNumber(BaseSampler):
+    """A sampler whose draws follow from the trial's number, so that processes that share a study draw apart.
+
+    They are the same whether a search was interrupted or not.
+    """
+
+    def __init__(self, tune: Tune, space: Space) -> None:
+        self._tune, self._space = tune, space
+        self._sampler = _sampler(tune, space, tune.seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler = _sampler(self._tune, self._space, self._tune.seed + trial.number)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:  # noqa: ANN401 (as Optuna has it)
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def _sampler(tune: Tune, space: Space, seed: int) -> BaseSampler:
+    """Return the sampler, every argument that matters written out."""
     if tune.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if tune.sampler == "grid":
-        return optuna.samplers.GridSampler(space.grid(tune.grid_points), seed=tune.seed)
+        return optuna.samplers.GridSampler(space.grid(tune.grid_points), seed=seed)
     if tune.sampler == "cma-es":
         return optuna.samplers.CmaEsSampler(
             seed=seed, n_startup_trials=tune.start_up, warn_independent_sampling=False, restart_strategy=None
@@ -175,25 +165,27 @@ def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
 
 
-def requeue_killed(study: optuna.Study) -> int:
+def requeue_killed(study: optuna.Study) -> list[FrozenTrial]:
     """Mark the trials as failed whose processes on this machine are gone, and queue their settings again.
 
     Returns:
-        How many they were.
+        Those trials, without the ones that another process has found at the same time.
     """
-    found = 0
+    found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, pid, started = str(trial.user_attrs.get("process", "? 0 0")).rsplit(" ", 2)
         if host == socket.gethostname() and _started(int(pid)) != started:
-            requeue(study, trial, mark=True)
-            found += 1
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):
+                continue
+            requeue(study, trial)
+            found.append(trial)
     return found
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial, *, mark: bool) -> None:
-    """Queue the settings of an unfinished trial again, unless they were tried too often; with `mark` as failed."""
-    if mark:
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the settings of an unfinished trial again, unless they were tried too often."""
     tries = trial.user_attrs.get("tries", 0) + 1
     if trial.params and tries <= RETRIES:
         study.enqueue_trial(trial.params, user_attrs={"tries": tries})
@@ -222,17 +214,34 @@ def studies_in(folder: Path) -> list[StudyResult]:
             study = optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
         except (KeyError, ValueError, TypeError):  # what Optuna says of a journal that is none, or of another name
             continue
-        if all(key in study.user_attrs for key in _SUBJECT):  # the first journals did not say
-            found.append(study_result(study, str(path)))
+        found += _result_of(study, str(path))
     return found
 
 
+def studies_at(url: str) -> list[StudyResult]:
+    """Return the studies in a database, by name; those of other programs are passed over.
+
+    Raises:
+        BenchError: the database cannot be used.
+    """
+    storage = open_storage(url)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [result for name in names for result in _result_of(optuna.load_study(study_name=name, storage=storage), url)]
+
+
+def _result_of(study: optuna.Study, place: str) -> list[StudyResult]:
+    """Return the study's result, if it is one of ours."""
+    return [study_result(study, place)] if all(key in study.user_attrs for key in _SUBJECT) else []
+
+
 def study_result(study: optuna.Study, place: str) -> StudyResult:
-    """Return what the study has so far."""
+    """Return what the study at `place` has so far."""
     said = study.user_attrs
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    searched = [d for trial in ended(study) for d in trial.distributions.items()]
     return StudyResult(
         study.study_name,
-        place,
+        _without_password(place),
         said["dataset"],
         said["model"],
         said["metric"],
@@ -242,8 +251,33 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         said["pruner"],
         said["default"],
         tuple(_trial_result(trial) for trial in ended(study)),
-        len(study.get_trials(deepcopy=False, states=(TrialState.FAIL,))),
+        sum(SURPLUS not in trial.user_attrs for trial in failed),
+        frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
+        _importance(study),
     )
+
+
+def _without_password(place: str) -> str:
+    if "://" not in place:
+        return place
+    from sqlalchemy.engine import make_url
+
+    return make_url(place).render_as_string(hide_password=True)
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    names = {name for trial in complete for name in trial.params}
+    if len(names) < 2 or len(complete) < MIN_IMPORTANCE:  # noqa: PLR2004 (one setting is all there is)
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+
+
+def spent_seconds(study: optuna.Study) -> float:
+    """Return how long all trials have trained, also those that failed or were killed or are at it."""
+    return sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in study.get_trials(deepcopy=False))
 
 
 def _trial_result(trial: FrozenTrial) -> TrialResult:
@@ -255,5 +289,5 @@ def _trial_result(trial: FrozenTrial) -> TrialResult:
         trial.state == TrialState.PRUNED,
         tuple(values),
         int(trial.user_attrs.get("epochs", 0)),
-        trial.duration.total_seconds() if trial.duration else 0.0,
+        float(trial.user_attrs.get("seconds", 0.0)),
     )

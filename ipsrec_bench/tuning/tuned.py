@@ -7,8 +7,8 @@ from typing import Any
 import tomli_w
 
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.report.content import StudyResult
 from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.tuning.study import StudyResult
 
 
 def tuned_suite(file: SuiteFile, results: Sequence[StudyResult]) -> str:
@@ -55,9 +55,8 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
 
 
 def _told(result: StudyResult) -> str:
-    pruned = sum(trial.pruned for trial in result.trials)
-    seconds = sum(trial.seconds for trial in result.trials)
+    seeds = ", ".join(map(str, result.seeds))
     return (
-        f"{result.model}: {len(result.trials)} trials, {pruned} of them pruned, in {seconds:.0f} s ({result.sampler},"
-        f" validation {result.metric} over seeds {', '.join(map(str, result.seeds))}), study {result.name}."
+        f"{result.model}: {len(result.trials)} trials, {result.pruned} of them pruned, in {result.seconds:.0f} s"
+        f" ({result.sampler}, validation {result.metric} over seeds {seeds}), study {result.name}."
     )

@@ -1,0 +1,99 @@
+"""What all charts share: their form, their colours, and how they become files.
+
+Text and rules take the colour of the page around them, so that a chart reads in dark mode as well; in a file of its own
+it has a dark grey instead.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+WIDTH = 520
+PAGE_INK, FILE_INK = "currentColor", "#333333"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart."""
+
+    name: str
+    """Of its files: a number, so that no two have the same, and words."""
+    section: str
+    title: str
+    """What it shows, in a sentence."""
+    spec: dict[str, Any]
+
+    def svg(self, ink: str = PAGE_INK) -> str:
+        """Return it as SVG text, labelled for who cannot see it."""
+        text: str = vl_convert.vegalite_to_svg(_inked(self.spec, ink), allowed_base_urls=[])
+        return text
+
+    def pdf(self) -> bytes:
+        """Return it as a PDF file."""
+        content: bytes = vl_convert.vegalite_to_pdf(_inked(self.spec, FILE_INK), allowed_base_urls=[])
+        return content
+
+
+def inline(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
+    """Return `values` as data that stands in the chart."""
+    return alt.InlineData(values=[dict(value) for value in values])
+
+
+def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
+    """Return a chart of altair's in the dress of all charts.
+
+    Args:
+        name: of its files.
+        section: of the page that shows it.
+        title: what it shows, in a sentence.
+        chart: altair's.
+    """
+    configured = (
+        chart.properties(title=alt.Title(title, anchor="start", fontSize=13, fontWeight="normal", limit=0))
+        .configure(background="transparent", font="system-ui, sans-serif")
+        .configure_title(color=PAGE_INK)
+        .configure_axis(
+            labelColor=PAGE_INK,
+            titleColor=PAGE_INK,
+            domainColor=PAGE_INK,
+            tickColor=PAGE_INK,
+            gridColor=PAGE_INK,
+            gridOpacity=0.15,
+            titleFontWeight="normal",
+        )
+        .configure_legend(
+            labelColor=PAGE_INK,
+            titleColor=PAGE_INK,
+            symbolStrokeWidth=2,
+            symbolSize=110,
+            labelLimit=0,
+        )
+        .configure_text(color=PAGE_INK)
+        .configure_view(stroke=None)
+    )
+    spec = _printable(configured.to_dict() | {"description": title})
+    return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
+
+
+def _inked(spec: Any, ink: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return `spec` with the page's colour replaced in its configuration."""
+    config = {
+        part: {key: ink if value == PAGE_INK else value for key, value in settings.items()}
+        if isinstance(settings, dict)
+        else settings
+        for part, settings in spec["config"].items()
+    }
+    return {**spec, "config": config}

@@ -1,0 +1,249 @@
+"""Charts of tuning studies."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from ipsrec_bench.report.content import StudyResult, TrialResult
+from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
+from ipsrec_bench.stats.smoothing import smoothed
+
+CELLS = 48
+"""Of the smoothed surface, along each side."""
+BANDS = 10
+"""Of the smoothed surface, between its least and its greatest value."""
+MIN_SMOOTHED = 8
+"""Complete trials from which on a surface is drawn below them."""
+PANEL = 190
+STATES = {"complete": "#0072B2", "pruned": "#7F7F7F"}
+
+
+def study_charts(study: StudyResult) -> Iterator[Chart]:
+    """Yield the charts of a study: what it did, what it found where, and what mattered."""
+    name = study.name
+    metric = f"validation {study.metric.upper()}"
+    yield draw(
+        f"tuning-history-{name}",
+        "tuning",
+        f"Study {name}: {metric} of every trial, and the best so far",
+        _history(study, metric),
+    )
+    if {"lambda", "tau"} <= study.default.keys() and study.complete:
+        yield draw(
+            f"tuning-surface-{name}",
+            "tuning",
+            f"Study {name}: {metric} over lambda and tau, smoothed between the complete trials",
+            _surface(study, metric),
+        )
+    yield draw(
+        f"tuning-settings-{name}",
+        "tuning",
+        f"Study {name}: {metric} by each setting",
+        _settings(study, metric),
+    )
+    if study.complete:
+        yield draw(
+            f"tuning-parallel-{name}",
+            "tuning",
+            f"Study {name}: the settings of the complete trials, a line each",
+            _parallel(study, metric),
+        )
+    if study.importance:
+        yield draw(
+            f"tuning-importance-{name}",
+            "tuning",
+            f"Study {name}: what sets the best tenth of the {len(study.complete)} complete trials apart (PED-ANOVA)",
+            _importance(study),
+        )
+
+
+def _history(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
+    values = [_of_trial(trial) for trial in study.trials]
+    complete = [trial for trial in study.trials if not trial.pruned]
+    best = accumulate((trial.value for trial in complete), max)
+    steps = [{"trial": t.number, "value": value} for t, value in zip(complete, best, strict=True)]
+    x = alt.X("trial:Q", axis=alt.Axis(tickMinStep=1, format="d"))
+    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False))
+    line = alt.Chart(inline(steps)).mark_line(interpolate="step-after", strokeWidth=1.6, color="#D55E00")
+    points = alt.Chart(inline(values)).mark_point(size=50)
+    return (
+        line.encode(x=x, y=y) + points.encode(x=x, y=y, color=_state(), shape=_shape(), tooltip=_tooltip(study))
+    ).properties(width=WIDTH, height=240)
+
+
+def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
+    complete = study.complete
+    points = np.array([[math.log(t.settings["lambda"]), math.log(t.settings["tau"])] for t in complete])
+    low, high = points.min(axis=0), points.max(axis=0)
+    x, y = (alt.Scale(type="log", nice=False, domain=_domain(study, name)) for name in ("lambda", "tau"))
+    colour = alt.Color("value:Q", title=metric, scale=alt.Scale(scheme="viridis", zero=False))
+    layers = []
+    if len(complete) >= MIN_SMOOTHED and (high > low).all():
+        rects = list(_bands((points - low) / (high - low), complete, low, high))
+        layers.append(
+            alt.Chart(inline(rects))
+            .mark_rect(clip=True)
+            .encode(
+                x=alt.X("from:Q", scale=x, title="lambda"),
+                x2="to:Q",
+                y=alt.Y("below:Q", scale=y),
+                y2="above:Q",
+                color=colour,
+            )
+        )
+    layers.append(
+        alt.Chart(inline([_of_trial(trial) for trial in complete]))
+        .mark_point(filled=True, size=90, opacity=1, stroke="white", strokeWidth=1.5)
+        .encode(
+            x=alt.X("lambda:Q", scale=x, title="lambda"),
+            y=alt.Y("tau:Q", scale=y, title="tau"),
+            color=colour,
+            tooltip=_tooltip(study),
+        )
+    )
+    return alt.layer(*layers).properties(width=WIDTH - 160, height=WIDTH - 220)
+
+
+def _domain(study: StudyResult, name: str) -> list[float]:
+    found = [float(trial.settings[name]) for trial in study.trials]
+    return [min(found), max(found)]
+
+
+def _bands(
+    points: np.ndarray, complete: Sequence[TrialResult], low: np.ndarray, high: np.ndarray
+) -> Iterator[dict[str, float]]:
+    """Yield rectangles of the smoothed surface, each as wide as its band goes: few, so that the page stays small."""
+    centres = (np.arange(CELLS) + 0.5) / CELLS
+    edges = [np.exp(low[axis] + np.arange(CELLS + 1) / CELLS * (high[axis] - low[axis])) for axis in (0, 1)]
+    at = np.stack(np.meshgrid(centres, centres), axis=2).reshape(-1, 2)
+    surface = smoothed(points, np.array([trial.value for trial in complete]), at).reshape(CELLS, CELLS)
+    least, most = float(surface.min()), float(surface.max())
+    size = (most - least) / BANDS or 1.0
+    bands = np.minimum((surface - least) // size, BANDS - 1)
+    for row, (below, above) in zip(bands, pairwise(edges[1]), strict=True):
+        changes = np.flatnonzero(np.diff(row)) + 1
+        for begin, end in pairwise([0, *changes, CELLS]):
+            yield {
+                "from": edges[0][begin],
+                "to": edges[0][end],
+                "below": below,
+                "above": above,
+                "value": least + (row[begin] + 0.5) * size,
+            }
+
+
+def _settings(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
+    values = [_of_trial(trial) for trial in study.trials]
+    panels = []
+    for name in study.default:
+        kind = ":Q" if _is_number(study, name) else ":N"
+        scale = alt.Scale(type="log") if name in study.logarithmic else alt.Scale(zero=False)
+        panels.append(
+            alt.Chart(inline(values))
+            .mark_point(size=40)
+            .encode(
+                x=alt.X(f"{_field(name)}{kind}", title=name, scale=scale if kind == ":Q" else alt.Undefined),
+                y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
+                color=_state(),
+                shape=_shape(),
+                tooltip=_tooltip(study),
+            )
+            .properties(width=PANEL, height=PANEL)
+        )
+    return alt.concat(*panels, columns=3).resolve_scale(y="shared")
+
+
+def _parallel(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
+    axes = [*study.default, metric]
+    places: dict[str, dict[Any, float]] = {}
+    for axis in axes:
+        found = sorted({_on(axis, trial, metric) for trial in study.complete}, key=_order)
+        if axis == metric or _is_number(study, axis):
+            scale: Callable[[float], float] = math.log if axis in study.logarithmic else float
+            low, high = scale(found[0]), scale(found[-1])
+            places[axis] = {v: (scale(v) - low) / (high - low) if high > low else 0.5 for v in found}
+        else:
+            places[axis] = {v: i / (len(found) - 1) if len(found) > 1 else 0.5 for i, v in enumerate(found)}
+    lines = [
+        _of_trial(trial) | {"axis": axis, "place": places[axis][_on(axis, trial, metric)]}
+        for trial in reversed(study.complete)  # the best on top
+        for axis in axes
+    ]
+    ends = [
+        {"axis": axis, "place": place, "shown": f"{v:.3g}" if isinstance(v, float) else str(v)}
+        for axis in axes
+        for v, place in places[axis].items()
+        if place in {0.0, 1.0} or not (axis == metric or _is_number(study, axis))
+    ]
+    x = alt.X("axis:N", sort=axes, title=None, axis=alt.Axis(labelAngle=0, grid=True, domain=False))
+    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.05, 1.05]))
+    drawn = alt.Chart(inline(lines)).mark_line(strokeWidth=1.6, opacity=0.8)
+    named = alt.Chart(inline(ends)).mark_text(align="left", dx=5, fontSize=10)
+    return (
+        drawn.encode(
+            x=x,
+            y=y,
+            detail="trial:N",
+            color=alt.Color("value:Q", title=metric, scale=alt.Scale(scheme="viridis", zero=False)),
+            tooltip=_tooltip(study),
+        )
+        + named.encode(x=x, y=y, text="shown:N")
+    ).properties(width=WIDTH - 60, height=240)
+
+
+def _importance(study: StudyResult) -> Any:  # noqa: ANN401 (as altair has it)
+    values = [{"setting": name, "share": share} for name, share in study.importance.items()]
+    return (
+        alt.Chart(inline(values))
+        .mark_bar(color=STATES["complete"], height={"band": 0.7})
+        .encode(
+            x=alt.X("share:Q", title="share", axis=alt.Axis(format="%")),
+            y=alt.Y("setting:N", title=None, sort="-x", axis=alt.Axis(labelLimit=0)),
+            tooltip=["setting:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(width=WIDTH - 160, height=alt.Step(26))
+    )
+
+
+def _is_number(study: StudyResult, name: str) -> bool:
+    return all(
+        isinstance(t.settings[name], int | float) and not isinstance(t.settings[name], bool) for t in study.trials
+    )
+
+
+def _order(value: Any) -> tuple[bool, Any]:  # noqa: ANN401 (a setting's value)
+    """Put numbers before words, so that both may stand in one axis."""
+    return isinstance(value, str), value
+
+
+def _on(axis: str, trial: TrialResult, metric: str) -> Any:  # noqa: ANN401 (a setting's value)
+    return trial.value if axis == metric else trial.settings[axis]
+
+
+def _of_trial(trial: TrialResult) -> dict[str, Any]:
+    state = "pruned" if trial.pruned else "complete"
+    return {"trial": trial.number, "value": trial.value, "state": state, "epochs": trial.epochs} | {
+        _field(name): value for name, value in trial.settings.items()
+    }
+
+
+def _field(name: str) -> str:
+    """Return a name that Vega does not take for a path into an object."""
+    return name.replace(".", "_").replace("[", "_").replace("]", "_")
+
+
+def _tooltip(study: StudyResult) -> list[Any]:
+    names = [f"{_field(n)}:{'Q' if _is_number(study, n) else 'N'}" for n in study.default]
+    return ["trial:Q", alt.Tooltip("value:Q", format=".4f"), *names, "epochs:Q", "state:N"]
+
+
+def _state() -> alt.Color:
+    return alt.Color("state:N", title=None, scale=alt.Scale(domain=list(STATES), range=list(STATES.values())))
+
+
+def _shape() -> alt.Shape:
+    return alt.Shape("state:N", title=None, scale=alt.Scale(domain=list(STATES), range=["circle", "cross"]))

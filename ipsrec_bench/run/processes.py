@@ -1,0 +1,125 @@
+"""The same work in several processes of this machine, what they tell in one stream."""
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.events import Emit, Event
+from ipsrec_bench.run.environment import keep_freed_memory
+
+Work = Callable[[Emit], None]
+"""What a process does until nothing is left; it and what it holds can be pickled. A `KeyboardInterrupt` that `emit`
+raises tells it to stop."""
+
+ENDING_SECONDS = 60
+"""How long interrupted processes are waited for; they notice at the next thing they tell."""
+
+
+def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death: Callable[[], bool]) -> bool:
+    """Do `work` in `processes` processes, with `threads` threads each, and pass on what they tell.
+
+    Processes end when their work does, when this one is interrupted, and when this one is no more: each finds its pipe
+    closed and stops as if by Ctrl-C. One that is killed (out of memory, say) takes the others nothing.
+
+    Args:
+        work: what each of them does.
+        processes: their number.
+        threads: of torch, each.
+        emit: told everything that they tell.
+        on_death: called when one was killed; whether it is to be replaced.
+
+    Returns:
+        Whether they came to their end; False if they were interrupted.
+
+    Raises:
+        BenchError: one of them did.
+    """
+    team = _Team(work, threads)
+    try:
+        for _ in range(processes):
+            team.start()
+        while team.members:
+            for pipe in wait(list(team.members)):
+                assert isinstance(pipe, Connection)
+                try:
+                    message = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    code = team.end(pipe)
+                    if code > 0:
+                        raise BenchError("a process ended in an error that nobody foresaw; it is told above") from None
+                    if code < 0 and on_death():
+                        team.start()
+                    continue
+                if isinstance(message, BenchError):
+                    raise message
+                emit(message)
+    except KeyboardInterrupt:
+        return False
+    finally:
+        team.stop()
+    return True
+
+
+@dataclass
+class _Team:
+    """Processes at work, each by the end of its pipe that is here."""
+
+    work: Work
+    threads: int
+    members: dict[Connection, BaseProcess] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Begin one more."""
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_member, args=(self.work, self.threads, there))
+        # Ctrl-C in a terminal goes to all: they are to hear of it from here, once. What is ignored now stays so there.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        there.close()  # or its end would not be noticed
+        self.members[here] = process
+
+    def end(self, pipe: Connection) -> int:
+        """Take leave of one that has closed its end; return its exit code, negative for a signal."""
+        process = self.members.pop(pipe)
+        pipe.close()
+        process.join()
+        return process.exitcode or 0
+
+    def stop(self) -> None:
+        """Let all that are left stop, and wait for them."""
+        for pipe in self.members:
+            pipe.close()
+        for process in self.members.values():
+            process.join(ENDING_SECONDS)
+            process.kill()
+        self.members.clear()
+
+
+def _member(work: Work, threads: int, pipe: Connection) -> None:
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+    def emit(event: Event) -> None:
+        try:
+            pipe.send(event)
+        except OSError:  # nobody is left to work for
+            raise KeyboardInterrupt from None
+
+    try:
+        work(emit)
+    except KeyboardInterrupt:
+        return
+    except BenchError as error:
+        with contextlib.suppress(OSError):
+            pipe.send(error)
