@@ -13,8 +13,10 @@ from ipsrec_bench.events import (
     EpochDone,
     RunFinished,
     RunStarted,
+    SearchStarted,
     StepDone,
     StoreBusy,
+    TrialEnded,
 )
 from ipsrec_bench.tui.dashboard import clock, dashboard, sparkline
 from ipsrec_bench.tui.plain import plain_line
@@ -86,6 +88,63 @@ def test_waiting_for_the_store_is_said_until_the_cell_is_in():
     assert "Waiting" not in shown(done)
 
 
+TRIALS = [
+    (SearchStarted("Tuning ipsrec-c on data", "mrr@10", 8, None, 2, 30.0, 0.3, "lambda = 0.1, tau = 1"), 0.0),
+    (CellStarted("trial-2", "data", "ipsrec-c (lambda = 0.5)", 1, epochs=10, stop_metric="mrr@10"), 0.0),
+    (CellStarted("trial-3", "data", "ipsrec-c (lambda = 0.2)", 1, epochs=10, stop_metric="mrr@10"), 0.0),
+    (EpochDone("trial-2", "data", "ipsrec-c (lambda = 0.5)", 1, 1, 4.0, 0.2, 900.0), 4.0),
+    (TrialEnded("trial-2", 2, "lambda = 0.5", "pruned", None, 1, 5.0), 5.0),
+    (TrialEnded("trial-3", 3, "lambda = 0.2", "complete", 0.4, 10, 10.0), 10.0),
+    (CellStarted("trial-4", "data", "ipsrec-c (lambda = 0.7)", 1, epochs=10, stop_metric="mrr@10"), 10.0),
+    (TrialEnded("trial-4", 4, "lambda = 0.7", "failed", None, 0, 1.0, "no memory"), 11.0),
+    (CellStarted("trial-5", "data", "ipsrec-c (lambda = 0.3)", 1, epochs=10, stop_metric="mrr@10"), 11.0),
+]
+
+
+def test_a_search_shows_its_trials_the_best_so_far_and_the_time_left():
+    text = shown(state_after(TRIALS), now=12.0, width=120)
+    assert "Tuning ipsrec-c on data" in text
+    facts = "4/8 trials · 2 already there · 1 pruned · 1 failed · 1 running · 0:12 elapsed"
+    # Two and a half trials in 12 s, three and a half are left.
+    assert f"{facts} · about 0:16 left" in text
+    assert "Best so far: 0.4000 with lambda = 0.2" in text
+    assert "ipsrec-c (lambda = 0.3) · data" in text
+    assert "ipsrec-c (lambda = 0.5)" not in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "2 lambda = 0.5 pruned 1 0:05" in lines
+    assert "3 lambda = 0.2 0.4000 10 0:10" in lines
+    assert "trial 4: no memory" in lines
+    assert "Best so far: 0.3000 with lambda = 0.1, tau = 1" in shown(state_after(TRIALS[:5]))
+
+
+def test_a_search_over_time_shows_how_much_of_it_is_left():
+    by_time = SearchStarted("t", "mrr@10", None, 100.0, 2, 30.0, None, "")
+    text = shown(state_after([(by_time, 0.0), *TRIALS[1:]]), now=21.0, width=140)
+    # 30 s before, 16 s of trials that ended, 10 s of the one that runs.
+    assert "0:56 of 1:40 of training · about 0:44 left" in text
+    many = state_after([(by_time, 0.0), *[(TrialEnded(f"trial-{n}", n, "x = 1", "pruned", None, 1, 1.0), 1.0)
+                                          for n in range(50)]])  # fmt: skip
+    text = shown(many, height=30)
+    assert "earlier not shown" in text
+    assert len(text.splitlines()) <= 30
+
+
+def test_the_next_search_begins_anew():
+    state = state_after([*TRIALS, (SearchStarted("Tuning sasrec", "mrr@10", 8, None, 0, 0.0, None, ""), 20.0)])
+    text = shown(state, now=20.0)
+    assert "0/8 trials · 0:00 elapsed" in text
+    assert "lambda" not in text
+
+
+def test_plain_lines_of_a_search():
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    lines = [(plain_line(event, now) or "").removeprefix("2026-01-02 03:04:05 ") for event, _ in TRIALS]
+    assert lines[0] == "Tuning ipsrec-c on data: 8 trials; 2 trials in 30.0 s so far"
+    assert lines[4] == "trial 2 (lambda = 0.5): pruned after 1 epochs, 5.0 s"
+    assert lines[5] == "trial 3 (lambda = 0.2): complete, 0.4000 after 10 epochs, 10.0 s"
+    assert lines[7] == "trial 4 (lambda = 0.7): failed after 0 epochs, 1.0 s: no memory"
+
+
 def test_names_with_markup_are_shown_as_they_are():
     name = ("a", "[bold]d[/bold]", "[red]m", 1)
     text = shown(state_after([(RunStarted("s", "[link]t", 1, 0), 0.0), (CellStarted(*name, 1, "hr@5"), 0.0)]))
@@ -111,7 +170,7 @@ def test_plain_lines_are_timestamped_and_skip_steps():
 
 
 def test_events_are_json_lines():
-    for event, _ in STREAM:
+    for event, _ in STREAM + TRIALS:
         line = json.loads(event.to_json())
         assert line["event"].replace("-", "") == type(event).__name__.lower()
         assert datetime.fromisoformat(line["time"]).tzinfo is not None

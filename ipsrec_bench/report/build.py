@@ -51,8 +51,6 @@ PRECISIONS = {
 }
 CURVE_POINTS = 60
 """Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
-MIN_SURFACE = 2
-"""Values of lambda, and of tau, that make a surface."""
 
 
 def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult] = ()) -> Report:
@@ -300,7 +298,7 @@ def _surfaces(results: Results, summaries: Mapping[str, CellSummary]) -> Iterato
             place = (float(config.pop("lambda")), float(config.pop("tau")))
             families[cell.dataset, cell.model, repr((settings, config))][place] = row_of(cell)
     for (dataset, model, _), rows in families.items():
-        if all(len({place[axis] for place in rows}) >= MIN_SURFACE for axis in (0, 1)):
+        if len(rows) > max(len({place[axis] for place in rows}) for axis in (0, 1)):  # more than a line
             whole = next((row for row in rows.values() if not row.variant), None)
             pairs = [Pair(dataset, results.metric, row, whole) for row in rows.values() if whole and row != whole]
             found = {c.row.label: c for c in compare(results, pairs)}

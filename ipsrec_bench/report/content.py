@@ -290,8 +290,8 @@ class StudyResult:
     logarithmic: frozenset[str]
     """Settings that are searched by their logarithm."""
     importance: Mapping[str, float]
-    """Share of each setting in what sets the best tenth of the complete trials apart (PED-ANOVA; Watanabe, Bansal and
-    Hutter, IJCAI 2023); empty with one setting, or with too few trials."""
+    """Share of each setting in what sets the best quarter of the trials apart (PED-ANOVA; Watanabe, Bansal and Hutter,
+    IJCAI 2023); empty with one setting, or with too few trials."""
 
     @property
     def pruned(self) -> int:

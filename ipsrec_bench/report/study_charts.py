@@ -56,13 +56,13 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
         yield draw(
             f"tuning-importance-{name}",
             "tuning",
-            f"Study {name}: what sets the best tenth of the {len(study.complete)} complete trials apart (PED-ANOVA)",
+            f"Study {name}: what sets the best quarter of its trials apart (PED-ANOVA)",
             _importance(study),
         )
 
 
 def _history(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
-    values = [_of_trial(trial) for trial in study.trials]
+    values = [_of_trial(study, trial) for trial in study.trials]
     complete = [trial for trial in study.trials if not trial.pruned]
     best = accumulate((trial.value for trial in complete), max)
     steps = [{"trial": t.number, "value": value} for t, value in zip(complete, best, strict=True)]
@@ -80,6 +80,7 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
     points = np.array([[math.log(t.settings["lambda"]), math.log(t.settings["tau"])] for t in complete])
     low, high = points.min(axis=0), points.max(axis=0)
     x, y = (alt.Scale(type="log", nice=False, domain=_domain(study, name)) for name in ("lambda", "tau"))
+    few = alt.Axis(tickCount=4, format="~g", grid=False)
     colour = alt.Color("value:Q", title=metric, scale=alt.Scale(scheme="viridis", zero=False))
     layers = []
     if len(complete) >= MIN_SMOOTHED and (high > low).all():
@@ -88,7 +89,7 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
             alt.Chart(inline(rects))
             .mark_rect(clip=True)
             .encode(
-                x=alt.X("from:Q", scale=x, title="lambda"),
+                x=alt.X("from:Q", scale=x, title="lambda", axis=few),
                 x2="to:Q",
                 y=alt.Y("below:Q", scale=y),
                 y2="above:Q",
@@ -96,11 +97,11 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
             )
         )
     layers.append(
-        alt.Chart(inline([_of_trial(trial) for trial in complete]))
+        alt.Chart(inline([_of_trial(study, trial) for trial in complete]))
         .mark_point(filled=True, size=90, opacity=1, stroke="white", strokeWidth=1.5)
         .encode(
-            x=alt.X("lambda:Q", scale=x, title="lambda"),
-            y=alt.Y("tau:Q", scale=y, title="tau"),
+            x=alt.X(f"{_field(study, 'lambda')}:Q", scale=x, title="lambda", axis=few),
+            y=alt.Y(f"{_field(study, 'tau')}:Q", scale=y, title="tau", axis=few),
             color=colour,
             tooltip=_tooltip(study),
         )
@@ -137,16 +138,18 @@ def _bands(
 
 
 def _settings(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
-    values = [_of_trial(trial) for trial in study.trials]
+    values = [_of_trial(study, trial) for trial in study.trials]
     panels = []
     for name in study.default:
         kind = ":Q" if _is_number(study, name) else ":N"
-        scale = alt.Scale(type="log") if name in study.logarithmic else alt.Scale(zero=False)
+        scale: Any = alt.Undefined
+        if kind == ":Q":
+            scale = alt.Scale(type="log") if name in study.logarithmic else alt.Scale(zero=False)
         panels.append(
             alt.Chart(inline(values))
             .mark_point(size=40)
             .encode(
-                x=alt.X(f"{_field(name)}{kind}", title=name, scale=scale if kind == ":Q" else alt.Undefined),
+                x=alt.X(f"{_field(study, name)}{kind}", title=_title(name), scale=scale),
                 y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
                 color=_state(),
                 shape=_shape(),
@@ -169,7 +172,7 @@ def _parallel(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altai
         else:
             places[axis] = {v: i / (len(found) - 1) if len(found) > 1 else 0.5 for i, v in enumerate(found)}
     lines = [
-        _of_trial(trial) | {"axis": axis, "place": places[axis][_on(axis, trial, metric)]}
+        _of_trial(study, trial) | {"axis": axis, "place": places[axis][_on(axis, trial, metric)]}
         for trial in reversed(study.complete)  # the best on top
         for axis in axes
     ]
@@ -224,21 +227,27 @@ def _on(axis: str, trial: TrialResult, metric: str) -> Any:  # noqa: ANN401 (a s
     return trial.value if axis == metric else trial.settings[axis]
 
 
-def _of_trial(trial: TrialResult) -> dict[str, Any]:
+def _of_trial(study: StudyResult, trial: TrialResult) -> dict[str, Any]:
     state = "pruned" if trial.pruned else "complete"
     return {"trial": trial.number, "value": trial.value, "state": state, "epochs": trial.epochs} | {
-        _field(name): value for name, value in trial.settings.items()
+        _field(study, name): value for name, value in trial.settings.items()
     }
 
 
-def _field(name: str) -> str:
-    """Return a name that Vega does not take for a path into an object."""
-    return name.replace(".", "_").replace("[", "_").replace("]", "_")
+def _field(study: StudyResult, name: str) -> str:
+    """Return a name for a setting in which Vega sees nothing but a name."""
+    return f"setting{list(study.default).index(name)}"
+
+
+def _title(name: str) -> str:
+    """Return a setting's name as an axis may bear it: Vega-Lite makes expressions of titles, and escapes nothing."""
+    return name.replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
 
 
 def _tooltip(study: StudyResult) -> list[Any]:
-    names = [f"{_field(n)}:{'Q' if _is_number(study, n) else 'N'}" for n in study.default]
-    return ["trial:Q", alt.Tooltip("value:Q", format=".4f"), *names, "epochs:Q", "state:N"]
+    kinds = {name: "Q" if _is_number(study, name) else "N" for name in study.default}
+    settings = [alt.Tooltip(f"{_field(study, name)}:{kind}", title=_title(name)) for name, kind in kinds.items()]
+    return ["trial:Q", alt.Tooltip("value:Q", format=".4f"), *settings, "epochs:Q", "state:N"]
 
 
 def _state() -> alt.Color:

@@ -16,7 +16,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.report.content import StudyResult, TrialResult
@@ -33,8 +33,9 @@ RETRIES = 3
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones; nothing was trained."""
+BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
-"""Complete trials from which on the importance of settings is told."""
+"""Trials from which on the importance of settings is told: the best quarter of them are five."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
 
@@ -266,13 +267,17 @@ def _without_password(place: str) -> str:
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    names = {name for trial in complete for name in trial.params}
-    if len(names) < 2 or len(complete) < MIN_IMPORTANCE:  # noqa: PLR2004 (one setting is all there is)
+    """Return what sets the best quarter of the trials apart; a pruned one, too, counts by what it had reached."""
+    trials = [trial for trial in ended(study) if trial.params and trial.value is not None]
+    if len(trials) < MIN_IMPORTANCE or len(trials[0].params) < 2:  # noqa: PLR2004 (one setting is all there is)
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        judged = optuna.create_study(direction="maximize")
+        judged.add_trials([create_trial(params=t.params, distributions=t.distributions, value=t.value) for t in trials])
+        return optuna.importance.get_param_importances(
+            judged, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+        )
 
 
 def spent_seconds(study: optuna.Study) -> float:

@@ -1,0 +1,153 @@
+"""The report's section on tuning: what it says follows from the studies and from the run."""
+
+import re
+
+import numpy as np
+import pytest
+
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import StudyResult, TrialResult
+from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.sentences import budgets, tuned_finding
+from ipsrec_bench.stats.paired import paired_t_test
+from ipsrec_bench.stats.smoothing import smoothed
+from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.queries import find_run
+
+from .planted import NASTY, fill, mean_over_seeds
+
+OWN = {"lambda": 0.1, "tau": 1.0}
+BEST = {"lambda": 0.02, "tau": 2.0}
+
+
+def trial(number, settings, *by_seed, pruned=False):
+    value = 0.05 if pruned else float(np.mean(by_seed))
+    return TrialResult(number, settings, value, pruned, by_seed, epochs=2, seconds=3.0)
+
+
+def study(model="ipsrec-s", seeds=(11, 12, 13), trials=None, **changes):
+    if trials is None:
+        trials = [
+            trial(0, OWN, 0.1, 0.2, 0.3),
+            trial(1, BEST, 0.2, 0.31, 0.4),
+            trial(2, {"lambda": 0.9, "tau": 0.1}, pruned=True),
+            *(trial(n, {"lambda": 0.01 * n, "tau": 0.2 * n}, 0.1, 0.1, 0.1 + n / 1000) for n in range(3, 10)),
+        ]
+    said = {
+        "name": f"d-{model}-0123abcd",
+        "place": "studies/x.journal",
+        "dataset": "d",
+        "model": model,
+        "metric": "mrr@10",
+        "fingerprint": "f",
+        "seeds": seeds,
+        "sampler": "tpe",
+        "pruner": "median",
+        "default": OWN,
+        "trials": tuple(trials),
+        "failed": 0,
+        "logarithmic": frozenset(OWN),
+        "importance": {"lambda": 0.75, "tau": 0.25},
+    }
+    return StudyResult(**(said | changes))
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A run of the default settings and of the best ones, in which the latter are much better."""
+    configs = {"": OWN, "tuned": BEST}
+
+    def settings(model, variant):
+        x = configs[variant]
+        config = f'{{"lambda": {x["lambda"]}, "tau": {x["tau"]}}}' if model == "ipsrec-s" else "{}"
+        return f'{{"config": {config}, "training": {{}}, "protocol": {{"max_length": 5}}}}'
+
+    rows = [("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
+    return fill(tmp_path / "s.duckdb", rows=rows, settings=settings)
+
+
+def built(path, *studies):
+    with reading(path) as connection:
+        return build_report(connection, find_run(connection, "planted"), studies)
+
+
+def test_only_studies_of_the_runs_models_on_its_data_are_shown(planted):
+    report = built(planted, study(), study("ipsrec-c"), study(fingerprint="other"), study(trials=[]))
+    assert [tuned.study.model for tuned in report.tuned] == ["ipsrec-s"]
+    assert built(planted).tuned == ()
+
+
+def test_the_best_is_compared_over_the_seeds_of_its_trial_and_on_fresh_ones(planted):
+    (tuned,) = built(planted, study()).tuned
+    expected = paired_t_test(np.array([0.1, 0.11, 0.1]), 0.95)
+    assert (tuned.gain.mean, tuned.gain.low, tuned.gain.p) == pytest.approx((expected.mean, expected.low, expected.p))
+    assert (tuned.fresh.row.label, tuned.fresh.reference.label) == ("ipsrec-s tuned", "ipsrec-s")
+    assert tuned.fresh.difference == pytest.approx((mean_over_seeds(2, "mrr@10") - mean_over_seeds(1, "mrr@10")).mean())
+    said = tuned_finding(tuned, 0.95)
+    assert "the best of 10 trials has lambda = 0.02, tau = 2, validation MRR@10 0.3033 against 0.2000" in said
+    assert "+0.1033 over 3 seeds" in said
+    assert "which can be told from no difference" in said
+    assert "On test targets, with seeds that no trial had: IPSREC-S" in said
+
+
+def test_seeds_of_the_search_are_no_fresh_seeds(planted):
+    (tuned,) = built(planted, study(seeds=(3, 11, 12))).tuned  # 3 is a seed of the run
+    assert tuned.fresh is None
+    assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("trials", "words"),
+    [
+        ([trial(0, OWN, 0.1), trial(1, BEST, 0.2)], "One training each cannot tell that from luck."),
+        ([trial(0, OWN, 0.3), trial(1, BEST, 0.2)], "0.3000: these are the settings before."),
+        ([trial(1, BEST, 0.2)], "the settings before (lambda = 0.1, tau = 1) were not tried."),
+        ([trial(0, OWN, pruned=True), trial(1, BEST, 0.2)], "were given up."),
+        ([trial(0, OWN, pruned=True)], "no trial has been trained to its end"),
+    ],
+)
+def test_what_cannot_be_told_is_said(planted, trials, words):
+    (tuned,) = built(planted, study(seeds=(11,), trials=trials)).tuned
+    assert tuned.gain is None
+    assert words in tuned_finding(tuned, 0.95)
+
+
+def test_unequal_budgets_are_named(planted):
+    few = study("sasrec", trials=study().trials[:4])
+    equal = built(planted, study(), study("sasrec")).tuned
+    assert budgets(equal) == "d: sasrec 10 trials, 30 s of training; ipsrec-s 10 trials, 30 s of training."
+    assert "not equal, which favours" in budgets(built(planted, study(), few).tuned)
+
+
+def test_all_formats_show_the_studies(planted, tmp_path):
+    nasty = {NASTY: "a", "tau": 1.0, "it's\"": 1}
+    odd = study(
+        "sasrec", name=f"d-{NASTY}", default=nasty, importance={},
+        trials=[trial(0, nasty, 0.1), trial(1, {NASTY: 3, "tau": 1.0, "it's\"": 2}, 0.2)],
+    )  # fmt: skip
+    report = built(planted, study(), odd)
+    written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
+    html = written.pages["html"].read_text()
+    assert '<h2 id="tuning">Tuning</h2>' in html
+    assert "<script>alert(1)" not in html
+    names = [path.name for path in written.charts if path.suffix == ".svg" and "tuning" in path.name]
+    for kind in ("history", "surface", "settings", "parallel", "importance"):
+        assert any(f"tuning-{kind}-d-ipsrec-s" in name for name in names), kind
+    assert not any("importance-d-_script" in name for name in names)
+    assert "table-tuning.tex" in {path.name for path in written.tables}
+    assert "+0.1033" in written.pages["md"].read_text()
+    text = next(
+        path for path in written.charts if "history-d-ipsrec-s" in path.name and path.suffix == ".svg"
+    ).read_text()
+    assert len(re.findall(r'aria-roledescription="point"', text)) == 10
+
+
+def test_a_smoothed_surface_keeps_within_the_values_and_near_the_points():
+    rng = np.random.default_rng(1)
+    points = rng.random((40, 2))
+    values = points[:, 0]
+    at = np.array([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5]])
+    found = smoothed(points, values, at)
+    assert np.all(np.diff(found) > 0.15)
+    assert values.min() <= found.min() <= found.max() <= values.max()
+    assert smoothed(points, np.full(40, 0.3), at) == pytest.approx([0.3] * 3)
