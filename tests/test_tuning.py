@@ -19,7 +19,7 @@ from ipsrec_bench.errors import ModelError, SuiteError
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.tuning.space import search_space
-from ipsrec_bench.tuning.study import open_storage, studies_in
+from ipsrec_bench.tuning.study import open_storage, spent_seconds, studies_in, study_result
 
 from .conftest import TINY_SUITE, clean_environment, command
 
@@ -84,7 +84,7 @@ def suite(tmp_path) -> Path:
 
 def tuned(bench, *arguments: object) -> list[dict]:
     done = bench("tune", *arguments, "--json")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
@@ -330,7 +330,7 @@ def test_a_study_lies_in_postgresql(suite, bench, tmp_path_factory):
         time.sleep(3)
         url = f"postgresql+psycopg2://tuner@127.0.0.1:{port}/postgres"
         (first,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2", "--storage", url)
-        (second,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "3", "--storage", url)
+        (second,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "3", "--jobs", "2", "--storage", url)
         assert second["trials"][:2] == first["trials"]
         assert len(second["trials"]) == 3
     finally:
@@ -341,3 +341,44 @@ def test_a_study_lies_in_postgresql(suite, bench, tmp_path_factory):
 def test_a_database_that_is_not_there_is_named(suite, bench):
     done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite:////nowhere/at/all.db")
     assert (done.returncode, "--storage: the database cannot be used" in done.stderr) == (2, True)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_whose_machine_falls_silent_is_tried_again(tmp_path, monkeypatch):
+    """In a database, another machine finds it by its heartbeat; what it took is counted once."""
+    monkeypatch.setattr("ipsrec_bench.tuning.study.HEARTBEAT_SECONDS", 1)
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    study = optuna.create_study(storage=storage, direction="maximize")
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params={"lambda": 0.5},
+            distributions={"lambda": optuna.distributions.FloatDistribution(0.1, 1.0)},
+            user_attrs={"seconds": 7.0},
+        )
+    )
+    storage.record_heartbeat(study.trials[0]._trial_id)
+    assert eventually(lambda: storage._get_stale_trial_ids(study._study_id))
+    optuna.storages.fail_stale_trials(study)
+    failed, waiting = study.get_trials()
+    assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert waiting.system_attrs["fixed_params"] == failed.params
+    assert spent_seconds(study) == 7.0
+
+
+def test_the_report_shows_studies_of_a_database(suite, bench, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    (study,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2", "--storage", url)
+    assert bench("run", suite, "--quiet").returncode == 0
+    page = tmp_path / "reports/tiny/tiny.md"
+    assert "## Tuning" not in page.read_text(encoding="utf-8")
+    done = bench("report", "--format", "md", "--storage", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert study["name"] in page.read_text(encoding="utf-8").partition("## Tuning")[2]
+
+
+def test_a_password_is_not_shown():
+    study = optuna.create_study()
+    for key in ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default"):
+        study.set_user_attr(key, [])
+    assert study_result(study, "postgresql://me:secret@host/studies").place == "postgresql://me:***@host/studies"

@@ -25,6 +25,7 @@ from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
+warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats and PED-ANOVA: not the user's choice
 
 HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
@@ -63,7 +64,7 @@ def open_storage(place: str) -> BaseStorage:
             place,
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=4 * HEARTBEAT_SECONDS,
-            failed_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+            heartbeat_stale_trial_callback=requeue,
         )
     except Exception as error:  # noqa: BLE001 (whatever a driver raises)
         raise BenchError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
@@ -271,13 +272,10 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     trials = [trial for trial in ended(study) if trial.params and trial.value is not None]
     if len(trials) < MIN_IMPORTANCE or len(trials[0].params) < 2:  # noqa: PLR2004 (one setting is all there is)
         return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        judged = optuna.create_study(direction="maximize")
-        judged.add_trials([create_trial(params=t.params, distributions=t.distributions, value=t.value) for t in trials])
-        return optuna.importance.get_param_importances(
-            judged, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
-        )
+    judged = optuna.create_study(direction="maximize")
+    judged.add_trials([create_trial(params=t.params, distributions=t.distributions, value=t.value) for t in trials])
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+    return optuna.importance.get_param_importances(judged, evaluator=evaluator)
 
 
 def spent_seconds(study: optuna.Study) -> float:
