@@ -288,7 +288,7 @@ def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     done = bench("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
     assert done.returncode == 1
     assert "2 cells failed; the store keeps their tracebacks" in done.stderr
-    assert done.stdout.count("FAILED") == 2
+    assert done.stderr.count("FAILED") == 2
 
 
 def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):

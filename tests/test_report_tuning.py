@@ -45,6 +45,7 @@ def study(model="ipsrec-s", seeds=(11, 12, 13), trials=None, **changes):
         "pruner": "median",
         "default": OWN,
         "trials": tuple(trials),
+        "seconds": 30.0,
         "failed": 0,
         "logarithmic": frozenset(OWN),
         "importance": {"lambda": 0.75, "tau": 0.25},
@@ -83,17 +84,30 @@ def test_the_best_is_compared_over_the_seeds_of_its_trial_and_on_fresh_ones(plan
     assert (tuned.gain.mean, tuned.gain.low, tuned.gain.p) == pytest.approx((expected.mean, expected.low, expected.p))
     assert (tuned.fresh.row.label, tuned.fresh.reference.label) == ("ipsrec-s tuned", "ipsrec-s")
     assert tuned.fresh.difference == pytest.approx((mean_over_seeds(2, "mrr@10") - mean_over_seeds(1, "mrr@10")).mean())
-    said = tuned_finding(tuned, 0.95)
+    said = tuned_finding(tuned, 0.95, 0.05)
     assert "the best of 10 trials has lambda = 0.02, tau = 2, validation MRR@10 0.3033 against 0.2000" in said
     assert "+0.1033 over 3 seeds" in said
-    assert "which can be told from no difference" in said
+    assert tuned.adjusted_p == pytest.approx(expected.p * 8)  # nine complete trials
+    assert "As the best of 9 complete trials it can be told from luck" in said
+    assert "it cannot be told from luck" in tuned_finding(tuned, 0.95, 0.001)
     assert "On test targets, with seeds that no trial had: IPSREC-S" in said
+
+
+def test_rows_that_differ_in_more_than_what_was_searched_are_not_compared(tmp_path):
+    def settings(_model, variant):
+        x = BEST if variant else OWN
+        config = f'{{"lambda": {x["lambda"]}, "tau": {x["tau"]}, "size": {8 if variant else 4}}}'
+        return f'{{"config": {config}, "training": {{}}, "protocol": {{"max_length": 5}}}}'
+
+    rows = [("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
+    (tuned,) = built(fill(tmp_path / "s.duckdb", rows=rows, settings=settings), study()).tuned
+    assert tuned.fresh is None
 
 
 def test_seeds_of_the_search_are_no_fresh_seeds(planted):
     (tuned,) = built(planted, study(seeds=(3, 11, 12))).tuned  # 3 is a seed of the run
     assert tuned.fresh is None
-    assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95)
+    assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +123,25 @@ def test_seeds_of_the_search_are_no_fresh_seeds(planted):
 def test_what_cannot_be_told_is_said(planted, trials, words):
     (tuned,) = built(planted, study(seeds=(11,), trials=trials)).tuned
     assert tuned.gain is None
-    assert words in tuned_finding(tuned, 0.95)
+    assert words in tuned_finding(tuned, 0.95, 0.05)
 
 
 def test_unequal_budgets_are_named(planted):
-    few = study("sasrec", trials=study().trials[:4])
+    few = study("sasrec", trials=study().trials[:4], seconds=12.0)
     equal = built(planted, study(), study("sasrec")).tuned
     assert budgets(equal) == "d: sasrec 10 trials, 30 s of training; ipsrec-s 10 trials, 30 s of training."
     assert "not equal, which favours" in budgets(built(planted, study(), few).tuned)
+    as_long = study("sasrec", trials=study().trials[:4])  # the rest of its time went into trials that failed
+    assert "not equal" not in budgets(built(planted, study(), as_long).tuned)
+    twice = built(planted, study(), study(name="other"), study("sasrec")).tuned
+    assert "ipsrec-s 20 trials, 60 s of training" in budgets(twice)
+    assert "not equal" in budgets(twice)
 
 
 def test_all_formats_show_the_studies(planted, tmp_path):
     nasty = {NASTY: "a", "tau": 1.0, "it's\"": 1}
     odd = study(
-        "sasrec", name=f"d-{NASTY}", default=nasty, importance={},
+        "sasrec", name=f"d-{NASTY}", default=nasty, importance={}, sampler=NASTY, pruner=NASTY, metric=NASTY,
         trials=[trial(0, nasty, 0.1), trial(1, {NASTY: 3, "tau": 1.0, "it's\"": 2}, 0.2)],
     )  # fmt: skip
     report = built(planted, study(), odd)
@@ -130,6 +149,8 @@ def test_all_formats_show_the_studies(planted, tmp_path):
     html = written.pages["html"].read_text()
     assert '<h2 id="tuning">Tuning</h2>' in html
     assert "<script>alert(1)" not in html
+    assert "<script>alert(1)" not in written.pages["md"].read_text()
+    assert NASTY not in next(path for path in written.tables if path.name == "table-tuning.tex").read_text()
     names = [path.name for path in written.charts if path.suffix == ".svg" and "tuning" in path.name]
     for kind in ("history", "surface", "settings", "parallel", "importance"):
         assert any(f"tuning-{kind}-d-ipsrec-s" in name for name in names), kind
@@ -140,6 +161,12 @@ def test_all_formats_show_the_studies(planted, tmp_path):
         path for path in written.charts if "history-d-ipsrec-s" in path.name and path.suffix == ".svg"
     ).read_text()
     assert len(re.findall(r'aria-roledescription="point"', text)) == 10
+
+
+def test_settings_that_have_no_logarithm_are_drawn_as_they_are(planted, tmp_path):
+    trials = [trial(n, {"lambda": 0.1 * n, "tau": 1.0}, 0.1 + n / 100) for n in range(10)]
+    report = built(planted, study(trials=trials, logarithmic=frozenset()))
+    assert any("tuning-surface" in path.name for path in write_report(report, tmp_path).charts)
 
 
 def test_a_smoothed_surface_keeps_within_the_values_and_near_the_points():

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -13,15 +15,31 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
+from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.errors import ModelError, SuiteError
+from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
 from ipsrec_bench.tuning.space import search_space
-from ipsrec_bench.tuning.study import open_storage, spent_seconds, studies_in, study_result
+from ipsrec_bench.tuning.study import (
+    _started,
+    open_storage,
+    requeue,
+    requeue_lost,
+    spent_seconds,
+    studies_in,
+    study_result,
+)
+from ipsrec_bench.tuning.subject import searches
 
 from .conftest import TINY_SUITE, clean_environment, command
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # as the command does
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
@@ -82,9 +100,10 @@ def suite(tmp_path) -> Path:
     return path
 
 
-def tuned(bench, *arguments: object) -> list[dict]:
+def tuned(bench, *arguments: object, errors: str = "") -> list[dict]:
     done = bench("tune", *arguments, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(errors, done.stderr, flags=re.DOTALL)
     return json.loads(done.stdout)
 
 
@@ -265,7 +284,7 @@ def test_a_job_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
     printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "killed after" in printed
-    assert "out of memory? Its settings are tried again" in printed
+    assert "out of memory perhaps; its settings are tried again" in printed
     found = states(tmp_path)
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
 
@@ -281,24 +300,41 @@ def test_jobs_neither_exceed_the_budget_nor_do_a_point_twice(suite, bench, sampl
 
 
 def test_the_draws_follow_from_the_trials_number(suite, bench):
-    """Not from how often the search was interrupted, nor from how many search."""
+    """Not from how many search, nor from where the search was left."""
 
     def chosen(store, *arguments):
         (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", "tune.sampler=random", "--store", store,
                           *arguments)  # fmt: skip
         return [t["settings"] for t in result["trials"]]
 
-    whole = chosen("a/s.duckdb", "--trials", "4")
-    chosen("b/s.duckdb", "--trials", "2")
-    assert chosen("b/s.duckdb", "--trials", "4") == whole
-    assert chosen("c/s.duckdb", "--trials", "4", "--jobs", "2") == whole
+    chosen("a/s.duckdb", "--trials", "2")
+    assert chosen("a/s.duckdb", "--trials", "4") == chosen("b/s.duckdb", "--trials", "4", "--jobs", "2")
 
 
 def test_a_failing_setting_does_not_end_a_grid(suite, bench):
-    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "9", "--set", "tune.sampler=grid", "--set",
-                      "tune.space.ipsrec-s={ n_heads = [1, 2], embedding_size = [8, 9] }", "--set",
-                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none")  # fmt: skip
-    assert (len(result["trials"]), result["failed"]) == (3, 1)
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "99", "--set", "tune.sampler=grid", "--set",
+                      "tune.space.ipsrec-s={ n_heads = [1, 2], embedding_size = [6, 7, 8, 9] }", "--set",
+                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none", "--jobs", "2",
+                      "--set", "training.epochs=1",
+                      errors="(.*failed after 0 epochs, .* s: n_heads = 2 must divide .*){2}")  # fmt: skip
+    points = sorted((t["settings"]["n_heads"], t["settings"]["embedding_size"]) for t in result["trials"])
+    assert points == [(1, 6), (1, 7), (1, 8), (1, 9), (2, 6), (2, 8)]
+    assert result["failed"] == 2
+
+
+def test_a_grid_that_is_killed_goes_on_with_what_is_left(suite, tmp_path):
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--quiet", "--set", "tune.sampler=grid", "--set",
+                        "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0] }", "--set", "tune.pruner=none",
+                        "--set", "training.epochs=60", "--set", "training.patience=60")  # fmt: skip
+    for _ in range(2):
+        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment())
+        time.sleep(5)
+        process.kill()
+        process.wait()
+    done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (study,) = studies_in(tmp_path / "reports/studies")
+    assert sorted(t.settings["tau"] for t in study.trials) == [0.5, 1.0, 2.0]
 
 
 POSTGRES = shutil.which("initdb") or next(
@@ -343,27 +379,127 @@ def test_a_database_that_is_not_there_is_named(suite, bench):
     assert (done.returncode, "--storage: the database cannot be used" in done.stderr) == (2, True)
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_trial_whose_machine_falls_silent_is_tried_again(tmp_path, monkeypatch):
-    """In a database, another machine finds it by its heartbeat; what it took is counted once."""
-    monkeypatch.setattr("ipsrec_bench.tuning.study.HEARTBEAT_SECONDS", 1)
-    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
-    study = optuna.create_study(storage=storage, direction="maximize")
+@pytest.fixture
+def search_at(suite, tmp_path, monkeypatch):
+    """Open the search for IPSRec-S of the tiny suite in this process, its study at a place of one's own."""
+
+    def build(storage: str, *overrides: str):
+        monkeypatch.chdir(tmp_path)
+        data, quick = tmp_path / "data", ["training.epochs=1", "tune.pruner=none"]
+        _, (search,) = searches(suite, "world", ["ipsrec-s"], [*quick, *overrides], data,
+                                lambda cell: prepare(cell.dataset, cell.source, data), storage)  # fmt: skip
+        return search
+
+    return build
+
+
+def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> None:
+    """Let a trial run that another process has begun."""
     study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.RUNNING,
-            params={"lambda": 0.5},
-            distributions={"lambda": optuna.distributions.FloatDistribution(0.1, 1.0)},
-            user_attrs={"seconds": 7.0},
+            params={"lambda": value, "tau": 1.0},
+            distributions=dict.fromkeys(("lambda", "tau"), optuna.distributions.FloatDistribution(1e-3, 5.0, log=True)),
+            user_attrs={"seconds": 7.0} | ({"process": process} if process else {}),
         )
     )
-    storage.record_heartbeat(study.trials[0]._trial_id)
-    assert eventually(lambda: storage._get_stale_trial_ids(study._study_id))
-    optuna.storages.fail_stale_trials(study)
-    failed, waiting = study.get_trials()
-    assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
-    assert waiting.system_attrs["fixed_params"] == failed.params
-    assert spent_seconds(study) == 7.0
+
+
+def run(search, trials: int) -> list:
+    told: list = []
+    assert run_search(search, Budget(trials, None), Worker(torch.device("cpu"), Path("unused")), told.append)
+    return told
+
+
+def test_a_trial_whose_machine_falls_silent_is_tried_again(search_at, tmp_path, monkeypatch):
+    """In a database, whoever still searches finds it by its heartbeat; what it took is counted once."""
+    monkeypatch.setattr("ipsrec_bench.tuning.study.HEARTBEAT_SECONDS", 1)
+    study = (search := search_at(f"sqlite:///{tmp_path / 'studies.db'}")).study
+    for value in (0.25, 0.5):
+        begun_elsewhere(study, "another-machine 1 1", value)
+        study._storage.record_heartbeat(study.trials[-1]._trial_id)
+    assert eventually(lambda: len(study._storage._get_stale_trial_ids(study._study_id)) == 2)
+    assert spent_seconds(study) == 14.0
+    run(search, trials=3)
+    kept = [t for t in study.get_trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert sorted(t.params["lambda"] for t in kept) == [0.1, 0.25, 0.5]
+    assert spent_seconds(study) > 14.0
+
+
+def test_a_trial_is_found_whose_process_is_gone_or_was_never_named(search_at, monkeypatch):
+    monkeypatch.setattr("ipsrec_bench.tuning.study.NAMELESS_SECONDS", 0)
+    search = search_at("studies")
+    begun_elsewhere(search.study, f"{socket.gethostname()} {os.getpid()} 1", 0.25)  # this number, at another time
+    begun_elsewhere(search.study, None, 0.5)
+    told = run(search, trials=3)
+    kept = [t for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert sorted(t.params["lambda"] for t in kept) == [0.1, 0.25, 0.5]
+    assert told[0].spent == 14.0
+
+
+def test_what_is_queued_twice_is_done_once(search_at):
+    """As by two commands that begin a study at the same moment."""
+    search = search_at("studies")
+    search.study.enqueue_trial({"lambda": 0.1, "tau": 1.0})
+    run(search, trials=3)
+    kept = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert (len(kept), kept.count(0.1)) == (3, 1)
+
+
+def test_settings_that_kill_every_process_are_given_up(search_at):
+    search = search_at("studies", "tune.sampler=grid", "tune.space.ipsrec-s={ tau = [0.5, 1.0], lambda = [0.1] }")
+    gone = f"{socket.gethostname()} {os.getpid()} 1"
+    for tries in range(4):
+        search.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params={"tau": 0.5, "lambda": 0.1},
+                distributions={"tau": optuna.distributions.CategoricalDistribution((0.5, 1.0)),
+                               "lambda": optuna.distributions.CategoricalDistribution((0.1,))},
+                user_attrs={"process": gone, "tries": tries},
+            )
+        )  # fmt: skip
+        ((_, again),) = requeue_lost(search.study)
+        assert again == (tries < 3)
+        for waiting in search.study.get_trials(states=(TrialState.WAITING,)):
+            assert waiting.user_attrs["tries"] == tries + 1
+            search.study.tell(search.study.ask().number, state=TrialState.FAIL)  # taken out of the queue
+    run(search, trials=5)
+    kept = [t.params["tau"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert kept == [1.0]
+
+
+def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, monkeypatch):
+    search = search_at("studies")
+
+    def taken(key, cell, _data, _worker, emit):
+        monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", train_cell)
+        search.study.tell(0, state=TrialState.FAIL)
+        requeue(search.study, search.study.trials[0])
+        emit(EpochDone(key, cell.dataset, cell.shown, cell.seed, 1, 1.0, 0.1, 1.0))
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", taken)
+    told = run(search, trials=2)
+    assert [event.outcome for event in told if isinstance(event, TrialEnded)] == ["killed", "complete", "complete"]
+    assert [t.params["lambda"] for t in search.study.get_trials()][:2] == [0.1, 0.1]
+
+
+def test_processes_that_are_killed_again_and_again_end_the_search(search_at):
+    deaths = _Deaths(search_at("studies").study, lambda _: None)
+    for _ in range(4):
+        deaths.one_more()
+    deaths.listen(TrialEnded("trial-1", 1, "", "complete", 0.1, 1, 1.0))
+    for _ in range(4):
+        deaths.one_more()
+    with pytest.raises(ModelError, match="5 processes were killed, and no trial came to its end"):
+        deaths.one_more()
+
+
+def test_zombies_are_gone():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    assert eventually(lambda: gone(child.pid))
+    assert _started(child.pid) == ""
+    child.wait()
 
 
 def test_the_report_shows_studies_of_a_database(suite, bench, tmp_path):
@@ -381,4 +517,10 @@ def test_a_password_is_not_shown():
     study = optuna.create_study()
     for key in ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default"):
         study.set_user_attr(key, [])
-    assert study_result(study, "postgresql://me:secret@host/studies").place == "postgresql://me:***@host/studies"
+    for url in ("postgresql://me:secret@host/studies", "postgresql://me:***@host/studies?password=secret"):
+        assert study_result(study, url).place == "postgresql://me:***@host/studies"
+
+
+def test_storages_that_are_none_are_named(bench):
+    done = bench("report", "--storage", "nowhere")
+    assert (done.returncode, "--storage nowhere: it is neither a folder" in done.stderr) == (2, True)

@@ -1,6 +1,7 @@
 """Listeners of a run's events: live dashboard, plain lines, JSON lines, or nothing."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -8,7 +9,7 @@ from datetime import datetime
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ipsrec_bench.events import CellFailed, Emit, Event, StepDone
+from ipsrec_bench.events import CellFailed, Emit, Event, StepDone, TrialEnded
 from ipsrec_bench.tui.dashboard import dashboard
 from ipsrec_bench.tui.plain import plain_line
 from ipsrec_bench.tui.state import RunState, fold
@@ -20,7 +21,7 @@ REFRESH_PER_SECOND = 5
 def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
     """Give the run something to tell its events to.
 
-    JSON lines if asked for; else nothing but failures if quiet; else the dashboard on a terminal and plain,
+    JSON lines if asked for; else nothing but failures, as errors, if quiet; else the dashboard on a terminal and plain,
     timestamped lines anywhere else.
     """
     if as_json:
@@ -29,13 +30,17 @@ def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
 
         def log(event: Event) -> None:
             line = plain_line(event, datetime.now().astimezone())
-            if line is not None and (not quiet or isinstance(event, CellFailed)):
-                print(line, flush=True)  # noqa: T201
+            if line is not None and (not quiet or _is_failure(event)):
+                print(line, flush=True, file=sys.stderr if quiet else sys.stdout)
 
         yield log
     else:
         with _live(console) as emit:
             yield emit
+
+
+def _is_failure(event: Event) -> bool:
+    return isinstance(event, CellFailed) or (isinstance(event, TrialEnded) and bool(event.error))
 
 
 @contextlib.contextmanager

@@ -311,9 +311,7 @@ def tune(
         float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, help="Trials at a time, each in a process of its own.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trials at a time, in as many processes.")] = 1,
     storage: StorageOption = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
@@ -386,17 +384,24 @@ def _write_report(
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import find_run, shown_otherwise
 
+    studies = _studies(store, storage)
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite, number), overrides)
-        content = build_report(connection, run, _studies(store, storage))
+        content = build_report(connection, run, studies)
     return write_report(content, output, formats).main
 
 
 def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
-    """Return the tuning studies beside the store, and those in the database `storage`."""
-    folder = store.parent / "studies"
-    if storage is None and not any(folder.glob("*.journal")):
-        return []
-    from ipsrec_bench.tuning.study import studies_at, studies_in
+    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given."""
+    if storage is not None and "://" in storage:
+        from ipsrec_bench.tuning.study import studies_at
 
-    return [*studies_in(folder), *(studies_at(storage) if storage else ())]
+        return studies_at(storage)
+    folder = Path(storage) if storage is not None else store.parent / "studies"
+    if storage is not None and not folder.is_dir():
+        raise BenchError(f"--storage {storage}: it is neither a folder nor the URL of a database")
+    if not any(folder.glob("*.journal")):
+        return []
+    from ipsrec_bench.tuning.study import studies_in
+
+    return studies_in(folder)

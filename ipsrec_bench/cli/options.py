@@ -17,9 +17,10 @@ StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
-        metavar="URL",
+        metavar="PLACE",
         envvar="IPSREC_BENCH_STORAGE",
-        help="A database of tuning studies, like postgresql://host/name; else they are journal files beside the store.",
+        help="Of tuning studies: a database, like postgresql://host/name, or a folder; studies/ beside the store if not"
+        " given.",
     ),
 ]
 DataDirOption = Annotated[

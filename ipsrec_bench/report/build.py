@@ -94,7 +94,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
-        tuned=tuple(tuned(results, summaries, datasets, studies)),
+        tuned=tuned(results, summaries, datasets, studies),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),

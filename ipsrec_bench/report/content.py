@@ -285,6 +285,8 @@ class StudyResult:
     default: Mapping[str, Any]
     """The settings that were there before."""
     trials: tuple[TrialResult, ...]
+    seconds: float
+    """Of training, over all trials, also those that failed or were killed: what a budget counts."""
     failed: int
     """Trials that ended in an error or were killed."""
     logarithmic: frozenset[str]
@@ -302,11 +304,6 @@ class StudyResult:
     def epochs(self) -> int:
         """Trained, over all trials."""
         return sum(trial.epochs for trial in self.trials)
-
-    @property
-    def seconds(self) -> float:
-        """What all trials took, one after the other."""
-        return sum(trial.seconds for trial in self.trials)
 
     @property
     def complete(self) -> tuple[TrialResult, ...]:
@@ -334,6 +331,11 @@ class Tuned:
     None with one seed, or where the default is the best or was not trained to its end."""
     fresh: Comparison | None
     """Of the run's test ranks, on seeds that no trial was trained with; None where the run has no rows of both."""
+
+    @property
+    def adjusted_p(self) -> float | None:
+        """P of the gain, times the complete trials that the best was chosen among (Bonferroni)."""
+        return min(1.0, self.gain.p * max(1, len(self.study.complete) - 1)) if self.gain else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What comparisons say, in sentences."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 from ipsrec_bench.report.content import Comparison, SliceTable, Tuned
@@ -76,7 +77,7 @@ def _of_method(c: Comparison) -> str:
     return f"As a method, whichever seed trains it, it is {c.of_method}{too}: {p}."
 
 
-def tuned_finding(tuned: Tuned, confidence: float) -> str:
+def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:
     """Return what a search found, and whether its best settings are better than those before, or merely larger."""
     study, best, default = tuned.study, tuned.study.best, tuned.study.default_trial
     subject = f"{study.model} on {study.dataset}"
@@ -94,12 +95,14 @@ def tuned_finding(tuned: Tuned, confidence: float) -> str:
     found += f" against {default.value:.4f} of {before}"
     if tuned.gain is None:
         return f"{found}. One training each cannot tell that from luck. {_fresh(tuned, confidence)}"
-    gain = tuned.gain
-    told = "can" if gain.low > 0 or gain.high < 0 else "cannot"
+    gain, p = tuned.gain, tuned.adjusted_p
+    assert p is not None
+    told = "can" if p < alpha else "cannot"
     return (
         f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval {signed(gain.low)}"
-        f" to {signed(gain.high)}), which {told} be told from no difference; that it was chosen on these targets"
-        f" flatters it. {_fresh(tuned, confidence)}"
+        f" to {signed(gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
+        f" {told} be told from luck: p {_equals(p)}, times the trials that it was chosen among."
+        f" {_fresh(tuned, confidence)}"
     )
 
 
@@ -110,14 +113,17 @@ def _fresh(tuned: Tuned, confidence: float) -> str:
 
 
 def budgets(studies: Sequence[Tuned]) -> str:
-    """Return what each model's search was given, and whether that was the same for all on one dataset."""
+    """Return what each model's searches were given, and whether that was the same for all on one dataset."""
     told = []
     for dataset in dict.fromkeys(tuned.study.dataset for tuned in studies):
-        group = [tuned.study for tuned in studies if tuned.study.dataset == dataset]
-        given = "; ".join(f"{s.model} {len(s.trials)} trials, {s.seconds:.0f} s of training" for s in group)
+        trials: dict[str, int] = defaultdict(int)
+        seconds: dict[str, float] = defaultdict(float)
+        for study in (tuned.study for tuned in studies if tuned.study.dataset == dataset):
+            trials[study.model] += len(study.trials)
+            seconds[study.model] += study.seconds
+        given = "; ".join(f"{model} {trials[model]} trials, {seconds[model]:.0f} s of training" for model in trials)
         told.append(f"{dataset}: {given}.")
-        trials, seconds = {len(s.trials) for s in group}, [s.seconds for s in group]
-        if len(trials) > 1 and max(seconds) > EQUAL * min(seconds):
+        if len({*trials.values()}) > 1 and max(seconds.values()) > EQUAL * min(seconds.values()):
             told.append("These budgets are not equal, which favours the models that got more.")
     return " ".join(told)
 

@@ -25,14 +25,15 @@ STATES = {"complete": "#0072B2", "pruned": "#7F7F7F"}
 def study_charts(study: StudyResult) -> Iterator[Chart]:
     """Yield the charts of a study: what it did, what it found where, and what mattered."""
     name = study.name
-    metric = f"validation {study.metric.upper()}"
+    metric = _title(f"validation {study.metric.upper()}")
     yield draw(
         f"tuning-history-{name}",
         "tuning",
         f"Study {name}: {metric} of every trial, and the best so far",
         _history(study, metric),
     )
-    if {"lambda", "tau"} <= study.default.keys() and study.complete:
+    both = {"lambda", "tau"} <= study.default.keys() and all(_is_number(study, name) for name in ("lambda", "tau"))
+    if both and study.complete:
         yield draw(
             f"tuning-surface-{name}",
             "tuning",
@@ -77,31 +78,22 @@ def _history(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
 
 def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair has it)
     complete = study.complete
-    points = np.array([[math.log(t.settings["lambda"]), math.log(t.settings["tau"])] for t in complete])
-    low, high = points.min(axis=0), points.max(axis=0)
-    x, y = (alt.Scale(type="log", nice=False, domain=_domain(study, name)) for name in ("lambda", "tau"))
-    few = alt.Axis(tickCount=4, format="~g", grid=False)
+    x, y = _Axis(study, "lambda"), _Axis(study, "tau")
+    points = np.array([[axis.place(trial.settings[axis.name]) for axis in (x, y)] for trial in complete])
     colour = alt.Color("value:Q", title=metric, scale=alt.Scale(scheme="viridis", zero=False))
     layers = []
-    if len(complete) >= MIN_SMOOTHED and (high > low).all():
-        rects = list(_bands((points - low) / (high - low), complete, low, high))
+    if len(complete) >= MIN_SMOOTHED and (points.max(axis=0) > points.min(axis=0)).all():
         layers.append(
-            alt.Chart(inline(rects))
+            alt.Chart(inline(_bands(points, complete, x, y)))
             .mark_rect(clip=True)
-            .encode(
-                x=alt.X("from:Q", scale=x, title="lambda", axis=few),
-                x2="to:Q",
-                y=alt.Y("below:Q", scale=y),
-                y2="above:Q",
-                color=colour,
-            )
+            .encode(x=x.encoded(alt.X, "from"), x2="to:Q", y=y.encoded(alt.Y, "below"), y2="above:Q", color=colour)
         )
     layers.append(
         alt.Chart(inline([_of_trial(study, trial) for trial in complete]))
         .mark_point(filled=True, size=90, opacity=1, stroke="white", strokeWidth=1.5)
         .encode(
-            x=alt.X(f"{_field(study, 'lambda')}:Q", scale=x, title="lambda", axis=few),
-            y=alt.Y(f"{_field(study, 'tau')}:Q", scale=y, title="tau", axis=few),
+            x=x.encoded(alt.X, _field(study, "lambda")),
+            y=y.encoded(alt.Y, _field(study, "tau")),
             color=colour,
             tooltip=_tooltip(study),
         )
@@ -109,28 +101,58 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
     return alt.layer(*layers).properties(width=WIDTH - 160, height=WIDTH - 220)
 
 
-def _domain(study: StudyResult, name: str) -> list[float]:
-    found = [float(trial.settings[name]) for trial in study.trials]
-    return [min(found), max(found)]
+class _Axis:
+    """A setting along a side of the surface, from 0 to 1 over what was tried."""
+
+    def __init__(self, study: StudyResult, name: str) -> None:
+        self.name, self._log = name, name in study.logarithmic
+        self._tried = [float(trial.settings[name]) for trial in study.trials]
+        self._low, self._high = (self._scaled(end) for end in (min(self._tried), max(self._tried)))
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self._log else value
+
+    def place(self, value: float) -> float:
+        """Return where a value lies."""
+        return (self._scaled(value) - self._low) / (self._high - self._low or 1.0)
+
+    def value(self, place: float) -> float:
+        """Return the value at a place."""
+        found = self._low + place * (self._high - self._low)
+        return math.exp(found) if self._log else found
+
+    def encoded(self, channel: type[alt.X] | type[alt.Y], field: str) -> alt.X | alt.Y:
+        """Return it as a channel of a chart."""
+        scale = alt.Scale(
+            type="log" if self._log else "linear",
+            nice=False,
+            zero=False,
+            domain=[min(self._tried), max(self._tried)],
+        )
+        return channel(f"{field}:Q", scale=scale, title=self.name, axis=alt.Axis(tickCount=4, format="~g", grid=False))
 
 
-def _bands(
-    points: np.ndarray, complete: Sequence[TrialResult], low: np.ndarray, high: np.ndarray
-) -> Iterator[dict[str, float]]:
-    """Yield rectangles of the smoothed surface, each as wide as its band goes: few, so that the page stays small."""
-    centres = (np.arange(CELLS) + 0.5) / CELLS
-    edges = [np.exp(low[axis] + np.arange(CELLS + 1) / CELLS * (high[axis] - low[axis])) for axis in (0, 1)]
+def _bands(points: np.ndarray, complete: Sequence[TrialResult], x: _Axis, y: _Axis) -> Iterator[dict[str, float]]:
+    """Yield rectangles of the smoothed surface, each as wide as its band goes: few, so that the page stays small.
+
+    It is drawn where complete trials lie around.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    centres, edges = ((np.arange(CELLS + more) + shift) / CELLS for more, shift in ((0, 0.5), (1, 0.0)))
     at = np.stack(np.meshgrid(centres, centres), axis=2).reshape(-1, 2)
-    surface = smoothed(points, np.array([trial.value for trial in complete]), at).reshape(CELLS, CELLS)
+    values = np.array([trial.value for trial in complete])
+    surface = smoothed((points - low) / (high - low), values, at).reshape(CELLS, CELLS)
     least, most = float(surface.min()), float(surface.max())
     size = (most - least) / BANDS or 1.0
     bands = np.minimum((surface - least) // size, BANDS - 1)
-    for row, (below, above) in zip(bands, pairwise(edges[1]), strict=True):
+    across = [x.value(low[0] + edge * (high[0] - low[0])) for edge in edges]
+    up = [y.value(low[1] + edge * (high[1] - low[1])) for edge in edges]
+    for row, (below, above) in zip(bands, pairwise(up), strict=True):
         changes = np.flatnonzero(np.diff(row)) + 1
         for begin, end in pairwise([0, *changes, CELLS]):
             yield {
-                "from": edges[0][begin],
-                "to": edges[0][end],
+                "from": across[begin],
+                "to": across[end],
                 "below": below,
                 "above": above,
                 "value": least + (row[begin] + 0.5) * size,

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -22,24 +23,24 @@ ENDING_SECONDS = 60
 """How long interrupted processes are waited for; they notice at the next thing they tell."""
 
 
-def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death: Callable[[], bool]) -> bool:
+def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death: Callable[[], None]) -> bool:
     """Do `work` in `processes` processes, with `threads` threads each, and pass on what they tell.
 
     Processes end when their work does, when this one is interrupted, and when this one is no more: each finds its pipe
-    closed and stops as if by Ctrl-C. One that is killed (out of memory, say) takes the others nothing.
+    closed and stops as if by Ctrl-C. One that is killed (out of memory, say) is replaced.
 
     Args:
         work: what each of them does.
         processes: their number.
         threads: of torch, each.
         emit: told everything that they tell.
-        on_death: called when one was killed; whether it is to be replaced.
+        on_death: called when one was killed, before it is replaced; may raise to end them all.
 
     Returns:
         Whether they came to their end; False if they were interrupted.
 
     Raises:
-        BenchError: one of them did.
+        BenchError: one of them did, or `on_death`.
     """
     team = _Team(work, threads)
     try:
@@ -50,11 +51,12 @@ def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death:
                 assert isinstance(pipe, Connection)
                 try:
                     message = pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # the latter if it was killed within a message
                     code = team.end(pipe)
                     if code > 0:
                         raise BenchError("a process ended in an error that nobody foresaw; it is told above") from None
-                    if code < 0 and on_death():
+                    if code < 0:
+                        on_death()
                         team.start()
                     continue
                 if isinstance(message, BenchError):
@@ -100,8 +102,9 @@ class _Team:
         """Let all that are left stop, and wait for them."""
         for pipe in self.members:
             pipe.close()
+        deadline = time.monotonic() + ENDING_SECONDS
         for process in self.members.values():
-            process.join(ENDING_SECONDS)
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
         self.members.clear()
 

@@ -111,7 +111,9 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
         case RunStarted():
             return replace(state, title=event.title, cells=event.cells, skipped=event.skipped, began=now)
         case CellStarted():
-            cell = RunningCell(event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began=now)
+            before = state.running.get(event.key)  # the next seed of a trial
+            began = now if before is None else before.began
+            cell = RunningCell(event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began)
             return replace(state, running={**state.running, event.key: cell})
         case StepDone():
             return _update(
@@ -123,7 +125,8 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
                 rate=event.targets_per_second,
             )
         case EpochDone():
-            curve = state.running[event.key].valid
+            running = state.running.get(event.key)
+            curve = running.valid if running else ()
             return _update(
                 state,
                 event,
@@ -152,5 +155,7 @@ def _without(state: RunState, key: str) -> dict[str, RunningCell]:
 
 
 def _update(state: RunState, event: CellEvent, **changes: object) -> RunState:
+    if event.key not in state.running:  # it was found dead before its last words arrived
+        return state
     cell = replace(state.running[event.key], **changes)  # type: ignore[arg-type]
     return replace(state, running={**state.running, event.key: cell})

@@ -3,9 +3,9 @@
 Several processes, of one run or of many, on one machine or on several, may work on one study at once.
 """
 
-import math
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
@@ -21,17 +22,19 @@ from ipsrec_bench.errors import ModelError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
-from ipsrec_bench.settings import explain, in_words
+from ipsrec_bench.settings import in_words
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Tune
 from ipsrec_bench.tuning.space import Space, with_settings
 from ipsrec_bench.tuning.study import (
     ENDED,
     SURPLUS,
+    is_given_up,
+    queue_point,
     requeue,
-    requeue_killed,
+    requeue_lost,
+    settings_of,
     spent_seconds,
-    study_result,
     this_process,
 )
 
@@ -85,24 +88,27 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
         ModelError: several trials in a row failed.
     """
     study = search.study
-    requeue_killed(study)
-    budget = replace(budget, trials=_wanted(search, budget))
-    best = study_result(study, search.place).best
+    requeue_lost(study)
+    points = _points(search)
+    if points:
+        budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
     emit(
         SearchStarted(
             f"Tuning {search.cell.model} on {search.cell.dataset}",
             search.cell.training.stop_metric,
             budget.trials,
             budget.seconds,
-            len(_counted(search)),
+            _number(search, study.get_trials(deepcopy=False)),
             spent_seconds(study),
             best.value if best else None,
-            in_words(best.settings) if best else "",
+            in_words(best.params) if best else "",
         )
     )
     if jobs > 1:
         deaths = _Deaths(study, emit)
-        return side_by_side(partial(run_trials, search, budget, worker), jobs, threads, emit, deaths.one_more)
+        return side_by_side(partial(run_trials, search, budget, worker), jobs, threads, deaths.listen, deaths.one_more)
     try:
         run_trials(search, budget, worker, emit)
     except KeyboardInterrupt:
@@ -119,86 +125,108 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
         ModelError: several trials in a row failed.
         KeyboardInterrupt: it came; the trial at work is queued again.
     """
-    study = search.study
+    study, points = search.study, _points(search)
     failures = 0
+    at_work: list[_Trial] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        at_work[:] = [_Trial(trial, search, budget, place, emit)]
+        return at_work[0].run()
+
     with TemporaryDirectory() as scratch:  # a trial's weights are not kept
         place = replace(worker, checkpoints=Path(scratch))
-        while not _spent(search, budget):
+        while _goes_on(search, budget, emit):
+            if points:
+                queue_point(study, points)
+            at_work.clear()
             try:
-                study.optimize(
-                    lambda trial: _Trial(trial, search, budget, place, emit).run(),
-                    n_trials=1,
-                    catch=(ModelError, _PassedOver),
-                )
+                study.optimize(objective, n_trials=1, catch=(ModelError, _PassedOver))
             except KeyboardInterrupt:
-                for trial in _own(study)[-1:]:
-                    if trial.state == TrialState.FAIL:  # as Optuna left it; it may also have been complete
-                        requeue(study, trial)
+                for trial in at_work:
+                    if trial.is_interrupted:
+                        requeue(study, trial.frozen, killed=False)
                 raise
-            last = _own(study)[-1]
-            if SURPLUS in last.user_attrs:
-                continue
-            failures = failures + 1 if last.state == TrialState.FAIL else 0
+            except (ValueError, AssertionError, UpdateFinishedTrialError):  # what Optuna says of a trial that is over
+                if not (at_work and at_work[0].is_interrupted):
+                    raise
+            (last,) = (trial.frozen for trial in at_work)
+            failures = failures + 1 if "error" in last.user_attrs else 0
             if failures == FAILURES_IN_A_ROW:
                 raise ModelError(f"{failures} trials in a row failed, the last one so: {last.user_attrs['error']}")
 
 
 @dataclass
 class _Deaths:
-    """Processes of a search that were killed."""
+    """Processes of a search that were killed, since a trial last came to its end."""
 
     study: optuna.Study
     emit: Emit
     count: int = 0
 
-    def one_more(self) -> bool:
-        """Queue what it was at again; return whether another process is to take its place."""
-        for trial in requeue_killed(self.study):
-            said = trial.user_attrs
-            self.emit(
-                TrialEnded(
-                    _key(trial.number),
-                    trial.number,
-                    in_words(trial.params),
-                    "killed",
-                    None,
-                    said.get("epochs", 0),
-                    said.get("seconds", 0.0),
-                    "its process was killed; out of memory? Its settings are tried again",
-                )
-            )
+    def listen(self, event: Event) -> None:
+        """Pass on what is told."""
+        if isinstance(event, TrialEnded) and event.outcome != "killed":
+            self.count = 0
+        self.emit(event)
+
+    def one_more(self) -> None:
+        """Queue again what it was at; another process is to take its place.
+
+        Raises:
+            ModelError: several in a row were killed.
+        """
+        _find_lost(self.study, self.emit)
         self.count += 1
-        return self.count < FAILURES_IN_A_ROW
+        if self.count == FAILURES_IN_A_ROW:
+            raise ModelError(
+                f"{self.count} processes were killed, and no trial came to its end; where memory is short, take fewer"
+                " --jobs or smaller settings"
+            )
 
 
-def _own(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials of this process, oldest first; others may have begun later ones."""
-    me = this_process()
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("process") == me]
+def _find_lost(study: optuna.Study, emit: Emit) -> None:
+    for trial, again in requeue_lost(study):
+        said = trial.user_attrs
+        fate = "its settings are tried again" if again else "its settings are given up"
+        emit(
+            TrialEnded(
+                _key(trial.number),
+                trial.number,
+                in_words(settings_of(trial)),
+                "killed",
+                None,
+                said.get("epochs", 0),
+                said.get("seconds", 0.0),
+                f"its process was killed, out of memory perhaps; {fate}",
+            )
+        )
 
 
-def _wanted(search: Search, budget: Budget) -> int | None:
-    """Return how many trials there are to be: no more than a grid has points."""
+def _points(search: Search) -> list[dict[str, Any]]:
+    """Return the points of a grid; none for other samplers."""
+    return search.space.points(search.tune.grid_points, search.tune.seed) if search.tune.sampler == "grid" else []
+
+
+def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) -> int:
+    """Return how many of `trials` count, or will, if they are in these states or have ended.
+
+    Of a grid, points count, also those that are given up.
+    """
+    wanted = {*ENDED, *states}
     if search.tune.sampler != "grid":
-        return budget.trials
-    points = math.prod(map(len, search.space.grid(search.tune.grid_points).values()))
-    return points if budget.trials is None else min(points, budget.trials)
+        return sum(trial.state in wanted for trial in trials)
+    points = (settings_of(trial) for trial in trials if trial.state in wanted or is_given_up(trial))
+    return len({json.dumps(point, sort_keys=True) for point in points})
 
 
-def _counted(search: Search) -> list[FrozenTrial]:
-    """Return the trials that count: those that ended; of a grid, also those that failed, as they would again."""
-    trials = search.study.get_trials(deepcopy=False)
-    return [t for t in trials if t.state in ENDED or (search.tune.sampler == "grid" and "error" in t.user_attrs)]
-
-
-def _spent(search: Search, budget: Budget) -> bool:
-    """Return whether no further trial is to begin."""
+def _goes_on(search: Search, budget: Budget, emit: Emit) -> bool:
+    """Return whether a further trial is to begin."""
+    _find_lost(search.study, emit)
     if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
-        return True
-    if budget.trials is None:
         return False
-    at_work = search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return len(_counted(search)) + len(at_work) >= budget.trials
+    if budget.trials is None:
+        return True
+    return _number(search, search.study.get_trials(deepcopy=False), TrialState.RUNNING) < budget.trials
 
 
 def _key(number: int) -> str:
@@ -225,11 +253,11 @@ class _Trial:
             TrialPruned: the pruner gave it up.
             ModelError: a training failed.
         """
-        self._pass_over_surplus()
-        chosen = self._search.space.suggest(self._trial)
-        self._pass_over_twin(chosen)
+        self._pass_over()
+        chosen: dict[str, Any] = {}
+        values: list[float] = []
         try:
-            values: list[float] = []
+            chosen = self._search.space.suggest(self._trial)
             for seed in self._search.tune.seeds:
                 values.append(self._train(chosen, seed))
                 self._trial.set_user_attr("by_seed", values)
@@ -238,6 +266,11 @@ class _Trial:
                     self._prune()
         except optuna.TrialPruned:
             self._tell("pruned", chosen)
+            raise
+        except UpdateFinishedTrialError:  # another process has taken this one for dead
+            number, seconds = self._trial.number, time.perf_counter() - self._began
+            told = "another machine took this one for dead; it tries these settings itself"
+            self._emit(TrialEnded(self._key, number, in_words(chosen), "killed", None, self._epochs, seconds, told))
             raise
         except Exception as error:  # whatever ends a training: other settings may do
             told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
@@ -248,20 +281,29 @@ class _Trial:
         self._tell("complete", chosen, value)
         return value
 
-    def _alive(self) -> list[FrozenTrial]:
-        """Return all other trials that were not lost."""
-        trials = self._search.study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))
-        return [t for t in trials if t.number != self._trial.number]
+    @property
+    def frozen(self) -> FrozenTrial:
+        """The trial as the storage has it."""
+        return self._search.study.get_trials(deepcopy=False)[self._trial.number]
 
-    def _pass_over_surplus(self) -> None:
-        before = [t for t in self._alive() if t.number < self._trial.number]
-        if self._budget.trials is not None and len(before) >= self._budget.trials:
-            self._trial.set_user_attr(SURPLUS, True)
-            raise _PassedOver
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was ended from outside: by Ctrl-C, or by another process that took this one for dead."""
+        trial = self.frozen
+        return trial.state == TrialState.FAIL and not {"error", SURPLUS} & trial.user_attrs.keys()
 
-    def _pass_over_twin(self, chosen: Mapping[str, Any]) -> None:
-        """Leave a point of the grid to whoever is at it; of two who find each other, both may choose again."""
-        if self._search.tune.sampler == "grid" and any(t.params == chosen for t in self._alive()):
+    def _pass_over(self) -> None:
+        """Leave the trial to another process that was faster.
+
+        Raises:
+            _PassedOver: enough trials were begun before it, or one with the settings that it was queued with.
+        """
+        before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
+        to_come = (TrialState.RUNNING, TrialState.WAITING)
+        queued = self.frozen.system_attrs.get("fixed_params")
+        twin = any(settings_of(t) == queued and t.state in {*ENDED, *to_come} for t in before)
+        wanted = self._budget.trials
+        if twin or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
             self._trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 
@@ -272,8 +314,7 @@ class _Trial:
         try:
             config = with_settings(cell, chosen)
         except ValidationError as error:  # each value is allowed, but not beside the others
-            _, message = next(explain(error))
-            raise ModelError(message) from None
+            raise ModelError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         tried = replace(cell, config=config, variant=f"({in_words(chosen)})", seed=seed)
         name = (self._key, tried.dataset, tried.shown, tried.seed)
         self._emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))

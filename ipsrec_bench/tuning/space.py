@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+import numpy as np
 import optuna
 from pydantic import ValidationError
 
@@ -54,6 +56,12 @@ class Space:
             found = [where.low, *inner, where.high]
             values[name] = list(dict.fromkeys(map(round, found))) if name in self.whole else found
         return values
+
+    def points(self, points: int, seed: int) -> list[dict[str, Any]]:
+        """Return every combination of a grid's values, in an order that follows from `seed`."""
+        axes = self.grid(points)
+        found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+        return [found[i] for i in np.random.default_rng(seed).permutation(len(found))]
 
     def contains(self, chosen: Mapping[str, Any]) -> bool:
         """Return whether these settings lie in the space."""

@@ -5,10 +5,12 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
@@ -29,11 +31,13 @@ warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats an
 
 HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
+NAMELESS_SECONDS = 10
+"""After that, a trial that has not said which process it is in has none."""
 RETRIES = 3
 """How often settings are tried again whose trial was killed; those that kill every process are left at that."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
-"""Marks trials that were begun while others had just taken the last ones; nothing was trained."""
+"""Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
@@ -46,7 +50,8 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     fixed = cell.settings()
     fixed["config"] = {name: value for name, value in fixed["config"].items() if name not in space.where}
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
-    content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner], sort_keys=True)
+    grid = [tune.grid_points] if tune.sampler == "grid" else []
+    content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
     return f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
@@ -64,7 +69,7 @@ def open_storage(place: str) -> BaseStorage:
             place,
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=4 * HEARTBEAT_SECONDS,
-            heartbeat_stale_trial_callback=requeue,
+            heartbeat_stale_trial_callback=_requeue_silent,
         )
     except Exception as error:  # noqa: BLE001 (whatever a driver raises)
         raise BenchError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
@@ -85,23 +90,20 @@ def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, sp
             study.set_user_attr(key, value)
     if not study.get_trials(deepcopy=False) and tune.sampler != "grid" and space.contains(default):
         study.enqueue_trial(default)
-    study.sampler = ByNumber(tune, space)
+    study.sampler = ByNumber(tune)
     study.pruner = _pruner(tune, cell.training.epochs)
     return study
 
 
 class ByNumber(BaseSampler):
-    """A sampler whose draws follow from the trial's number, so that processes that share a study draw apart.
+    """A sampler whose draws follow from the trial's number, so that processes that share a study draw apart."""
 
-    They are the same whether a search was interrupted or not.
-    """
-
-    def __init__(self, tune: Tune, space: Space) -> None:
-        self._tune, self._space = tune, space
-        self._sampler = _sampler(tune, space, tune.seed)
+    def __init__(self, tune: Tune) -> None:
+        self._tune = tune
+        self._sampler = _sampler(tune, 0)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler = _sampler(self._tune, self._space, self._tune.seed + trial.number)
+        self._sampler = _sampler(self._tune, trial.number)
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -123,12 +125,11 @@ class ByNumber(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def _sampler(tune: Tune, space: Space, seed: int) -> BaseSampler:
-    """Return the sampler, every argument that matters written out."""
-    if tune.sampler == "random":
+def _sampler(tune: Tune, number: int) -> BaseSampler:
+    """Return the sampler of one trial, every argument that matters written out."""
+    seed = int(np.random.SeedSequence([tune.seed, number]).generate_state(1)[0])
+    if tune.sampler in {"random", "grid"}:  # points of a grid are queued, and nothing is drawn
         return optuna.samplers.RandomSampler(seed=seed)
-    if tune.sampler == "grid":
-        return optuna.samplers.GridSampler(space.grid(tune.grid_points), seed=seed)
     if tune.sampler == "cma-es":
         return optuna.samplers.CmaEsSampler(
             seed=seed, n_startup_trials=tune.start_up, warn_independent_sampling=False, restart_strategy=None
@@ -167,38 +168,87 @@ def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
 
 
-def requeue_killed(study: optuna.Study) -> list[FrozenTrial]:
-    """Mark the trials as failed whose processes on this machine are gone, and queue their settings again.
+def _requeue_silent(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the settings of a trial again whose machine has fallen silent."""
+    requeue(study, trial)
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what a trial has chosen, or was queued with."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def is_given_up(trial: FrozenTrial) -> bool:
+    """Return whether its settings are tried no more: training failed with them, or too many processes were killed."""
+    if trial.state != TrialState.FAIL or SURPLUS in trial.user_attrs:
+        return False
+    return "error" in trial.user_attrs or trial.user_attrs.get("tries", 0) >= RETRIES
+
+
+def queue_point(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
+    """Queue the first of a grid's points that no trial holds, unless one is queued; several processes may do so."""
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return
+    held = [settings_of(t) for t in trials if t.state in {*ENDED, TrialState.RUNNING} or is_given_up(t)]
+    free = next((point for point in points if point not in held), None)
+    if free is not None:
+        study.enqueue_trial(dict(free))
+
+
+def requeue_lost(study: optuna.Study) -> list[tuple[FrozenTrial, bool]]:
+    """Mark the trials as failed whose processes are gone, and queue their settings again.
+
+    Processes are looked for on this machine; in a database, also those elsewhere whose heartbeat has stopped.
 
     Returns:
-        Those trials, without the ones that another process has found at the same time.
+        The trials of this machine, each with whether it is tried again.
     """
+    optuna.storages.fail_stale_trials(study)
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host, pid, started = str(trial.user_attrs.get("process", "? 0 0")).rsplit(" ", 2)
-        if host == socket.gethostname() and _started(int(pid)) != started:
-            try:
-                study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, UpdateFinishedTrialError):
-                continue
-            requeue(study, trial)
-            found.append(trial)
+        if not _is_lost(trial):
+            continue
+        again = requeue(study, trial)  # before it is marked: killed between the two, they are queued twice, not never
+        try:
+            study.tell(trial.number, state=TrialState.FAIL)
+        except (ValueError, UpdateFinishedTrialError):  # another process was faster
+            continue
+        found.append((trial, again))
     return found
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the settings of an unfinished trial again, unless they were tried too often."""
-    tries = trial.user_attrs.get("tries", 0) + 1
-    if trial.params and tries <= RETRIES:
-        study.enqueue_trial(trial.params, user_attrs={"tries": tries})
+def _is_lost(trial: FrozenTrial) -> bool:
+    process = trial.user_attrs.get("process")
+    if process is None:  # it is the first thing that a trial says
+        began = trial.datetime_start
+        return began is not None and (datetime.now() - began).total_seconds() > NAMELESS_SECONDS  # noqa: DTZ005 (as Optuna writes it)
+    host, pid, started = str(process).rsplit(" ", 2)
+    return host == socket.gethostname() and _started(int(pid)) != started
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial, *, killed: bool = True) -> bool:
+    """Queue the settings of an unfinished trial again, unless too many processes were killed with them.
+
+    Returns:
+        Whether they are queued.
+    """
+    tries = trial.user_attrs.get("tries", 0) + killed
+    settings = settings_of(trial)
+    if not settings or tries > RETRIES:
+        return False
+    study.enqueue_trial(settings, user_attrs={"tries": tries})
+    return True
 
 
 def _started(pid: int) -> str:
-    """Return when a process began, on the system's clock; empty if there is none."""
+    """Return when a process began, on the system's clock; empty if there is none, or none but its exit code."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        state, *facts = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
         pass
+    else:
+        return "" if state in {"Z", "X"} else facts[18]
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -214,7 +264,13 @@ def studies_in(folder: Path) -> list[StudyResult]:
     for path in sorted(folder.glob("*.journal")):
         try:
             study = optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
-        except (KeyError, ValueError, TypeError):  # what Optuna says of a journal that is none, or of another name
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            AssertionError,
+            OSError,
+        ):  # what Optuna says of a journal that is none, or of another name
             continue
         found += _result_of(study, str(path))
     return found
@@ -253,6 +309,7 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         said["pruner"],
         said["default"],
         tuple(_trial_result(trial) for trial in ended(study)),
+        spent_seconds(study),
         sum(SURPLUS not in trial.user_attrs for trial in failed),
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
@@ -264,7 +321,7 @@ def _without_password(place: str) -> str:
         return place
     from sqlalchemy.engine import make_url
 
-    return make_url(place).render_as_string(hide_password=True)
+    return make_url(place).set(query={}).render_as_string(hide_password=True)  # a query may hold one, too
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
