@@ -78,7 +78,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
         budget: when to stop.
         worker: where trials are trained.
         emit: told everything that happens.
-        jobs: trials at a time, each in a process of its own; one is trained in this process.
+        jobs: trials at a time, in as many processes; with one, in this one.
         threads: of each process, where there are several.
 
     Returns:
@@ -296,14 +296,16 @@ class _Trial:
         """Leave the trial to another process that was faster.
 
         Raises:
-            _PassedOver: enough trials were begun before it, or one with the settings that it was queued with.
+            _PassedOver: enough trials were begun before it, or one with the settings that it was queued with, or another
+                process took the point of the grid that was queued for it.
         """
         before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
         to_come = (TrialState.RUNNING, TrialState.WAITING)
         queued = self.frozen.system_attrs.get("fixed_params")
         twin = any(settings_of(t) == queued and t.state in {*ENDED, *to_come} for t in before)
+        robbed = queued is None and self._search.tune.sampler == "grid"
         wanted = self._budget.trials
-        if twin or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
+        if twin or robbed or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
             self._trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 
