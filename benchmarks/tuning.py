@@ -21,7 +21,7 @@ import tomli_w
 
 QUICK = Path(__file__).parent.parent / "suites" / "quick.toml"
 MODEL = "ipsrec-c"
-PRUNERS = ("none", "median", "hyperband")
+PRUNERS = ("none", "percentile", "median", "hyperband")
 FRESH = [101, 102, 103, 104, 105]
 
 

@@ -130,7 +130,7 @@ def test_a_trial_may_be_the_mean_of_seeds(suite, bench):
 
 
 @pytest.mark.parametrize("sampler", ["random", "cma-es"])
-@pytest.mark.parametrize("pruner", ["hyperband", "none"])
+@pytest.mark.parametrize("pruner", ["hyperband", "median"])
 def test_other_samplers_and_pruners(suite, bench, sampler, pruner):
     (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "4", "--set", f"tune.sampler={sampler}",
                       "--set", f"tune.pruner={pruner}")  # fmt: skip

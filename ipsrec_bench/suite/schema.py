@@ -318,11 +318,12 @@ class Tune(Settings):
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
     """`grid` takes every combination once: of choices, or of `grid_points` values of a range."""
     grid_points: int = Field(5, ge=2)
-    pruner: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
-    """Which trials are given up: `median`: those whose best value so far is below the median of others at the same
-    epoch; `hyperband`: successive halving; `wilcoxon`: those worse than the best over the seeds so far."""
+    pruner: Literal["percentile", "median", "hyperband", "wilcoxon", "none"] = "percentile"
+    """Which trials are given up: `percentile`: those whose best value so far is not among the best quarter of what
+    complete trials had at the same epoch; `median`: not among the better half; `hyperband`: successive halving;
+    `wilcoxon`: those worse than the best over the seeds so far."""
     warm_up: int = Field(3, ge=0)
-    """`median`: epochs that every trial may train."""
+    """`percentile`, `median`: epochs that every trial may train; `hyperband`: the first rung."""
     start_up: int = Field(5, ge=1)
     """Trials chosen at random, and trained to their end, before sampler and pruner judge."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1,), min_length=1)

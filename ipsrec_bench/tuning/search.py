@@ -240,7 +240,7 @@ class _Trial:
         self._trial, self._search, self._budget = trial, search, budget
         self._worker, self._emit = worker, emit
         self._key = _key(trial.number)
-        self._by_epoch = search.tune.pruner in {"median", "hyperband"}
+        self._by_epoch = search.tune.pruner in {"percentile", "median", "hyperband"}
         self._epochs = 0
         self._judged = self._by_epoch
         self._began = time.perf_counter()
@@ -296,8 +296,8 @@ class _Trial:
         """Leave the trial to another process that was faster.
 
         Raises:
-            _PassedOver: enough trials were begun before it, or one with its own queued settings; or it is of a grid, and
-                another process took the point that was queued for it.
+            _PassedOver: enough trials were begun before it, or one with its own queued settings; or another process took
+                the point of the grid that was queued for it.
         """
         before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
         to_come = (TrialState.RUNNING, TrialState.WAITING)

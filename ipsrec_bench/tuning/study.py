@@ -145,9 +145,13 @@ def _sampler(tune: Tune, number: int) -> BaseSampler:
 
 
 def _pruner(tune: Tune, epochs: int) -> optuna.pruners.BasePruner:
-    if tune.pruner == "median":
-        return optuna.pruners.MedianPruner(
-            n_startup_trials=tune.start_up, n_warmup_steps=tune.warm_up, interval_steps=1, n_min_trials=1
+    if tune.pruner in {"percentile", "median"}:
+        return optuna.pruners.PercentilePruner(
+            25.0 if tune.pruner == "percentile" else 50.0,
+            n_startup_trials=tune.start_up,
+            n_warmup_steps=tune.warm_up,
+            interval_steps=1,
+            n_min_trials=1,
         )
     if tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(
