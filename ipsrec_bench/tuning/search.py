@@ -296,8 +296,8 @@ class _Trial:
         """Leave the trial to another process that was faster.
 
         Raises:
-            _PassedOver: enough trials were begun before it, or one with its own queued settings; or another process took
-                the point of the grid that was queued for it.
+            _PassedOver: enough trials were begun before it, or one with its own queued settings; or another process
+                took the point of the grid that was queued for it.
         """
         before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
         to_come = (TrialState.RUNNING, TrialState.WAITING)
