@@ -190,7 +190,7 @@ def test_a_column_may_have_one_of_several_names(tmp_path):
 # Bad files
 
 LINES = HEADER + "".join(f"u{n % 50},i{n % 31},p{n % 5},{n}\n" for n in range(20_000))
-PACKED = gzip.compress(LINES.encode())
+PACKED = gzip.compress(LINES.encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ PACKED = gzip.compress(LINES.encode())
         ("x.csv.gz", PACKED[: len(PACKED) // 2], "x.csv.gz: the gzip file is cut off or damaged"),
         ("x.csv.gz", PACKED[:-4], "x.csv.gz: the gzip file is cut off or damaged"),
         ("x.csv.gz", PACKED[:5000] + b"\0\0\0\0" + PACKED[5004:], "x.csv.gz: the gzip file is cut off or damaged"),
-        ("x.csv.gz", gzip.compress(b""), "x.csv.gz: the file is empty"),
+        ("x.csv.gz", gzip.compress(b"", mtime=0), "x.csv.gz: the file is empty"),
         ("x.csv", b"", "x.csv: the file is empty"),
         ("x.csv", HEADER.encode(), "x.csv: the dataset is empty: there is no row of data"),
         ("x.csv", LINES.replace("user", "who", 1).encode(), "there is no column 'user'"),

@@ -374,6 +374,31 @@ def test_a_study_lies_in_postgresql(suite, bench, tmp_path_factory):
         server.wait()
 
 
+def test_a_lock_that_a_killed_process_left_is_taken(search_at):
+    """The journal's place is relative, as it is by default."""
+    search = search_at("studies")
+    lock = Path(f"{search.place}.lock")
+    lock.symlink_to(Path(search.place).absolute())
+    search.study._storage._backend._lock.grace_period = 1
+    run(search, trials=1)
+    assert not lock.is_symlink()
+
+
+def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):
+    search = search_at("studies")
+    trial = search.study.ask()  # the default, which is queued
+    trial.suggest_float("lambda", 1e-3, 1.0, log=True)
+    search.study.tell(trial.number, state=TrialState.FAIL)
+    requeue(search.study, search.study.trials[-1])
+    assert search.study.trials[-1].system_attrs["fixed_params"] == {"lambda": 0.1, "tau": 1.0}
+
+
+def test_sqlite_is_for_one_process(suite, bench, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    done = bench("tune", suite, "--model", "ipsrec-s", "--storage", url, "--jobs", "2")
+    assert (done.returncode, "in SQLite two processes may take the same trial" in done.stderr) == (2, True)
+
+
 def test_a_database_that_is_not_there_is_named(suite, bench):
     done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite:////nowhere/at/all.db")
     assert (done.returncode, "--storage: the database cannot be used" in done.stderr) == (2, True)

@@ -87,7 +87,7 @@ def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:
         f"{subject}: the best of {len(study.trials)} trials has {in_words(best.settings)}, validation"
         f" {study.metric.upper()} {best.value:.4f}"
     )
-    if best == default:
+    if best.settings == study.default:
         return f"{found}: these are the settings before."
     before = f"the settings before ({in_words(study.default)})"
     if default is None or default.pruned:

@@ -39,7 +39,7 @@ def tuned(
 
 def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
     best, default = study.best, study.default_trial
-    if best is None or default is None or best == default or len(default.by_seed) < len(study.seeds):
+    if best is None or default is None or best.settings == study.default or len(default.by_seed) < len(study.seeds):
         return None
     differences = np.subtract(best.by_seed, default.by_seed)
     return paired_t_test(differences, confidence) if len(differences) >= MIN_USERS else None

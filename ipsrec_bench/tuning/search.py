@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import ModelError
+from ipsrec_bench.errors import BenchError, ModelError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
@@ -28,7 +28,9 @@ from ipsrec_bench.suite.schema import Tune
 from ipsrec_bench.tuning.space import Space, with_settings
 from ipsrec_bench.tuning.study import (
     ENDED,
+    INTERRUPTED,
     SURPLUS,
+    is_doubtful,
     is_given_up,
     queue_point,
     requeue,
@@ -39,6 +41,7 @@ from ipsrec_bench.tuning.study import (
 )
 
 FAILURES_IN_A_ROW = 5
+LOOK_AGAIN_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,14 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
         Whether it came to its end; False if it was interrupted (Ctrl-C).
 
     Raises:
+        BenchError: the storage cannot be shared by several processes.
         ModelError: several trials in a row failed.
     """
+    if jobs > 1 and search.place.startswith("sqlite"):
+        raise BenchError(
+            "--jobs: in SQLite two processes may take the same trial; leave out --storage, or give it a PostgreSQL or"
+            " MySQL server"
+        )
     study = search.study
     requeue_lost(study)
     points = _points(search)
@@ -220,13 +229,19 @@ def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) 
 
 
 def _goes_on(search: Search, budget: Budget, emit: Emit) -> bool:
-    """Return whether a further trial is to begin."""
-    _find_lost(search.study, emit)
-    if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
-        return False
-    if budget.trials is None:
-        return True
-    return _number(search, search.study.get_trials(deepcopy=False), TrialState.RUNNING) < budget.trials
+    """Return whether a further trial is to begin; wait for those of which it is not known whether they will end."""
+    while True:
+        _find_lost(search.study, emit)
+        if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
+            return False
+        trials = search.study.get_trials(deepcopy=False)
+        if budget.trials is None or _number(search, trials, TrialState.RUNNING) < budget.trials:
+            return True
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        doubtful = any(is_doubtful(trial, search.place) for trial in running)
+        if not doubtful or _number(search, trials) >= budget.trials:
+            return False
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _key(number: int) -> str:
@@ -244,7 +259,6 @@ class _Trial:
         self._epochs = 0
         self._judged = self._by_epoch
         self._began = time.perf_counter()
-        trial.set_user_attr("process", this_process())
 
     def run(self) -> float:
         """Train the trial's seeds and return the mean of their best validation metrics.
@@ -253,6 +267,7 @@ class _Trial:
             TrialPruned: the pruner gave it up.
             ModelError: a training failed.
         """
+        self._trial.set_user_attr("process", this_process())
         self._pass_over()
         chosen: dict[str, Any] = {}
         values: list[float] = []
@@ -266,6 +281,9 @@ class _Trial:
                     self._prune()
         except optuna.TrialPruned:
             self._tell("pruned", chosen)
+            raise
+        except KeyboardInterrupt:
+            self._trial.set_user_attr(INTERRUPTED, True)
             raise
         except UpdateFinishedTrialError:  # another process has taken this one for dead
             number, seconds = self._trial.number, time.perf_counter() - self._began

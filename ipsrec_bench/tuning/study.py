@@ -31,13 +31,15 @@ warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats an
 
 HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
-NAMELESS_SECONDS = 10
+NAMELESS_SECONDS = 60
 """After that, a trial that has not said which process it is in has none."""
 RETRIES = 3
 """How often settings are tried again whose trial was killed; those that kill every process are left at that."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
+INTERRUPTED = "interrupted"
+"""Marks trials that Ctrl-C ended; their settings are queued again, however often."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
@@ -63,7 +65,8 @@ def open_storage(place: str) -> BaseStorage:
     """
     if "://" not in place:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(place))
+        # Its lock is a link to the file. A relative one leads nowhere, and is never taken from who was killed with it.
+        return JournalStorage(JournalFileBackend(str(Path(place).absolute())))
     try:
         return RDBStorage(
             place,
@@ -179,12 +182,12 @@ def _requeue_silent(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return what a trial has chosen, or was queued with."""
-    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # what is queued is chosen one by one
 
 
 def is_given_up(trial: FrozenTrial) -> bool:
     """Return whether its settings are tried no more: training failed with them, or too many processes were killed."""
-    if trial.state != TrialState.FAIL or SURPLUS in trial.user_attrs:
+    if trial.state != TrialState.FAIL or {SURPLUS, INTERRUPTED} & trial.user_attrs.keys():
         return False
     return "error" in trial.user_attrs or trial.user_attrs.get("tries", 0) >= RETRIES
 
@@ -220,6 +223,12 @@ def requeue_lost(study: optuna.Study) -> list[tuple[FrozenTrial, bool]]:
             continue
         found.append((trial, again))
     return found
+
+
+def is_doubtful(trial: FrozenTrial, place: str) -> bool:
+    """Return whether time will tell if a running trial has a process: by its name, or by a heartbeat elsewhere."""
+    process = trial.user_attrs.get("process")
+    return process is None or ("://" in place and not str(process).startswith(f"{socket.gethostname()} "))
 
 
 def _is_lost(trial: FrozenTrial) -> bool:
