@@ -14,8 +14,8 @@ nox.options.default_venv_backend = "none"
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, on as many cores as there are; arguments after `--` go to pytest."""
-    session.run(sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+    """Run the tests; arguments after `--` go to pytest."""
+    session.run(sys.executable, "-m", "pytest", *session.posargs)
 
 
 @nox.session

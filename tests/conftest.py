@@ -13,7 +13,6 @@ import torch
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.run.environment import available_cores
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
 ROOT = Path(__file__).parent.parent
@@ -42,17 +41,9 @@ batch_size = 128
 """
 
 
-def pytest_configure():
-    """Give each of several test processes, and the commands that it starts, a core of its own: threads would fight."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads():
-    torch.set_num_threads(min(2, available_cores()))
+    torch.set_num_threads(2)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
-KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "3"))
+KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))
 """How often a search is killed; twenty take five minutes."""
 
 
