@@ -320,4 +320,8 @@ def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(t
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--json"]
     (study,) = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0").stdout)
     assert study["trials"][0]["settings"]["lambda"] > 0
-    refused(bench(*arguments, "--set", "training.learning_rate=1e30"), "5 trials in a row failed")
+    done = bench(*arguments, "--set", "training.learning_rate=1e30")
+    *failures, error = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)
+    assert all("failed after 0 epochs" in line for line in failures)
+    assert error.startswith("error: 5 trials in a row failed, the last one so: the training loss is not finite")
