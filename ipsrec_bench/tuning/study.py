@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
 NAMELESS_SECONDS = 60
 """After that, a trial that has not said which process it is in has none."""
-RETRIES = 3
+RETRIES = 10
 """How often settings are tried again whose trial was killed; those that kill every process are left at that."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
