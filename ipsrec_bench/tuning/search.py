@@ -97,7 +97,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
             " MySQL server"
         )
     study = search.study
-    requeue_lost(study)
+    requeue_lost(study, killed=False)  # a whole search that was killed says nothing of what it was at
     points = _points(search)
     if points:
         budget = replace(budget, trials=min(len(points), budget.trials or len(points)))

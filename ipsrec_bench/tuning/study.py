@@ -203,10 +203,11 @@ def queue_point(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> Non
         study.enqueue_trial(dict(free))
 
 
-def requeue_lost(study: optuna.Study) -> list[tuple[FrozenTrial, bool]]:
+def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[FrozenTrial, bool]]:
     """Mark the trials as failed whose processes are gone, and queue their settings again.
 
-    Processes are looked for on this machine; in a database, also those elsewhere whose heartbeat has stopped.
+    Processes are looked for on this machine; in a database, also those elsewhere whose heartbeat has stopped. With
+    `killed` it is held against their settings.
 
     Returns:
         The trials of this machine, each with whether it is tried again.
@@ -216,7 +217,9 @@ def requeue_lost(study: optuna.Study) -> list[tuple[FrozenTrial, bool]]:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _is_lost(trial):
             continue
-        again = requeue(study, trial)  # before it is marked: killed between the two, they are queued twice, not never
+        again = requeue(
+            study, trial, killed=killed
+        )  # before it is marked: killed between the two, they are queued twice, not never
         try:
             study.tell(trial.number, state=TrialState.FAIL)
         except (ValueError, UpdateFinishedTrialError):  # another process was faster
