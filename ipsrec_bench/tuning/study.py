@@ -217,9 +217,8 @@ def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[Froz
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _is_lost(trial):
             continue
-        again = requeue(
-            study, trial, killed=killed
-        )  # before it is marked: killed between the two, they are queued twice, not never
+        # Before it is marked: whoever is killed between the two leaves them queued twice, not never.
+        again = requeue(study, trial, killed=killed)
         try:
             study.tell(trial.number, state=TrialState.FAIL)
         except (ValueError, UpdateFinishedTrialError):  # another process was faster
