@@ -238,7 +238,9 @@ def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
     process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     while trials:
-        trials -= "started" in process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        trials -= "started" in line
     return process
 
 
