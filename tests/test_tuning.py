@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,8 @@ def eventually(condition) -> bool:
 
 def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
     """Start a search in processes of its own; return it once it has told that `trials` have begun."""
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True,
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background would not do
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True, preexec_fn=listen,  # noqa: PLW1509
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     while trials:
         line = process.stdout.readline()
