@@ -112,9 +112,11 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(2, 70), st.integers(1, 9), st.integers(0, 1), st.integers(1, 80))
-def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile):
-    """Loss and gradients, for every size of tile, also where the loss is one term of a weighted sum."""
+@given(
+    st.integers(1, 40), st.integers(2, 70), st.integers(1, 9), st.integers(0, 1), st.integers(1, 80), st.integers(0, 9000)
+)
+def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile, kept):
+    """Loss and gradients, whatever is a tile and how many are kept, also where the loss is one term of a weighted sum."""
     generator = torch.Generator().manual_seed(targets)
     users, table = torch.randn(targets, d, generator=generator), torch.randn(items, d, generator=generator)
     wanted = torch.randint(first, items, (targets,), generator=generator)
@@ -124,6 +126,7 @@ def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile
         if tiled:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(softmax, "TILE", tile)
+                patch.setattr(softmax, "KEPT", kept)
                 loss = full_cross_entropy(u, v, wanted, first=first, dtype=torch.float32)
         else:
             loss = torch.nn.functional.cross_entropy(u @ v[first:].T, wanted - first)
@@ -131,6 +134,19 @@ def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile
         found.append((loss.detach(), u.grad, v.grad))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_how_many_tiles_are_kept_changes_nothing_in_float32(monkeypatch):
+    torch.manual_seed(0)
+    users, table, wanted = torch.randn(64, 8), torch.randn(5000, 8), torch.randint(1, 5000, (64,))
+    found = []
+    for kept in (0, 64 * softmax.TILE * 4, softmax.KEPT):  # none, the first of three, all
+        monkeypatch.setattr(softmax, "KEPT", kept)
+        u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
+        full_cross_entropy(u, v, wanted, first=1, dtype=torch.float32).backward()
+        found.append((u.grad, v.grad))
+    for gradients in found[1:]:
+        assert all(torch.equal(ours, wanted) for ours, wanted in zip(gradients, found[0], strict=True))
 
 
 def test_bfloat16_losses_of_a_nearly_certain_model_are_not_negative():

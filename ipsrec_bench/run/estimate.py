@@ -2,15 +2,16 @@
 
 A training step costs, in seconds,
 
-    3 F tokens / (ENCODER g) + TRAFFIC kept tokens / g" + 8 d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
+    3 F tokens / (ENCODER g) + TRAFFIC kept tokens / g" + c d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
 
 where F is the encoder's forward operations per token (counted by running it), g and g' are the rates of a plain matrix
 product measured here and now, in the types that encoder and softmax take their factors in (the encoder float32 where
 batches are too small for casting to pay; ranking float32 always), g" that in float32, `kept` the bytes per token that
-the encoder keeps for the backward pass (what dropout, softmax and normalisation make is no product), `weights` is the
-number of weight tensors (each brings calls of a few microseconds) and `parameters` the number of their elements. A
-ranked user costs F tokens / (RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in
-benchmarks/README.md, which says how far off they are.
+the encoder keeps for the backward pass (what dropout, softmax and normalisation make is no product), c is 6, or 8 for
+scores that are made twice (`ipsrec_bench/training/softmax.py`), `weights` is the number of weight tensors (each brings
+calls of a few microseconds) and `parameters` the number of their elements. A ranked user costs F tokens /
+(RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in benchmarks/README.md, which says
+how far off they are.
 """
 
 import time
@@ -36,7 +37,7 @@ from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.catalogue import product_dtype
 from ipsrec_bench.training.objective import CASTING_PAYS
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
-from ipsrec_bench.training.softmax import TILE
+from ipsrec_bench.training.softmax import KEPT, TILE
 
 ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.7, 0.65
 """Shares of the plain product's rate that are reached."""
@@ -86,6 +87,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
         + PARAMETER * work.parameters(config, data)
         + BACKWARD * work.kept * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
+        + min(KEPT, 4 * data.num_items * cell.training.batch_size)
         + 8 * ITEMS_PER_TILE * USERS_PER_BATCH * torch.get_num_threads()
     )
     return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
@@ -95,13 +97,15 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
     """Return what training the targets of one epoch takes, and how many there are."""
     config, work, epoch = _parts(cell, data)
     float32 = product_rate(torch.float32, worker.device)
-    fast = product_rate(product_dtype(cell.training.precision, worker.device), worker.device)
+    dtype = product_dtype(cell.training.precision, worker.device)
+    fast = product_rate(dtype, worker.device)
     scored = data.num_items if cell.training.objective == "softmax" else cell.training.negatives
+    once = min(1.0, KEPT / (dtype.itemsize * scored * cell.training.batch_size))
     encoder = fast if epoch.tokens / epoch.steps >= CASTING_PAYS else float32
     seconds = (
         3 * work.train * epoch.tokens / (ENCODER * encoder)
         + TRAFFIC * work.kept * epoch.tokens / float32
-        + 8 * config.embedding_size * scored * epoch.targets / (SOFTMAX * fast)
+        + (8 - 2 * once) * config.embedding_size * scored * epoch.targets / (SOFTMAX * fast)
         + epoch.steps * (STEP * work.weights + ADAM * work.parameters(config, data))
     )
     return seconds, epoch.targets

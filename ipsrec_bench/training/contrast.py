@@ -22,8 +22,8 @@ def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float)
         owners: ids `[N]`.
         tau: temperature; the similarity is the dot product (of normalised vectors: the cosine).
     """
-    hidden = (owners[:, None] == owners).fill_diagonal_(False)
-    similarity = torch.addmm(_minus_infinity(hidden, user), user / tau, provider.T)
+    hidden = _alike(owners).fill_diagonal_(False)
+    similarity = _without(user / tau @ provider.T, hidden)
     return F.cross_entropy(similarity, torch.arange(len(user), device=user.device))
 
 
@@ -42,15 +42,25 @@ def nt_xent(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tenso
     n = len(user)
     both = torch.cat([user, provider])
     positive = torch.arange(2 * n, device=user.device).roll(n)
-    hidden = (owners[:, None] == owners).repeat(2, 2)
+    hidden = _alike(owners).repeat(2, 2)
     hidden[torch.arange(2 * n, device=user.device), positive] = False
-    similarity = torch.addmm(_minus_infinity(hidden, both), both / tau, both.T)
+    similarity = _without(both / tau @ both.T, hidden)
     return F.cross_entropy(similarity, positive)
 
 
-def _minus_infinity(hidden: Tensor, like: Tensor) -> Tensor:
-    """Return what hides pairs when it is added: on a CPU many times cheaper than filling a tensor with a gradient."""
-    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+def _alike(owners: Tensor) -> Tensor:
+    """Return bool `[N, N]`, true where two samples have one owner."""
+    owners = owners.int()  # half the traffic of int64
+    return owners[:, None] == owners
+
+
+def _without(similarity: Tensor, hidden: Tensor) -> Tensor:
+    """Hide pairs from a softmax over rows of `similarity`, in place.
+
+    Autograd need not know: a softmax gives what is at minus infinity the probability, and so the gradient, zero.
+    """
+    with torch.no_grad():
+        return similarity.masked_fill_(hidden, -torch.inf)
 
 
 CONTRASTS = {"item-to-provider": item_to_provider, "symmetric": symmetric, "nt-xent": nt_xent}

@@ -1,8 +1,10 @@
 """Full-catalogue cross-entropy that never holds the `[targets x items]` scores.
 
-Scores are made tile by tile, twice: the first pass finds each target's log-partition, the second adds every tile's
-share to both gradients. That costs a third more multiplications than keeping the scores, and is several times
-faster on a CPU, where a tile stays in the cache while a whole row of tiles would go through main memory.
+Scores are made tile by tile: a first pass finds each target's log-partition, a second adds every tile's share to both
+gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and made again beyond: that
+bounds the memory whatever the catalogue, at the price of a third more multiplications for the tiles that are not kept.
+On a CPU each step works on a tile that is in the cache, where a whole row of scores would go through main memory for
+every one.
 
 `torch.nn.functional.linear_cross_entropy` (torch 2.13 and later) cuts the batch instead of the catalogue: a chunk's
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
@@ -17,6 +19,8 @@ TILE = 2048
 """Items at a time, so that a batch's scores stay in a CPU's cache."""
 CUDA_TILE = 32_768
 """The same on CUDA, where few large products should be better than many small ones; not measured."""
+KEPT = 128 << 20
+"""Bytes of probabilities kept between the two passes: those of 256 targets and 131,000 items in float32."""
 ROWS = 64
 """Targets are filled up to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every shape that
 it has not met, which takes longer than the product."""
@@ -55,11 +59,16 @@ class _TiledCrossEntropy(torch.autograd.Function):
         factors = F.pad(users, (0, 0, 0, -count % ROWS)).to(dtype) if dtype != torch.float32 else users
         size = CUDA_TILE if users.is_cuda else TILE
         begins = range(first, len(items), size)
-        partitions = []
+        partitions, kept = [], []
+        room = KEPT if any(ctx.needs_input_grad[:2]) else 0  # type: ignore[attr-defined]
         for begin in begins:
-            scores = (factors @ items[begin : begin + size].to(dtype).T)[:count].float()
-            # One fused kernel; logsumexp is several, each over the whole tile.
-            partitions.append(scores[:, 0] - F.log_softmax(scores, dim=1)[:, 0])
+            scores = (factors @ items[begin : begin + size].to(dtype).T).float()
+            within = scores.softmax(dim=1)
+            # The largest probability is that of the largest score, and at least 1 / size.
+            partitions.append((scores.amax(dim=1) - within.amax(dim=1).log())[:count])
+            room -= within.numel() * dtype.itemsize
+            if room >= 0:
+                kept.append(within.to(dtype))
         tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
         partition = tiles.logsumexp(dim=1)
         own = items[targets]
@@ -74,9 +83,9 @@ class _TiledCrossEntropy(torch.autograd.Function):
         user_gradient = -own / count
         item_gradient = torch.empty_like(items)
         item_gradient[:first] = 0
-        for begin, share in zip(begins, shares.unbind(dim=1), strict=True):
+        for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
             tile = items[begin : begin + size].to(dtype)
-            probabilities = (factors @ tile.T).softmax(dim=1)
+            probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
             user_gradient.addcmul_((probabilities @ tile)[:count], share[:, None])
             torch.mul(users, share[:, None], out=weighted[:count])
             item_gradient[begin : begin + size] = probabilities.T @ weighted
