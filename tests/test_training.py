@@ -113,10 +113,15 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 40), st.integers(2, 70), st.integers(1, 9), st.integers(0, 1), st.integers(1, 80), st.integers(0, 9000)
+    st.integers(1, 40),
+    st.integers(2, 70),
+    st.integers(1, 9),
+    st.integers(0, 1),
+    tile=st.integers(1, 80),
+    kept=st.integers(0, 9000),
 )
 def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile, kept):
-    """Loss and gradients, whatever is a tile and how many are kept, also where the loss is one term of a weighted sum."""
+    """Loss and gradients, whatever a tile and however many kept, also where the loss is a term of a weighted sum."""
     generator = torch.Generator().manual_seed(targets)
     users, table = torch.randn(targets, d, generator=generator), torch.randn(items, d, generator=generator)
     wanted = torch.randint(first, items, (targets,), generator=generator)
