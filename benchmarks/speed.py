@@ -6,6 +6,7 @@ softmax, forward and backward, plus three times the encoder's forward operations
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -81,11 +82,12 @@ class Bench:
         peers: dict[str, Contender],
         steps: int,
         batches: tuple[int, ...] = (),
+        length: int = 50,
     ) -> None:
         """Measure `model` in batches of 256 targets, of `batches` too, beside `peers`, and print the table."""
         contenders = {}
         for precision, batch in [("auto", 256), ("float32", 256), *(("auto", batch) for batch in batches)]:
-            peer = self.ours(data, model, 50, samples, f"precision={precision}", f"batch_size={batch}")
+            peer = self.ours(data, model, length, samples, f"precision={precision}", f"batch_size={batch}")
             asked = f"train {max(1, steps * 256 // batch)}"
             contenders[f"ours, {samples}, {precision}, batches of {batch:,}"] = Contender(peer, asked)
         first = next(iter(contenders.values())).peer
@@ -116,11 +118,11 @@ class Bench:
         for contender in contenders.values():
             contender.peer.close()
 
-    def recbole_pair(self, data: str, model: str, steps: int) -> dict[str, Contender]:
+    def recbole_pair(self, data: str, model: str, steps: int, length: int = 50) -> dict[str, Contender]:
         """Start RecBole twice: as installed, and with anomaly detection off."""
         pair = {}
         for name in ("RecBole", "RecBole, anomaly off"):
-            peer = Peer(self.recbole, "recbole_peer.py", (self.folder, data, model, 50), self.folder)
+            peer = Peer(self.recbole, "recbole_peer.py", (self.folder, data, model, length), self.folder)
             if name != "RecBole":
                 peer.ask("anomaly off")
             pair[name] = Contender(peer, f"train {steps}")
@@ -139,6 +141,12 @@ class Bench:
         self.training(
             "SASRec, MovieLens-100k, L = 50", data, "sasrec", "prefix", self.recbole_pair(data, "SASRec", 8), 20
         )
+
+    def sasrec_beauty(self) -> None:
+        """SASRec on Amazon Beauty, which is read from where `quality/` reads it."""
+        data = worlds.beauty(self.folder, Path(os.environ["IPSREC_BENCH_QUALITY_DATA"]))
+        peers = self.recbole_pair(data, "SASRec", 15, 20)
+        self.training("SASRec, Amazon Beauty, L = 20", data, "sasrec", "packed", peers, 60, (1024,), 20)
 
     def prefix_models(self) -> None:
         """SR-GNN and Caser, which cannot be packed."""
@@ -190,12 +198,13 @@ class Bench:
 
 
 CASES = ("sasrec_movielens", "prefix_models", "sasrec_large", "ipsrec", "ranking")
+"""What is run by default: the data of these are at hand."""
 
 
 def main() -> None:
     """Run the cases that are asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=CASES, choices=CASES)
+    parser.add_argument("cases", nargs="*", default=CASES, choices=(*CASES, "sasrec_beauty"))
     parser.add_argument("--folder", type=Path, default=HERE.parent.parent / ".bench")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -26,6 +26,21 @@ def movielens(folder: Path, recbole: Path) -> str:
     return "ml-100k"
 
 
+def beauty(folder: Path, source: Path) -> str:
+    """Copy `amazon-beauty.tsv.gz` (columns user, item, provider, time) from the folder `source`; return its name."""
+    target = folder / "amazon-beauty" / "amazon-beauty.inter"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        columns = dict(zip(HEADER, ("user", "item", "time", "provider"), strict=True))
+        named = ", ".join(f'{column} AS "{header}"' for header, column in columns.items())
+        # In the file's order: RecBole breaks ties in time by it.
+        duckdb.sql(
+            f"""COPY (SELECT {named} FROM read_csv('{source / "amazon-beauty.tsv.gz"}', delim='\t', header=true))
+            TO '{target}' (DELIMITER '\t', HEADER)"""
+        )
+    return "amazon-beauty"
+
+
 def uniform(folder: Path, users: int, items: int, providers: int, mean_length: int) -> str:
     """Write a log of `users` random histories of about `mean_length`, with every item in it; return its name.
 
