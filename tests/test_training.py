@@ -113,10 +113,10 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 40),
-    st.integers(2, 70),
-    st.integers(1, 9),
-    st.integers(0, 1),
+    targets=st.integers(1, 40),
+    items=st.integers(2, 70),
+    d=st.integers(1, 9),
+    first=st.integers(0, 1),
     tile=st.integers(1, 80),
     kept=st.integers(0, 9000),
 )

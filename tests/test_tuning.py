@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from functools import partial
@@ -348,14 +349,13 @@ POSTGRES = shutil.which("initdb") or next(
 
 
 @pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
-def test_a_study_lies_in_postgresql(suite, bench, tmp_path_factory):
+def test_a_study_lies_in_postgresql(suite, bench, request):
     pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    request.addfinalizer(lambda: shutil.rmtree(folder))
     binaries = Path(POSTGRES).parent
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
     if as_user:
-        for path in (folder, folder.parent, folder.parent.parent):
-            path.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
