@@ -17,7 +17,12 @@ import torch
 import worlds
 from peers import HERE, Peer, install
 
+from ipsrec_bench.training.catalogue import product_dtype
+
 D = 64
+FAST = product_dtype("auto", torch.device("cpu"))
+"""What products of training are made in here if nothing is said."""
+DTYPES = dict.fromkeys((FAST, torch.float32))
 
 
 @dataclass
@@ -48,15 +53,20 @@ def product_rate(dtype: torch.dtype, rows: int = 1024, columns: int = 2048) -> f
     return 50 * 2 * rows * columns * D / (time.perf_counter() - began)
 
 
-def interleave(contenders: dict[str, Contender], rounds: int) -> tuple[float, float]:
-    """Let everybody play `rounds` times and once to warm up; return the medians of both product rates."""
-    products = []
+def interleave(contenders: dict[str, Contender], rounds: int) -> dict[torch.dtype, float]:
+    """Let everybody play `rounds` times and once to warm up; return the median rates of products in `DTYPES`."""
+    products = {dtype: [] for dtype in DTYPES}
     for _ in range(rounds + 1):
-        products.append((product_rate(torch.float32), product_rate(torch.bfloat16)))
+        for dtype, rates in products.items():
+            rates.append(product_rate(dtype))
         for contender in contenders.values():
             contender.play()
-    float32, bfloat16 = (statistics.median(rates) for rates in zip(*products, strict=True))
-    return float32, bfloat16
+    return {dtype: statistics.median(rates) for dtype, rates in products.items()}
+
+
+def named(dtype: torch.dtype) -> str:
+    """Return the name of `dtype` as settings and tables have it."""
+    return str(dtype).removeprefix("torch.")
 
 
 class Bench:
@@ -85,18 +95,18 @@ class Bench:
         length: int = 50,
     ) -> None:
         """Measure `model` in batches of 256 targets, of `batches` too, beside `peers`, and print the table."""
-        contenders = {}
-        for precision, batch in [("auto", 256), ("float32", 256), *(("auto", batch) for batch in batches)]:
-            peer = self.ours(data, model, length, samples, f"precision={precision}", f"batch_size={batch}")
-            asked = f"train {max(1, steps * 256 // batch)}"
-            contenders[f"ours, {samples}, {precision}, batches of {batch:,}"] = Contender(peer, asked)
+        contenders, dtypes = {}, {}
+        for dtype, batch in [*((dtype, 256) for dtype in DTYPES), *((FAST, batch) for batch in batches)]:
+            name = f"ours, {samples}, {named(dtype)}, batches of {batch:,}"
+            peer = self.ours(data, model, length, samples, f"precision={named(dtype)}", f"batch_size={batch}")
+            contenders[name], dtypes[name] = Contender(peer, f"train {max(1, steps * 256 // batch)}"), dtype
         first = next(iter(contenders.values())).peer
         contenders |= peers
-        float32, bfloat16 = interleave(contenders, self.rounds)
+        products = interleave(contenders, self.rounds)
         items, token = first.ready["items"], first.ask("flops")["token"]
         rates = {name: contender.rate("targets") for name, contender in contenders.items()}
-        print(f"\n**{title}** ({items:,} items; products: {float32 / 1e9:.0f} GFLOP/s float32,", end=" ")
-        print(f"{bfloat16 / 1e9:.0f} bfloat16)\n")
+        shown = ", ".join(f"{rate / 1e9:.0f} {named(dtype)}" for dtype, rate in products.items())
+        print(f"\n**{title}** ({items:,} items; GFLOP/s of products: {shown})\n")
         others = list(peers)
         print(
             "| contender | targets/s |"
@@ -107,9 +117,9 @@ class Bench:
         for name, contender in contenders.items():
             cells = f"| {name} | {rates[name]:,.0f} |"
             cells += "".join(f" {rates[name] / rates[other]:.1f} |" for other in others)
-            if name.startswith("ours"):
+            if name in dtypes:
                 tokens = statistics.median(a["tokens"] / a["targets"] for a in contender.answers)
-                rate = float32 if "float32" in name else bfloat16
+                rate = products[dtypes[name]]
                 encoder, softmax = token * tokens / rate, 6 * D * items / rate
                 cells += f" {(encoder + softmax) * 1e6:.1f} | {encoder * 1e6:.1f} | {1e6 / rates[name]:.1f} |"
             else:
@@ -183,7 +193,7 @@ class Bench:
         for batch in (256, 1024, 4096):
             peer = Peer(self.recbole, "recbole_peer.py", (self.folder, data, "SASRec", 50), self.folder)
             contenders[f"RecBole, batch {batch}"] = Contender(peer, f"rank {batch}")
-        float32, _ = interleave(contenders, self.rounds)
+        float32 = interleave(contenders, self.rounds)[torch.float32]
         ready = contenders["ours"].peer.ready
         token = contenders["ours"].peer.ask("flops")["ranked_token"]
         print(f"\n**Full ranking**, {ready['users']:,} users, {ready['items']:,} items\n")
