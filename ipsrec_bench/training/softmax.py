@@ -1,4 +1,4 @@
-"""Full-catalogue cross-entropy that never holds the `[targets x items]` scores.
+"""Full-catalogue cross-entropy that holds no more than a bounded part of the `[targets x items]` scores.
 
 Scores are made tile by tile: a first pass finds each target's log-partition, a second adds every tile's share to both
 gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and made again beyond: that
