@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE.parent.parent / ".bench")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    if "sasrec_beauty" in arguments.cases and "IPSREC_BENCH_QUALITY_DATA" not in os.environ:
+        parser.error("sasrec_beauty: set IPSREC_BENCH_QUALITY_DATA to the folder of amazon-beauty.tsv.gz")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(arguments.folder.resolve(), arguments.rounds)
     for case in arguments.cases:

@@ -264,9 +264,12 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
     st.sampled_from(["dot", "cosine"]),
 )
 def test_contrastive_losses_are_their_definitions(owners, tau, contrast, similarity):
-    """By naive loops: each anchor's positive against the vectors of other users that its loss takes as negatives."""
+    """By naive loops: each anchor's positive against the vectors of other users that its loss takes as negatives.
+
+    Gradients, too, for autograd is not told of the pairs that are hidden.
+    """
     generator = torch.Generator().manual_seed(len(owners))
-    views = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64)
+    views = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64).requires_grad_()
     samples = [(side, i) for side in (0, 1) for i in range(len(owners))]
 
     def rho(one, other):
@@ -287,6 +290,7 @@ def test_contrastive_losses_are_their_definitions(owners, tau, contrast, similar
     expected = sum(loss(anchor, sides) for anchor in anchors) / len(anchors)
     found = contrastive_loss(*views, torch.tensor(owners), contrast=contrast, similarity=similarity, tau=tau)
     torch.testing.assert_close(found, torch.as_tensor(expected))
+    torch.testing.assert_close(*(torch.autograd.grad(value, views)[0] for value in (found, expected)))
 
 
 def test_the_provider_loss_is_the_mean_binary_cross_entropy_over_known_providers():

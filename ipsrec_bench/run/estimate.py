@@ -87,7 +87,7 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
         + PARAMETER * work.parameters(config, data)
         + BACKWARD * work.kept * epoch.tokens / epoch.steps
         + 10 * TILE * cell.training.batch_size
-        + min(KEPT, 4 * data.num_items * cell.training.batch_size)
+        + min(KEPT, 4 * _scored(cell, data) * cell.training.batch_size)
         + 8 * ITEMS_PER_TILE * USERS_PER_BATCH * torch.get_num_threads()
     )
     return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
@@ -99,7 +99,7 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
     float32 = product_rate(torch.float32, worker.device)
     dtype = product_dtype(cell.training.precision, worker.device)
     fast = product_rate(dtype, worker.device)
-    scored = data.num_items if cell.training.objective == "softmax" else cell.training.negatives
+    scored = _scored(cell, data)
     once = min(1.0, KEPT / (dtype.itemsize * scored * cell.training.batch_size))
     encoder = fast if epoch.tokens / epoch.steps >= CASTING_PAYS else float32
     seconds = (
@@ -109,6 +109,11 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
         + epoch.steps * (STEP * work.weights + ADAM * work.parameters(config, data))
     )
     return seconds, epoch.targets
+
+
+def _scored(cell: Cell, data: PreparedDataset) -> int:
+    """Return how many items each target is scored against in training."""
+    return data.num_items if cell.training.objective == "softmax" else cell.training.negatives
 
 
 @dataclass(frozen=True)
