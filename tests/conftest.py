@@ -15,6 +15,10 @@ from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
+if not torch.cuda.is_available():
+    # Kernels are then run by Triton's interpreter, on the CPU; it looks here when it is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 ROOT = Path(__file__).parent.parent
 
 TINY_SUITE = """

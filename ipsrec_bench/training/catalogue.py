@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.training.softmax import full_cross_entropy
-
-FIRST_WITH_BFLOAT16 = (8, 0)
-"""Compute capability (Ampere)."""
+from ipsrec_bench.training.softmax import FIRST_WITH_BFLOAT16, full_cross_entropy
 
 
 class CatalogueLoss(Protocol):

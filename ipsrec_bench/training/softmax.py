@@ -1,5 +1,8 @@
 """Full-catalogue cross-entropy that holds no more than a bounded part of the `[targets x items]` scores.
 
+On CUDA in bfloat16 that is the work of the kernels in `fused.py`, of which no score leaves the chip. What follows is
+for everything else.
+
 Scores are made tile by tile: a first pass finds each target's log-partition, a second adds every tile's share to both
 gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and made again beyond: that
 bounds the memory whatever the catalogue, at the price of a third more multiplications for the tiles that are not kept.
@@ -10,6 +13,9 @@ every one.
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
 """
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +25,10 @@ TILE = 2048
 """Items at a time, so that a batch's scores stay in a CPU's cache."""
 CUDA_TILE = 32_768
 """The same on CUDA, where few large products should be better than many small ones; not measured."""
+FIRST_WITH_BFLOAT16 = (8, 0)
+"""Compute capability (Ampere)."""
+WIDEST = 256
+"""Vectors that the kernels of `fused.py` have shared memory for."""
 KEPT = 128 << 20
 """Bytes of probabilities kept between the two passes: those of 256 targets and 131,000 items in float32."""
 ROWS = 64
@@ -39,12 +49,12 @@ def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: 
             any mixed-precision training: a gradient then differs from the exact one by a few thousandths of its norm
             where scores are within about 5, and by percents where they reach 20 and the model is nearly certain.
     """
-    loss: Tensor = _TiledCrossEntropy.apply(users.float(), items.float(), targets, first, dtype)  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype)  # type: ignore[no-untyped-call]
     return loss
 
 
-class _TiledCrossEntropy(torch.autograd.Function):
-    """Gradients are made in the forward pass, while the tiles are there, and handed out in the backward pass."""
+class _CrossEntropy(torch.autograd.Function):
+    """Gradients are made in the forward pass, while what they are made of is there, and handed out in the backward."""
 
     @staticmethod
     def forward(
@@ -55,44 +65,15 @@ class _TiledCrossEntropy(torch.autograd.Function):
         first: int,
         dtype: torch.dtype,
     ) -> Tensor:
-        count = len(users)
-        factors = F.pad(users, (0, 0, 0, -count % ROWS)).to(dtype) if dtype != torch.float32 else users
-        size = CUDA_TILE if users.is_cuda else TILE
-        begins = range(first, len(items), size)
-        partitions, kept = [], []
-        room = KEPT if any(ctx.needs_input_grad[:2]) else 0  # type: ignore[attr-defined]
-        for begin in begins:
-            scores = (factors @ items[begin : begin + size].to(dtype).T).float()
-            within = scores.softmax(dim=1)
-            # The largest probability is that of the largest score, and at least 1 / size.
-            partitions.append((scores.amax(dim=1) - within.amax(dim=1).log())[:count])
-            room -= within.numel() * dtype.itemsize
-            if room >= 0:
-                kept.append(within.to(dtype))
-        tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
-        partition = tiles.logsumexp(dim=1)
-        own = items[targets]
-        # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
-        own_score = (factors[:count].float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
-        loss = (partition - own_score).mean()
-        if not any(ctx.needs_input_grad[:2]):  # type: ignore[attr-defined]
-            return loss
-        # softmax over all = softmax within the tile, times the tile's share.
-        shares = (tiles - partition[:, None]).exp() / count
-        weighted = torch.zeros_like(factors)
-        user_gradient = -own / count
-        item_gradient = torch.empty_like(items)
-        item_gradient[:first] = 0
-        for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
-            tile = items[begin : begin + size].to(dtype)
-            probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
-            user_gradient.addcmul_((probabilities @ tile)[:count], share[:, None])
-            torch.mul(users, share[:, None], out=weighted[:count])
-            item_gradient[begin : begin + size] = probabilities.T @ weighted
-        item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
+        if _fit_kernels(users, dtype):
+            from ipsrec_bench.training.fused import loss_and_gradients  # Triton comes with torch for CUDA only
+        else:
+            loss_and_gradients = _tile_by_tile
+        wanted = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
+        loss, *gradients = loss_and_gradients(users, items, targets, first=first, dtype=dtype, gradients=wanted)
         # Not by `save_for_backward`, whose reference would outlive the step: what nobody else holds becomes the
         # weight's gradient as it is, and is added to in place; else it is copied, catalogue and all.
-        ctx.gradients = user_gradient, item_gradient  # type: ignore[attr-defined]
+        ctx.gradients = gradients  # type: ignore[attr-defined]
         return loss
 
     @staticmethod
@@ -105,3 +86,55 @@ class _TiledCrossEntropy(torch.autograd.Function):
         if gradient.is_cuda or gradient != 1:
             user_gradient, item_gradient = user_gradient * gradient, item_gradient * gradient
         return user_gradient, item_gradient, None, None, None
+
+
+def _fit_kernels(users: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether the kernels of `fused.py` can take these factors; float32 products are cuBLAS's business."""
+    return users.is_cuda and dtype == torch.bfloat16 and users.shape[1] <= WIDEST and _has_kernels(users.device)
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16 and find_spec("triton") is not None
+
+
+def _tile_by_tile(
+    users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype, gradients: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the loss, and its gradients `[N, d]` and `[V, d]` if they are asked for."""
+    count = len(users)
+    factors = F.pad(users, (0, 0, 0, -count % ROWS)).to(dtype) if dtype != torch.float32 else users
+    size = CUDA_TILE if users.is_cuda else TILE
+    begins = range(first, len(items), size)
+    partitions, kept = [], []
+    room = KEPT if gradients else 0
+    for begin in begins:
+        scores = (factors @ items[begin : begin + size].to(dtype).T).float()
+        within = scores.softmax(dim=1)
+        # The largest probability is that of the largest score, and at least 1 / size.
+        partitions.append((scores.amax(dim=1) - within.amax(dim=1).log())[:count])
+        room -= within.numel() * dtype.itemsize
+        if room >= 0:
+            kept.append(within.to(dtype))
+    tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
+    partition = tiles.logsumexp(dim=1)
+    own = items[targets]
+    # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
+    own_score = (factors[:count].float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
+    loss = (partition - own_score).mean()
+    if not gradients:
+        return loss, None, None
+    # softmax over all = softmax within the tile, times the tile's share.
+    shares = (tiles - partition[:, None]).exp() / count
+    weighted = torch.zeros_like(factors)
+    user_gradient = -own / count
+    item_gradient = torch.empty_like(items)
+    item_gradient[:first] = 0
+    for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
+        tile = items[begin : begin + size].to(dtype)
+        probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
+        user_gradient.addcmul_((probabilities @ tile)[:count], share[:, None])
+        torch.mul(users, share[:, None], out=weighted[:count])
+        item_gradient[begin : begin + size] = probabilities.T @ weighted
+    item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
+    return loss, user_gradient, item_gradient

@@ -1,0 +1,156 @@
+"""The kernels of the cross-entropy: on the GPU where there is one, else by Triton's interpreter; and compiled for GPUs.
+
+The interpreter takes bfloat16 for integers in products, so that without a GPU float16 stands for factors that are
+rounded.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from ipsrec_bench.training import fused, softmax
+from ipsrec_bench.training.softmax import full_cross_entropy
+
+pytest.importorskip("triton", reason="Triton is there for Linux only")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ROUNDED = torch.bfloat16 if DEVICE.type == "cuda" else torch.float16
+
+
+def drawn(targets, items, d, first, scale=1.0):
+    generator = torch.Generator().manual_seed(targets)
+    users = torch.randn(targets, d, generator=generator) * scale
+    table = torch.randn(items, d, generator=generator)
+    wanted = torch.randint(first, items, (targets,), generator=generator)
+    return users.to(DEVICE), table.to(DEVICE), wanted.to(DEVICE)
+
+
+def plain(users, table, wanted, first):
+    u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
+    loss = cross_entropy(u @ v[first:].T, wanted - first)
+    loss.backward()
+    return loss.detach(), u.grad, v.grad
+
+
+@pytest.mark.parametrize(
+    ("targets", "items", "d", "first"),
+    [
+        (1, 2, 1, 1),
+        (5, 40, 7, 1),
+        (64, 128, 16, 0),
+        (65, 130, 64, 1),
+        (130, 300, 50, 1),
+        (20, 1000, 100, 0),
+        (3, 70, 256, 1),
+    ],
+)
+def test_kernels_give_the_plain_loss_and_gradients(monkeypatch, targets, items, d, first):
+    drawn_ = drawn(targets, items, d, first)
+    wanted = plain(*drawn_, first)
+    for programs in (1, fused.PROGRAMS):  # all items in one part, and a part for each block
+        monkeypatch.setattr(fused, "PROGRAMS", programs)
+        found = fused.loss_and_gradients(*drawn_, first=first, dtype=torch.float32, gradients=True)
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    loss, *gradients = fused.loss_and_gradients(*drawn_, first=first, dtype=torch.float32, gradients=False)
+    torch.testing.assert_close(loss, wanted[0], rtol=1e-5, atol=1e-5)
+    assert gradients == [None, None]
+
+
+def test_rounded_factors_change_gradients_by_thousandths():
+    drawn_ = drawn(70, 700, 64, 1, scale=0.3)
+    found = fused.loss_and_gradients(*drawn_, first=1, dtype=ROUNDED, gradients=True)
+    for ours, theirs in zip(found, plain(*drawn_, 1), strict=True):
+        assert 0 < (ours - theirs).norm() / theirs.norm() < 0.01
+
+
+@pytest.mark.parametrize("shift", [-300.0, 300.0])
+def test_scores_beyond_the_range_of_exponentials(shift):
+    users, table, wanted = drawn(64, 128, 15, 0)  # whole blocks: numpy would warn of overflow beyond the last item
+    users, table = (
+        torch.nn.functional.pad(part, (0, 1), value=value) for part, value in ((users, shift), (table, 1.0))
+    )
+    found = fused.loss_and_gradients(users, table, wanted, first=0, dtype=torch.float32, gradients=True)
+    for ours, theirs in zip(found, plain(users, table, wanted, 0), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_losses_of_a_nearly_certain_model_are_not_negative():
+    users, _, _ = drawn(64, 2, 64, 0)
+    users *= 6 / users.norm(dim=1, keepdim=True)
+    own = torch.arange(64, device=DEVICE)
+    loss, *_ = fused.loss_and_gradients(users, users, own, first=0, dtype=ROUNDED, gradients=False)
+    assert 0 <= loss < 1e-4
+
+
+def test_in_training_they_stand_for_the_tiles(monkeypatch):
+    """Through autograd, as a term of a weighted sum; by dispatch on a GPU, as if on one elsewhere."""
+    if DEVICE.type != "cuda":
+        monkeypatch.setattr(softmax, "_fit_kernels", lambda _, dtype: dtype == ROUNDED)
+    calls, kernels = [], fused.loss_and_gradients
+
+    def counted(*arguments, **settings):
+        calls.append(settings["dtype"])
+        return kernels(*arguments, **settings)
+
+    monkeypatch.setattr(fused, "loss_and_gradients", counted)
+    users, table, wanted = drawn(40, 200, 8, 1)
+    found = {}
+    for dtype in (torch.float32, ROUNDED):
+        u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
+        (3 * full_cross_entropy(u, v, wanted, first=1, dtype=dtype) + u.sum()).backward()
+        found[dtype] = u.grad, v.grad
+    assert calls == [ROUNDED]
+    for tiles, ours in zip(*found.values(), strict=True):
+        assert 0 < (ours - tiles).norm() / tiles.norm() < 0.01
+
+
+COMPILE = """
+import itertools, json, re, subprocess, sys, tempfile
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from ipsrec_bench.training import fused
+
+factors = {"users": "*bf16", "items": "*bf16"}
+sizes = {"count": "i32", "first": "i32", "end": "i32"}
+kernels = {
+    fused._partition_and_mean: factors | {"partitions": "*fp32", "means": "*fp32"} | sizes | {"each": "i32"},
+    fused._item_gradient: factors | {"targets": "*i32", "partition": "*fp32", "gradient": "*fp32"} | sizes,
+}
+found = []
+for capability, d, (kernel, arguments) in itertools.product((80, 90), (64, 256), kernels.items()):
+    shape = fused.shape(d)
+    options = {name: shape.pop(name) for name in ("num_warps", "num_stages")}
+    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(arguments.values()) if kind[0] == "*"}
+    signature = arguments | dict.fromkeys(shape, "constexpr")
+    source = ASTSource(kernel, signature, shape, aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        tool = triton.knobs.nvidia.cuobjdump.path
+        usage = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+    used = dict(re.findall(r"(REG|STACK|LOCAL):(\\d+)", usage))
+    cores = [name for name in ("mma.sync", "wgmma") if name in compiled.asm["ptx"]]
+    spilled = int(used["STACK"]) + int(used["LOCAL"])
+    found.append([capability, d, kernel.__name__, compiled.metadata.shared, spilled, cores])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only")
+def test_kernels_compile_for_gpus_onto_tensor_cores_within_registers_and_shared_memory():
+    """No GPU is needed for that. A block of 99 KiB of shared memory fits every GPU from Ampere on."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, capture_output=True, text=True)
+    found = json.loads(run.stdout)
+    assert len(found) == 8
+    for capability, d, kernel, shared, spilled, cores in found:
+        assert shared <= 99 << 10, (capability, d, kernel)
+        assert spilled == 0, (capability, d, kernel)
+        assert cores == [{80: "mma.sync", 90: "wgmma"}[capability]]
