@@ -16,7 +16,7 @@ import worlds
 from peers import HERE, Peer
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.run.estimate import training_seconds
+from ipsrec_bench.run.estimate import call_seconds, product_rate, score_seconds, training_seconds
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker
 from ipsrec_bench.suite.cells import Cell
@@ -60,26 +60,37 @@ def million(folder: Path) -> None:
 
 
 def growth(folder: Path) -> None:
-    """Let one size grow by 10 at a time."""
+    """Let one size grow by 10 at a time; rounds are interleaved, and the model's rates measured anew in each."""
     base = {"users": 2_000, "items": 5_000, "length": 20}
-    print("\n| | measured, us per target | cost model | measured / model |")
-    print("|---|---:|---:|---:|")
+    cases = {}
     for change in ({}, {"items": 50_000}, {"length": 200}, {"users": 20_000}):
         sizes = base | change
         data = worlds.uniform(folder, sizes["users"], sizes["items"], 1_000, sizes["length"] + 3)
         peer = ours(folder, data, sizes["length"])
         peer.ask("train 10")
-        answers = [peer.ask("train 60") for _ in range(5)]
-        measured = statistics.median(a["seconds"] / a["targets"] for a in answers)
-        peer.close()
         file = adhoc_suite(["positive-control"], ["sasrec"], ())
         cell: Cell = next(iter(cells_of(file)))
         cell = dataclasses.replace(cell, protocol=cell.protocol.model_copy(update={"max_length": sizes["length"]}))
         prepared = prepare(data, TableSource(path=f"{folder}/{data}/{data}.inter"), folder / "prepared")
-        seconds, targets = training_seconds(cell, prepared, Worker(torch.device("cpu"), folder))
-        model = seconds / targets
         title = ", ".join(f"{name} x 10" for name in change) or ", ".join(f"{v:,} {n}" for n, v in base.items())
-        print(f"| {title} | {measured * 1e6:.1f} | {model * 1e6:.1f} | {measured / model:.2f} |", flush=True)
+        cases[title] = peer, cell, prepared
+    worker = Worker(torch.device("cpu"), folder)
+    found: dict[str, list[tuple[float, float]]] = {title: [] for title in cases}
+    for _ in range(9):
+        for title, (peer, cell, prepared) in cases.items():
+            answer = peer.ask("train 60")
+            for rate in (product_rate, score_seconds, call_seconds):
+                rate.cache_clear()
+            seconds, targets = training_seconds(cell, prepared, worker)
+            found[title].append((answer["seconds"] / answer["targets"] * 1e6, seconds / targets * 1e6))
+    print("\n| | measured, us per target | cost model | measured / model |")
+    print("|---|---:|---:|---:|")
+    for title, pairs in found.items():
+        measured, model = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratio = statistics.median(one / other for one, other in pairs)
+        print(f"| {title} | {measured:.1f} | {model:.1f} | {ratio:.2f} |")
+    for peer, _, _ in cases.values():
+        peer.close()
 
 
 def main() -> None:

@@ -2,19 +2,22 @@
 
 A training step costs, in seconds,
 
-    3 F tokens / (ENCODER g) + TRAFFIC kept tokens / g" + c d V targets / (SOFTMAX g') + STEP weights + ADAM parameters
+    3 F tokens / (ENCODER g) + TRAFFIC kept tokens / g" + V targets (c d / (SOFTMAX g') + PASSES p r)
+    + CALLS a weights + ADAM parameters
 
 where F is the encoder's forward operations per token (counted by running it), g and g' are the rates of a plain matrix
 product measured here and now, in the types that encoder and softmax take their factors in (the encoder float32 where
 batches are too small for casting to pay; ranking float32 always), g" that in float32, `kept` the bytes per token that
-the encoder keeps for the backward pass (what dropout, softmax and normalisation make is no product), c is 6, or 8 for
-scores that are made twice (`ipsrec_bench/training/softmax.py`), `weights` is the number of weight tensors (each brings
-calls of a few microseconds) and `parameters` the number of their elements. A ranked user costs F tokens /
-(RANK_ENCODER g) + 2 d V / (RANK g). The constants are fitted to the measurements in benchmarks/README.md, which says
-how far off they are.
+the encoder keeps for the backward pass (what dropout and normalisation make is no product), r is the time of a softmax
+of one score, measured here, too, p is 1, or 2 for scores that are made twice (`ipsrec_bench/training/softmax.py`), and
+c is 4 + 2 p; `weights` is the number of weight tensors, each of which brings calls of small operations, and a is what
+one such call takes here; `parameters` is the number of their elements. A ranked user costs F tokens / (RANK_ENCODER g)
++ 2 d V / (RANK g). The constants are fitted to the measurements in benchmarks/README.md, which says how far off they
+are.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,14 +40,16 @@ from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.catalogue import product_dtype
 from ipsrec_bench.training.objective import CASTING_PAYS
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
-from ipsrec_bench.training.softmax import KEPT, TILE
+from ipsrec_bench.training.softmax import KEPT, ROWS, TILE
 
-ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.5, 0.38, 0.7, 0.65
+ENCODER, SOFTMAX, RANK_ENCODER, RANK = 0.4, 0.62, 0.56, 0.52
 """Shares of the plain product's rate that are reached."""
-TRAFFIC = 60
+TRAFFIC = 75
 """Operations of a product that take as long as making, keeping and reading back a byte."""
-STEP = 55e-6
-"""Seconds per weight tensor and step."""
+PASSES = 1.5
+"""Work on a score besides products, in softmaxes."""
+CALLS = 34
+"""Small operations per weight tensor and step."""
 ADAM = 0.3e-9
 """Seconds per parameter and step."""
 PROCESS = 600e6
@@ -86,8 +91,8 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
         + 8 * len(data.items)
         + PARAMETER * work.parameters(config, data)
         + BACKWARD * work.kept * epoch.tokens / epoch.steps
-        + 10 * TILE * cell.training.batch_size
-        + min(KEPT, 4 * _scored(cell, data) * cell.training.batch_size)
+        + 10 * TILE * min(ROWS, cell.training.batch_size)
+        + min(KEPT, 4 * _scored(cell, data) * min(ROWS, cell.training.batch_size))
         + 8 * ITEMS_PER_TILE * USERS_PER_BATCH * torch.get_num_threads()
     )
     return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
@@ -100,13 +105,14 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
     dtype = product_dtype(cell.training.precision, worker.device)
     fast = product_rate(dtype, worker.device)
     scored = _scored(cell, data)
-    once = min(1.0, KEPT / (dtype.itemsize * scored * cell.training.batch_size))
+    times = 2 - min(1.0, KEPT / (dtype.itemsize * scored * min(ROWS, cell.training.batch_size)))
+    products = (4 + 2 * times) * config.embedding_size / (SOFTMAX * fast)
     encoder = fast if epoch.tokens / epoch.steps >= CASTING_PAYS else float32
     seconds = (
         3 * work.train * epoch.tokens / (ENCODER * encoder)
         + TRAFFIC * work.kept * epoch.tokens / float32
-        + (8 - 2 * once) * config.embedding_size * scored * epoch.targets / (SOFTMAX * fast)
-        + epoch.steps * (STEP * work.weights + ADAM * work.parameters(config, data))
+        + scored * epoch.targets * (products + PASSES * times * score_seconds(worker.device))
+        + epoch.steps * (CALLS * call_seconds(worker.device) * work.weights + ADAM * work.parameters(config, data))
     )
     return seconds, epoch.targets
 
@@ -152,12 +158,37 @@ def product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Return the operations per second of a product of the size of the softmax's tiles, measured once."""
     left = torch.randn(1024, 64, device=device).to(dtype)
     right = torch.randn(64, TILE, device=device).to(dtype)
-    rates = []
-    for _ in range(9):
+    return 2 * left.numel() * TILE / _seconds(lambda: left @ right)
+
+
+@cache
+def score_seconds(device: torch.device) -> float:
+    """Return what a softmax of a tile takes for each of its scores, measured once."""
+    scores = torch.randn(ROWS, TILE, device=device)
+    return _seconds(lambda: scores.softmax(dim=1)) / scores.numel()
+
+
+@cache
+def call_seconds(device: torch.device) -> float:
+    """Return what an operation on next to nothing takes, measured once."""
+    values, calls = torch.randn(64, device=device), 200
+
+    def call() -> torch.Tensor:
+        for _ in range(calls):
+            found = values + 1
+        return found
+
+    return _seconds(call) / calls
+
+
+def _seconds(work: Callable[[], torch.Tensor]) -> float:
+    """Return the least time of `work` and of waiting for the device to end it: what else the machine does only adds."""
+    seconds = []
+    for _ in range(41):
         began = time.perf_counter()
-        (left @ right).sum().item()  # waits for the device
-        rates.append(2 * left.numel() * TILE / (time.perf_counter() - began))
-    return float(np.median(rates))
+        work().sum().item()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 On CUDA in bfloat16 that is the work of the kernels in `fused.py`, of which no score leaves the chip. What follows is
 for everything else.
 
-Scores are made tile by tile: a first pass finds each target's log-partition, a second adds every tile's share to both
-gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and made again beyond: that
-bounds the memory whatever the catalogue, at the price of a third more multiplications for the tiles that are not kept.
-On a CPU each step works on a tile that is in the cache, where a whole row of scores would go through main memory for
-every one.
+Scores of a block of targets are made tile by tile: a first pass finds each target's log-partition, a second adds every
+tile's share to both gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and
+made again beyond: that bounds the memory whatever the catalogue, at the price of a third more multiplications for the
+tiles that are not kept. On a CPU each step works on a tile that is in the cache, where a whole row of scores would go
+through main memory for every one.
 
 `torch.nn.functional.linear_cross_entropy` (torch 2.13 and later) cuts the batch instead of the catalogue: a chunk's
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
@@ -15,23 +15,24 @@ scores are still `[chunk x items]`, which at a million items is out of the cache
 
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-TILE = 2048
-"""Items at a time, so that a batch's scores stay in a CPU's cache."""
+ROWS, TILE = 256, 2048
+"""Targets, about, and items at a time, so that a tile of their scores stays in a CPU's cache."""
 CUDA_TILE = 32_768
-"""The same on CUDA, where few large products should be better than many small ones; not measured."""
+"""Items at a time on CUDA, where few large products should be better than many small ones; not measured."""
 FIRST_WITH_BFLOAT16 = (8, 0)
 """Compute capability (Ampere)."""
 WIDEST = 256
 """Vectors that the kernels of `fused.py` have shared memory for."""
 KEPT = 128 << 20
 """Bytes of probabilities kept between the two passes: those of 256 targets and 131,000 items in float32."""
-ROWS = 64
+SHAPES = 64
 """Targets are filled up to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every shape that
 it has not met, which takes longer than the product."""
 
@@ -103,38 +104,54 @@ def _tile_by_tile(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the loss, and its gradients `[N, d]` and `[V, d]` if they are asked for."""
     count = len(users)
-    factors = F.pad(users, (0, 0, 0, -count % ROWS)).to(dtype) if dtype != torch.float32 else users
-    size = CUDA_TILE if users.is_cuda else TILE
+    rows, size = (count, CUDA_TILE) if users.is_cuda else (ROWS, TILE)
+    blocks = max(round(count / rows), 1)
     begins = range(first, len(items), size)
-    partitions, kept = [], []
-    room = KEPT if gradients else 0
-    for begin in begins:
-        scores = (factors @ items[begin : begin + size].to(dtype).T).float()
-        within = scores.softmax(dim=1)
-        # The largest probability is that of the largest score, and at least 1 / size.
-        partitions.append((scores.amax(dim=1) - within.amax(dim=1).log())[:count])
-        room -= within.numel() * dtype.itemsize
-        if room >= 0:
-            kept.append(within.to(dtype))
-    tiles = torch.stack(partitions, dim=1)  # [N, tiles], the log-partition within each tile
-    partition = tiles.logsumexp(dim=1)
     own = items[targets]
     # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
-    own_score = (factors[:count].float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
-    loss = (partition - own_score).mean()
-    if not gradients:
-        return loss, None, None
-    # softmax over all = softmax within the tile, times the tile's share.
-    shares = (tiles - partition[:, None]).exp() / count
-    weighted = torch.zeros_like(factors)
-    user_gradient = -own / count
-    item_gradient = torch.empty_like(items)
-    item_gradient[:first] = 0
-    for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
-        tile = items[begin : begin + size].to(dtype)
-        probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
-        user_gradient.addcmul_((probabilities @ tile)[:count], share[:, None])
-        torch.mul(users, share[:, None], out=weighted[:count])
-        item_gradient[begin : begin + size] = probabilities.T @ weighted
-    item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
-    return loss, user_gradient, item_gradient
+    own_scores = (users.to(dtype).float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
+    losses = torch.empty_like(own_scores)
+    user_gradient, item_gradient = (-own / count, torch.empty_like(items)) if gradients else (None, None)
+    for from_row, to_row in pairwise(count * block // blocks for block in range(blocks + 1)):
+        block = users[from_row:to_row]
+        factors = F.pad(block, (0, 0, 0, -len(block) % SHAPES)).to(dtype) if dtype != torch.float32 else block
+        tiles, kept = _partitions(factors, items, begins, KEPT if gradients else 0)
+        tiles = tiles[: len(block)]
+        partition = tiles.logsumexp(dim=1)
+        losses[from_row:to_row] = partition - own_scores[from_row:to_row]
+        if user_gradient is None or item_gradient is None:
+            continue
+        # softmax over all = softmax within the tile, times the tile's share.
+        shares = (tiles - partition[:, None]).exp() / count
+        weighted = torch.zeros_like(factors)
+        for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
+            tile = items[begin : begin + size].to(dtype)
+            probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
+            user_gradient[from_row:to_row].addcmul_((probabilities @ tile)[: len(block)], share[:, None])
+            torch.mul(block, share[:, None], out=weighted[: len(block)])
+            products = probabilities.T @ weighted
+            if from_row:
+                item_gradient[begin : begin + size] += products
+            else:
+                item_gradient[begin : begin + size] = products
+    if item_gradient is not None:
+        item_gradient[:first] = 0
+        item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
+    return losses.mean(), user_gradient, item_gradient
+
+
+def _partitions(factors: Tensor, items: Tensor, begins: range, room: int) -> tuple[Tensor, list[Tensor]]:
+    """Return the log-partition within each tile, `[N, tiles]`, and the first tiles' probabilities that `room` is for.
+
+    Tiles of `items` begin at `begins`; `room` is in bytes. Products are made in the type of the `factors`.
+    """
+    partitions, kept = [], []
+    for begin in begins:
+        scores = (factors @ items[begin : begin + begins.step].to(factors.dtype).T).float()
+        within = scores.softmax(dim=1)
+        # The largest probability is that of the largest score, and at least 1 over the tile's items.
+        partitions.append(scores.amax(dim=1) - within.amax(dim=1).log())
+        room -= within.numel() * factors.dtype.itemsize
+        if room >= 0:
+            kept.append(within.to(factors.dtype))
+    return torch.stack(partitions, dim=1), kept
