@@ -1,7 +1,9 @@
 """Exact ranks over the whole catalogue, counted tile by tile."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -147,7 +149,7 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once.
+        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once, and on CUDA none in memory.
         longest: the length of the longest item vector, where it is known.
 
     Returns:
@@ -164,9 +166,36 @@ def count_ranks(
     own = exact_scores(users, items[targets])
     # (d + 2) roundings of relative size 2^-24, and as much again for the rounding of the bounds.
     margin = norms * (2 * (d + 2) * 2.0**-24)
-    low, high = (own - margin)[:, None], (own + margin)[:, None]
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
+    for above, *pairs in _screened(users, items, targets, own - margin, own + margin, tile):
+        higher += above
+        for row, item in zip(*(torch.split(part, PAIRS_AT_A_TIME) for part in pairs), strict=True):
+            exact = exact_scores(users[row], items[item])
+            higher += torch.bincount(row[exact > own[row]], minlength=len(users))
+            ties += torch.bincount(row[exact == own[row]], minlength=len(users))
+    for row, item in zip(*(torch.split(pairs, PAIRS_AT_A_TIME) for pairs in masked or ()), strict=True):
+        exact = exact_scores(users[row], items[item])
+        higher -= torch.bincount(row[exact > own[row]], minlength=len(users))
+        ties -= torch.bincount(row[exact == own[row]], minlength=len(users))
+    return higher, ties
+
+
+def _screened(
+    users: Tensor, items: Tensor, targets: Tensor, low: Tensor, high: Tensor, tile: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield how many rivals score above `high`, `[B]`, and the pairs of row and rival from `low` to `high`, by tile.
+
+    On CUDA that is one kernel's work over all items, unless there are more pairs than it has room for.
+    """
+    if _fits_kernel(users):
+        from ipsrec_bench.ranking.screen import screen  # Triton comes with torch for CUDA only
+
+        found = screen(users, items, targets, low, high)
+        if found is not None:
+            yield found
+            return
+    low, high = low[:, None], high[:, None]
     by_target = targets.argsort()
     begins = range(1, len(items), tile)
     bounds = torch.searchsorted(targets[by_target], torch.tensor([*begins, len(items)], device=targets.device)).tolist()
@@ -179,20 +208,14 @@ def count_ranks(
         inside = by_target[first:last]
         scores[inside, targets[inside] - begin] = -torch.inf  # the target is not its own rival
         above = torch.gt(scores, high, out=marks).sum(dim=1)
-        higher += above.long()
         open_rows = (torch.ge(scores, low, out=marks).sum(dim=1) != above).nonzero()[:, 0]
         unsure = scores[open_rows]
-        near = (unsure >= low[open_rows]) & (unsure <= high[open_rows])
-        for pairs in near.nonzero().split(PAIRS_AT_A_TIME):
-            row, column = open_rows[pairs[:, 0]], pairs[:, 1]
-            exact = exact_scores(users[row], candidates[column])
-            higher += torch.bincount(row[exact > own[row]], minlength=len(users))
-            ties += torch.bincount(row[exact == own[row]], minlength=len(users))
-    for row, item in zip(*(torch.split(pairs, PAIRS_AT_A_TIME) for pairs in masked or ()), strict=True):
-        exact = exact_scores(users[row], items[item])
-        higher -= torch.bincount(row[exact > own[row]], minlength=len(users))
-        ties -= torch.bincount(row[exact == own[row]], minlength=len(users))
-    return higher, ties
+        near = ((unsure >= low[open_rows]) & (unsure <= high[open_rows])).nonzero()
+        yield above.long(), open_rows[near[:, 0]], begin + near[:, 1]
+
+
+def _fits_kernel(users: Tensor) -> bool:
+    return users.is_cuda and find_spec("triton") is not None
 
 
 def longest_vector(vectors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The kernels of the cross-entropy: on the GPU where there is one, else by Triton's interpreter; and compiled for GPUs.
+"""The kernels of training and ranking: on a GPU where there is one, else by Triton's interpreter; and compiled.
 
 The interpreter takes bfloat16 for integers in products, so that without a GPU float16 stands for factors that are
 rounded.
@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from ipsrec_bench.ranking import rank, screen
+from ipsrec_bench.ranking.rank import count_ranks
 from ipsrec_bench.training import fused, softmax
 from ipsrec_bench.training.softmax import full_cross_entropy
 
@@ -109,11 +111,61 @@ def test_in_training_they_stand_for_the_tiles(monkeypatch):
         assert 0 < (ours - tiles).norm() / tiles.norm() < 0.01
 
 
+def ranked(monkeypatch, users, items, targets, *, kernel):
+    with monkeypatch.context() as patch:
+        patch.setattr(rank, "_fits_kernel", lambda _: kernel)
+        return count_ranks(users, items, targets)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "d"), [(1, 2, 1), (64, 128, 16), (65, 200, 50), (9, 1500, 64), (130, 40, 100)]
+)
+def test_the_screen_finds_the_ranks_of_the_tiles_and_of_a_sort(monkeypatch, users, items, d):
+    """Integers, whose scores tie often, and real numbers, of which every seventh item is a copy of the first."""
+    generator = torch.Generator().manual_seed(users)
+    targets = torch.randint(1, items + 1, (users,), generator=generator).to(DEVICE)
+    for real in (False, True):
+        user, table = (
+            (torch.randn if real else lambda *s, generator: torch.randint(-2, 3, s, generator=generator).float())(
+                rows, d, generator=generator
+            )
+            for rows in (users, items + 1)
+        )
+        table[1::7] = table[1].clone()
+        user, table = user.to(DEVICE), table.to(DEVICE)
+        wanted = ranked(monkeypatch, user, table, targets, kernel=False)
+        scores = (user.double() @ table[1:].double().T).float()
+        own = scores.gather(1, targets[:, None] - 1)
+        assert torch.equal(wanted[0], (scores > own).sum(dim=1))
+        for programs in (1, screen.PROGRAMS):
+            monkeypatch.setattr(screen, "PROGRAMS", programs)
+            found = ranked(monkeypatch, user, table, targets, kernel=True)
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+
+
+def test_where_there_is_no_room_for_near_pairs_tiles_stand_in(monkeypatch):
+    users, items = torch.ones(70, 8, device=DEVICE), torch.ones(201, 8, device=DEVICE)
+    targets = torch.arange(1, 71, device=DEVICE)
+    own = torch.full((70,), 8.0, device=DEVICE)
+    monkeypatch.setattr(screen, "ROOM", 70 * 199 - 1)
+    assert screen.screen(users, items, targets, own - 1, own + 1) is None
+    higher, ties = ranked(monkeypatch, users, items, targets, kernel=True)
+    assert higher.tolist() == [0] * 70
+    assert ties.tolist() == [199] * 70
+    monkeypatch.setattr(screen, "ROOM", 70 * 199)
+    above, row, item = screen.screen(users, items, targets, own - 1, own + 1)
+    assert above.tolist() == [0] * 70
+    assert set(zip(row.tolist(), item.tolist(), strict=True)) == {
+        (user, other) for user in range(70) for other in range(1, 201) if other != user + 1
+    }
+
+
 COMPILE = """
 import itertools, json, re, subprocess, sys, tempfile
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from ipsrec_bench.ranking import screen
 from ipsrec_bench.training import fused
 
 factors = {"users": "*bf16", "items": "*bf16"}
@@ -121,10 +173,13 @@ sizes = {"count": "i32", "first": "i32", "end": "i32"}
 kernels = {
     fused._partition_and_mean: factors | {"partitions": "*fp32", "means": "*fp32"} | sizes | {"each": "i32"},
     fused._item_gradient: factors | {"targets": "*i32", "partition": "*fp32", "gradient": "*fp32"} | sizes,
+    screen._screen: {"users": "*fp32", "items": "*fp32", "targets": "*i32", "low": "*fp32", "high": "*fp32"}
+    | dict.fromkeys(("above", "near_rows", "near_items", "found"), "*i32")
+    | dict.fromkeys(("count", "end", "each"), "i32"),
 }
 found = []
 for capability, d, (kernel, arguments) in itertools.product((80, 90), (64, 256), kernels.items()):
-    shape = fused.shape(d)
+    shape = (screen if kernel is screen._screen else fused).shape(d)
     options = {name: shape.pop(name) for name in ("num_warps", "num_stages")}
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(arguments.values()) if kind[0] == "*"}
     signature = arguments | dict.fromkeys(shape, "constexpr")
@@ -136,9 +191,9 @@ for capability, d, (kernel, arguments) in itertools.product((80, 90), (64, 256),
         tool = triton.knobs.nvidia.cuobjdump.path
         usage = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
     used = dict(re.findall(r"(REG|STACK|LOCAL):(\\d+)", usage))
-    cores = [name for name in ("mma.sync", "wgmma") if name in compiled.asm["ptx"]]
+    units = [name for name in ("mma.sync", "wgmma", "fma.rn.f32") if name in compiled.asm["ptx"]]
     spilled = int(used["STACK"]) + int(used["LOCAL"])
-    found.append([capability, d, kernel.__name__, compiled.metadata.shared, spilled, cores])
+    found.append([capability, d, kernel.__name__, compiled.metadata.shared, spilled, units])
 print(json.dumps(found))
 """
 
@@ -149,8 +204,9 @@ def test_kernels_compile_for_gpus_onto_tensor_cores_within_registers_and_shared_
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, capture_output=True, text=True)
     found = json.loads(run.stdout)
-    assert len(found) == 8
-    for capability, d, kernel, shared, spilled, cores in found:
+    assert len(found) == 2 * 2 * 3
+    for capability, d, kernel, shared, spilled, units in found:
         assert shared <= 99 << 10, (capability, d, kernel)
         assert spilled == 0, (capability, d, kernel)
-        assert cores == [{80: "mma.sync", 90: "wgmma"}[capability]]
+        assert ({80: "mma.sync", 90: "wgmma"}[capability] in units) == (kernel != "_screen")
+        assert kernel != "_screen" or units == ["fma.rn.f32"]  # float32 as it is, not split or rounded for tensor cores
