@@ -195,13 +195,14 @@ class Bench:
             contenders[f"RecBole, batch {batch}"] = Contender(peer, f"rank {batch}")
         float32 = interleave(contenders, self.rounds)[torch.float32]
         ready = contenders["ours"].peer.ready
-        token = contenders["ours"].peer.ask("flops")["ranked_token"]
         print(f"\n**Full ranking**, {ready['users']:,} users, {ready['items']:,} items\n")
         print("| contender | users/s | seconds for all | peak memory, MB |")
         print("|---|---:|---:|---:|")
         for name, contender in contenders.items():
             rate, memory = contender.rate("users"), contender.peer.ask("memory")["bytes"] / 1e6
             print(f"| {name} | {rate:,.0f} | {ready['users'] / rate:.2f} | {memory:,.0f} |")
+        token = contenders["ours"].peer.ask("flops")["ranked_token"]  # takes memory, which is not ranking's
+        for contender in contenders.values():
             contender.peer.close()
         floor = (2 * D * ready["items"] + 50 * token) / float32
         print(f"\nfloor: {ready['users'] * floor:.2f} s, of it encoder {ready['users'] * 50 * token / float32:.2f} s")
