@@ -164,7 +164,7 @@ def count_ranks(
     norms = (users.norm(dim=1, dtype=torch.float64) * (longest_vector(items) if longest is None else longest)).float()
     _check_finite(norms)
     own = exact_scores(users, items[targets])
-    # In units of 2^-24 norms: d of a product's sum, 1 of the exact score's rounding, 1 of the bound's own, and 2 to spare
+    # In units of 2^-24 norms: d of a product's sum, 1 of the exact score's rounding, 1 of the bound's, 2 to spare
     # for terms of second order. A product or sum that underflows loses less than the least normal number instead.
     margin = norms * ((d + 4) * 2.0**-24) + 2 * d * torch.finfo(torch.float32).tiny
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
