@@ -117,10 +117,11 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
     items=st.integers(2, 70),
     d=st.integers(1, 9),
     first=st.integers(0, 1),
+    rows=st.integers(1, 50),
     tile=st.integers(1, 80),
     kept=st.integers(0, 9000),
 )
-def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile, kept):
+def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, rows, tile, kept):
     """Loss and gradients, whatever a tile and however many kept, also where the loss is a term of a weighted sum."""
     generator = torch.Generator().manual_seed(targets)
     users, table = torch.randn(targets, d, generator=generator), torch.randn(items, d, generator=generator)
@@ -130,6 +131,7 @@ def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, tile
         u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
         if tiled:
             with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(softmax, "ROWS", rows)
                 patch.setattr(softmax, "TILE", tile)
                 patch.setattr(softmax, "KEPT", kept)
                 loss = full_cross_entropy(u, v, wanted, first=first, dtype=torch.float32)
@@ -163,8 +165,8 @@ def test_bfloat16_losses_of_a_nearly_certain_model_are_not_negative():
 
 def test_bfloat16_factors_change_gradients_by_thousandths():
     torch.manual_seed(0)
-    wanted, gradients = torch.randint(1, 5000, (200,)), []
-    users, table = torch.randn(200, 64), torch.randn(5000, 64) * 0.3
+    wanted, gradients = torch.randint(1, 5000, (700,)), []  # three blocks of targets
+    users, table = torch.randn(700, 64), torch.randn(5000, 64) * 0.3
     for dtype in (torch.float32, torch.bfloat16):
         u, v = users.clone().requires_grad_(), table.clone().requires_grad_()
         full_cross_entropy(u, v, wanted, first=1, dtype=dtype).backward()
