@@ -66,6 +66,19 @@ def test_ranks_of_real_vectors_depend_on_neither_tile_nor_batch(users, items, se
         assert torch.equal(torch.cat([counts[j] for counts in alone]), right)
 
 
+def test_scores_that_underflow_are_ranked_exactly():
+    """Products in float32 lose all that is below its least number, the scores that count only what their sum does."""
+    generator = torch.Generator().manual_seed(0)
+    users, items = torch.randn(20, 64, generator=generator) * 1e-19, torch.randn(301, 64, generator=generator) * 1e-21
+    target = torch.randint(1, 301, (20,), generator=generator)
+    exact = (users.double() @ items[1:].double().T).float()
+    own = exact.gather(1, target[:, None] - 1)
+    assert len(exact.unique()) > 100
+    higher, ties = count_ranks(users, items, target)
+    assert torch.equal(higher, (exact > own).sum(1))
+    assert torch.equal(ties, (exact == own).sum(1) - 1)
+
+
 def test_a_constant_scorer_gets_the_rank_of_chance():
     assert realistic_rank(np.array([0, 0, 3]), np.array([99, 0, 1])).tolist() == [51, 1, 5]
 

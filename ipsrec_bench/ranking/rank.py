@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Targets
 from ipsrec_bench.errors import ModelError
+from ipsrec_bench.kernels import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.metrics import realistic_rank
 
@@ -149,7 +149,7 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once, and on CUDA none in memory.
+        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once (nor those, by a kernel).
         longest: the length of the longest item vector, where it is known.
 
     Returns:
@@ -189,7 +189,7 @@ def _screened(
 
     On CUDA that is one kernel's work over all items, unless there are more pairs than it has room for.
     """
-    if _fits_kernel(users):
+    if runs_kernels(users.device):
         from ipsrec_bench.ranking.screen import screen  # Triton comes with torch for CUDA only
 
         found = screen(users, items, targets, low, high)
@@ -213,10 +213,6 @@ def _screened(
         unsure = scores[open_rows]
         near = ((unsure >= low[open_rows]) & (unsure <= high[open_rows])).nonzero()
         yield above.long(), open_rows[near[:, 0]], begin + near[:, 1]
-
-
-def _fits_kernel(users: Tensor) -> bool:
-    return users.is_cuda and find_spec("triton") is not None
 
 
 def longest_vector(vectors: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def screen(
     """Return how many rivals score above `high`, and the pairs of user and rival that score from `low` to `high`.
 
     Scores are sums of d products in float32, in whatever order. Rivals are all items but row 0 and the target. None if
-    there is no room for the pairs, as where a model gives all items the same score.
+    there is no room for the pairs, as where a model gives all items the same score. There must be a user.
 
     Args:
         users: float32 `[B, d]`.
@@ -39,7 +39,7 @@ def screen(
     parts = triton.cdiv(blocks, each)
     above = targets.new_empty(parts, count, dtype=torch.int32)
     pairs = targets.new_empty(2, ROOM, dtype=torch.int32)
-    found = targets.new_zeros(1, dtype=torch.int32)
+    found = targets.new_zeros(1)
     with torch.cuda.device_of(users):  # type: ignore[no-untyped-call]
         _screen[rows, parts](
             users.contiguous(), items.contiguous(), targets.int(), low, high, above, pairs[0], pairs[1], found,
@@ -102,7 +102,9 @@ def _screen(  # type: ignore[no-untyped-def]
         total += tl.sum((rival & (score > highest[:, None])).to(tl.int32), 1)
         near = rival & (score >= lowest[:, None]) & (score <= highest[:, None])
         if tl.max(tl.max(near.to(tl.int32), 1), 0) > 0:  # most blocks have none
-            slot = tl.atomic_add(found + tl.zeros([BLOCK, BLOCK], tl.int32), 1, mask=near)
+            slot = tl.atomic_add(
+                found + tl.zeros([BLOCK, BLOCK], tl.int32), tl.full([BLOCK, BLOCK], 1, tl.int64), mask=near
+            )
             kept = near & (slot < ROOM)
             tl.store(near_rows + slot, tl.broadcast_to(row[:, None], [BLOCK, BLOCK]), mask=kept)
             tl.store(near_items + slot, tl.broadcast_to(item[None, :], [BLOCK, BLOCK]), mask=kept)

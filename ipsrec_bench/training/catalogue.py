@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ipsrec_bench.kernels import FIRST_CAPABILITY
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.training.softmax import FIRST_WITH_BFLOAT16, full_cross_entropy
+from ipsrec_bench.training.softmax import full_cross_entropy
 
 
 class CatalogueLoss(Protocol):
@@ -30,7 +31,7 @@ def product_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     fast = False
     if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16
+        fast = torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY
     elif device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

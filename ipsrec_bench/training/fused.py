@@ -24,7 +24,8 @@ def loss_and_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return what `softmax.full_cross_entropy` defines, and its gradients `[N, d]` and `[V, d]` if they are asked for.
 
-    Scores are float32 whatever the factors are; probabilities are rounded to `dtype` before their products.
+    Scores are float32 whatever the factors are; probabilities are rounded to `dtype` before their products. There must
+    be a target.
     """
     (count, d), end = users.shape, len(items)
     factors, table = users.to(dtype).contiguous(), items.to(dtype).contiguous()
@@ -36,13 +37,13 @@ def loss_and_gradients(
     with torch.cuda.device_of(users):  # type: ignore[no-untyped-call]
         _partition_and_mean[rows, parts](factors, table, partitions, means, count, first, end, each, **shape(d))
         partition = partitions.logsumexp(dim=0)
-        own = items[targets]
+        own = table[targets].float()  # rounded as it is in the mean, which is nearly it where a model is nearly certain
         # A log-partition is above every score; what lies below is the rounding of two orders of summation.
-        loss = (partition - (factors.float() * table[targets].float()).sum(dim=1)).clamp(min=0).mean()
+        loss = (partition - (factors.float() * own).sum(dim=1)).clamp(min=0).mean()
         if not gradients:
             return loss, None, None
         mean = (means * (partitions - partition).exp()[:, :, None]).sum(dim=0)
-        item_gradient = torch.empty_like(items)
+        item_gradient = items.new_empty(items.shape)  # contiguous
         item_gradient[:first] = 0
         _item_gradient[(blocks,)](
             factors, table, targets.int(), partition * LOG2_E.value, item_gradient, count, first, end, **shape(d)

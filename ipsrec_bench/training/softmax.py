@@ -13,8 +13,6 @@ through main memory for every one.
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
 """
 
-from functools import cache
-from importlib.util import find_spec
 from itertools import pairwise
 
 import torch
@@ -22,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ipsrec_bench.kernels import runs_kernels
+
 ROWS, TILE = 256, 2048
 """Targets, about, and items at a time, so that a tile of their scores stays in a CPU's cache."""
 CUDA_TILE = 32_768
 """Items at a time on CUDA, where few large products should be better than many small ones; not measured."""
-FIRST_WITH_BFLOAT16 = (8, 0)
-"""Compute capability (Ampere)."""
 WIDEST = 256
 """Vectors that the kernels of `fused.py` have shared memory for."""
 KEPT = 128 << 20
@@ -46,9 +44,10 @@ def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: 
         targets: int64 `[N]`, rows of `items`.
         first: 0, or 1 where row 0 is padding.
         dtype: of the factors and results of matrix products; what is summed over tiles, and both gradients, are
-            float32 whatever it is. With bfloat16, scores, and probabilities within a tile, are rounded to 8 bits, as in
-            any mixed-precision training: a gradient then differs from the exact one by a few thousandths of its norm
-            where scores are within about 5, and by percents where they reach 20 and the model is nearly certain.
+            float32 whatever it is. With bfloat16, scores (in the kernels of `fused.py` only their factors) and
+            probabilities within a tile are rounded to 8 bits, as in any mixed-precision training: a gradient then
+            differs from the exact one by thousandths of its norm, and where scores near 18 leave a target one chance
+            in 20,000 to be missed, by 6%, as a plain loss in bfloat16 does.
     """
     loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype)  # type: ignore[no-untyped-call]
     return loss
@@ -83,20 +82,17 @@ class _CrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:  # type: ignore[attr-defined]
             raise RuntimeError("the gradients of this loss were handed out already; compute it again")
         (user_gradient, item_gradient), ctx.gradients = ctx.gradients, None  # type: ignore[attr-defined]
-        # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved.
+        # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved on a CPU,
+        # while a GPU would have to be waited for.
         if gradient.is_cuda or gradient != 1:
-            user_gradient, item_gradient = user_gradient * gradient, item_gradient * gradient
+            user_gradient.mul_(gradient)
+            item_gradient.mul_(gradient)
         return user_gradient, item_gradient, None, None, None
 
 
 def _fit_kernels(users: Tensor, dtype: torch.dtype) -> bool:
     """Return whether the kernels of `fused.py` can take these factors; float32 products are cuBLAS's business."""
-    return users.is_cuda and dtype == torch.bfloat16 and users.shape[1] <= WIDEST and _has_kernels(users.device)
-
-
-@cache
-def _has_kernels(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16 and find_spec("triton") is not None
+    return dtype == torch.bfloat16 and users.shape[1] <= WIDEST and runs_kernels(users.device)
 
 
 def _tile_by_tile(
@@ -111,9 +107,9 @@ def _tile_by_tile(
     # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
     own_scores = (users.to(dtype).float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
     losses = torch.empty_like(own_scores)
-    user_gradient, item_gradient = (-own / count, torch.empty_like(items)) if gradients else (None, None)
+    user_gradient, item_gradient = (torch.zeros_like(users), torch.empty_like(items)) if gradients else (None, None)
     for from_row, to_row in pairwise(count * block // blocks for block in range(blocks + 1)):
-        block = users[from_row:to_row]
+        block, wanted = users[from_row:to_row], targets[from_row:to_row]
         factors = F.pad(block, (0, 0, 0, -len(block) % SHAPES)).to(dtype) if dtype != torch.float32 else block
         tiles, kept = _partitions(factors, items, begins, KEPT if gradients else 0)
         tiles = tiles[: len(block)]
@@ -124,9 +120,13 @@ def _tile_by_tile(
         # softmax over all = softmax within the tile, times the tile's share.
         shares = (tiles - partition[:, None]).exp() / count
         weighted = torch.zeros_like(factors)
+        by_target = wanted.argsort()
+        bounds = torch.searchsorted(wanted[by_target], torch.tensor([*begins, len(items)]).to(wanted.device)).tolist()
         for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
             tile = items[begin : begin + size].to(dtype)
             probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
+            inside = by_target[bounds[index] : bounds[index + 1]]
+            probabilities[inside, wanted[inside] - begin] = 0
             user_gradient[from_row:to_row].addcmul_((probabilities @ tile)[: len(block)], share[:, None])
             torch.mul(block, share[:, None], out=weighted[: len(block)])
             products = probabilities.T @ weighted
@@ -134,9 +134,13 @@ def _tile_by_tile(
                 item_gradient[begin : begin + size] += products
             else:
                 item_gradient[begin : begin + size] = products
-    if item_gradient is not None:
+        kept.clear()  # before the next block's are made
+    if user_gradient is not None and item_gradient is not None:
+        # A target's probability less 1 by itself, for where a model is nearly certain bfloat16 would lose it.
+        missing = torch.expm1(-losses)[:, None] / count
+        user_gradient.addcmul_(own, missing)
         item_gradient[:first] = 0
-        item_gradient.index_put_((targets,), users / -count, accumulate=True)  # deterministic on CUDA, too
+        item_gradient.index_put_((targets,), users * missing, accumulate=True)  # deterministic on CUDA, too
     return losses.mean(), user_gradient, item_gradient
 
 
