@@ -67,10 +67,10 @@ def test_ranks_of_real_vectors_depend_on_neither_tile_nor_batch(users, items, se
 
 
 def test_scores_that_underflow_are_ranked_exactly():
-    """Products in float32 lose all that is below its least number, the scores that count only what their sum does."""
+    """Products in float32 then lose what no share of the vectors' lengths bounds."""
     generator = torch.Generator().manual_seed(0)
-    users, items = torch.randn(20, 64, generator=generator) * 1e-19, torch.randn(301, 64, generator=generator) * 1e-21
-    target = torch.randint(1, 301, (20,), generator=generator)
+    users, items = torch.randn(60, 64, generator=generator) * 1e-20, torch.randn(3001, 64, generator=generator) * 1e-22
+    target = torch.randint(1, 3001, (60,), generator=generator)
     exact = (users.double() @ items[1:].double().T).float()
     own = exact.gather(1, target[:, None] - 1)
     assert len(exact.unique()) > 100

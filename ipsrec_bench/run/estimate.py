@@ -12,8 +12,8 @@ the encoder keeps for the backward pass (what dropout and normalisation make is 
 of one score, measured here, too, p is 1, or 2 for scores that are made twice (`ipsrec_bench/training/softmax.py`), and
 c is 4 + 2 p; `weights` is the number of weight tensors, each of which brings calls of small operations, and a is what
 one such call takes here; `parameters` is the number of their elements. A ranked user costs F tokens / (RANK_ENCODER g)
-+ 2 d V / (RANK g). The constants are fitted to the measurements in benchmarks/README.md, which says how far off they
-are.
++ 2 d V / (RANK g). The constants are fitted on a CPU to the measurements in benchmarks/README.md, which says how far
+off they are; on CUDA, where scores are kept nowhere, they are a guess.
 """
 
 import time
