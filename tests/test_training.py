@@ -220,7 +220,7 @@ def test_sampled_softmax_estimates_the_partition_without_bias():
         estimates = torch.stack([(loss(*one, first=1) + own[row]).exp() for _ in range(3000)])
         error = estimates.std() / len(estimates) ** 0.5
         assert abs(estimates.mean() - exact_partition) < 4 * error
-        assert error < 0.01 * exact_partition
+        assert error < 0.05 * exact_partition
     many = sampled_softmax(counts, 200_000, np.random.default_rng(0))(users, table, wanted, first=1)
     torch.testing.assert_close(many, exact_loss, rtol=0.01, atol=0.01)
 
