@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepare import prepare
@@ -84,6 +83,8 @@ def main() -> None:
         return {"users": len(ranks.users), "seconds": time.perf_counter() - began}
 
     def flops() -> dict:
+        from torch.utils.flop_counter import FlopCounterMode  # 70 MB that neither training nor ranking needs
+
         model.eval()
         windows = prefix_windows(data, split, length)
         histories = windows.gather(sequences, np.arange(64)).histories
