@@ -3,8 +3,8 @@
     python benchmarks/softmax.py --threads 1
 
 Rounds are interleaved, medians of microseconds a target are shown; the floor is 6 d V operations over the rate of a
-plain matrix product in the same rounds. On CUDA ours is the kernels, with the tiles of elsewhere beside
-them. Plain ones that would need more than `--memory` GB for scores are left out.
+plain matrix product in the same rounds. On CUDA ours is the kernels, with the tiles of elsewhere beside them. The plain
+loss is left out where it would need more than `MEMORY` for scores.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from ipsrec_bench.training.catalogue import product_dtype
 D = 64
 SMALL = ((256, 1_683), (1_600, 1_683), (256, 12_102), (1_024, 12_102), (1_024, 49_014))
 LARGE = ((256, 1_144_125), (2_048, 1_144_125))
+MEMORY = 4 << 30
+"""Bytes of the plain loss's scores, their logarithms and their gradients, at most."""
 CHUNK = 256
 """Targets at a time of `linear_cross_entropy`, whose own choice falls to one at a million items."""
 
@@ -65,9 +67,7 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def case(
-    device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int, memory: float
-) -> dict[str, float]:
+def case(device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int) -> dict[str, float]:
     """Return the median microseconds a target of every contender, and of the floor, for one `size`."""
     count, rows = size
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def case(
         losses["ours, tiles"] = partial(with_setting, "WIDEST", 0, ours)
     if device.type == "cpu":
         losses["ours, scores made twice"] = partial(with_setting, "KEPT", 0, ours)
-    if 3 * count * rows * 4 <= memory * 1e9:
+    if 3 * count * rows * 4 <= MEMORY:
         losses["plain"] = plain
     if hasattr(torch.nn, "LinearCrossEntropyOptions"):
         losses["linear_cross_entropy"] = of_torch
@@ -107,7 +107,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--memory", type=float, default=4.0)
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
@@ -115,7 +114,7 @@ def main() -> None:
     dtype = product_dtype(arguments.precision, device)
     print(f"{device.type}, {dtype}, {arguments.threads} threads; us a target\n")
     for number, size in enumerate((*SMALL, *(LARGE if device.type == "cuda" else ()))):
-        medians = case(device, dtype, size, arguments.rounds, arguments.memory)
+        medians = case(device, dtype, size, arguments.rounds)
         if not number:
             names = list(medians)
             print(f"| targets x items | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")

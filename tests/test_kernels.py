@@ -135,11 +135,11 @@ def test_in_training_they_stand_for_the_tiles(monkeypatch):
     """Through autograd, as a term of a weighted sum; by dispatch on a GPU, as if on one elsewhere."""
     if DEVICE.type != "cuda":
         monkeypatch.setattr(softmax, "_fit_kernels", lambda _, dtype: dtype == ROUNDED)
-    calls, kernels = [], fused.loss_and_gradients
+    calls, original = [], fused.loss_and_gradients
 
     def counted(*arguments, **settings):
         calls.append(settings["dtype"])
-        return kernels(*arguments, **settings)
+        return original(*arguments, **settings)
 
     monkeypatch.setattr(fused, "loss_and_gradients", counted)
     users, table, wanted = drawn(40, 200, 8, 1)
@@ -220,7 +220,7 @@ kernels = {
     fused._partition_and_mean: factors | {"partitions": "*fp32", "means": "*fp32"} | sizes | {"each": "i32"},
     fused._item_gradient: factors | {"targets": "*i32", "partition": "*fp32", "gradient": "*fp32"} | sizes,
     screen._screen: {"users": "*fp32", "items": "*fp32", "targets": "*i32", "low": "*fp32", "high": "*fp32"}
-    | dict.fromkeys(("above", "near_rows", "near_items", "found"), "*i32")
+    | dict.fromkeys(("above", "near_rows", "near_items"), "*i32") | {"found": "*i64"}
     | dict.fromkeys(("count", "end", "each"), "i32"),
 }
 found = []

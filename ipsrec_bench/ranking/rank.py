@@ -149,7 +149,7 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once (nor those, by a kernel).
+        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once, of a kernel none in memory.
         longest: the length of the longest item vector, where it is known.
 
     Returns:

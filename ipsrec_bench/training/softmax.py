@@ -121,7 +121,8 @@ def _tile_by_tile(
         shares = (tiles - partition[:, None]).exp() / count
         weighted = torch.zeros_like(factors)
         by_target = wanted.argsort()
-        bounds = torch.searchsorted(wanted[by_target], torch.tensor([*begins, len(items)]).to(wanted.device)).tolist()
+        edges = torch.tensor([*begins, len(items)], device=wanted.device)
+        bounds = torch.searchsorted(wanted[by_target], edges).tolist()
         for index, (begin, share) in enumerate(zip(begins, shares.unbind(dim=1), strict=True)):
             tile = items[begin : begin + size].to(dtype)
             probabilities = kept[index] if index < len(kept) else (factors @ tile.T).softmax(dim=1)
