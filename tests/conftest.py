@@ -1,6 +1,8 @@
-"""Shared pieces: small datasets, a command line in its own process."""
+"""Shared pieces: small datasets, the command line, and the order in which tests run side by side."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ipsrec_bench.cli.main import app
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.run.environment import available_cores
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
 if not torch.cuda.is_available():
@@ -58,8 +63,8 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _a_thread_for_each_core():
+    torch.set_num_threads(available_cores())
 
 
 @pytest.fixture
@@ -93,17 +98,30 @@ Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """Run `ipsrec-bench` in a process of its own, in the test's folder."""
+    """Run `ipsrec-bench` in this process, in the test's folder."""
     return partial(run_bench, cwd=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def module_bench() -> Bench:
-    """Run `ipsrec-bench` in a process of its own, in the folder given as `cwd`."""
-    return run_bench
+@pytest.fixture
+def bench_process(tmp_path: Path) -> Bench:
+    """Run `ipsrec-bench` in a process of its own, in the test's folder.
+
+    It takes seconds to start: for what shows only there, such as signals, imports and the exit of the process.
+    """
+    return partial(run_bench_process, cwd=tmp_path)
 
 
 def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `ipsrec-bench` in this process; an error that is not one of its own sentences passes through."""
+    changes = {name: environment.get(name) for name in {*os.environ, *environment} if name not in clean_environment()}
+    threads = torch.get_num_threads()
+    with contextlib.chdir(cwd):
+        result = CliRunner().invoke(app, [str(one) for one in arguments], env=changes, catch_exceptions=False)
+    torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+def run_bench_process(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=cwd,

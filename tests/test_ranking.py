@@ -111,6 +111,15 @@ def test_whole_pipeline_equals_sorting_scores(world):
             assert ranks.ties[i] == 0
 
 
+@pytest.fixture
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(("name", "masked"), [("sasrec", False), ("sasrec", True), ("markov", True)])
 def test_threads_with_batches_of_their_own_find_the_same_ranks(world, monkeypatch, name, masked):
     torch.manual_seed(0)
@@ -131,6 +140,7 @@ def test_threads_with_batches_of_their_own_find_the_same_ranks(world, monkeypatc
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.usefixtures("_two_threads")
 def test_an_error_in_a_thread_is_the_callers(world, monkeypatch):
     monkeypatch.setattr(rank, "THREADS_PAY", 0)
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)

@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 
 import duckdb
 import pytest
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
-from ipsrec_bench.run import local
+from ipsrec_bench.run import worker as worker_module
 from ipsrec_bench.run.estimate import estimate
-from ipsrec_bench.run.local import execute, make_worker
+from ipsrec_bench.run.local import execute
 from ipsrec_bench.run.plan import cells_of, make_plan, preview
+from ipsrec_bench.run.worker import make_worker
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import clean_environment, command
@@ -24,7 +26,7 @@ def run_suite(path, folder, overrides=(), force=False):
     events = []
     store = folder / "s.duckdb"
     plan = make_plan(load_suite(path, overrides), folder / "data", store, events.append)
-    ended = execute(plan, store, make_worker(store, "cpu", 2), events.append, force=force)
+    ended = execute(plan, store, partial(make_worker, store, "cpu"), events.append, force=force)
     return ended, events, store
 
 
@@ -107,12 +109,12 @@ def test_an_interruption_keeps_what_is_finished(tiny_suite, tmp_path, monkeypatc
         done.append(key)
         return original(key, cell, *rest)
 
-    original = local.run_cell
-    monkeypatch.setattr(local, "run_cell", interrupted)
+    original = worker_module.run_cell
+    monkeypatch.setattr(worker_module, "run_cell", interrupted)
     ended, events, store = run_suite(tiny_suite, tmp_path)
     assert isinstance(events[-1], RunFinished)
     assert (ended.complete, ended.interrupted) == (3, True)
-    monkeypatch.setattr(local, "run_cell", original)
+    monkeypatch.setattr(worker_module, "run_cell", original)
     assert run_suite(tiny_suite, tmp_path)[0].complete == 5
     assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells") == [(8, 8)]
 

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+import typer.core
 
 from ipsrec_bench import __version__
 from ipsrec_bench.cli import data as data_commands
@@ -35,8 +36,23 @@ from ipsrec_bench.errors import BenchError
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.content import StudyResult
+    from ipsrec_bench.run.worker import Worker
+
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as click has it)
+        try:
+            return super().main(*args, **kwargs)
+        except BenchError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="ipsrec-bench",
     help="Benchmarks for provider-aware sequential recommendation.",
     no_args_is_help=True,
@@ -51,16 +67,12 @@ ExportFormat = Literal["parquet", "csv"]
 
 
 def main() -> NoReturn:
-    """Run the command line; a `BenchError` becomes one sentence and exit code 2."""
+    """Run the command line, and exit."""
     # Idle OpenMP threads spin while they wait, by default for so long that two jobs on one machine slow each other
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    try:
-        app()
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    app()
     sys.exit(0)
 
 
@@ -104,8 +116,8 @@ def run(
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
-        from ipsrec_bench.run.local import make_worker
         from ipsrec_bench.run.plan import preview
+        from ipsrec_bench.run.worker import make_worker
 
         worker = make_worker(store, device, threads)
         cells = preview(
@@ -122,18 +134,23 @@ def run(
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
-    from ipsrec_bench.run.local import execute, make_worker
+    from ipsrec_bench.run.local import execute
     from ipsrec_bench.run.plan import make_plan
 
-    console = Console()
-    worker = make_worker(store, device, threads)
-    with listener(console, quiet=quiet, as_json=as_json) as emit:
+    def worker() -> "Worker":
+        from ipsrec_bench.run.worker import make_worker
+
+        return make_worker(store, device, threads)
+
+    if device not in ("auto", "cpu"):
+        worker()  # a device that is not there is refused before data are prepared
+    with listener(Console(), quiet=quiet, as_json=as_json) as emit:
         plan = make_plan(file, data_dir, store, emit, available=available)
         ended = execute(plan, store, worker, emit, force=force)
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
         raise typer.Exit(130)
-    written = _write_report(store, store.parent, number=ended.run)
+    written = _write_report(store, store.parent, number=ended.run, unless_current=True)
     if not (quiet or as_json):
         typer.echo(f"Report: {written}")
     if ended.failed:
@@ -336,7 +353,7 @@ def tune(
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
-    from ipsrec_bench.run.local import make_worker
+    from ipsrec_bench.run.worker import make_worker
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
@@ -378,17 +395,33 @@ def _write_report(
     overrides: Iterable[str] = (),
     formats: Collection[str] = ("html", "md"),
     storage: str | None = None,
+    *,
+    unless_current: bool = False,
 ) -> Path:
+    """Write the report on a run and return its first page; with `unless_current`, leave it if it would be the same."""
+    from ipsrec_bench.report.pages import is_current, page_path
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
+
+    with reading(store) as connection:
+        run = shown_otherwise(find_run(connection, suite, number), overrides)
+        basis = basis_of(connection, run, _state_of_studies(store) if storage is None else None)
+    if unless_current and is_current(output, run.suite_name, basis):
+        return page_path(output, run.suite_name, "html")
+
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
-    from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import find_run, shown_otherwise
 
     studies = _studies(store, storage)
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite, number), overrides)
         content = build_report(connection, run, studies)
-    return write_report(content, output, formats).main
+    return write_report(content, output, formats, basis=basis).main
+
+
+def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of every journal beside the store; another trial changes them."""
+    paths = sorted((store.parent / "studies").glob("*.journal"))
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def _studies(store: Path, storage: str | None) -> "list[StudyResult]":

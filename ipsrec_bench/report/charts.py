@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -44,6 +45,7 @@ def charts_of(report: Report) -> list[Chart]:
     return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
 
 
+@cache
 def javascript() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it."""
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

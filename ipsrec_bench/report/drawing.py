@@ -7,6 +7,7 @@ it has a dark grey instead.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import altair as alt
@@ -27,14 +28,20 @@ class Chart:
     """What it shows, in a sentence."""
     spec: dict[str, Any]
 
-    def svg(self, ink: str = PAGE_INK) -> str:
-        """Return it as SVG text, labelled for who cannot see it."""
-        text: str = vl_convert.vegalite_to_svg(_inked(self.spec, ink), allowed_base_urls=[])
+    @cached_property
+    def svg(self) -> str:
+        """SVG text for the page, labelled for who cannot see it."""
+        text: str = vl_convert.vegalite_to_svg(self.spec, allowed_base_urls=[])
         return text
+
+    @cached_property
+    def svg_file(self) -> str:
+        """SVG text for a file of its own, which has no page around it to take a colour from."""
+        return re.sub(rf'( (?:fill|stroke)="){PAGE_INK}"', rf'\g<1>{FILE_INK}"', self.svg)
 
     def pdf(self) -> bytes:
         """Return it as a PDF file."""
-        content: bytes = vl_convert.vegalite_to_pdf(_inked(self.spec, FILE_INK), allowed_base_urls=[])
+        content: bytes = vl_convert.svg_to_pdf(self.svg_file)
         return content
 
 
@@ -86,14 +93,3 @@ def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list) else value
-
-
-def _inked(spec: Any, ink: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return `spec` with the page's colour replaced in its configuration."""
-    config = {
-        part: {key: ink if value == PAGE_INK else value for key, value in settings.items()}
-        if isinstance(settings, dict)
-        else settings
-        for part, settings in spec["config"].items()
-    }
-    return {**spec, "config": config}

@@ -14,7 +14,8 @@ from ipsrec_bench import __version__
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.report.charts import charts_of, javascript
 from ipsrec_bench.report.content import Report
-from ipsrec_bench.report.drawing import FILE_INK, Chart
+from ipsrec_bench.report.drawing import Chart
+from ipsrec_bench.report.pages import file_name, page_path, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.sentences import budgets, finding, p_value, percent, signed, span, tuned_finding, where
 from ipsrec_bench.settings import in_words
@@ -22,7 +23,6 @@ from ipsrec_bench.settings import in_words
 FORMATS = ("html", "md", "latex", "json")
 PAGE = 40
 """Rows of a LaTeX table that fit on a page."""
-SUFFIXES = {"html": "html", "md": "md", "latex": "tex", "json": "json"}
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,32 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in wanted)
 
 
-def write_report(report: Report, folder: Path, formats: Collection[str] = ("html", "md")) -> Written:
+def write_report(
+    report: Report, folder: Path, formats: Collection[str] = ("html", "md"), *, basis: str = "unknown"
+) -> Written:
     """Render `report` into `folder/<suite>/`.
 
     HTML is one self-contained file that needs no network; charts lie beside it as SVG and PDF. LaTeX is a document, and
     a file per table and chart for documents of one's own. JSON holds everything that the others show.
 
+    Args:
+        report: what the pages say.
+        folder: parent of the suite's folder.
+        formats: names from `FORMATS`.
+        basis: digest of what the report was made of, by which `pages.is_current` knows it again.
+
     Raises:
         BenchError: the folder cannot be written.
     """
+    pages = {name: page_path(folder, report.suite, name) for name in FORMATS if name in formats}
     target = folder / file_name(report.suite)
-    pages = {name: target / f"{file_name(report.suite)}.{SUFFIXES[name]}" for name in FORMATS if name in formats}
     charts = charts_of(report) if {*formats} - {"json"} else []
     files: dict[Path, str | bytes] = {}
     for chart in charts:
-        files[target / f"{chart.name}.svg"] = chart.svg(FILE_INK)
+        files[target / f"{chart.name}.svg"] = chart.svg_file
         files[target / f"{chart.name}.pdf"] = chart.pdf()
     common = {"report": report, "version": __version__, "PAGE": PAGE}
     tables: dict[Path, str] = {}
-    if "html" in formats:
-        files[pages["html"]] = _html(charts, common)
     if "md" in formats:
         files[pages["md"]] = _environment().get_template("report.md.j2").render(**common, charts=_by_section(charts))
     if "latex" in formats:
@@ -84,6 +90,8 @@ def write_report(report: Report, folder: Path, formats: Collection[str] = ("html
         files |= {**tables, pages["latex"]: document.render(**common, charts=charts, tables=names)}
     if "json" in formats:
         files[pages["json"]] = json.dumps(plain(report) | {"version": __version__}, indent=1, ensure_ascii=False)
+    if "html" in formats:  # the last to be written: what ends in its signature has all its files beside it
+        files[pages["html"]] = _html(charts, common | {"basis": Markup(signature(basis))})  # noqa: S704 (our own)
     try:
         target.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -100,7 +108,7 @@ def _html(charts: list[Chart], common: Mapping[str, object]) -> str:
     assert loader is not None
     sources = {name: loader.get_source(environment, name)[0] for name in ("style.css", "report.js")}
     shown = {
-        section: [(chart, Markup(chart.svg()), Markup(_script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
+        section: [(chart, Markup(chart.svg), Markup(_script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
         for section, members in _by_section(charts).items()
     }
     return environment.get_template("report.html.j2").render(
@@ -154,11 +162,6 @@ def _tex_environment() -> Environment:
     environment.autoescape = False
     environment.filters |= {"percent": _tex_percent, "signed": _tex_signed}  # with minus signs, not hyphens
     return environment
-
-
-def file_name(name: str) -> str:
-    """Return `name` with nothing in it that is more than a letter of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _script_json(value: object) -> str:

@@ -1,10 +1,13 @@
-"""The local executor: one cell after the other, in this process."""
+"""The local executor: one cell after the other, in this process.
+
+Nothing here imports torch until a cell is trained, so that a run with nothing to do ends in a moment.
+"""
 
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.data.target_facts import target_facts
@@ -17,34 +20,26 @@ from ipsrec_bench.events import (
     StoreBusy,
 )
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.run.environment import available_cores, keep_freed_memory, pick_device
 from ipsrec_bench.run.plan import Plan
-from ipsrec_bench.run.worker import Worker, run_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
-
-def make_worker(store: Path, device: str = "auto", threads: int | None = None) -> Worker:
-    """Return this process as a worker; checkpoints lie beside the store.
-
-    Raises:
-        BenchError: the device is not there.
-    """
-    torch.set_num_threads(threads or available_cores())
-    keep_freed_memory()
-    return Worker(pick_device(device), store.parent / "checkpoints")
+if TYPE_CHECKING:
+    from ipsrec_bench.run.worker import Worker
 
 
-def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool = False) -> RunFinished:
+def execute(
+    plan: Plan, store: Path, make_worker: "Callable[[], Worker]", emit: Emit, *, force: bool = False
+) -> RunFinished:
     """Run what `plan` leaves to do, writing every cell to the store as soon as it ends.
 
     Args:
         plan: the cells, and which are done.
         store: the store's file; open for writing only while a cell is recorded.
-        worker: where cells are trained.
-        emit: told everything that happens.
+        make_worker: returns where cells are trained; called only if there is a cell to train.
+        emit: callback that receives every event.
         force: run complete cells again, each replaced when its new ranks are there.
 
     Returns:
@@ -52,9 +47,14 @@ def execute(plan: Plan, store: Path, worker: Worker, emit: Emit, *, force: bool 
 
     Raises:
         StoreError: the store cannot be written at the start.
+        BenchError: `make_worker` raised it; nothing has been written.
     """
     began = time.perf_counter()
     todo = plan.todo(force=force)
+    if todo:
+        from ipsrec_bench.run.worker import run_cell
+
+        worker = make_worker()
     splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
     facts = [
         (data, splits[name], target_facts(data, split_dataset(data, splits[name])))

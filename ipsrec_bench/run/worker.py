@@ -19,7 +19,14 @@ from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
-from ipsrec_bench.run.environment import describe_environment, peak_memory, reset_peak_memory
+from ipsrec_bench.run.environment import (
+    available_cores,
+    describe_environment,
+    keep_freed_memory,
+    peak_memory,
+    pick_device,
+    reset_peak_memory,
+)
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.fit import Epoch, Fitted, Step, fit
@@ -32,6 +39,17 @@ class Worker:
     device: torch.device
     checkpoints: Path
     """Folder of the best weights, one file per key."""
+
+
+def make_worker(store: Path, device: str = "auto", threads: int | None = None) -> Worker:
+    """Return this process as a worker; checkpoints lie beside the store.
+
+    Raises:
+        BenchError: the device is not there.
+    """
+    torch.set_num_threads(threads or available_cores())
+    keep_freed_memory()
+    return Worker(pick_device(device), store.parent / "checkpoints")
 
 
 @dataclass(frozen=True, eq=False)

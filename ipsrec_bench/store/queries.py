@@ -1,5 +1,6 @@
 """Typed reads of the store."""
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,6 +214,20 @@ def export_ranks(connection: Connection, path: Path, kind: str, suite: str | Non
     except duckdb.Error as error:
         raise StoreError(f"{path}: the ranks cannot be written there: {str(error).splitlines()[0]}") from None
     return int(count[0])
+
+
+def basis_of(connection: Connection, run: Run, studies: object = None) -> str:
+    """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
+
+    The number and the start of the run do not enter: if nothing changed between two runs of a suite, their digests are
+    equal.
+    """
+    ended = connection.execute(
+        "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
+        [[cell.key for cell in run.cells]],
+    ).fetchall()
+    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
