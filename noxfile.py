@@ -16,8 +16,8 @@ nox.options.default_venv_backend = "none"
 def tests(session: nox.Session) -> None:
     """Run the tests, files side by side in two processes; arguments after `--` go to pytest instead.
 
-    Threads that wait sleep, for there are more of them than cores. Files come in alphabetical order: by itself xdist
-    would begin those of few tests last, and among these are the controls, which train for minutes.
+    Threads that wait sleep, for there are more of them than cores. Files come in the order of tests/conftest.py: by
+    itself xdist would begin those of few tests last, and among these are the planted worlds, which train for minutes.
     """
     side_by_side = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run(sys.executable, "-m", "pytest", *(session.posargs or side_by_side), env={"OMP_WAIT_POLICY": "passive"})
@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
     """Check style, format, types and the rule of who may import whom."""
     session.run(sys.executable, "-m", "ruff", "check", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
-    session.run(sys.executable, "-m", "mypy")
+    session.run(sys.executable, "-m", "mypy", "-n", "2")
     session.run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 

@@ -1,12 +1,12 @@
 """Shared pieces: small datasets, the command line, and the order in which tests run side by side."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,14 @@ def pytest_configure() -> None:
             os.sched_setaffinity(0, share)
 
 
+FIRST = ("test_positive_world", "test_negative_world", "test_tuning", "test_cli", "test_run", "test_compare")
+"""Files whose tests take longest, the longest first: files run side by side, and what begins last should be short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _a_thread_for_each_core():
     torch.set_num_threads(available_cores())
@@ -72,6 +80,22 @@ def tiny_suite(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY_SUITE, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY_SUITE, encoding="utf-8")
+    done = run_bench("run", "tiny.toml", "--quiet", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """The test's folder, in which `tiny.toml` has been run: it was trained once, and is copied for every test."""
+    shutil.copytree(_finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +123,7 @@ Bench = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """Run `ipsrec-bench` in this process, in the test's folder."""
-    return partial(run_bench, cwd=tmp_path)
+    return functools.partial(run_bench, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -108,7 +132,7 @@ def bench_process(tmp_path: Path) -> Bench:
 
     It takes seconds to start: for what shows only there, such as signals, imports and the exit of the process.
     """
-    return partial(run_bench_process, cwd=tmp_path)
+    return functools.partial(run_bench_process, cwd=tmp_path)
 
 
 def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,14 +19,6 @@ from .test_data import LOG, REAL, needs_real_data
 from .test_store import held_by_another_process
 
 
-@pytest.fixture
-def finished(tmp_path, tiny_suite, bench):
-    """A folder in which the tiny suite has been run."""
-    done = bench("run", tiny_suite, "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return tmp_path
-
-
 def refused(result, *words):
     assert result.returncode == 2, result
     assert "Traceback" not in result.stderr
@@ -34,36 +27,39 @@ def refused(result, *words):
         assert word in result.stderr
 
 
-def test_commands_that_only_read_do_not_import_torch(finished, tiny_suite):
+def test_commands_that_train_nothing_do_not_import_torch(finished):
+    """Among them a run whose cells are all done."""
     program = """
         import sys
         from ipsrec_bench.cli.main import app
-        try:
-            app(sys.argv[1:], standalone_mode=True)
-        except SystemExit as end:
-            assert not end.code, end.code
-        heavy = {"torch", "optuna"} & set(sys.modules)
-        assert not heavy, heavy
+        for arguments in (
+            ["--help"],
+            ["run", "--help"],
+            ["validate", "tiny.toml"],
+            ["run", "tiny.toml"],
+            ["ls"],
+            ["query", "SELECT 1"],
+            ["report"],
+            ["data", "list"],
+            ["data", "stats", "positive-control"],
+        ):
+            try:
+                app(arguments, standalone_mode=True)
+            except SystemExit as end:
+                assert not end.code, (arguments, end.code)
+            heavy = {"torch", "optuna"} & set(sys.modules)
+            assert not heavy, (arguments, heavy)
     """
-    for arguments in (
-        ["--help"],
-        ["run", "--help"],
-        ["validate", str(tiny_suite)],
-        ["ls"],
-        ["query", "SELECT 1"],
-        ["report"],
-        ["data", "list"],
-        ["data", "stats", "positive-control"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program), *arguments],
-            cwd=finished,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (arguments, done.stderr)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=finished,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Tiny: 8 cells, 8 already done" in done.stdout
 
 
 def test_help_imports_nothing_heavy():
@@ -73,13 +69,13 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-def test_version_and_help(bench):
-    assert bench("--version").stdout.strip() == __version__
+def test_version_and_help(bench, bench_process):
+    assert bench_process("--version").stdout.strip() == __version__
     assert "Commands:" in bench("--help").stdout
 
 
-def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, tmp_path):
-    plain = bench("run", tiny_suite)
+def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, bench_process, tmp_path):
+    plain = bench_process("run", tiny_suite)
     assert plain.returncode == 0
     lines = plain.stdout.splitlines()
     assert all(line[:4].isdigit() for line in lines[:-1])
@@ -89,6 +85,35 @@ def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, tmp
     events = [json.loads(line) for line in again.stdout.splitlines()]
     assert [event["event"] for event in events] == ["dataset-ready", "run-started", "run-finished"]
     assert events[1]["skipped"] == 8
+
+
+def test_a_run_with_nothing_to_do_leaves_the_report_unless_it_would_be_another(finished, bench):
+    page, beside = finished / "reports/tiny/tiny.html", finished / "reports/tiny/tiny.md"
+
+    def rewritten(*arguments) -> bool:
+        page.write_text(page.read_text(encoding="utf-8").replace("Tiny", "Marked"), encoding="utf-8")
+        done = bench("run", "tiny.toml", *arguments)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Report: reports/tiny/tiny.html")
+        return "Marked" not in page.read_text(encoding="utf-8")
+
+    assert not rewritten()
+    assert rewritten("--set", "protocol.cutoffs=[3]")  # nothing to train, but other numbers to show
+    assert not rewritten("--set", "protocol.cutoffs=[3]")
+    assert rewritten()
+    beside.unlink()
+    assert rewritten()
+    assert beside.exists()
+    with page.open("r+b") as cut:
+        cut.truncate(1000)
+    assert rewritten()
+    assert rewritten("--force")  # the same ranks, but made at another time
+    (finished / "reports/studies").mkdir()
+    (finished / "reports/studies/new.journal").touch()
+    assert rewritten()
+
+
+def test_a_mistake_in_a_process_of_its_own_ends_it_with_code_2(bench_process):
+    refused(bench_process("run", "none.toml"), "none.toml: there is no such suite file")
 
 
 @pytest.mark.usefixtures("finished")
@@ -257,7 +282,8 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
         refused(bench("run", own), words)
 
 
-def test_bad_stores_get_a_sentence_and_lose_nothing(finished, tiny_suite, bench):
+def test_bad_stores_get_a_sentence_and_lose_nothing(finished, tiny_suite, bench, monkeypatch):
+    monkeypatch.setattr("ipsrec_bench.store.connect.PATIENCE_SECONDS", 0.2)
     store = finished / "reports/ipsrec-bench.duckdb"
     refused(bench("query", "SELEC 1"), "the query failed")
     refused(bench("query", "DELETE FROM ranks"), "read-only")
@@ -291,7 +317,7 @@ def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     assert done.stderr.count("FAILED") == 2
 
 
-def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
+def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, _finished):
     assert bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "2", "--quiet").stdout == ""
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]
     done = bench(*arguments)
@@ -306,7 +332,7 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path):
     assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
     assert (tmp_path / study["place"]).exists()
     assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
-    assert bench("run", tiny_suite, "--quiet").returncode == 0
+    shutil.copytree(_finished, tmp_path, dirs_exist_ok=True)
     assert bench("report", "--format", "json,md").returncode == 0
     content = json.loads((tmp_path / "reports/tiny/tiny.json").read_text())
     (tuned,) = content["tuned"]

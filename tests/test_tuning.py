@@ -42,8 +42,6 @@ from ipsrec_bench.tuning.subject import searches
 
 from .conftest import TINY_SUITE, clean_environment, command
 
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # as the command does
-
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
 KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))

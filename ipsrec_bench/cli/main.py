@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ipsrec_bench.run.worker import Worker
 
 
-
 class _Commands(typer.core.TyperGroup):
     """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
 
@@ -137,16 +136,16 @@ def run(
     from ipsrec_bench.run.local import execute
     from ipsrec_bench.run.plan import make_plan
 
-    def worker() -> "Worker":
+    def start_worker() -> "Worker":
         from ipsrec_bench.run.worker import make_worker
 
         return make_worker(store, device, threads)
 
     if device not in ("auto", "cpu"):
-        worker()  # a device that is not there is refused before data are prepared
+        start_worker()  # a device that is not there is refused before data are prepared
     with listener(Console(), quiet=quiet, as_json=as_json) as emit:
         plan = make_plan(file, data_dir, store, emit, available=available)
-        ended = execute(plan, store, worker, emit, force=force)
+        ended = execute(plan, store, start_worker, emit, force=force)
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
         raise typer.Exit(130)

@@ -1,0 +1,48 @@
+"""The world where providers tell nothing: seeing them must not win."""
+
+from pathlib import Path
+
+import pytest
+
+from ipsrec_bench.report.content import Report
+
+from .worlds import TWINS, Zoo, check_that_the_whole_zoo_was_run, gains, report_of, verdicts
+
+
+@pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
+def test_seeing_the_provider_does_not_win_where_it_tells_nothing(report, name):
+    """A gain is 1% at most by chance; a verdict would be `better` by chance in one of a hundred draws."""
+    assert verdicts(report, name)["pop"] == "worse"  # there is something to learn
+    gain = gains(report, name)
+    assert gain.pop("pop") < -0.5
+    assert set(gain) == {"ipsrec-s", "ipsrec-s w/o CL", "ipsrec-c", "ipsrec-c w/o CL"}
+    assert max(gain.values()) < 0.03
+
+
+def test_the_whole_zoo_was_run(zoo):
+    check_that_the_whole_zoo_was_run(zoo)
+
+
+@pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
+def test_nobody_gains_from_providers_where_they_tell_nothing(zoo, name):
+    """Gains are 2% at most by chance."""
+    assert max(zoo.gains(TWINS, name).values()) < 0.04
+    learners = dict.fromkeys(["gru4rec", "caser", "sasrec", "sr-gnn", "markov"], "pop")
+    assert set(zoo.verdicts(learners, name).values()) == {"better"}  # there is something to learn
+    assert min(zoo.gains(learners, name).values()) > 1
+    assert zoo.mean("provider-pop", name) < zoo.mean("markov", name) / 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def report(folder) -> Report:
+    return report_of(folder, "negative", "seeds=[1, 2]")
+
+
+@pytest.fixture(scope="module")
+def zoo(folder) -> Zoo:
+    return Zoo("negative-control", folder)

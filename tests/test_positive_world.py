@@ -1,0 +1,69 @@
+"""The world where the provider decides what comes next: seeing it must win."""
+
+from pathlib import Path
+
+import pytest
+
+from ipsrec_bench.models.registry import REGISTRY
+from ipsrec_bench.report.content import Report
+
+from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run, gains, report_of, verdicts
+
+
+@pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
+def test_seeing_the_provider_wins_where_the_provider_decides(report, name):
+    """Gains are 18 to 44%, and p below 1e-11: other random numbers do not change the verdicts, nor pass the margins."""
+    assert {c.alpha for c in report.comparisons} == {0.01}
+    assert {c.reference.label for c in report.comparisons} == {"sasrec"}
+    found, gain = verdicts(report, name), gains(report, name)
+    assert found.pop("pop") == "worse"
+    del found["ipsrec-c w/o CL"]
+    assert found == {"ipsrec-s": "better", "ipsrec-s w/o CL": "better", "ipsrec-c": "better"}
+    assert gain.pop("pop") < -0.15
+    # Without the contrastive loss IPSRec-C's item view sees providers through attention weights alone (eq. 7): its
+    # gain is the smallest, about 5%.
+    without = gain.pop("ipsrec-c w/o CL")
+    assert -0.02 < without < min(gain.values())
+    assert min(gain.values()) > 0.1
+
+
+def test_the_quick_suite_stays_within_its_memory(report):
+    assert max(line.peak_memory for line in report.costs) < 2 * 10**9
+
+
+def test_the_whole_zoo_was_run(zoo):
+    check_that_the_whole_zoo_was_run(zoo)
+
+
+@pytest.mark.parametrize("name", ["mrr@10", "ndcg@10"])
+def test_families_rank_as_planted_where_the_provider_decides(zoo, name):
+    """Models that carry providers beat their blind twins, and these beat popularity; so do the floors that should.
+
+    Margins are half of what is found or less, and p of every verdict is below 1e-7.
+    """
+    found, gain = zoo.verdicts(TWINS, name), zoo.gains(TWINS, name)
+    carrying = set(TWINS) - ATTENTION_ONLY
+    assert {found[model] for model in carrying} == {"better"}
+    assert all(gain[model] > 0.1 for model in carrying)
+    assert all(gain[model] > -0.05 for model in ATTENTION_ONLY)
+    floor = dict.fromkeys(["gru4rec", "sasrec", "sr-gnn", "markov", "provider-pop"], "pop")
+    assert set(zoo.verdicts(floor, name).values()) == {"better"}
+    assert min(zoo.gains(floor, name).values()) > 0.1
+    blind = {name for name, entry in REGISTRY.items() if not entry.uses_providers}
+    best_blind = max(zoo.mean(model, name) for model in blind)
+    assert all(zoo.mean(model, name) > 1.05 * best_blind for model in carrying)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def report(folder) -> Report:
+    return report_of(folder, "quick")
+
+
+@pytest.fixture(scope="module")
+def zoo(folder) -> Zoo:
+    return Zoo("positive-control", folder)

@@ -1,0 +1,88 @@
+"""Both planted worlds through the whole pipeline, in a folder for each: a cell that two suites have is trained once."""
+
+from pathlib import Path
+
+from ipsrec_bench.models.registry import REGISTRY
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import Report
+from ipsrec_bench.stats.correction import adjust
+from ipsrec_bench.stats.paired import paired_t_test
+from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.queries import find_run
+from ipsrec_bench.store.queries import test_ranks as ranks_of
+
+from .conftest import ROOT, run_bench_process
+
+TWINS = {
+    "gru4rec-f": "gru4rec",
+    "sasrec-f": "sasrec",
+    "fdsa": "sasrec",
+    "nova": "sasrec",
+    "dif-sr": "sasrec",
+    "ipsrec-s": "sasrec",
+    "ipsrec-c": "sasrec",
+}
+"""Every neural model that sees providers, and what it is without them."""
+ATTENTION_ONLY = {"nova", "dif-sr"}
+"""Providers direct attention in these, but only item states are attended to."""
+ALPHA = 0.01
+
+
+def run_suite(folder: Path, suite: str, *settings: str) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    done = run_bench_process("run", ROOT / "suites" / f"{suite}.toml", "--quiet", *options, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def report_of(folder: Path, suite: str, *settings: str) -> Report:
+    run_suite(folder, suite, *settings)
+    with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
+        return build_report(connection, find_run(connection, suite))
+
+
+def verdicts(report: Report, name: str) -> dict[str, str]:
+    return {c.row.label: c.verdict for c in report.comparisons if c.metric == name}
+
+
+def gains(report: Report, name: str) -> dict[str, float]:
+    """Return every row's difference to the baseline, as a share of the baseline's value."""
+    return {c.row.label: c.difference / c.reference_mean for c in report.comparisons if c.metric == name}
+
+
+class Zoo:
+    """The ranks of every model of `suites/baselines.toml` on one of its worlds, one seed."""
+
+    def __init__(self, world: str, folder: Path) -> None:
+        # Caser's epochs are the longest; after six it is five times as good as Pop in the negative world.
+        settings = ("seeds=[1]", f'datasets=["{world}"]', "models.caser.training.epochs=6")
+        run_suite(folder, "baselines", *settings)
+        with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
+            run = find_run(connection, "baselines")
+            ranks = ranks_of(connection, [cell.key for cell in run.cells])
+        assert {cell.dataset for cell in run.cells} == {world}
+        self.ranks = {cell.model: ranks[cell.key].ranks for cell in run.cells}
+
+    def mean(self, model: str, name: str) -> float:
+        return float(metric(name, self.ranks[model]).mean())
+
+    def gains(self, pairs: dict[str, str], name: str) -> dict[str, float]:
+        """Return each model's difference to its counterpart, as a share of the counterpart's value."""
+        return {ours: self.mean(ours, name) / self.mean(theirs, name) - 1 for ours, theirs in pairs.items()}
+
+    def verdicts(self, pairs: dict[str, str], name: str) -> dict[str, str]:
+        """Test each model against its counterpart, corrected by Holm over all pairs."""
+        tests = [
+            paired_t_test(metric(name, self.ranks[ours]) - metric(name, self.ranks[theirs]))
+            for ours, theirs in pairs.items()
+        ]
+        adjusted = adjust([test.p for test in tests], "holm")
+        return {
+            model: "undecided" if p >= ALPHA else "better" if test.mean > 0 else "worse"
+            for model, test, p in zip(pairs, tests, adjusted, strict=True)
+        }
+
+
+def check_that_the_whole_zoo_was_run(zoo: Zoo) -> None:
+    assert set(zoo.ranks) == set(REGISTRY)
+    assert set(TWINS) == {name for name, entry in REGISTRY.items() if entry.uses_providers and not entry.counts}
