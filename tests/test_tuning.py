@@ -176,20 +176,33 @@ def test_show_prints_and_searches_no_further(suite, bench):
     assert "own settings" in done.stdout
 
 
+def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
+    """Start a search in a session of its own; return its process once it has reported that many starts of trials."""
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background would not do
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True, preexec_fn=listen,  # noqa: PLW1509
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    while trials:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        trials -= "started" in line
+    return process
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
     """Killed again and again at random: in the end as many trials as asked for, none twice, none lost."""
-    arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "6", "--quiet", "--set", "tune.pruner=none",
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "6", "--set", "tune.pruner=none",
                         "--set", "training.epochs=40", "--set", "training.patience=40", "--jobs", jobs)  # fmt: skip
     chance = np.random.default_rng(jobs)
     for _ in range(KILLS):
-        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), start_new_session=True)
-        time.sleep(chance.uniform(4, 10))
+        at_once = chance.random() < 0.2  # or a while after the first trial has begun
+        process = begun(arguments, tmp_path, trials=0 if at_once else 1)
+        time.sleep(chance.uniform(0, 3))
         if chance.random() < 0.5:
             os.kill(process.pid, signal.SIGKILL)  # its jobs notice that it is gone
         else:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, timeout=300)
     assert done.returncode == 0
     (path,) = (tmp_path / "reports/studies").glob("*.journal")
@@ -231,18 +244,6 @@ def eventually(condition) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
-    """Start a search in processes of its own; return it once it has told that `trials` have begun."""
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background would not do
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True, preexec_fn=listen,  # noqa: PLW1509
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    while trials:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        trials -= "started" in line
-    return process
 
 
 @pytest.fixture
@@ -327,14 +328,13 @@ def test_a_failing_setting_does_not_end_a_grid(suite, bench):
 
 
 def test_a_grid_that_is_killed_goes_on_with_what_is_left(suite, tmp_path):
-    arguments = command("tune", suite, "--model", "ipsrec-s", "--quiet", "--set", "tune.sampler=grid", "--set",
+    arguments = command("tune", suite, "--model", "ipsrec-s", "--set", "tune.sampler=grid", "--set",
                         "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0] }", "--set", "tune.pruner=none",
-                        "--set", "training.epochs=60", "--set", "training.patience=60")  # fmt: skip
-    for _ in range(2):
-        process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment())
-        time.sleep(5)
+                        "--set", "training.epochs=20", "--set", "training.patience=20")  # fmt: skip
+    for trials in (1, 2):
+        process = begun(arguments, tmp_path, trials)
         process.kill()
-        process.wait()
+        process.communicate()
     done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     (study,) = studies_in(tmp_path / "reports/studies")
@@ -348,7 +348,7 @@ POSTGRES = shutil.which("initdb") or next(
 
 @pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed")
 def test_a_study_lies_in_postgresql(suite, bench, request):
-    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
     folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     request.addfinalizer(lambda: shutil.rmtree(folder))
     binaries = Path(POSTGRES).parent
@@ -360,21 +360,29 @@ def test_a_study_lies_in_postgresql(suite, bench, request):
         port = str(free.getsockname()[1])
     cluster = str(folder / "cluster")
     subprocess.run(
-        [*as_user, str(binaries / "initdb"), "-D", cluster, "-U", "tuner", "-A", "trust"],
+        [*as_user, str(binaries / "initdb"), "-D", cluster, "-U", "tuner", "-A", "trust", "--no-sync"],
         check=True,
         capture_output=True,
     )
+
+    def is_up() -> bool:
+        try:
+            psycopg2.connect(host="127.0.0.1", port=port, user="tuner", dbname="postgres").close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
     server = subprocess.Popen([*as_user, str(binaries / "postgres"), "-D", cluster, "-p", port, "-k", str(folder)])
     try:
-        time.sleep(3)
+        assert eventually(is_up)
         url = f"postgresql+psycopg2://tuner@127.0.0.1:{port}/postgres"
         (first,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "2", "--storage", url)
         (second,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "3", "--jobs", "2", "--storage", url)
         assert second["trials"][:2] == first["trials"]
         assert len(second["trials"]) == 3
     finally:
-        server.terminate()
-        server.wait()
+        server.send_signal(signal.SIGINT)  # a fast shutdown: this process may still hold a connection
+        server.wait(timeout=60)
 
 
 def test_a_lock_that_a_killed_process_left_is_taken(search_at):

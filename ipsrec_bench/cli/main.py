@@ -149,7 +149,7 @@ def run(
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
         raise typer.Exit(130)
-    written = _write_report(store, store.parent, number=ended.run, unless_current=True)
+    written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         typer.echo(f"Report: {written}")
     if ended.failed:
@@ -394,27 +394,32 @@ def _write_report(
     overrides: Iterable[str] = (),
     formats: Collection[str] = ("html", "md"),
     storage: str | None = None,
-    *,
-    unless_current: bool = False,
 ) -> Path:
-    """Write the report on a run and return its first page; with `unless_current`, leave it if it would be the same."""
-    from ipsrec_bench.report.pages import is_current, page_path
+    from ipsrec_bench.report.build import build_report
+    from ipsrec_bench.report.render import write_report
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
 
-    with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite, number), overrides)
-        basis = basis_of(connection, run, _state_of_studies(store) if storage is None else None)
-    if unless_current and is_current(output, run.suite_name, basis):
-        return page_path(output, run.suite_name, "html")
-
-    from ipsrec_bench.report.build import build_report
-    from ipsrec_bench.report.render import write_report
-
+    state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
     studies = _studies(store, storage)
     with reading(store) as connection:
+        run = shown_otherwise(find_run(connection, suite, number), overrides)
+        basis = basis_of(connection, run, state)
         content = build_report(connection, run, studies)
     return write_report(content, output, formats, basis=basis).main
+
+
+def _current_page(store: Path, number: int) -> Path | None:
+    """Return the page beside the store that a report on the run of this number would write again as it is."""
+    from ipsrec_bench.report.pages import is_current, page_path
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import basis_of, find_run
+
+    with reading(store) as connection:
+        run = find_run(connection, number=number)
+        basis = basis_of(connection, run, _state_of_studies(store))
+    folder, suite = store.parent, run.suite_name
+    return page_path(folder, suite, "html") if is_current(folder, suite, basis) else None
 
 
 def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
