@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from functools import partial
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -22,9 +23,12 @@ from ipsrec_bench.suite.load import load_suite
 from .conftest import clean_environment, command
 
 
+STORE = Path("reports/ipsrec-bench.duckdb")
+
+
 def run_suite(path, folder, overrides=(), force=False):
     events = []
-    store = folder / "s.duckdb"
+    store = folder / STORE
     plan = make_plan(load_suite(path, overrides), folder / "data", store, events.append)
     ended = execute(plan, store, partial(make_worker, store, "cpu"), events.append, force=force)
     return ended, events, store
@@ -64,18 +68,16 @@ def test_a_run_fills_the_store_and_a_second_one_does_nothing(tiny_suite, tmp_pat
     assert table(store, "SELECT count(*) FROM runs") == [(2,)]
 
 
-def test_the_same_cells_have_the_same_ranks_and_force_runs_them_again(tiny_suite, tmp_path):
-    _, _, first = run_suite(tiny_suite, tmp_path / "a")
-    _, _, second = run_suite(tiny_suite, tmp_path / "b")
-    assert table(first, ALL_RANKS) == table(second, ALL_RANKS)
-    ended, _, _ = run_suite(tiny_suite, tmp_path / "a", force=True)
+def test_the_same_cells_have_the_same_ranks_and_force_runs_them_again(finished, tmp_path):
+    _, _, other = run_suite(finished / "tiny.toml", tmp_path / "other")
+    assert table(finished / STORE, ALL_RANKS) == table(other, ALL_RANKS)
+    ended, _, _ = run_suite(finished / "tiny.toml", finished, force=True)
     assert ended.complete == 8
-    assert table(first, ALL_RANKS) == table(second, ALL_RANKS)
+    assert table(finished / STORE, ALL_RANKS) == table(other, ALL_RANKS)
 
 
-def test_views_show_the_newest_run_of_each_suite(tiny_suite, tmp_path):
-    run_suite(tiny_suite, tmp_path)
-    _, _, store = run_suite(tiny_suite, tmp_path, ["models.sasrec.n_layers=1"])
+def test_views_show_the_newest_run_of_each_suite(finished):
+    _, _, store = run_suite(finished / "tiny.toml", finished, ["models.sasrec.n_layers=1"])
     users = table(store, "SELECT test_users FROM datasets")[0][0]
     rows = table(store, "SELECT suite, model, variant, seed, users FROM metrics WHERE split = 'test'")
     assert len(rows) == 8
@@ -83,9 +85,8 @@ def test_views_show_the_newest_run_of_each_suite(tiny_suite, tmp_path):
     assert table(store, "SELECT count(*) FROM cells") == [(10,)]
 
 
-def test_a_changed_setting_runs_only_what_it_changes(tiny_suite, tmp_path):
-    run_suite(tiny_suite, tmp_path)
-    ended, _, _ = run_suite(tiny_suite, tmp_path, ["models.ipsrec-s.lambda=0.5"])
+def test_a_changed_setting_runs_only_what_it_changes(finished):
+    ended, _, _ = run_suite(finished / "tiny.toml", finished, ["models.ipsrec-s.lambda=0.5"])
     assert ended.complete == 2  # both seeds of the model; its variant sets lambda itself
 
 
@@ -144,7 +145,7 @@ def test_a_killed_run_is_completed_without_repeating_or_doubling(tiny_suite, tmp
     )
     events = [json.loads(line) for line in last.stdout.splitlines()]
     finished += [event["key"] for event in events if event["event"] == "cell-finished"]
-    store = tmp_path / "reports" / "ipsrec-bench.duckdb"
+    store = tmp_path / STORE
     assert len(finished) == len(set(finished)) == 8
     assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
     assert table(store, 'SELECT count(*) = count(DISTINCT (cell, split, "user")) FROM ranks') == [(True,)]
@@ -157,7 +158,7 @@ def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
     with subprocess.Popen(
         command("run", tiny_suite, "--json"), cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
     ) as process:
-        store, holder, waited = tmp_path / "reports" / "ipsrec-bench.duckdb", None, False
+        store, holder, waited = tmp_path / STORE, None, False
         for line in process.stdout:
             event = json.loads(line)["event"]
             if event == "cell-started" and holder is None:
@@ -173,8 +174,8 @@ def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
 
 def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     file = load_suite(tiny_suite)
-    places = (tmp_path / "data", tmp_path / "s.duckdb")
-    worker = make_worker(tmp_path / "s.duckdb", "cpu")
+    places = (tmp_path / "data", tmp_path / STORE)
+    worker = make_worker(tmp_path / STORE, "cpu")
 
     def cells(*, force=False):
         return preview(
@@ -219,10 +220,10 @@ def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
         assert {"Pop", "SASRec (gbce, 9 negatives, t = 0.75)"} <= titles
 
 
-def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):
+def test_a_masked_history_reaches_validation_and_test(finished, tmp_path):
     """Pop is the same model either way, so no rank of it may get worse, and some must get better."""
-    _, _, plain = run_suite(tiny_suite, tmp_path / "plain")
-    _, _, masked = run_suite(tiny_suite, tmp_path / "masked", ["protocol.mask_history=true"])
+    plain = finished / STORE
+    _, _, masked = run_suite(finished / "tiny.toml", tmp_path / "masked", ["protocol.mask_history=true"])
     pop = """SELECT split, "user", higher FROM ranks JOIN cells USING (cell)
              WHERE type = 'pop' AND seed = 1 ORDER BY ALL"""
     rows = list(zip(table(plain, pop), table(masked, pop), strict=True))
@@ -230,9 +231,8 @@ def test_a_masked_history_reaches_validation_and_test(tiny_suite, tmp_path):
     assert {before[0] for before, after in rows if after[2] < before[2]} == {"valid", "test"}
 
 
-def test_every_cell_says_how_long_it_trained(tiny_suite, tmp_path):
+def test_every_cell_says_how_long_it_trained(finished):
     """Models that count have no epochs, but they, too, take time."""
-    _, _, store = run_suite(tiny_suite, tmp_path)
-    found = table(store, "SELECT type, train_seconds > 0 AND train_seconds < seconds FROM cells")
+    found = table(finished / STORE, "SELECT type, train_seconds > 0 AND train_seconds < seconds FROM cells")
     assert {name for name, _ in found} == {"pop", "sasrec", "ipsrec-s"}
     assert all(sensible for _, sensible in found)

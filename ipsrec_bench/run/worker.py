@@ -2,7 +2,8 @@
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from json import dumps
@@ -69,7 +70,6 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     and the epoch. Raises whatever training raises.
     """
     torch.manual_seed(cell.seed)
-    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs handle slowly
     assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings
     max_length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
@@ -78,25 +78,42 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     split = split_dataset(data, cell.protocol)
 
     def validate() -> float:
-        ranks = rank_targets(model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history)
+        with _denormals(flushed=False):
+            ranks = rank_targets(
+                model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history
+            )
         return float(metric(cell.training.stop_metric, ranks.realistic).mean())
 
-    fitted = fit(
-        model,
-        cell.config,
-        data,
-        sequences,
-        split,
-        cell.training,
-        packed=cell.training.samples == "packed",
-        max_length=max_length,
-        seed=cell.seed,
-        validate=validate,
-        checkpoint=worker.checkpoints / f"{key}.safetensors",
-        on_step=_step_listener(key, cell, emit),
-        on_epoch=_epoch_listener(key, cell, emit),
-    )
+    with _denormals(flushed=True):
+        fitted = fit(
+            model,
+            cell.config,
+            data,
+            sequences,
+            split,
+            cell.training,
+            packed=cell.training.samples == "packed",
+            max_length=max_length,
+            seed=cell.seed,
+            validate=validate,
+            checkpoint=worker.checkpoints / f"{key}.safetensors",
+            on_step=_step_listener(key, cell, emit),
+            on_epoch=_epoch_listener(key, cell, emit),
+        )
     return Trained(model, sequences, split, fitted)
+
+
+@contextmanager
+def _denormals(*, flushed: bool) -> Iterator[None]:
+    """Let this thread take numbers near 1e-38 for zero, or let it be exact, and do the opposite afterwards.
+
+    Adam's moments decay into such numbers, which CPUs handle slowly. Ranking must tell them apart.
+    """
+    torch.set_flush_denormal(flushed)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(not flushed)
 
 
 def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> CellRecord:

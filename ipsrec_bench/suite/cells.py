@@ -17,7 +17,7 @@ from ipsrec_bench.settings import Settings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training
 
-RANKS_FORMAT = 6
+RANKS_FORMAT = 7
 """Version of the code that makes ranks; raised whenever the same settings give other ranks than before."""
 
 S = TypeVar("S", bound=Settings)
