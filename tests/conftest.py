@@ -83,7 +83,8 @@ def tiny_suite(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `tiny.toml` has been run; to be read and copied, not changed."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY_SUITE, encoding="utf-8")
     done = run_bench("run", "tiny.toml", "--quiet", cwd=folder)
@@ -92,9 +93,9 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def finished(_finished: Path, tmp_path: Path) -> Path:
-    """The test's folder, in which `tiny.toml` has been run: it was trained once, and is copied for every test."""
-    shutil.copytree(_finished, tmp_path, dirs_exist_ok=True)
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """The test's folder, in which `tiny.toml` has been run: a copy of `finished_once`."""
+    shutil.copytree(finished_once, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -137,11 +138,13 @@ def bench_process(tmp_path: Path) -> Bench:
 
 def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `ipsrec-bench` in this process; an error that is not one of its own sentences passes through."""
-    changes = {name: environment.get(name) for name in {*os.environ, *environment} if name not in clean_environment()}
+    changes = {**dict.fromkeys(os.environ.keys() - clean_environment().keys()), **environment}
     threads = torch.get_num_threads()
-    with contextlib.chdir(cwd):
-        result = CliRunner().invoke(app, [str(one) for one in arguments], env=changes, catch_exceptions=False)
-    torch.set_num_threads(threads)
+    try:
+        with contextlib.chdir(cwd):
+            result = CliRunner().invoke(app, [str(one) for one in arguments], env=changes, catch_exceptions=False)
+    finally:
+        torch.set_num_threads(threads)
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 

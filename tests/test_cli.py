@@ -317,7 +317,7 @@ def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     assert done.stderr.count("FAILED") == 2
 
 
-def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, _finished):
+def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):
     assert bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "2", "--quiet").stdout == ""
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]
     done = bench(*arguments)
@@ -332,7 +332,7 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, _finished)
     assert all(1e-3 <= t["settings"]["lambda"] <= 1 and 0.05 <= t["settings"]["tau"] <= 5 for t in study["trials"])
     assert (tmp_path / study["place"]).exists()
     assert not (tmp_path / "reports/ipsrec-bench.duckdb").exists()
-    shutil.copytree(_finished, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(finished_once, tmp_path, dirs_exist_ok=True)
     assert bench("report", "--format", "json,md").returncode == 0
     content = json.loads((tmp_path / "reports/tiny/tiny.json").read_text())
     (tuned,) = content["tuned"]

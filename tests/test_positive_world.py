@@ -61,7 +61,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
-    return report_of(folder, "quick")
+    return report_of(folder, "quick", "seeds=[1, 2]")
 
 
 @pytest.fixture(scope="module")

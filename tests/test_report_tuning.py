@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ipsrec_bench.report.build import build_report
-from ipsrec_bench.report.content import StudyResult, TrialResult
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.sentences import budgets, tuned_finding
+from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
 from ipsrec_bench.store.connect import reading

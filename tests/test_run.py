@@ -22,7 +22,6 @@ from ipsrec_bench.suite.load import load_suite
 
 from .conftest import clean_environment, command
 
-
 STORE = Path("reports/ipsrec-bench.duckdb")
 
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 import time
 import tomllib
 from functools import partial
@@ -385,14 +387,29 @@ def test_a_study_lies_in_postgresql(suite, bench, request):
         server.wait(timeout=60)
 
 
-def test_a_lock_that_a_killed_process_left_is_taken(search_at):
+def test_a_lock_is_free_once_its_owner_is_killed(search_at, tmp_path):
     """The journal's place is relative, as it is by default."""
     search = search_at("studies")
-    lock = Path(f"{search.place}.lock")
-    lock.symlink_to(Path(search.place).absolute())
-    search.study._storage._backend._lock.grace_period = 1
-    run(search, trials=1)
-    assert not lock.is_symlink()
+    program = f"""
+        import time
+        from ipsrec_bench.tuning.study import open_storage
+        storage = open_storage({search.place!r})
+        storage._backend._lock.acquire()
+        print("taken", flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout.readline() == "taken\n"
+        waiting = threading.Thread(target=run, args=(search, 1))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        owner.kill()
+        waiting.join(20)
+    assert not waiting.is_alive()
+    assert [t.state for t in search.study.get_trials()] == [TrialState.COMPLETE]
 
 
 def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):

@@ -35,7 +35,7 @@ from ipsrec_bench.cli.options import (
 from ipsrec_bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from ipsrec_bench.report.content import StudyResult
+    from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.worker import Worker
 
 

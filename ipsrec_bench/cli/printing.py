@@ -13,7 +13,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
     from ipsrec_bench.data.statistics import DatasetStatistics
-    from ipsrec_bench.report.content import Comparison, StudyResult
+    from ipsrec_bench.report.content import Comparison
+    from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
     from ipsrec_bench.suite.schema import Statistics

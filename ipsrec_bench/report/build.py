@@ -24,13 +24,13 @@ from ipsrec_bench.report.content import (
     Row,
     SeedScore,
     SliceTable,
-    StudyResult,
     Surface,
     SurfacePoint,
 )
 from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
+from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.report.tuned import tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection

@@ -1,11 +1,10 @@
 """What a report says, as one tree of dataclasses; how it looks is the templates' business."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from ipsrec_bench.published.papers import HALF_DIGIT
+from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
@@ -249,76 +248,6 @@ class Surface:
     metric: str
     split: str
     points: tuple[SurfacePoint, ...]
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """One ended trial."""
-
-    number: int
-    settings: Mapping[str, Any]
-    value: float
-    """Mean over seeds of the best validation metric; of a pruned trial, what it had reached."""
-    pruned: bool
-    by_seed: tuple[float, ...]
-    """Best validation metric of every seed that was trained to its end."""
-    epochs: int
-    """Trained, over all seeds."""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """What a study found and what it took; trials in the order of their numbers."""
-
-    name: str
-    place: str
-    """Its storage."""
-    dataset: str
-    model: str
-    metric: str
-    fingerprint: str
-    """Of the dataset."""
-    seeds: tuple[int, ...]
-    sampler: str
-    pruner: str
-    default: Mapping[str, Any]
-    """The settings that were there before."""
-    trials: tuple[TrialResult, ...]
-    seconds: float
-    """Of training, over all trials, also those that failed or were killed: what a budget counts."""
-    failed: int
-    """Trials that ended in an error or were killed."""
-    logarithmic: frozenset[str]
-    """Settings that are searched by their logarithm."""
-    importance: Mapping[str, float]
-    """Share of each setting in what sets the best quarter of the trials apart (PED-ANOVA; Watanabe, Bansal and Hutter,
-    IJCAI 2023); empty with one setting, or with too few trials."""
-
-    @property
-    def pruned(self) -> int:
-        """Number of trials that were given up."""
-        return sum(trial.pruned for trial in self.trials)
-
-    @property
-    def epochs(self) -> int:
-        """Trained, over all trials."""
-        return sum(trial.epochs for trial in self.trials)
-
-    @property
-    def complete(self) -> tuple[TrialResult, ...]:
-        """Trials that were trained to their end, best first."""
-        return tuple(sorted((t for t in self.trials if not t.pruned), key=lambda t: -t.value))
-
-    @property
-    def best(self) -> TrialResult | None:
-        """The best trial."""
-        return next(iter(self.complete), None)
-
-    @property
-    def default_trial(self) -> TrialResult | None:
-        """The trial of the settings that were there before."""
-        return next((t for t in self.trials if t.settings == self.default), None)
 
 
 @dataclass(frozen=True)

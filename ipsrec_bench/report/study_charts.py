@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from ipsrec_bench.report.content import StudyResult, TrialResult
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
+from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.smoothing import smoothed
 
 CELLS = 48

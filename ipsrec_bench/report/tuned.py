@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ipsrec_bench.report.comparisons import Pair, compare
-from ipsrec_bench.report.content import DatasetLine, Row, StudyResult, Tuned
+from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
+from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
 from ipsrec_bench.store.queries import CellSummary
 

@@ -21,9 +21,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import BenchError
-from ipsrec_bench.report.content import StudyResult, TrialResult
+from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
+from ipsrec_bench.tuning.lock import SystemLock
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
@@ -64,9 +65,9 @@ def open_storage(place: str) -> BaseStorage:
         BenchError: the database cannot be reached, or its driver is not installed.
     """
     if "://" not in place:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        # Its lock is a link to the file. A relative one leads nowhere, and is never taken from who was killed with it.
-        return JournalStorage(JournalFileBackend(str(Path(place).absolute())))
+        path = Path(place).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path), SystemLock(path.with_name(f".{path.name}.lock"))))
     try:
         return RDBStorage(
             place,

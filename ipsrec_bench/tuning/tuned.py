@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 
 from ipsrec_bench.errors import BenchError
-from ipsrec_bench.report.content import StudyResult
+from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.suite.load import SuiteFile
 
 
