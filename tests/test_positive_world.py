@@ -7,6 +7,7 @@ import pytest
 from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.report.content import Report
 
+from .conftest import run_bench_process
 from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run, gains, report_of, verdicts
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
-    return report_of(folder, "quick", "seeds=[1, 2]")
+    return report_of(folder, "quick", "seeds=[1, 2]", bench=run_bench_process)  # whose memory is measured
 
 
 @pytest.fixture(scope="module")

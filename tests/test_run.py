@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import torch
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
 from ipsrec_bench.run import worker as worker_module
@@ -124,7 +125,7 @@ def test_a_killed_run_is_completed_without_repeating_or_doubling(tiny_suite, tmp
     arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=6", "--set", "training.batch_size=16")
     finished: list[str] = []
     kills = 0
-    for patience in (1, 2, 1, 3):  # killed so many finished cells, and a little, after the start
+    for patience in (1, 2, 3):  # killed so many finished cells, and a little, after the start
         with subprocess.Popen(
             arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
         ) as process:
@@ -228,6 +229,29 @@ def test_a_masked_history_reaches_validation_and_test(finished, tmp_path):
     rows = list(zip(table(plain, pop), table(masked, pop), strict=True))
     assert all(before[:2] == after[:2] and after[2] <= before[2] for before, after in rows)
     assert {before[0] for before, after in rows if after[2] < before[2]} == {"valid", "test"}
+
+
+def test_only_training_takes_numbers_near_1e38_for_zero(tiny_suite, tmp_path, monkeypatch):
+    """Ranking is exact, and the process is left as it was."""
+
+    def is_exact() -> bool:
+        return bool(torch.full((1,), 1e-40) * 0.5)
+
+    def watched(place, name, call):
+        def watching(*arguments, **options):
+            seen[place].append(is_exact())
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(worker_module, name, watching)
+
+    seen = {"training": [], "ranking": []}
+    watched("training", "fit", worker_module.fit)
+    watched("ranking", "rank_targets", worker_module.rank_targets)
+    run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
+    assert set(seen["training"]) == {False}
+    assert set(seen["ranking"]) == {True}
+    assert len(seen["ranking"]) > len(seen["training"]) > 0
+    assert is_exact()
 
 
 def test_every_cell_says_how_long_it_trained(finished):

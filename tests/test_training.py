@@ -21,7 +21,7 @@ from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import fit
 from ipsrec_bench.training.objective import batch_losses, provider_loss
-from ipsrec_bench.training.optimiser import Optimiser
+from ipsrec_bench.training.optimiser import Optimiser, _FusedAdam
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import full_cross_entropy
 
@@ -240,6 +240,20 @@ def test_gbce_is_its_definition(calibration):
         others = [1 - torch.sigmoid(user @ table[n]) for n in negatives if n != target]
         terms.append(-(positive.log() + sum(o.log() for o in others)) / 4)
     torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+def test_adam_is_torchs_bit_for_bit():
+    """Also where a weight has no gradient in some steps, or none at first."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((), (7,), (30, 8))] for _ in range(2))
+    adam, reference = _FusedAdam(ours, 1e-2), torch.optim.Adam(theirs, lr=1e-2, fused=True)
+    for step in range(6):
+        for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(a.shape, generator=generator)
+            a.grad, b.grad = (None, None) if step == 2 * number else (gradient, gradient.clone())
+        adam.step()
+        reference.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_lazy_adam_moves_only_what_a_batch_touched(world):

@@ -12,7 +12,7 @@ from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.store.queries import test_ranks as ranks_of
 
-from .conftest import ROOT, run_bench_process
+from .conftest import ROOT, Bench, run_bench
 
 TWINS = {
     "gru4rec-f": "gru4rec",
@@ -39,14 +39,14 @@ SETTINGS = (
 """After these epochs the others have what is asked of them here, at up to a second each: Caser's take longest."""
 
 
-def run_suite(folder: Path, suite: str, *settings: str) -> None:
+def run_suite(folder: Path, suite: str, *settings: str, bench: Bench = run_bench) -> None:
     options = [word for setting in settings for word in ("--set", setting)]
-    done = run_bench_process("run", ROOT / "suites" / f"{suite}.toml", "--quiet", *options, cwd=folder)
+    done = bench("run", ROOT / "suites" / f"{suite}.toml", "--quiet", *options, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def report_of(folder: Path, suite: str, *settings: str) -> Report:
-    run_suite(folder, suite, SETTINGS[0], *settings)
+def report_of(folder: Path, suite: str, *settings: str, bench: Bench = run_bench) -> Report:
+    run_suite(folder, suite, SETTINGS[0], *settings, bench=bench)
     with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
         return build_report(connection, find_run(connection, suite))
 

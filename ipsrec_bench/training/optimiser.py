@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from ipsrec_bench.models.api import SequentialModel
 
@@ -18,7 +19,7 @@ class Optimiser:
     def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
         """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
         self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
-        self._parts: list[torch.optim.Optimizer] = []
+        self._parts: list[_FusedAdam | torch.optim.SparseAdam] = []
         self._sparse: set[int] = set()
         scored = model.item_vectors()
         for module in model.modules():
@@ -50,6 +51,44 @@ class Optimiser:
             self._sparse = {id(weight) for weight in sparse}
         dense = [weight for weight in self._weights if id(weight) not in self._sparse]
         if dense:
-            self._parts.append(torch.optim.Adam(dense, lr=self._learning_rate, fused=True))
+            self._parts.append(_FusedAdam(dense, self._learning_rate))
         if self._sparse:
             self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))
+
+
+class _FusedAdam:
+    """What `torch.optim.Adam(weights, learning_rate, fused=True)` is, by the same kernel.
+
+    Creating that one imports torch's compiler, which takes a second of every process that trains.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], learning_rate: float) -> None:
+        self._weights, self._learning_rate = weights, learning_rate
+        self._moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        """Mean gradient, mean squared gradient and number of steps of a weight, from its first gradient on."""
+
+    def step(self) -> None:
+        """Move the weights that have a gradient."""
+        moved = [weight for weight in self._weights if weight.grad is not None]
+        for weight in moved:
+            if id(weight) not in self._moments:
+                steps = torch.zeros((), device=weight.device)
+                self._moments[id(weight)] = (torch.zeros_like(weight), torch.zeros_like(weight), steps)
+        means, squares, steps = ([self._moments[id(weight)][part] for weight in moved] for part in range(3))
+        with torch.no_grad():
+            adam(
+                moved,
+                [weight.grad for weight in moved if weight.grad is not None],
+                means,
+                squares,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self._learning_rate,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
