@@ -69,16 +69,20 @@ class _FusedAdam:
 
     def step(self) -> None:
         """Move the weights that have a gradient."""
-        moved = [weight for weight in self._weights if weight.grad is not None]
-        for weight in moved:
-            if id(weight) not in self._moments:
-                steps = torch.zeros((), device=weight.device)
-                self._moments[id(weight)] = (torch.zeros_like(weight), torch.zeros_like(weight), steps)
+        moved: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for weight in self._weights:
+            if weight.grad is not None:
+                moved.append(weight)
+                gradients.append(weight.grad)
+                if id(weight) not in self._moments:
+                    count = torch.zeros((), device=weight.device)
+                    self._moments[id(weight)] = (torch.zeros_like(weight), torch.zeros_like(weight), count)
         means, squares, steps = ([self._moments[id(weight)][part] for weight in moved] for part in range(3))
         with torch.no_grad():
             adam(
                 moved,
-                [weight.grad for weight in moved if weight.grad is not None],
+                gradients,
                 means,
                 squares,
                 [],
