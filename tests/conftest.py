@@ -87,7 +87,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `tiny.toml` has been run; to be read and copied, not changed."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY_SUITE, encoding="utf-8")
-    done = run_bench("run", "tiny.toml", "--quiet", cwd=folder)
+    done = run_bench("run", "tiny.toml", "--quiet", "--device", "cpu", cwd=folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder
 

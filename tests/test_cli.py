@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -100,15 +101,20 @@ def test_a_run_with_nothing_to_do_leaves_the_report_unless_it_would_be_another(f
     assert rewritten("--set", "protocol.cutoffs=[3]")  # nothing to train, but other numbers to show
     assert not rewritten("--set", "protocol.cutoffs=[3]")
     assert rewritten()
+    for formats in ("md", "latex", "html"):  # other pages, or other charts
+        bench("report", "--format", formats, "--set", "protocol.cutoffs=[3]")
+        assert rewritten()
+        assert not rewritten()
     beside.unlink()
     assert rewritten()
     assert beside.exists()
-    with page.open("r+b") as cut:
-        cut.truncate(1000)
+    (finished / "reports/tiny/.basis").unlink()  # as it is if the report could not be written to its end
     assert rewritten()
     assert rewritten("--force")  # the same ranks, but made at another time
     (finished / "reports/studies").mkdir()
     (finished / "reports/studies/new.journal").touch()
+    assert rewritten()
+    os.utime(ROOT / "ipsrec_bench" / "__init__.py")  # as after a change to the toolkit
     assert rewritten()
 
 

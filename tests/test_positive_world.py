@@ -13,18 +13,18 @@ from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
 def test_seeing_the_provider_wins_where_the_provider_decides(report, name):
-    """Gains are 18 to 44%, and p below 1e-11: other random numbers do not change the verdicts, nor pass the margins."""
+    """Gains are 18 to 44% with p below 1e-11, and 5% without the contrastive loss: no other draw turns them round."""
     assert {c.alpha for c in report.comparisons} == {0.01}
     assert {c.reference.label for c in report.comparisons} == {"sasrec"}
     found, gain = verdicts(report, name), gains(report, name)
     assert found.pop("pop") == "worse"
-    del found["ipsrec-c w/o CL"]
+    assert found.pop("ipsrec-c w/o CL") != "worse"
     assert found == {"ipsrec-s": "better", "ipsrec-s w/o CL": "better", "ipsrec-c": "better"}
     assert gain.pop("pop") < -0.15
     # Without the contrastive loss IPSRec-C's item view sees providers through attention weights alone (eq. 7): its
     # gain is the smallest, about 5%.
     without = gain.pop("ipsrec-c w/o CL")
-    assert -0.02 < without < min(gain.values())
+    assert 0 < without < min(gain.values())
     assert min(gain.values()) > 0.1
 
 
@@ -46,6 +46,7 @@ def test_families_rank_as_planted_where_the_provider_decides(zoo, name):
     carrying = set(TWINS) - ATTENTION_ONLY
     assert {found[model] for model in carrying} == {"better"}
     assert all(gain[model] > 0.1 for model in carrying)
+    assert "worse" not in {found[model] for model in ATTENTION_ONLY}
     assert all(gain[model] > -0.05 for model in ATTENTION_ONLY)
     floor = dict.fromkeys(["gru4rec", "sasrec", "sr-gnn", "markov", "provider-pop"], "pop")
     assert set(zoo.verdicts(floor, name).values()) == {"better"}
@@ -66,5 +67,5 @@ def report(folder) -> Report:
 
 
 @pytest.fixture(scope="module")
-def zoo(folder) -> Zoo:
+def zoo(folder):
     return Zoo("positive-control", folder)

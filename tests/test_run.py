@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
 
 import duckdb
 import pytest
-import torch
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
 from ipsrec_bench.run import worker as worker_module
@@ -21,7 +22,7 @@ from ipsrec_bench.run.plan import cells_of, make_plan, preview
 from ipsrec_bench.run.worker import make_worker
 from ipsrec_bench.suite.load import load_suite
 
-from .conftest import clean_environment, command
+from .conftest import TINY_SUITE, clean_environment, command
 
 STORE = Path("reports/ipsrec-bench.duckdb")
 
@@ -231,27 +232,49 @@ def test_a_masked_history_reaches_validation_and_test(finished, tmp_path):
     assert {before[0] for before, after in rows if after[2] < before[2]} == {"valid", "test"}
 
 
-def test_only_training_takes_numbers_near_1e38_for_zero(tiny_suite, tmp_path, monkeypatch):
-    """Ranking is exact, and the process is left as it was."""
+def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(tmp_path):
+    """Two threads, in a process whose first cell is a neural one. The process does not load torch's compiler either."""
+    program = """
+        import sys
+        from functools import partial
+        from pathlib import Path
+        import numpy as np
+        import torch
+        from ipsrec_bench.run import worker
+        from ipsrec_bench.run.local import execute
+        from ipsrec_bench.run.plan import make_plan
+        from ipsrec_bench.suite.load import load_suite
 
-    def is_exact() -> bool:
-        return bool(torch.full((1,), 1e-40) * 0.5)
+        tiny = torch.from_numpy(np.full(1 << 20, 1e-40, dtype=np.float32))  # made without torch's threads
 
-    def watched(place, name, call):
-        def watching(*arguments, **options):
-            seen[place].append(is_exact())
-            return call(*arguments, **options)
+        def exact():
+            return (tiny * 0.5).view(torch.int32).count_nonzero().item() / len(tiny)
 
-        monkeypatch.setattr(worker_module, name, watching)
+        def watched(name, call):
+            def watching(*arguments, **options):
+                found = call(*arguments, **options)
+                print(name, exact())
+                return found
+            return watching
 
-    seen = {"training": [], "ranking": []}
-    watched("training", "fit", worker_module.fit)
-    watched("ranking", "rank_targets", worker_module.rank_targets)
-    run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
-    assert set(seen["training"]) == {False}
-    assert set(seen["ranking"]) == {True}
-    assert len(seen["ranking"]) > len(seen["training"]) > 0
-    assert is_exact()
+        worker.fit = watched("training", worker.fit)
+        worker.rank_targets = watched("ranking", worker.rank_targets)
+        store = Path("s.duckdb")
+        plan = make_plan(load_suite(Path("tiny.toml")), Path("data"), store, lambda _: None)
+        execute(plan, store, partial(worker.make_worker, store, "cpu", 2), lambda _: None)
+        print("afterwards", exact())
+        assert "torch._dynamo" not in sys.modules
+    """
+    (tmp_path / "tiny.toml").write_text(TINY_SUITE.replace("[models.pop]\n", "").replace("[1, 2]", "[1]"))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {line for line in lines if line.startswith("training")} == {"training 0.5"}
+    assert {line for line in lines if line.startswith("ranking")} == {"ranking 1.0"}
+    assert lines[-1] == "afterwards 1.0"
 
 
 def test_every_cell_says_how_long_it_trained(finished):

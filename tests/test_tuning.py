@@ -190,6 +190,13 @@ def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
     return process
 
 
+def let_go(process: subprocess.Popen) -> None:
+    """Wait for a killed process, not for its jobs, which still hold its pipes."""
+    process.stdout.close()
+    process.stderr.close()
+    process.wait()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
     """Killed again and again at random: in the end as many trials as asked for, none twice, none lost."""
@@ -204,7 +211,7 @@ def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
             os.kill(process.pid, signal.SIGKILL)  # its jobs notice that it is gone
         else:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        let_go(process)
     done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, timeout=300)
     assert done.returncode == 0
     (path,) = (tmp_path / "reports/studies").glob("*.journal")
@@ -336,7 +343,7 @@ def test_a_grid_that_is_killed_goes_on_with_what_is_left(suite, tmp_path):
     for trials in (1, 2):
         process = begun(arguments, tmp_path, trials)
         process.kill()
-        process.communicate()
+        let_go(process)
     done = subprocess.run(arguments, cwd=tmp_path, env=clean_environment(), check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     (study,) = studies_in(tmp_path / "reports/studies")
@@ -401,14 +408,16 @@ def test_a_lock_is_free_once_its_owner_is_killed(search_at, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as owner:
-        assert owner.stdout.readline() == "taken\n"
-        waiting = threading.Thread(target=run, args=(search, 1))
-        waiting.start()
-        waiting.join(0.5)
-        assert waiting.is_alive()
-        owner.kill()
+        try:
+            assert owner.stdout.readline() == "taken\n"
+            waiting = threading.Thread(target=run, args=(search, 1))
+            waiting.start()
+            waiting.join(0.5)
+            waited = waiting.is_alive()
+        finally:
+            owner.kill()
         waiting.join(20)
-    assert not waiting.is_alive()
+    assert (waited, waiting.is_alive()) == (True, False)
     assert [t.state for t in search.study.get_trials()] == [TrialState.COMPLETE]
 
 

@@ -36,7 +36,7 @@ SETTINGS = (
     *(f"models.{model}.training.epochs=20" for model in SLOW),
     "models.caser.training.epochs=4",
 )
-"""After these epochs the others have what is asked of them here, at up to a second each: Caser's take longest."""
+"""Epochs after which models have reached what is asked of them here. One of Caser's takes a second."""
 
 
 def run_suite(folder: Path, suite: str, *settings: str, bench: Bench = run_bench) -> None:

@@ -410,7 +410,7 @@ def _write_report(
 
 
 def _current_page(store: Path, number: int) -> Path | None:
-    """Return the page beside the store that a report on the run of this number would write again as it is."""
+    """Return the page beside the store, if a report on the run of this number would only change its start."""
     from ipsrec_bench.report.pages import is_current, page_path
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import basis_of, find_run

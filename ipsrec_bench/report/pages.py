@@ -1,12 +1,13 @@
 """Where the pages of a report lie, and whether they are up to date; light, for a run with nothing to do asks it."""
 
 import re
-from os import SEEK_END
 from pathlib import Path
 
-from ipsrec_bench import __version__
+import ipsrec_bench
 
 SUFFIXES = {"html": "html", "md": "md", "latex": "tex", "json": "json"}
+CURRENT = ("html", "md")
+"""Formats that `run` writes."""
 
 
 def file_name(name: str) -> str:
@@ -20,17 +21,25 @@ def page_path(folder: Path, suite: str, kind: str) -> Path:
     return folder / name / f"{name}.{SUFFIXES[kind]}"
 
 
+def basis_path(folder: Path, suite: str) -> Path:
+    """Return the place of the file that says what the pages on `suite` were made of.
+
+    It is removed before any file of the report is written, and written again after the last one.
+    """
+    return folder / file_name(suite) / ".basis"
+
+
 def signature(basis: str) -> str:
-    """Return the last line of an HTML page that this version made of `basis`."""
-    return f"<!-- ipsrec-bench {__version__}, made of {basis} -->"
+    """Return what stands in that file if this code made the pages of `basis`."""
+    package = Path(ipsrec_bench.__file__).parent
+    changed = max(path.stat().st_mtime_ns for path in package.rglob("*") if path.suffix != ".pyc")
+    return f"{basis} ipsrec-bench {ipsrec_bench.__version__} {changed}"
 
 
 def is_current(folder: Path, suite: str, basis: str) -> bool:
-    """Return whether the HTML and Markdown pages on `suite` are complete, and made of `basis` by this version."""
-    last = f"{signature(basis)}\n".encode()
+    """Return whether the pages that `run` writes on `suite` are there, and were made of `basis` by this code."""
     try:
-        with page_path(folder, suite, "html").open("rb") as page:
-            page.seek(-len(last), SEEK_END)
-            return page.read() == last and page_path(folder, suite, "md").exists()
-    except OSError:  # there is no page, or it is shorter than that line
+        made_of = basis_path(folder, suite).read_text(encoding="utf-8")
+    except OSError:
         return False
+    return made_of == signature(basis) and all(page_path(folder, suite, kind).exists() for kind in CURRENT)

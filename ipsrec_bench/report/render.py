@@ -15,7 +15,7 @@ from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.report.charts import charts_of, javascript
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.drawing import Chart
-from ipsrec_bench.report.pages import file_name, page_path, signature
+from ipsrec_bench.report.pages import CURRENT, basis_path, file_name, page_path, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.sentences import budgets, finding, p_value, percent, signed, span, tuned_finding, where
 from ipsrec_bench.settings import in_words
@@ -56,7 +56,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def write_report(
-    report: Report, folder: Path, formats: Collection[str] = ("html", "md"), *, basis: str = "unknown"
+    report: Report, folder: Path, formats: Collection[str] = CURRENT, *, basis: str = "unknown"
 ) -> Written:
     """Render `report` into `folder/<suite>/`.
 
@@ -90,12 +90,16 @@ def write_report(
         files |= {**tables, pages["latex"]: document.render(**common, charts=charts, tables=names)}
     if "json" in formats:
         files[pages["json"]] = json.dumps(plain(report) | {"version": __version__}, indent=1, ensure_ascii=False)
-    if "html" in formats:  # the last to be written: what ends in its signature has all its files beside it
-        files[pages["html"]] = _html(charts, common | {"basis": Markup(signature(basis))})  # noqa: S704 (our own)
+    if "html" in formats:
+        files[pages["html"]] = _html(charts, common)
+    made_of = basis_path(folder, report.suite)
     try:
         target.mkdir(parents=True, exist_ok=True)
+        made_of.unlink(missing_ok=True)
         for path, content in files.items():
             path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        if {*CURRENT} <= {*formats}:
+            made_of.write_text(signature(basis), encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{target}: the report cannot be written there: {error.strerror}") from None
     beside = tuple(path for path in files if path not in pages.values() and path not in tables)

@@ -41,6 +41,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def start_threads(number: int) -> None:
+    """Let torch work with so many threads, and start them.
+
+    For good, each treats denormals as the thread that starts it does at that moment: exactly, if no training runs yet.
+    """
+    torch.set_num_threads(number)
+    torch.ones(number << 16).neg_()  # enough elements for each to get a share
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next step, where this is glibc.
 

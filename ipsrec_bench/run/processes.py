@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-import torch
-
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Emit, Event
-from ipsrec_bench.run.environment import keep_freed_memory
+from ipsrec_bench.run.environment import keep_freed_memory, start_threads
 
 Work = Callable[[Emit], None]
 """What a process does until nothing is left; it and what it holds can be pickled. A `KeyboardInterrupt` that `emit`
@@ -110,7 +108,7 @@ class _Team:
 
 
 def _member(work: Work, threads: int, pipe: Connection) -> None:
-    torch.set_num_threads(threads)
+    start_threads(threads)
     keep_freed_memory()
 
     def emit(event: Event) -> None:

@@ -27,6 +27,7 @@ from ipsrec_bench.run.environment import (
     peak_memory,
     pick_device,
     reset_peak_memory,
+    start_threads,
 )
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
@@ -48,7 +49,7 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
     Raises:
         BenchError: the device is not there.
     """
-    torch.set_num_threads(threads or available_cores())
+    start_threads(threads or available_cores())
     keep_freed_memory()
     return Worker(pick_device(device), store.parent / "checkpoints")
 
@@ -105,9 +106,10 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
 
 @contextmanager
 def _denormals(*, flushed: bool) -> Iterator[None]:
-    """Let this thread take numbers near 1e-38 for zero, or let it be exact, and do the opposite afterwards.
+    """Let this thread take numbers below 1e-38 for zero, or not; afterwards the other way.
 
-    Adam's moments decay into such numbers, which CPUs handle slowly. Ranking must tell them apart.
+    Adam's moments decay into such numbers, which CPUs handle slowly. Ranking must tell them apart. The threads of
+    torch's pool are as `start_threads` makes them: exact.
     """
     torch.set_flush_denormal(flushed)
     try:
