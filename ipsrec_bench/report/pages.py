@@ -32,7 +32,8 @@ def basis_path(folder: Path, suite: str) -> Path:
 def signature(basis: str) -> str:
     """Return what stands in that file if this code made the pages of `basis`."""
     package = Path(ipsrec_bench.__file__).parent
-    changed = max(path.stat().st_mtime_ns for path in package.rglob("*") if path.suffix != ".pyc")
+    files = (path for path in package.rglob("*.*") if "__pycache__" not in path.parts)
+    changed = max(path.stat().st_mtime_ns for path in files)
     return f"{basis} ipsrec-bench {ipsrec_bench.__version__} {changed}"
 
 
