@@ -56,7 +56,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def write_report(
-    report: Report, folder: Path, formats: Collection[str] = CURRENT, *, basis: str = "unknown"
+    report: Report, folder: Path, formats: Collection[str] = CURRENT, *, basis: str | None = None
 ) -> Written:
     """Render `report` into `folder/<suite>/`.
 
@@ -67,7 +67,7 @@ def write_report(
         report: what the pages say.
         folder: parent of the suite's folder.
         formats: names from `FORMATS`.
-        basis: digest of what the report was made of, by which `pages.is_current` knows it again.
+        basis: digest of what the report was made of, by which `pages.is_current` knows it again; it never does if None.
 
     Raises:
         BenchError: the folder cannot be written.
@@ -98,7 +98,7 @@ def write_report(
         made_of.unlink(missing_ok=True)
         for path, content in files.items():
             path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        if {*CURRENT} <= {*formats}:
+        if basis is not None and {*CURRENT} <= {*formats}:
             made_of.write_text(signature(basis), encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{target}: the report cannot be written there: {error.strerror}") from None

@@ -54,7 +54,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next step, where this is glibc.
 
     By default it hands large blocks back to the system, which then clears the same pages anew in every step: up to
-    a third of the time of training on a CPU. Blocks above 32 MiB are handed back still.
+    a third of the time of training on a CPU. Blocks above 32 MiB are handed back still. To be called before threads are
+    started: one that has memory of its own already keeps it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -108,8 +108,8 @@ class _Team:
 
 
 def _member(work: Work, threads: int, pipe: Connection) -> None:
-    start_threads(threads)
     keep_freed_memory()
+    start_threads(threads)
 
     def emit(event: Event) -> None:
         try:

@@ -49,8 +49,8 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
     Raises:
         BenchError: the device is not there.
     """
-    start_threads(threads or available_cores())
     keep_freed_memory()
+    start_threads(threads or available_cores())
     return Worker(pick_device(device), store.parent / "checkpoints")
 
 

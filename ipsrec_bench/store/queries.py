@@ -216,7 +216,7 @@ def export_ranks(connection: Connection, path: Path, kind: str, suite: str | Non
     return int(count[0])
 
 
-def basis_of(connection: Connection, run: Run, studies: object = None) -> str:
+def basis_of(connection: Connection, run: Run, studies: object) -> str:
     """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
 
     The number and the start of the run do not enter: if nothing changed between two runs of a suite, their digests are
