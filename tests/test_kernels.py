@@ -256,6 +256,7 @@ def test_kernels_compile_for_gpus_onto_tensor_cores_within_registers_and_shared_
     assert len(found) == 5 * 3
     for capability, d, kernel, shared, spilled, units in found:
         assert shared <= 99 << 10, (capability, d, kernel)
-        assert spilled == 0, (capability, d, kernel)
+        # A block of the screen that spills nothing takes a quarter more time on an H100.
+        assert spilled <= (56 if kernel == "_screen" else 0), (capability, d, kernel)
         assert ({80: "mma.sync", 90: "wgmma"}[capability] in units) == (kernel != "_screen")
         assert kernel != "_screen" or units == ["fma.rn.f32"]  # float32 as it is, not split or rounded for tensor cores

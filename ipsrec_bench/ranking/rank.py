@@ -17,11 +17,11 @@ from ipsrec_bench.kernels import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.metrics import realistic_rank
 
-USERS_PER_BATCH = 512
-"""Whose scores are counted together, at most."""
-USERS_ENCODED_ON_CPU = 64
-"""Whose histories are encoded together: their states then stay in a CPU's cache."""
-ITEMS_PER_TILE = 2048
+USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA = 512, 4096
+"""Whose scores are counted together, at most. A GPU takes about as long to be told of 512 users' work as to do it."""
+USERS_ENCODED, USERS_ENCODED_ON_CUDA = 64, 1024
+"""Whose histories are encoded together: 64 users' states stay in a CPU's cache."""
+ITEMS_PER_TILE, ITEMS_PER_TILE_ON_CUDA = 2048, 16_384
 """The scores of a batch then stay in a CPU's cache, and a float32 can count them."""
 THREADS_PAY = 1 << 25
 """Pairs of user and item from which on threads with batches of their own win more than they cost."""
@@ -80,7 +80,8 @@ def rank_targets(
         background = Background.of(model.background) if isinstance(model, CountingModel) else None
     higher = np.empty(len(order), dtype=np.int32)
     ties = np.empty(len(order), dtype=np.int32)
-    at_once = USERS_ENCODED_ON_CPU if sequences.device.type == "cpu" else USERS_PER_BATCH
+    on_cpu = sequences.device.type == "cpu"
+    at_once = USERS_ENCODED if on_cpu else USERS_ENCODED_ON_CUDA
 
     @torch.inference_mode()
     def rank(chosen: NDArray[np.int64]) -> None:
@@ -101,9 +102,9 @@ def rank_targets(
             counts = count_ranks(user, model.item_vectors(), wanted, masked, longest=longest)
         higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
 
-    large = sequences.device.type == "cpu" and len(order) * data.num_items >= THREADS_PAY
+    large = on_cpu and len(order) * data.num_items >= THREADS_PAY
     threads = torch.get_num_threads() if large else 1
-    rounds = -(-len(order) // (USERS_PER_BATCH * threads))
+    rounds = -(-len(order) // ((USERS_PER_BATCH if on_cpu else USERS_PER_BATCH_ON_CUDA) * threads))
     batches = [batch for batch in np.array_split(order, max(rounds, 1) * threads) if len(batch)]
     if threads == 1:
         for batch in batches:
@@ -133,7 +134,7 @@ def count_ranks(
     items: Tensor,
     targets: Tensor,
     masked: Pairs | None = None,
-    tile: int = ITEMS_PER_TILE,
+    tile: int | None = None,
     longest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
@@ -149,7 +150,8 @@ def count_ranks(
         items: `[items + 1, d]`; row 0, padding, is no candidate.
         targets: int64 `[B]`, from 1.
         masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time; no more than `[B, tile]` scores exist at once, of a kernel none in memory.
+        tile: candidates scored at a time, by default what suits the device; no more than `[B, tile]` scores exist at
+            once, of a kernel none in memory.
         longest: the length of the longest item vector, where it is known.
 
     Returns:
@@ -169,6 +171,7 @@ def count_ranks(
     margin = norms * ((d + 4) * 2.0**-24) + 2 * d * torch.finfo(torch.float32).tiny
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
+    tile = tile or (ITEMS_PER_TILE if users.device.type == "cpu" else ITEMS_PER_TILE_ON_CUDA)
     for above, *pairs in _screened(users, items, targets, own - margin, own + margin, tile):
         higher += above
         for row, item in zip(*(torch.split(part, PAIRS_AT_A_TIME) for part in pairs), strict=True):

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 64
+BLOCK = 128
 """Users and items of a block of scores."""
 STEP = 16
 """Numbers of a vector that are multiplied at a time; more would need more registers than a thread has."""
@@ -54,7 +54,7 @@ def screen(
 
 def shape(d: int) -> dict[str, int]:
     """Return what the kernel is compiled for."""
-    return {"d": d, "STEP": STEP, "BLOCK": BLOCK, "ROOM": ROOM, "num_warps": 4, "num_stages": 2}
+    return {"d": d, "STEP": STEP, "BLOCK": BLOCK, "ROOM": ROOM, "num_warps": 8, "num_stages": 2}
 
 
 @triton.jit  # type: ignore[untyped-decorator]

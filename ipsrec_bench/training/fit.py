@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
@@ -178,13 +178,15 @@ def save_weights(model: Model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        save_model(model, str(unfinished))  # tensors under two names, as of tied weights, are written once
+        # Copies, for safetensors refuses tensors that share memory: tied weights do, and an RNN's on CUDA.
+        weights = model.state_dict().items()
+        save_file({name: w.cpu().clone(memory_format=torch.contiguous_format) for name, w in weights}, unfinished)
         unfinished.replace(path)
 
 
 def load_weights(model: Model, path: Path) -> None:
     """Give `model` the weights that `save_weights` wrote to `path`."""
-    load_model(model, path)
+    model.load_state_dict(load_file(path))
 
 
 def _count(
