@@ -11,7 +11,7 @@ import duckdb
 
 from ipsrec_bench.errors import StoreError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 
