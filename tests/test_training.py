@@ -19,7 +19,7 @@ from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax
 from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
-from ipsrec_bench.training.fit import fit
+from ipsrec_bench.training.fit import fit, load_weights, save_weights
 from ipsrec_bench.training.objective import batch_losses, provider_loss
 from ipsrec_bench.training.optimiser import Optimiser, _FusedAdam
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -434,3 +434,21 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
 def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
     with pytest.raises(ModelError, match="the training loss is not finite by step"):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)
+
+
+def test_weights_that_lie_in_one_storage_are_saved(tmp_path):
+    """As cuDNN lays those of an RNN, and as tied weights are."""
+
+    def build():
+        module = torch.nn.Module()
+        storage = torch.randn(10)
+        module.a, module.b = torch.nn.Parameter(storage[:6].view(2, 3).T), torch.nn.Parameter(storage[6:])
+        module.tied = module.b
+        return module
+
+    saved, loaded = build(), build()
+    save_weights(saved, tmp_path / "weights.safetensors")
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert torch.equal(saved.a, loaded.a)
+    assert torch.equal(saved.b, loaded.b)
+    assert loaded.tied is loaded.b

