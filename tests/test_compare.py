@@ -160,18 +160,27 @@ def test_lists_with_scores_are_ranked_with_ties(tmp_path, own):
     assert found.depth == 20
 
 
-def test_lists_without_the_history_where_the_suite_masks_it(tmp_path, own):
+@pytest.mark.parametrize("column", ["score", "rank"])
+def test_lists_without_the_history_where_the_suite_masks_it(tmp_path, own, column):
     _, data, test, users, items = own
-    rows, higher = [], []
+    rows, higher, missed = [], [], []
     for user, position in zip(test.users, test.positions, strict=True):
         history = set(data.items[data.offsets[user] : position].tolist())
         target = int(data.items[position])
-        rows += [f"{users[user]},{items[i]},{30 - i}\n" for i in range(1, data.num_items + 1)]
+        values = {i: i if column == "rank" else 30 - i for i in range(1, data.num_items + 1)}
+        rows += [f"{users[user]},{items[i]},{value}\n" for i, value in values.items()]
+        missed.append(target in history)
         higher.append(sum(i < target and i not in history for i in range(1, target)))
-    masked = load_suite(own[0].path, ["protocol.mask_history=true"])
-    found = enter(tmp_path, (masked,), "user,item,score\n" + "".join(rows))
-    assert found.ranks["test"].higher.tolist() == higher
-    assert found.depth is None
+    assert any(missed)
+    text = f"user,item,{column}\n" + "".join(rows)
+    kept = [h for h, miss in zip(higher, missed, strict=True) if not miss]
+    for mask, expected in (
+        ("true", kept),
+        ("miss", [data.num_items if miss else h for h, miss in zip(higher, missed, strict=True)]),
+    ):
+        found = enter(tmp_path, (load_suite(own[0].path, [f"protocol.mask_history={mask}"]),), text)
+        assert found.ranks["test"].higher.tolist() == expected
+        assert found.depth is None
 
 
 def test_short_lists_are_warned_of(tmp_path, own, bench):

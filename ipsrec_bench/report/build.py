@@ -259,7 +259,8 @@ def _slices(
     """Yield the slices of every finding's row and dataset, where the store has the facts that they are cut by."""
     for line in datasets:
         facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
-        if facts is None or not np.array_equal(facts.users, results.users(line.label)):
+        facts = None if facts is None else facts.of(results.users(line.label))
+        if facts is None:
             continue
         for c in _findings(results, comparisons):
             if c.dataset == line.label:

@@ -8,7 +8,7 @@ from pathlib import Path
 import ipsrec_bench
 from ipsrec_bench.data.predictions import read_predictions
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.split import hold_out, split_dataset
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
@@ -101,7 +101,7 @@ def import_ranks(
         ranks={"test": Ranks(predictions.users, predictions.higher, predictions.ties)},
     )
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
-    facts = target_facts(data, split)
+    facts = target_facts(data, hold_out(data, cell.protocol))
     with writing(store) as connection:
         record_import(connection, file.name, data, planned, record)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
