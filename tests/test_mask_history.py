@@ -39,7 +39,8 @@ def loans(repeats: float, users: int = 60, items: int = 40) -> str:
 @pytest.fixture
 def library(tmp_path):
     def write(repeats: float) -> None:
-        (tmp_path / "loans.csv").write_text(loans(repeats), encoding="utf-8")
+        (tmp_path / "data" / "raw").mkdir(parents=True)
+        (tmp_path / "data" / "raw" / "loans.csv").write_text(loans(repeats), encoding="utf-8")
         (tmp_path / "loans.toml").write_text(SUITE, encoding="utf-8")
 
     return write
@@ -48,9 +49,7 @@ def library(tmp_path):
 def hits_at_one(folder, model="repeat"):
     with duckdb.connect(str(folder / STORE), read_only=True) as connection:
         return dict(
-            connection.execute(
-                "SELECT split::VARCHAR, hr FROM metrics_at(1) WHERE model = ?", [model]
-            ).fetchall()
+            connection.execute("SELECT split::VARCHAR, hr FROM metrics_at(1) WHERE model = ?", [model]).fetchall()
         )
 
 
@@ -83,7 +82,7 @@ def test_users_whose_target_is_in_their_history_are_left_out_and_their_number_is
     assert "without the user's history" in candidates
     assert "loans: 30 of 60 test users, 30 of 60 validation users" in candidates
     (line,) = report.datasets
-    assert (line.left_out, line.left_out_valid) == (30, 30)
+    assert [(users.users, users.left_out) for users in (line.test, line.valid)] == [(30, 30), (30, 30)]
 
 
 def test_the_mask_changes_nothing_where_nothing_repeats(library, bench, tmp_path):

@@ -394,11 +394,15 @@ def test_cells_of_one_table_from_different_places_are_told(planted):
     assert "1.0 (POP on d, seed 1)" in warning
 
 
-def test_cells_that_rank_other_users_cannot_be_paired(planted):
+def test_a_cell_that_ranks_other_users_is_left_out_and_named(planted):
     with writing(planted) as connection:
         connection.execute('DELETE FROM ranks WHERE "user" = 7 AND cell = (SELECT max(cell) FROM cells)')
-    with pytest.raises(StoreError, match="ranks other users"):
-        built(planted)
+    report = built(planted)
+    (warning,) = (warning for warning in report.warnings if "left out" in warning)
+    assert "seed 3, ranks other users than the cells beside it and is left out; run the suite again with" in warning
+    scores = [cell.score.seeds for line in report.results.lines for cell in line.cells]
+    assert set(scores) == {3}
+    assert {cell.score.seeds for line in report.ablation.lines for cell in line.cells} == {2, 3}
 
 
 def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):

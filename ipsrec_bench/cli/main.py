@@ -232,7 +232,9 @@ def compare(
 def import_ranks(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A table with user and rank, or with user, item and score; raw ids."),
+        typer.Argument(
+            metavar="FILE", help="A table with user and rank, or with user, item and score or rank; raw ids."
+        ),
     ],
     suite: Annotated[Path, typer.Option("--suite", help="The suite file whose test targets these are.")],
     model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
@@ -243,6 +245,9 @@ def import_ranks(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31 - 1, help="It is compared with cells of the same seed.")
     ] = 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what was imported under this name before.")
+    ] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
@@ -252,7 +257,10 @@ def import_ranks(
     from ipsrec_bench.suite.load import load_suite
 
     loaded = load_suite(suite, overrides or ())
-    record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
+    imported = enter(
+        file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
+    )
+    record = imported.record
     assert record.ranks is not None
     known = (
         f"; the shortest list has {record.depth} items, and a target that is not listed counts as last"
@@ -260,6 +268,13 @@ def import_ranks(
         else ""
     )
     typer.echo(f"Imported the ranks of {len(record.ranks['test'].users):,} test users{known}")
+    if imported.replaced is not None:
+        typer.echo(f"They replace those of {imported.replaced}")
+    if not imported.fits:
+        typer.echo(
+            "The newest run of the suite has other targets or candidates: its report leaves these ranks out until the"
+            " suite is run with the same protocol"
+        )
 
 
 @export_app.command(name="ranks")

@@ -28,9 +28,7 @@ class Predictions:
     """Length of the shortest list that is not of the whole catalogue: ranks are known so far. None where all are."""
 
 
-def read_predictions(
-    path: Path, data: PreparedDataset, targets: Targets, *, mask_history: MaskHistory
-) -> Predictions:
+def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: MaskHistory) -> Predictions:
     """Read a table of predictions (delimited text, JSON lines, Parquet) for the users of `targets`.
 
     It has the columns `user` and `rank` (1 is best), a row per user with the target's rank; or a row per item of the

@@ -7,9 +7,7 @@ CHUNK = 1 << 22
 """Interactions looked at together."""
 
 
-def count_as_misses(
-    higher: NDArray[np.int32], ties: NDArray[np.int32], repeats: NDArray[np.bool_], items: int
-) -> None:
+def count_as_misses(higher: NDArray[np.int32], ties: NDArray[np.int32], repeats: NDArray[np.bool_], items: int) -> None:
     """Put the targets that `repeats` marks, bool `[targets]`, behind all `items` of the catalogue, in place."""
     higher[repeats], ties[repeats] = items, 0
 

@@ -13,8 +13,8 @@ the user before it, so that nothing from after the cut is known, be it from trai
 User holdout: users, not interactions, are held out. Training sees the whole history of the others and nothing of
 them; of a held-out user the last interaction is the target and everything before it the history.
 
-Where the history is no candidate (`mask_history = true`), a target that stands in its own history cannot be ranked among
-the candidates: its user is left out, and counted.
+Where the history is no candidate (`mask_history = true`), a target that stands in its own history cannot be ranked
+among the candidates: its user is left out, and counted.
 """
 
 import hashlib
@@ -55,6 +55,40 @@ class Split:
     """int64 `[users]`: user u trains on the flat positions `offsets[u]` up to, not including, `train_ends[u]`."""
     valid: Targets
     test: Targets
+
+
+@dataclass(frozen=True)
+class TargetSet:
+    """What ranks are of: users may be paired where targets and candidates are equal."""
+
+    users: int
+    """That are ranked."""
+    left_out: int
+    """Further users of the split, whose target stands in their history, which is masked."""
+    targets: str
+    """Digest of the dataset, the users and their targets."""
+    candidates: str
+    """Among which a target is ranked, in words."""
+
+
+CANDIDATES = {
+    False: "",
+    True: ", without the history; no target stands in it",
+    "miss": ", without the history; a target in it is a miss",
+}
+
+
+def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict[HeldOut, TargetSet]:
+    """Return what ranks of the targets of `split` are of."""
+    parts: dict[HeldOut, Targets] = {"valid": split.valid, "test": split.test}
+    found: dict[HeldOut, TargetSet] = {}
+    for name, targets in parts.items():
+        digest = hashlib.sha256(data.fingerprint.encode())
+        for array in (targets.users, targets.positions):
+            digest.update(array.astype("<i8").tobytes())
+        candidates = f"{data.num_items} items{CANDIDATES[protocol.mask_history]}"
+        found[name] = TargetSet(len(targets.users), targets.left_out, digest.hexdigest()[:32], candidates)
+    return found
 
 
 def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:

@@ -9,6 +9,7 @@ from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER, PreparedDataset
 from ipsrec_bench.data.repeats import seen_before
 from ipsrec_bench.data.split import Split
 
+
 @dataclass(frozen=True, eq=False)
 class TargetFacts:
     """Facts of the test targets, arrays `[targets]`, users ascending."""

@@ -57,8 +57,7 @@ def execute(
         worker = make_worker()
     splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
     facts = [
-        (data, splits[name], target_facts(data, hold_out(data, splits[name])))
-        for name, data in plan.datasets.items()
+        (data, splits[name], target_facts(data, hold_out(data, splits[name]))) for name, data in plan.datasets.items()
     ]
     with writing(store) as connection:
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
