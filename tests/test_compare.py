@@ -21,7 +21,7 @@ from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import vocabulary
-from .planted import built, fill, mean_over_seeds, planted_ranks
+from .planted import built, difference_of, fill, planted_ranks
 
 
 def compared(path, a, b):
@@ -32,7 +32,7 @@ def compared(path, a, b):
 def test_two_rows_are_compared_on_every_metric(tmp_path):
     made = compared(fill(tmp_path / "s.duckdb"), "ipsrec-s", "pop")
     assert [c.metric for c in made] == ["hr@5", "hr@10", "mrr@5", "mrr@10"]
-    test = paired_t_test(mean_over_seeds(2, "mrr@5") - mean_over_seeds(0, "mrr@5"))
+    test = paired_t_test(difference_of(2, 0, "mrr@5"))
     assert made[2].by_users == test
     assert (made[2].row.display, made[2].reference.display, made[2].seeds) == ("IPSREC-S", "POP", 3)
 

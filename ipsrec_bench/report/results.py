@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
+from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.store.queries import Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
@@ -139,9 +140,11 @@ class Results:
         ]
         # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
         most = max((seeds for seeds, *_ in scored), default=0)
-        return max((pair for pair in scored if pair[0] == most > 0), key=lambda pair: pair[1], default=(0, 0.0, None))[
-            2
-        ]
+        return max(
+            (pair for pair in scored if pair[0] == most > 0),
+            key=lambda pair: round(pair[1], DECIMALS),
+            default=(0, 0.0, None),
+        )[2]
 
     def unpaired(self) -> list[PlannedCell]:
         """Return the cells that rank other users than the first of their dataset, so that nothing can be paired."""
