@@ -125,6 +125,7 @@ def run(
             store,
             force=force,
             available=available,
+            device=device,
             estimate=lambda cell, data: estimate(cell, data, worker),
         )
         print_cells(cells, as_json=as_json)
@@ -144,7 +145,7 @@ def run(
     if device not in ("auto", "cpu"):
         start_worker()  # a device that is not there is refused before data are prepared
     with listener(Console(), quiet=quiet, as_json=as_json) as emit:
-        plan = make_plan(file, data_dir, store, emit, available=available)
+        plan = make_plan(file, data_dir, store, emit, available=available, device=device)
         ended = execute(plan, store, start_worker, emit, force=force)
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
@@ -383,6 +384,7 @@ def tune(
         data_dir,
         lambda cell: prepare(cell.dataset, cell.source, data_dir),
         storage or str(store.parent / "studies"),
+        device,
     )
     limit = Budget(trials if trials or budget else 20, budget)
     if not show:
