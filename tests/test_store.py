@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsrec_bench.errors import StoreError
@@ -78,6 +78,7 @@ def test_views_give_metrics_at_any_cutoff(store):
         assert connection.execute("SELECT min(rank), max(rank), count(*) FROM user_ranks").fetchone() == (1, 10, 6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=20), st.integers(1, 100))
 def test_sql_metrics_equal_numpy_metrics(pairs, n):
     higher, ties = np.array(pairs).T

@@ -125,6 +125,7 @@ def run(
             store,
             force=force,
             available=available,
+            device=device,
             estimate=lambda cell, data: estimate(cell, data, worker),
         )
         print_cells(cells, as_json=as_json)
@@ -144,7 +145,7 @@ def run(
     if device not in ("auto", "cpu"):
         start_worker()  # a device that is not there is refused before data are prepared
     with listener(Console(), quiet=quiet, as_json=as_json) as emit:
-        plan = make_plan(file, data_dir, store, emit, available=available)
+        plan = make_plan(file, data_dir, store, emit, available=available, device=device)
         ended = execute(plan, store, start_worker, emit, force=force)
     if ended.interrupted:
         typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
@@ -232,7 +233,9 @@ def compare(
 def import_ranks(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A table with user and rank, or with user, item and score; raw ids."),
+        typer.Argument(
+            metavar="FILE", help="A table with user and rank, or with user, item and score or rank; raw ids."
+        ),
     ],
     suite: Annotated[Path, typer.Option("--suite", help="The suite file whose test targets these are.")],
     model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
@@ -243,6 +246,9 @@ def import_ranks(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31 - 1, help="It is compared with cells of the same seed.")
     ] = 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what was imported under this name before.")
+    ] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
@@ -252,7 +258,10 @@ def import_ranks(
     from ipsrec_bench.suite.load import load_suite
 
     loaded = load_suite(suite, overrides or ())
-    record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
+    imported = enter(
+        file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
+    )
+    record = imported.record
     assert record.ranks is not None
     known = (
         f"; the shortest list has {record.depth} items, and a target that is not listed counts as last"
@@ -260,6 +269,13 @@ def import_ranks(
         else ""
     )
     typer.echo(f"Imported the ranks of {len(record.ranks['test'].users):,} test users{known}")
+    if imported.replaced is not None:
+        typer.echo(f"They replace those of {imported.replaced}")
+    if not imported.fits:
+        typer.echo(
+            "The newest run of the suite has other targets or candidates: its report leaves these ranks out until the"
+            " suite is run with the same protocol"
+        )
 
 
 @export_app.command(name="ranks")
@@ -368,6 +384,7 @@ def tune(
         data_dir,
         lambda cell: prepare(cell.dataset, cell.source, data_dir),
         storage or str(store.parent / "studies"),
+        device,
     )
     limit = Budget(trials if trials or budget else 20, budget)
     if not show:

@@ -9,7 +9,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.split import hold_out
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.events import (
     CellFailed,
@@ -57,8 +57,7 @@ def execute(
         worker = make_worker()
     splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
     facts = [
-        (data, splits[name], target_facts(data, split_dataset(data, splits[name])))
-        for name, data in plan.datasets.items()
+        (data, splits[name], target_facts(data, hold_out(data, splits[name]))) for name, data in plan.datasets.items()
     ]
     with writing(store) as connection:
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())

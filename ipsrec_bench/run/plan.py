@@ -15,6 +15,7 @@ from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.errors import MissingDataError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
 from ipsrec_bench.models.registry import model_entry
+from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
@@ -65,12 +66,15 @@ def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
     return catalogue(data_dir, file.suite.scale if file.suite.stand_in else None)
 
 
-def cells_of(file: SuiteFile, data_dir: Path = Path("data")) -> list[Cell]:
-    """Expand `file` with the datasets and models that are known here, and with modules that lie beside it."""
+def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto") -> list[Cell]:
+    """Expand `file` with the datasets and models that are known here, and with modules that lie beside it.
+
+    `device` is where they would be trained: their precision follows from it, unless the suite says.
+    """
     beside = str(file.path.parent.resolve())
     if beside not in sys.path:
         sys.path.append(beside)
-    return expand(file, catalogue_of(file, data_dir), model_entry)
+    return expand(file, catalogue_of(file, data_dir), model_entry, default_precision(device))
 
 
 def preview(
@@ -80,13 +84,14 @@ def preview(
     *,
     force: bool,
     available: bool,
+    device: str = "auto",
     estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
     With `available`, cells of datasets whose raw files are not there are left out.
     """
-    cells = cells_of(file, data_dir)
+    cells = cells_of(file, data_dir, device)
     if available:
         missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
         cells = [cell for cell in cells if cell.dataset not in missing]
@@ -122,7 +127,9 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
     return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
 
 
-def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False) -> Plan:
+def make_plan(
+    file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False, device: str = "auto"
+) -> Plan:
     """Prepare the suite's datasets and look up which of its cells the store holds complete.
 
     Args:
@@ -131,6 +138,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, avail
         store: the store's file.
         emit: told of every dataset.
         available: leave out datasets whose raw files are not there.
+        device: where cells would be trained.
 
     Raises:
         SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
@@ -139,7 +147,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, avail
     known = catalogue_of(file, data_dir)
     for name in file.suite.datasets:
         known.provide(name)
-    cells = cells_of(file, data_dir)
+    cells = cells_of(file, data_dir, device)
     missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
     cells = [cell for cell in cells if cell.dataset not in missing]
     if missing and not (available and cells):

@@ -13,7 +13,7 @@ import torch
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Split, split_dataset
+from ipsrec_bench.data.split import Split, split_dataset, target_sets
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
@@ -163,6 +163,7 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
         best_valid=fitted.best_valid,
         epochs=fitted.epochs,
         ranks=ranks,
+        target_sets=target_sets(data, trained.split, cell.protocol),
     )
 
 

@@ -31,6 +31,37 @@ class Run:
     overrides: tuple[str, ...]
     started: datetime
     cells: tuple[PlannedCell, ...]
+    """With what was imported for its suite."""
+    stale: tuple[PlannedCell, ...] = ()
+    """Imports for other targets or candidates, which are not among `cells`."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the test ranks of a cell are of, in the words of its settings; None where these do not say."""
+
+    fingerprint: str
+    filter: str | None
+    split: str | None
+    mask_history: str | None
+
+    def differences(self, other: "Basis") -> list[str]:
+        """Return in what two differ that are not comparable, with the values of both, this one's first."""
+        parts = [
+            (name, getattr(self, name), getattr(other, name)) for name in ("filter", "split", "mask_history")
+        ]  # a filter makes other data, and says why they are others
+        found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
+        if self.fingerprint != other.fingerprint and self.filter == other.filter:
+            found.insert(0, f"data (fingerprints {self.fingerprint[:12]} and {other.fingerprint[:12]})")
+        return found or ["targets, under the same settings"]
+
+
+@dataclass(frozen=True)
+class RankedUsers:
+    """How many users a cell ranks in a split, and how many the mask leaves out."""
+
+    users: int
+    left_out: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,21 +170,12 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )
     run, name, settings, text, overrides, started = row
-    columns = "key, dataset, model, title, type, variant, seed"
-    own = [
-        PlannedCell(*row)
-        for row in connection.execute(
-            f"SELECT {columns} FROM run_cells WHERE run = ? ORDER BY position", [run]
-        ).fetchall()
-    ]
-    imported = [
-        PlannedCell(*row)
-        for row in connection.execute(
-            f"SELECT {columns} FROM imported_cells WHERE suite = ? ORDER BY ALL", [name]
-        ).fetchall()
-    ]
-    datasets, labels = {cell.dataset for cell in own}, {cell.label for cell in own}
-    own += [cell for cell in imported if cell.dataset in datasets and cell.label not in labels]
+    rows = connection.execute(
+        "SELECT fits, key, dataset, model, title, type, variant, seed FROM table_cells WHERE run = ?"
+        ' ORDER BY imported, "position", dataset, model, variant, seed',
+        [run],
+    ).fetchall()
+    fitting, stale = ([PlannedCell(*row) for fits, *row in rows if fits == wanted] for wanted in (True, False))
     return Run(
         run=run,
         suite_name=name,
@@ -161,7 +183,8 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         text=text,
         overrides=tuple(overrides),
         started=started,
-        cells=tuple(_distinct(own)),
+        cells=tuple(_distinct(fitting)),
+        stale=tuple(stale),
     )
 
 
@@ -173,6 +196,54 @@ def _distinct(cells: Sequence[PlannedCell]) -> Iterable[PlannedCell]:
     for cell in cells:
         shared = len(labels[cell.display]) > 1
         yield replace(cell, title=f"{cell.title} ({cell.model})") if shared else cell
+
+
+def unlike(connection: Connection, keys: Sequence[str]) -> str | None:
+    """Return the first of the complete cells with these keys that may not stand in one table with the first of all."""
+    row = connection.execute(
+        """
+        WITH wanted AS (
+            SELECT cell_bases.*, list_position(?, key) AS place FROM cell_bases WHERE key IN (SELECT unnest(?))
+        )
+        SELECT other.key FROM wanted AS other, (SELECT * FROM wanted ORDER BY place LIMIT 1) AS beside
+        WHERE NOT comparable(beside.said, beside.digest, other.said, other.digest) ORDER BY other.place LIMIT 1
+        """,
+        [list(keys), list(keys)],
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def fits(connection: Connection, suite: str, key: str) -> bool:
+    """Return whether an import may stand in the tables of the suite's newest run; of no run it may."""
+    row = connection.execute(
+        "SELECT fits FROM table_cells WHERE key = ? AND run = (SELECT max(run) FROM runs WHERE suite = ?)", [key, suite]
+    ).fetchone()
+    return row is None or bool(row[0])
+
+
+def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
+    """Return what the complete cells among `keys` rank."""
+    rows = connection.execute(
+        """
+        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history
+        FROM cell_bases LEFT JOIN datasets USING (fingerprint) WHERE key IN (SELECT unnest(?))
+        """,
+        [list(keys)],
+    ).fetchall()
+    return {key: Basis(*basis) for key, *basis in rows}
+
+
+def ranked_users(connection: Connection, keys: Collection[str]) -> dict[str, dict[str, RankedUsers]]:
+    """Return, by key and split, whom the complete cells among `keys` rank; nothing of cells of older versions."""
+    rows = connection.execute(
+        'SELECT key, "split"::VARCHAR, users, left_out FROM cell_targets JOIN cells USING (cell)'
+        " WHERE status = 'complete' AND key IN (SELECT unnest(?))",
+        [list(keys)],
+    ).fetchall()
+    found: dict[str, dict[str, RankedUsers]] = {}
+    for key, split, users, left_out in rows:
+        found.setdefault(key, {})[split] = RankedUsers(users, left_out)
+    return found
 
 
 def find_cells(connection: Connection, key: str) -> list[PlannedCell]:

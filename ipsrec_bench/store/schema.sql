@@ -103,6 +103,20 @@ CREATE TABLE ranks (
 COMMENT ON TABLE ranks IS 'One row per cell, split and evaluated user: how many items score above the held-out one, and how many others score the same.';
 COMMENT ON COLUMN ranks."user" IS 'id in users.parquet of the prepared dataset';
 
+CREATE TABLE cell_targets (
+    cell INTEGER NOT NULL,
+    split held_out NOT NULL,
+    users INTEGER NOT NULL,
+    left_out INTEGER NOT NULL,
+    targets VARCHAR NOT NULL,
+    candidates VARCHAR NOT NULL
+);
+COMMENT ON TABLE cell_targets IS 'What the ranks of a cell are of, one row per split. Cells of older versions have none.';
+COMMENT ON COLUMN cell_targets.users IS 'users that are ranked';
+COMMENT ON COLUMN cell_targets.left_out IS 'further users, whose target stands in their history, which is masked';
+COMMENT ON COLUMN cell_targets.targets IS 'digest of the dataset, the users and their targets';
+COMMENT ON COLUMN cell_targets.candidates IS 'among which a target is ranked';
+
 CREATE TABLE targets (
     fingerprint VARCHAR NOT NULL,
     split VARCHAR NOT NULL,
@@ -164,19 +178,59 @@ CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBL
 CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
 CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) ELSE 0.0::DOUBLE END;
 
--- The complete cells of the newest run of every suite, under that run's labels. A cell that several suites, or
--- several rows of one, have in common appears once for each.
-CREATE VIEW current_cells AS
-SELECT suite, run, dataset, model, title, variant, wanted.seed, cell, key
+-- What may stand in one table is decided here and nowhere else: by the report, by compare, by imports and by the views.
+
+-- What the test ranks of a complete cell are of. Cells of older versions have no digest; then what their settings say
+-- has to do, and under a mask their repeated targets were exempt from it, as no cell's are today.
+CREATE VIEW cell_bases AS
+SELECT cell, key, fingerprint, "split", valid_share, test_share, mask_history, digest,
+       concat_ws(' ', fingerprint, "split", valid_share, test_share, mask_history) AS said
 FROM (
-    SELECT suite, run, key, dataset, model, title, variant, seed
-    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN run_cells USING (run)
+    SELECT cells.cell, key, fingerprint, targets || ' ' || candidates AS digest,
+           json_extract_string(settings, '$.protocol.split') AS "split",
+           json_extract_string(settings, '$.protocol.valid_share') AS valid_share,
+           json_extract_string(settings, '$.protocol.test_share') AS test_share,
+           json_extract_string(settings, '$.protocol.mask_history')
+               || CASE WHEN digest IS NULL AND json_extract_string(settings, '$.protocol.mask_history') <> 'false'
+                  THEN ', targets exempt' ELSE '' END AS mask_history
+    FROM cells LEFT JOIN (SELECT * FROM cell_targets WHERE "split" = 'test') AS ranked ON ranked.cell = cells.cell
+    WHERE status = 'complete'
+);
+COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of: data, split, mask, digest of targets and candidates (NULL where an older version made the cell).';
+
+CREATE MACRO comparable(said, digest, other_said, other_digest) AS
+    said = other_said AND coalesce(digest = other_digest, true);
+
+-- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets
+-- under other labels. An import fits if it is comparable to the run's own cells; where none of these is complete, to
+-- the newest import.
+CREATE VIEW table_cells AS
+WITH wanted AS (
+    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported
+    FROM runs JOIN run_cells USING (run)
     UNION ALL
-    SELECT suite, run, key, dataset, model, title, variant, seed
-    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN imported_cells USING (suite)
-) AS wanted
-JOIN cells USING (key)
-WHERE status = 'complete';
+    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, true
+    FROM runs JOIN imported_cells USING (suite)
+    WHERE (run, dataset) IN (SELECT (run, dataset) FROM run_cells)
+      AND (run, trim(model || ' ' || variant)) NOT IN (SELECT (run, trim(model || ' ' || variant)) FROM run_cells)
+), based AS (
+    SELECT wanted.*, cell, said, digest FROM wanted LEFT JOIN cell_bases USING (key)
+), reference AS (
+    SELECT run, dataset,
+           max_by({'said': said, 'digest': digest}, cell + CASE WHEN imported THEN 0 ELSE 4000000000 END) AS basis
+    FROM based WHERE cell IS NOT NULL GROUP BY run, dataset
+)
+SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
+       NOT imported OR cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
+FROM based LEFT JOIN reference USING (run, dataset);
+COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for an import of other targets or candidates, which is left out.';
+
+-- A cell that several suites, or several rows of one, have in common appears once for each.
+CREATE VIEW current_cells AS
+SELECT suite, run, dataset, model, title, variant, seed, cell, key
+FROM table_cells
+WHERE fits AND cell IS NOT NULL AND run IN (SELECT max(run) FROM runs GROUP BY suite);
+COMMENT ON VIEW current_cells IS 'The complete cells of the newest run of every suite, under that run''s labels, and the imports that fit.';
 
 CREATE VIEW user_ranks AS
 SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell

@@ -13,12 +13,15 @@ from pydantic import ValidationError
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training
 
-RANKS_FORMAT = 7
-"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before."""
+RANKS_FORMAT = 8
+"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before.
+
+`tests/test_golden.py` finds out that they do."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -67,7 +70,7 @@ class Cell:
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
     training: Training
-    """With `samples` resolved to `packed` or `prefix`."""
+    """With `samples` resolved to `packed` or `prefix`, and `precision` to what `auto` is on this machine."""
     protocol: Protocol
     """With the dataset's own `max_length` already in it."""
     seed: int
@@ -106,7 +109,8 @@ class Cell:
     def key(self, fingerprint: str) -> str:
         """Return the content key, given the fingerprint of the prepared dataset.
 
-        Two cells with equal keys have equal ranks on one machine. Labels, metrics and cutoffs do not enter:
+        Two cells with equal keys have equal ranks on one machine; machines of which one trains in bfloat16 by default
+        and the other does not share no key. Labels, metrics and cutoffs do not enter:
         they change what a table shows, not what was trained.
         """
         content = {
@@ -123,6 +127,7 @@ def expand(
     file: SuiteFile,
     catalogue: Mapping[str, Mapping[str, Any]],
     find_model: Callable[[str], KnownModel],
+    precision: Precision,
 ) -> list[Cell]:
     """Return the suite's cells: for each dataset, each seed, each model followed by its variants.
 
@@ -130,13 +135,14 @@ def expand(
         file: the suite.
         catalogue: settings of the datasets that a suite may name without describing them.
         find_model: looks up a model by its name.
+        precision: what `auto` is on this machine.
 
     Raises:
         SuiteError: a dataset or model is unknown, or one of its settings is wrong.
     """
     suite = file.suite
     sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
-    rows = [row for name in suite.models for row in _rows(file, name, find_model)]
+    rows = [row for name in suite.models for row in _rows(file, name, find_model, precision)]
     cells = [
         row(
             dataset=dataset,
@@ -217,7 +223,9 @@ def _without_effect(protocol: Protocol) -> set[str]:
     return {"metrics", "cutoffs", "filter", *shares}
 
 
-def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[Callable[..., Cell]]:
+def _rows(
+    file: SuiteFile, name: str, find_model: Callable[[str], KnownModel], precision: Precision
+) -> Iterator[Callable[..., Cell]]:
     """Yield, for the suite's model `name` and each of its variants, what makes a cell of a dataset and a seed."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
@@ -253,7 +261,8 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
                 " weight_norm = 0, or optimiser = 'adam'",
             )
         samples = "packed" if packs and training.samples != "prefix" else "prefix"
-        training = training.model_copy(update={"samples": samples})
+        resolved = precision if training.precision == "auto" else training.precision
+        training = training.model_copy(update={"samples": samples, "precision": resolved})
         yield partial(
             Cell,
             model=name,

@@ -178,6 +178,10 @@ class SyntheticSource(Source):
 DatasetSpec = TableSource | SyntheticSource
 
 
+MaskHistory = Literal[False, True, "miss"]
+"""What `protocol.mask_history` may be."""
+
+
 class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
 
@@ -192,8 +196,9 @@ class Protocol(Settings):
     """Users and items that stay: "none", "5-core" (5 interactions or more), "5-100", or a table."""
     max_length: int = Field(50, ge=1)
     """A history is cut to its newest `max_length` interactions."""
-    mask_history: bool = False
-    """Whether the items of the user's whole history, the target excepted, are no candidates."""
+    mask_history: MaskHistory = False
+    """Whether the items of the user's whole history are no candidates. A target among them cannot be found then: with
+    `true` its user is left out, with `miss` it counts as a miss, as in RecBole."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
 
