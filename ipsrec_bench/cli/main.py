@@ -274,8 +274,8 @@ def export_ranks(
     from ipsrec_bench.store.queries import export_ranks as write
 
     path = output or Path(f"ranks.{kind}")
-    with reading(store) as connection:
-        rows = write(connection, path, kind, suite)
+    with replacing(path) as new, reading(store, export_to=new) as connection:
+        rows = write(connection, new, kind, named(suite))
     typer.echo(f"{path}: {rows:,} ranks")
 
 

@@ -27,7 +27,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
+from ipsrec_bench.report.provenance import cell_lines, not_taken, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.studies import StudyResult
@@ -136,7 +136,12 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         settings=tuple(_settings(summaries, run)),
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
-        warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
+        warnings=(
+            *left_out,
+            *not_taken(run),
+            *warnings(run, summaries, environments, datasets),
+            *too_few_resamples(run, comparisons),
+        ),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,

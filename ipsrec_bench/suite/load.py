@@ -76,6 +76,44 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
     return SuiteFile(path.stem, path, text, overrides, suite)
 
 
+def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:
+    """Read a suite as another version of the toolkit stored it, in JSON.
+
+    Returns:
+        The suite, and the settings that this version does not take, like `training.warm_up = 3`. They are left out: where
+        a default exists, the suite has the default.
+
+    Raises:
+        SuiteError: what is left is no suite.
+    """
+    raw = json.loads(text)
+    dropped: list[str] = []
+    while True:
+        try:
+            return Suite.model_validate_json(json.dumps(raw)), tuple(dropped)
+        except ValidationError as error:
+            where, message = next(settings.explain(error))
+            found = _drop(raw, where)
+            if found is None:
+                raise SuiteError(f"{'.'.join(map(str, where)) or 'suite'}: {message}") from None
+            dropped.append(found)
+
+
+def _drop(raw: Any, where: settings.Path) -> str | None:  # noqa: ANN401 (whatever JSON holds)
+    """Remove the innermost value at or above the path `where` in `raw`; return its key and value, None if none is there."""
+    parents, keys = [raw], []
+    for part in where:
+        try:
+            parents.append(parents[-1][part])
+        except (KeyError, IndexError, TypeError):
+            break
+        keys.append(part)
+    if not keys:
+        return None
+    del parents[-2][keys[-1]]
+    return f"{'.'.join(map(_quoted, keys))} = {json.dumps(parents[-1], ensure_ascii=False)}"
+
+
 def _parse_override(override: str) -> dict[str, Any]:
     """Parse `a.b=value`; a value that is not TOML is taken as a string, so that quotes can be left out."""
     key, equals, value = override.partition("=")
