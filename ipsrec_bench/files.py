@@ -15,7 +15,7 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """Write `files` into `folder`, which is made if need be; no reader ever finds half a file.
 
     All of them are written beside their places first and then renamed, in the order of `files`. A full disk leaves
-    every old file as it was; a kill leaves each file either old or new, and what it leaves beside them is removed by the
+    every old file as it was. A kill leaves each file either old or new; what it leaves beside them is removed by the
     next call.
 
     Args:
@@ -34,6 +34,29 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
                 shutil.copymode(old, new)
         for name in files:
             (staging / name).replace(folder / name)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file beside `path`, which takes its place at the end; no reader ever finds half a file.
+
+    A device or a pipe cannot be replaced; then `path` itself is yielded. After an error the old file is as it was.
+
+    Raises:
+        OSError: the folder cannot be made, or the file cannot be put there.
+    """
+    path = path.absolute()
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _staging(path.parent) as staging:
+        new = staging / path.name
+        yield new
+        with contextlib.suppress(OSError):
+            shutil.copymode(path, new)
+        new.replace(path)
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ def _create(place: Path) -> None:
 
 
 def _replace_empty(place: Path, new: Path) -> None:
-    """Rename `new` to `place` if the file there has no bytes; of several processes that do so, the first one succeeds."""
+    """Rename `new` to `place` if the file there has no bytes; only the first of several processes does so."""
     with place.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         if place.stat().st_size == 0:

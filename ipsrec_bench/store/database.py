@@ -15,7 +15,10 @@ from ipsrec_bench.errors import StoreError
 
 SCHEMA_VERSION = 5
 _PAUSE_SECONDS = 0.05
-_NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_NO_EXTENSIONS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _TABLES = {"cells", "datasets", "environments", "epochs", "ranks", "run_cells", "runs", "store"}
 """Tables that every version of the schema has."""
 
@@ -80,9 +83,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
 def build(connection: Connection) -> None:
     """Make the tables, views and macros of a store, and its version, in the current database, which is empty."""
     connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
-    connection.execute(
-        "INSERT INTO store (version, created) VALUES (?, now() AT TIME ZONE 'UTC')", [SCHEMA_VERSION]
-    )
+    connection.execute("INSERT INTO store (version, created) VALUES (?, now() AT TIME ZONE 'UTC')", [SCHEMA_VERSION])
 
 
 def version_of(connection: Connection, path: Path, database: str | None = None) -> int | None:
@@ -110,10 +111,9 @@ def version_of(connection: Connection, path: Path, database: str | None = None) 
     if not tables and not views:
         return None
     version = None
-    if _TABLES <= set(tables or ()):
+    if set(tables or ()) >= _TABLES:
         try:
-            quoted = name.replace('"', '""')
-            rows = connection.execute(f'SELECT version FROM "{quoted}".main.store').fetchall()
+            rows = connection.execute(f"SELECT version FROM {_identifier(name)}.main.store").fetchall()
             version = rows[0][0] if len(rows) == 1 else None
         except duckdb.Error:  # a table of this name without such a column
             pass
@@ -130,6 +130,16 @@ def version_of(connection: Connection, path: Path, database: str | None = None) 
 def first_line(error: duckdb.Error) -> str:
     """Return what DuckDB says, without the lines in which it explains."""
     return str(error).partition("\n")[0]
+
+
+def quoted(path: Path) -> str:
+    """Return `path` as it stands between single quotes in SQL."""
+    return str(path).replace("'", "''")
+
+
+def _identifier(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def _file_number(path: Path) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ipsrec_bench.store.database import (
     connect_to_none,
     first_line,
     patiently,
+    quoted,
     version_of,
 )
 
@@ -42,26 +43,27 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
 
     def attach() -> Connection:
         connection = connect_to_none()
-        connection.execute(f"ATTACH '{_quoted(place)}' AS old (TYPE duckdb)")
+        connection.execute(f"ATTACH '{quoted(place)}' AS old (TYPE duckdb)")
         return connection
 
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder,
-            patiently(place, attach, patience, on_wait) as connection,
-        ):
+        with patiently(place, attach, patience, on_wait) as connection:
             version = version_of(connection, place, "old")
             if version is None or version == SCHEMA_VERSION:  # another process was first
                 return
-            new = Path(folder) / place.name
-            connection.execute(f"ATTACH '{_quoted(new)}' AS new (TYPE duckdb)")
-            connection.execute(f"SET temp_directory = '{_quoted(Path(folder))}'")
-            confine(connection)
-            _copy(connection)
-            connection.execute("DETACH new")  # writes all to the file
-            connection.execute("CHECKPOINT old")  # likewise, so that nothing is left in a file beside it
-            kept = _keep(place, version)
-            new.replace(place)
+            new = place.with_name(f".{place.name}.migrated")  # of whoever has the old store locked
+            _remove(new)
+            try:
+                connection.execute(f"ATTACH '{quoted(new)}' AS new (TYPE duckdb)")
+                connection.execute(f"SET temp_directory = '{quoted(new)}.tmp'")
+                confine(connection)
+                _copy(connection)
+                connection.execute("DETACH new")  # writes all to the file
+                connection.execute("CHECKPOINT old")  # likewise, so that nothing is left in a file beside it
+                kept = _keep(place, version)
+                new.replace(place)
+            finally:
+                _remove(new)
     except (OSError, duckdb.Error) as error:
         reason = first_line(error) if isinstance(error, duckdb.Error) else error.strerror
         raise StoreError(
@@ -135,5 +137,8 @@ def _keep(place: Path, version: int) -> Path:
             return backup
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _remove(new: Path) -> None:
+    """Remove a new store that is not needed, or was left by a killed process, and what DuckDB has put beside it."""
+    for file in (new, new.with_name(f"{new.name}.wal")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(new.with_name(f"{new.name}.tmp"), ignore_errors=True)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
-from ipsrec_bench.store.database import Connection, first_line
+from ipsrec_bench.store.connect import Connection, reading
 from ipsrec_bench.store.records import Environment, PlannedCell
-from ipsrec_bench.suite.load import parse_suite, stored_suite
+from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
 
 
@@ -159,8 +159,8 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         understood, not_taken = stored_suite(settings)
     except (SuiteError, ValueError) as error:
         raise StoreError(
-            f"the suite of run {run} of '{name}' cannot be read: {error}; use the version of ipsrec-bench that ran it, or"
-            " run the suite again"
+            f"the suite of run {run} of '{name}' cannot be read: {error}; use the version of ipsrec-bench that ran it,"
+            " or run the suite again"
         ) from None
     datasets, labels = {cell.dataset for cell in own}, {cell.label for cell in own}
     own += [cell for cell in imported if cell.dataset in datasets and cell.label not in labels]
@@ -204,35 +204,6 @@ def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
     return [PlannedCell(*row) for row in rows]
 
 
-def export_ranks(connection: Connection, path: Path, kind: str, suite: str | None) -> int:
-    """Write `user_ranks`, of one suite or of all, to a Parquet or CSV file; return the number of rows.
-
-    Args:
-        connection: to the store; it must be allowed to write `path`.
-        path: the file.
-        kind: `parquet` or `csv`.
-        suite: whose ranks; all if None.
-
-    Raises:
-        StoreError: there is nothing to write, or the file cannot be written.
-    """
-    if suite is not None:
-        find_run(connection, suite)
-    condition = "WHERE suite = coalesce(?, suite)"
-    count = connection.execute(f"SELECT count(*) FROM user_ranks {condition}", [suite]).fetchall()[0][0]
-    if not count:
-        raise StoreError("the store holds no ranks yet; run a suite first")
-    options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[kind]
-    target = str(path).replace("'", "''")
-    try:
-        connection.execute(
-            f"COPY (SELECT * EXCLUDE (cell) FROM user_ranks {condition}) TO '{target}' ({options})", [suite]
-        )
-    except duckdb.Error as error:
-        raise StoreError(f"the ranks cannot be written: {first_line(error)}") from None
-    return int(count)
-
-
 def basis_of(connection: Connection, run: Run, studies: object) -> str:
     """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
 
@@ -245,6 +216,20 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
     ).fetchall()
     content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+
+    Raises:
+        SuiteError: the file is missing or wrong, or an override is.
+        StoreError: the store holds no run of that name.
+    """
+    if is_suite_path(suite):
+        return load_suite(Path(suite), overrides)
+    with reading(store) as connection:
+        run = find_run(connection, suite)
+    return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
 
 
 def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
@@ -410,7 +395,7 @@ def free_query(connection: Connection, sql: str, most: int) -> QueryResult:
 
 def _is_plain(kind: str) -> bool:
     """Whether Python has the values of a DuckDB type as numbers, truth values or text."""
-    return kind.startswith("DECIMAL(") and kind.endswith(")") or kind in _PLAIN
+    return kind in _PLAIN or (kind.startswith("DECIMAL(") and kind.endswith(")"))
 
 
 _PLAIN = {
