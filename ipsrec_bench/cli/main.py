@@ -33,6 +33,7 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
@@ -46,7 +47,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().main(*args, **kwargs)
         except BenchError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
 
 
@@ -177,7 +178,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
 @app.command()
 def report(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names of suites; that of the latest run if none.")
+        list[str] | None,
+        typer.Argument(metavar="[SUITE]...", help="Suite files or names of suites; that of the latest run if none."),
     ] = None,
     formats: Annotated[
         str,
@@ -194,10 +196,10 @@ def report(
 ) -> None:
     """Write the report on the newest run of each SUITE."""
     from ipsrec_bench.report.render import parse_formats
+    from ipsrec_bench.suite.load import suite_name
 
     wanted = parse_formats(formats)
-    names = [Path(suite).name.removesuffix(".toml") for suite in suites or ()]
-    for name in names or (None,):
+    for name in [suite_name(suite) for suite in suites or ()] or (None,):
         written = _write_report(
             store, output or store.parent, name, overrides=overrides or (), formats=wanted, storage=storage
         )
@@ -211,7 +213,12 @@ def compare(
     a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
     b: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Whose rows and metrics are meant; the latest run's if not given.")
+        str | None,
+        typer.Option(
+            "--suite",
+            help="A suite file or the name of a suite, whose rows and metrics are meant; that of the"
+            " latest run if not given.",
+        ),
     ] = None,
     overrides: ReportSetOption = None,
     store: StoreOption = STORE,
@@ -222,9 +229,10 @@ def compare(
     from ipsrec_bench.report.selections import compare_named
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import find_run, shown_otherwise
+    from ipsrec_bench.suite.load import suite_name
 
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite), overrides or ())
+        run = shown_otherwise(find_run(connection, suite and suite_name(suite)), overrides or ())
         made = compare_named(connection, run, a, b)
     print_comparisons(made, run.suite.statistics, as_json=as_json)
 
@@ -237,7 +245,10 @@ def import_ranks(
             metavar="FILE", help="A table with user and rank, or with user, item and score or rank; raw ids."
         ),
     ],
-    suite: Annotated[Path, typer.Option("--suite", help="The suite file whose test targets these are.")],
+    suite: Annotated[
+        str,
+        typer.Option("--suite", help="A suite file or the name of a suite that was run; its test targets are ranked."),
+    ],
     model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="A dataset of the suite; its only one if not given.")
@@ -255,9 +266,9 @@ def import_ranks(
 ) -> None:
     """Enter predictions of a model trained elsewhere into the tables of a suite."""
     from ipsrec_bench.run.imports import import_ranks as enter
-    from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.store.queries import suite_file
 
-    loaded = load_suite(suite, overrides or ())
+    loaded = suite_file(suite, store, overrides or ())
     imported = enter(
         file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
     )
@@ -282,16 +293,17 @@ def import_ranks(
 def export_ranks(
     kind: Annotated[ExportFormat, typer.Option("--format", help="The kind of file.")] = "parquet",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; ranks.FORMAT if not given.")] = None,
-    suite: Annotated[str | None, typer.Option("--suite", help="A suite; all if not given.")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="A suite file or the name of a suite; all if not given.")
+    ] = None,
     store: StoreOption = STORE,
 ) -> None:
     """Write every user's rank, as the view user_ranks has them; users are numbered as in the prepared users.parquet."""
-    from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import export_ranks as write
+    from ipsrec_bench.store.export import export_ranks as write
+    from ipsrec_bench.suite.load import suite_name
 
     path = output or Path(f"ranks.{kind}")
-    with reading(store) as connection:
-        rows = write(connection, path, kind, suite)
+    rows = write(store, path, kind, suite and suite_name(suite))
     typer.echo(f"{path}: {rows:,} ranks")
 
 
@@ -314,12 +326,12 @@ def query(
     as_json: JsonOption = False,
 ) -> None:
     """Run SQL on the store, read only; see the views `metrics` and `user_ranks` and the macro metrics_at(n)."""
-    from ipsrec_bench.cli.printing import print_query
+    from ipsrec_bench.cli.printing import MOST_IN_JSON, MOST_IN_TABLE, print_query
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import free_query
 
     with reading(store) as connection:
-        result = free_query(connection, sql)
+        result = free_query(connection, sql, MOST_IN_JSON if as_json else MOST_IN_TABLE)
     print_query(result, as_json=as_json)
 
 

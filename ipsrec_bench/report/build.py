@@ -28,7 +28,13 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.provenance import cell_lines, stale_imports, too_few_resamples, warnings
+from ipsrec_bench.report.provenance import (
+    cell_lines,
+    not_taken,
+    stale_imports,
+    too_few_resamples,
+    warnings,
+)
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.studies import StudyResult
@@ -138,7 +144,12 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         settings=tuple(_settings(summaries, run)),
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
-        warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
+        warnings=(
+            *left_out,
+            *not_taken(run),
+            *warnings(run, summaries, environments, datasets),
+            *too_few_resamples(run, comparisons),
+        ),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,

@@ -46,6 +46,15 @@ def stale(cell: PlannedCell, imported: Basis, wanted: Basis) -> str:
     )
 
 
+def not_taken(run: Run) -> Iterator[str]:
+    """Yield a sentence if the suite was stored with settings that this version of the toolkit does not take."""
+    if run.not_taken:
+        yield (
+            "The suite was stored by another version of ipsrec-bench. This one does not take these of its settings and"
+            f" shows its own defaults in their place: {'; '.join(run.not_taken)}"
+        )
+
+
 def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield a sentence if random sign flips are too few to reject anything in the largest family."""
     statistics = run.suite.statistics

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ipsrec_bench.errors import StoreError, listed
+from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Comparison
 from ipsrec_bench.report.provenance import stale
@@ -121,6 +121,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     raise StoreError(
         f"'{name}' is no row of the suite '{run.suite_name}' ({listed(labels)}), no suite of the store"
         f" ({listed(sorted(known))}, or one with @ and the number of a run), and no key of a cell"
+        f"{did_you_mean(name, [*labels, *known])}"
     )
 
 

@@ -12,7 +12,7 @@ from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.errors import MissingDataError
+from ipsrec_bench.errors import MissingDataError, MissingStoreError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
 from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.precision import default_precision
@@ -181,7 +181,8 @@ def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, st
 
 
 def _complete(store: Path, keys: list[str]) -> set[str]:
-    if not store.exists():
+    try:
+        with reading(store) as connection:
+            return complete_keys(connection, keys)
+    except MissingStoreError:
         return set()
-    with reading(store) as connection:
-        return complete_keys(connection, keys)

@@ -1,12 +1,15 @@
 """The only writer of the store."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.target_facts import TargetFacts
@@ -67,12 +70,12 @@ def record_targets(connection: Connection, fingerprint: str, protocol: Protocol,
     place = [fingerprint, protocol.split_name]
     if connection.execute("SELECT 1 FROM targets WHERE fingerprint = ? AND split = ? LIMIT 1", place).fetchone():
         return
-    arrays = vars(facts)  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
-    connection.execute(
-        "INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
-        " FROM arrays",
-        place,
-    )
+    with _as_table(connection, vars(facts)) as arrays:
+        connection.execute(
+            f"INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
+            f" FROM {arrays}",
+            place,
+        )
 
 
 def record_import(
@@ -156,12 +159,9 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
             ],
         )  # fmt: skip
     for split, ranks in (record.ranks or {}).items():
-        arrays = {  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
-            "user": ranks.users.astype(np.int32),
-            "higher": ranks.higher,
-            "ties": ranks.ties,
-        }
-        connection.execute('INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split])
+        columns = {"user": ranks.users.astype(np.int32), "higher": ranks.higher, "ties": ranks.ties}
+        with _as_table(connection, columns) as arrays:
+            connection.execute(f'INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM {arrays}', [cell, split])
     for split, found in record.target_sets.items():
         if split in (record.ranks or {}):
             connection.execute(
@@ -169,6 +169,16 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 [cell, split, found.users, found.left_out, found.targets, found.candidates],
             )
+
+
+@contextlib.contextmanager
+def _as_table(connection: Connection, arrays: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Let SQL read `arrays` as columns; yield the table's name."""
+    connection.register("arrays", arrays)  # DuckDB finds no Python variable without external access
+    try:
+        yield "arrays"
+    finally:
+        connection.unregister("arrays")
 
 
 def _environment(connection: Connection, environment: Environment) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.target_facts import TargetFacts
-from ipsrec_bench.errors import StoreError, did_you_mean, listed
-from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.store.connect import Connection, reading
 from ipsrec_bench.store.records import Environment, PlannedCell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
 
 
@@ -34,6 +35,8 @@ class Run:
     """With what was imported for its suite."""
     stale: tuple[PlannedCell, ...] = ()
     """Imports for other targets or candidates, which are not among `cells`."""
+    not_taken: tuple[str, ...] = ()
+    """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
 
 
 @dataclass(frozen=True)
@@ -176,15 +179,23 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         [run],
     ).fetchall()
     fitting, stale = ([PlannedCell(*row) for fits, *row in rows if fits == wanted] for wanted in (True, False))
+    try:
+        understood, not_taken = stored_suite(settings)
+    except (SuiteError, ValueError) as error:
+        raise StoreError(
+            f"the suite of run {run} of '{name}' cannot be read: {error}; use the version of ipsrec-bench that ran it,"
+            " or run the suite again"
+        ) from None
     return Run(
         run=run,
         suite_name=name,
-        suite=Suite.model_validate_json(settings),
+        suite=understood,
         text=text,
         overrides=tuple(overrides),
         started=started,
         cells=tuple(_distinct(fitting)),
         stale=tuple(stale),
+        not_taken=not_taken,
     )
 
 
@@ -264,29 +275,6 @@ def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
     return [PlannedCell(*row) for row in rows]
 
 
-def export_ranks(connection: Connection, path: Path, kind: str, suite: str | None) -> int:
-    """Write `user_ranks`, of one suite or of all, to a Parquet or CSV file; return the number of rows.
-
-    Raises:
-        StoreError: there is nothing to write, or the file cannot be written.
-    """
-    if suite is not None:
-        find_run(connection, suite)
-    condition = "WHERE suite = coalesce(?, suite)"
-    count = connection.execute(f"SELECT count(*) FROM user_ranks {condition}", [suite]).fetchone()
-    if not count or not count[0]:
-        raise StoreError("the store holds no ranks yet; run a suite first")
-    options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[kind]
-    target = str(path).replace("'", "''")
-    try:
-        connection.execute(
-            f"COPY (SELECT * EXCLUDE (cell) FROM user_ranks {condition}) TO '{target}' ({options})", [suite]
-        )
-    except duckdb.Error as error:
-        raise StoreError(f"{path}: the ranks cannot be written there: {str(error).splitlines()[0]}") from None
-    return int(count[0])
-
-
 def basis_of(connection: Connection, run: Run, studies: object) -> str:
     """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
 
@@ -299,6 +287,20 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
     ).fetchall()
     content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+
+    Raises:
+        SuiteError: the file is missing or wrong, or an override is.
+        StoreError: the store holds no run of that name.
+    """
+    if is_suite_path(suite):
+        return load_suite(Path(suite), overrides)
+    with reading(store) as connection:
+        run = find_run(connection, suite)
+    return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
 
 
 def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
@@ -419,18 +421,81 @@ class QueryResult:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
+    """Numbers, truth values, lists and dictionaries as Python has them; anything else as DuckDB writes it."""
+    cut: bool
+    """Whether there are more rows."""
 
 
-def free_query(connection: Connection, sql: str) -> QueryResult:
-    """Run a reader's own SQL, which can reach nothing but the store.
+def free_query(connection: Connection, sql: str, most: int) -> QueryResult:
+    """Run one statement of a reader's own SQL, which can reach nothing but the store; return its first `most` rows.
+
+    Times with a zone are shown in UTC.
 
     Raises:
-        StoreError: DuckDB refuses it.
+        StoreError: there is no statement, or more than one, or DuckDB refuses it.
     """
     try:
-        connection.execute("SET enable_external_access = false")
-        cursor = connection.execute(sql)
-        rows = tuple(cursor.fetchall())
+        connection.execute("SET TimeZone = 'UTC'")
+        found = connection.sql(_one_statement(connection, sql))
+        if found is None:  # a statement that gives no table
+            return QueryResult((), (), cut=False)
+        columns, types = tuple(found.columns), [str(kind) for kind in found.types]
+        nested = [kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")) for kind in types]
+        if not all(_is_plain(kind) for kind in types):
+            found = found.project(
+                ", ".join(
+                    f"#{i}" if _is_plain(kind) else f"to_json(#{i})::VARCHAR" if inner else f"#{i}::VARCHAR"
+                    for i, (kind, inner) in enumerate(zip(types, nested, strict=True), start=1)
+                )
+            )
+        rows = found.limit(most + 1).fetchall()
     except duckdb.Error as error:
-        raise StoreError(f"the query failed: {error}") from None
-    return QueryResult(tuple(column[0] for column in cursor.description or ()), rows)
+        raise StoreError(f"the query failed: {_explained(error)}") from None
+    return QueryResult(
+        columns,
+        tuple(
+            tuple(
+                json.loads(value) if inner and value is not None else value
+                for value, inner in zip(row, nested, strict=True)
+            )
+            for row in rows[:most]
+        ),
+        cut=len(rows) > most,
+    )
+
+
+def _is_plain(kind: str) -> bool:
+    """Whether Python has the values of a DuckDB type as numbers, truth values or text."""
+    return kind in _PLAIN or (kind.startswith("DECIMAL(") and kind.endswith(")"))
+
+
+_PLAIN = {
+    *("BOOLEAN", "VARCHAR", "FLOAT", "DOUBLE"),
+    *(sign + kind for sign in ("", "U") for kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")),
+}
+
+
+def _one_statement(connection: Connection, sql: str) -> str:
+    """Return the only statement in `sql`, without the semicolon at its end.
+
+    Raises:
+        StoreError: there is none, or another one.
+    """
+    for end in (match.start() for match in re.finditer(";", sql)):
+        try:
+            here, after = (len(connection.extract_statements(part)) for part in (sql[:end], sql[end + 1 :]))
+        except duckdb.Error:  # the semicolon is part of a text or a comment, or there is a mistake that is found later
+            continue
+        if here and after:
+            raise StoreError("the query has more than one statement; give one at a time")
+        if here:
+            return sql[:end]
+    if not connection.extract_statements(sql):
+        raise StoreError('the query is empty; give a statement, for example "SELECT * FROM metrics"')
+    return sql
+
+
+def _explained(error: duckdb.Error) -> str:
+    """Return what DuckDB says and proposes, in one line, without the picture of the place."""
+    text = re.split(r"\n\s*\n?LINE \d+:|\n\s*Candidate functions:", str(error))[0]
+    return " ".join(text.split())

@@ -1,5 +1,6 @@
 -- The result store. Every table and column is described by its comment, so that any DuckDB client can show it
--- (duckdb_tables(), duckdb_columns()).
+-- (duckdb_tables(), duckdb_columns()). A migration copies the columns of an older store by name; a column that is added
+-- here must be nullable or have a default, which says what holds where an older version recorded nothing.
 
 CREATE TABLE store (version INTEGER NOT NULL, created TIMESTAMP NOT NULL);
 COMMENT ON TABLE store IS 'One row: the version of this schema, and when the file was made (UTC).';
@@ -21,9 +22,9 @@ CREATE TABLE datasets (
     valid_users BIGINT NOT NULL,
     tied_targets DOUBLE,
     leaked_targets DOUBLE,
-    stand_in BOOLEAN NOT NULL,
-    scale DOUBLE NOT NULL,
-    filter VARCHAR NOT NULL
+    stand_in BOOLEAN NOT NULL DEFAULT false,
+    scale DOUBLE NOT NULL DEFAULT 1,
+    filter VARCHAR NOT NULL DEFAULT 'not known'
 );
 COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
@@ -43,7 +44,7 @@ CREATE TABLE environments (
     cores INTEGER NOT NULL,
     threads INTEGER NOT NULL,
     device VARCHAR NOT NULL,
-    revision VARCHAR NOT NULL
+    revision VARCHAR NOT NULL DEFAULT 'not known'
 );
 COMMENT ON TABLE environments IS 'Where cells ran: versions, processor, cores available, threads used by torch, device.';
 COMMENT ON COLUMN environments.revision IS 'commit of the toolkit, with "+" if files were changed; empty where it is no git checkout';
@@ -174,9 +175,10 @@ CREATE TABLE imported_cells (
 COMMENT ON TABLE imported_cells IS 'Ranks made elsewhere, under the labels that they have in a suite''s tables: every run of the suite has them, too.';
 
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
-CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBLE END;
-CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
-CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) ELSE 0.0::DOUBLE END;
+-- NULL, as where a join finds no rank, stays NULL: it is no miss.
+CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE WHEN rank > n THEN 0.0::DOUBLE END;
+CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank WHEN rank > n THEN 0.0::DOUBLE END;
+CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) WHEN rank > n THEN 0.0::DOUBLE END;
 
 -- What may stand in one table is decided here and nowhere else: by the report, by compare, by imports and by the views.
 

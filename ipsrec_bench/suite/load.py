@@ -31,6 +31,16 @@ class SuiteFile:
         return SuiteError(_located(self.path, self.text, self.overrides, path, message))
 
 
+def is_suite_path(text: str) -> bool:
+    """Whether a person who writes `text` means a suite's file, not its name."""
+    return text.lower().endswith(".toml")
+
+
+def suite_name(text: str) -> str:
+    """Return the name of a suite that is given by its name or by its file, which need not exist any more."""
+    return Path(text).stem if is_suite_path(text) else text
+
+
 def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     """Read and check the suite at `path`; `overrides` are `key.path=value` in TOML's own notation.
 
@@ -74,6 +84,46 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
             "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error))
         ) from None
     return SuiteFile(path.stem, path, text, overrides, suite)
+
+
+def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:
+    """Read a suite as another version of the toolkit stored it, in JSON.
+
+    Returns:
+        The suite, and the settings that this version does not take, like `training.warm_up = 3`. The suite has the
+        defaults in their place.
+
+    Raises:
+        SuiteError: what is left is no suite.
+    """
+    raw = json.loads(text)
+    dropped: list[str] = []
+    while True:
+        try:
+            return Suite.model_validate_json(json.dumps(raw)), tuple(dropped)
+        except ValidationError as error:
+            where, message = next(settings.explain(error))
+            found = _drop(raw, where)
+            if found is None:
+                raise SuiteError(f"{'.'.join(map(str, where)) or 'suite'}: {message}") from None
+            dropped.append(found)
+
+
+def _drop(raw: Any, where: settings.Path) -> str | None:  # noqa: ANN401 (whatever JSON holds)
+    """Remove the innermost value at or above the path `where` in `raw`; return it with its key, None if there is none."""
+    holders, keys = [raw], list[str | int]()
+    for part in where:
+        holder = holders[-1]
+        if not (
+            part in holder if isinstance(holder, dict) else isinstance(holder, list) and part in range(len(holder))
+        ):
+            break
+        holders.append(holder[part])
+        keys.append(part)
+    if not keys:
+        return None
+    del holders[-2][keys[-1]]
+    return f"{'.'.join(map(_quoted, keys))} = {json.dumps(holders[-1], ensure_ascii=False)}"
 
 
 def _parse_override(override: str) -> dict[str, Any]:
