@@ -1,7 +1,6 @@
 """Opening the store: briefly, with patience for other processes, and only if it is a store of this version."""
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from ipsrec_bench.data.staging import alone, is_full
 from ipsrec_bench.errors import StoreError
 
 SCHEMA_VERSION = 5
@@ -19,15 +19,24 @@ Connection = duckdb.DuckDBPyConnection
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Connection]:
+def reading(
+    path: Path,
+    patience: float = PATIENCE_SECONDS,
+    on_wait: Callable[[str], None] | None = None,
+) -> Iterator[Connection]:
     """Open the store at `path` for reading, for as short as possible: nobody can write meanwhile.
 
+    Args:
+        path: the store.
+        patience: seconds to wait while another process has the store open.
+        on_wait: called once, with a sentence on who is waited for.
+
     Raises:
-        StoreError: there is no store, it is not one of this version, or another process keeps it locked.
+        StoreError: there is no store, it is not one of this version, it is damaged, or another process keeps it locked.
     """
     if not path.exists():
         raise StoreError(f"{path}: there is no result store yet; run a suite first, or give its place with --store")
-    with _open(path, read_only=True, patience=PATIENCE_SECONDS) as connection:
+    with _open(path, read_only=True, patience=patience, on_wait=on_wait) as connection:
         _check_version(connection, path)
         yield connection
 
@@ -46,7 +55,7 @@ def writing(
         on_wait: told once, in a sentence, who is waited for.
 
     Raises:
-        StoreError: the file is not a store of this version, cannot be written, or stays locked.
+        StoreError: the file is not a store of this version, is damaged, cannot be written, or stays locked.
     """
     try:
         if not path.exists():
@@ -83,21 +92,49 @@ def _open(
                 on_wait(message)
                 on_wait = None
             time.sleep(_PAUSE_SECONDS)
-    with connection:
+    with _in_sentences(path), connection:
         connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
         yield connection
 
 
+@contextlib.contextmanager
+def _in_sentences(path: Path) -> Iterator[None]:
+    """Turn what DuckDB says of the open store at `path` into one sentence.
+
+    Raises:
+        StoreError: DuckDB raised an error.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if is_full(error):
+            raise StoreError(f"{path}: the store cannot be written: the disk is full") from error
+        raise StoreError(
+            f"{path}: the store cannot be read or written, it may be damaged: {_sentence(error)}; restore a copy, or"
+            " give another place with --store"
+        ) from error
+
+
 def _create(path: Path) -> None:
-    """Make an empty store beside `path` and link it into place, so that what bears the name is whole."""
+    """Make an empty store beside `path` and rename it at the end, so that a store of this name is always complete.
+
+    One process at a time does so, and first removes what a dead one left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        with duckdb.connect(str(new)) as connection:
-            connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
-            connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
-        with contextlib.suppress(FileExistsError):  # another process was first
-            path.hardlink_to(new)
+    new = path.with_name(f".{path.name}.part")
+    with alone(path.parent):
+        if path.exists():
+            return
+        for left in (new, new.with_name(f"{new.name}.wal")):
+            left.unlink(missing_ok=True)
+        try:
+            with _in_sentences(path), duckdb.connect(str(new)) as connection:
+                connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
+                connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
+            new.rename(path)
+        finally:
+            for left in (new, new.with_name(f"{new.name}.wal")):
+                left.unlink(missing_ok=True)
 
 
 def _check_version(connection: Connection, path: Path) -> None:
