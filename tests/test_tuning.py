@@ -27,6 +27,7 @@ from ipsrec_bench.errors import ModelError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
+from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
 from ipsrec_bench.tuning.space import search_space
@@ -469,7 +470,8 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
 
 def run(search, trials: int) -> list:
     told: list = []
-    assert run_search(search, Budget(trials, None), Worker(torch.device("cpu"), Path("unused")), told.append)
+    worker = Worker(torch.device("cpu"), Path("unused"), Workplace(Path("store.duckdb")))
+    assert run_search(search, Budget(trials, None), worker, told.append)
     return told
 
 

@@ -7,6 +7,7 @@ results waits for torch.
 import os
 import sys
 from collections.abc import Collection, Iterable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -32,7 +33,9 @@ from ipsrec_bench.cli.options import (
     ThreadsOption,
     with_sizes,
 )
+from ipsrec_bench.cli.stopping import interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
@@ -44,11 +47,19 @@ class _Commands(typer.core.TyperGroup):
     """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as click has it)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")  # what a terminal or a file cannot show does not end the work
         try:
-            return super().main(*args, **kwargs)
+            with signals_stop():
+                return super().main(*args, **kwargs)
         except BenchError as error:
             print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (typer's own copy of click has no public name)
+        with interruptible(""):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -67,12 +78,12 @@ ExportFormat = Literal["parquet", "csv"]
 
 
 def main() -> NoReturn:
-    """Run the command line, and exit."""
+    """Run the command line in a process of its own, and exit."""
     # Idle OpenMP threads spin while they wait, by default for so long that two jobs on one machine slow each other
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    app()
+    app(obj=True)
     sys.exit(0)
 
 
@@ -93,6 +104,7 @@ def _root(
 
 @app.command()
 def run(
+    context: typer.Context,
     suite: SuiteArgument,
     overrides: SetOption = None,
     store: StoreOption = STORE,
@@ -105,11 +117,16 @@ def run(
         bool, typer.Option("--available", help="Leave out datasets whose raw files are not there.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run cells again that are passed over: they ended their process.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
+    if context.obj and not dry_run:
+        supervised(store)
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
@@ -145,13 +162,13 @@ def run(
 
     if device not in ("auto", "cpu"):
         start_worker()  # a device that is not there is refused before data are prepared
-    with listener(Console(), quiet=quiet, as_json=as_json) as emit:
-        plan = make_plan(file, data_dir, store, emit, available=available, device=device)
-        ended = execute(plan, store, start_worker, emit, force=force)
-    if ended.interrupted:
-        typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
-        raise typer.Exit(130)
-    written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
+    with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
+        with listener(Console(), quiet=quiet, as_json=as_json) as emit:
+            plan = make_plan(file, data_dir, store, emit, available=available, device=device)
+            ended = execute(plan, store, start_worker, emit, force=force, retry_failed=retry_failed)
+        if ended.interrupted:
+            raise KeyboardInterrupt
+        written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         typer.echo(f"Report: {written}")
     if ended.failed:
@@ -337,6 +354,7 @@ def query(
 
 @app.command()
 def tune(
+    context: typer.Context,
     suite: Annotated[
         Path | None,
         typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
@@ -374,6 +392,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
+    deaths = supervised(store) if context.obj and not show else 0
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -388,24 +407,26 @@ def tune(
 
     wanted = with_sizes(overrides, scale, stand_in=stand_in) + ([f"training.stop_metric={metric}"] if metric else [])
     names = [name.strip() for name in model.split(",") if name.strip()]
-    file, found = searches(
-        suite,
-        dataset,
-        names,
-        wanted,
-        data_dir,
-        lambda cell: prepare(cell.dataset, cell.source, data_dir),
-        storage or str(store.parent / "studies"),
-        device,
-    )
-    limit = Budget(trials if trials or budget else 20, budget)
-    if not show:
-        worker = make_worker(store, device, threads)
-        each = max(1, (threads or available_cores()) // jobs)
-        with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
-            if not all(run_search(search, limit, worker, emit, jobs=jobs, threads=each) for search in found):
-                typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
-                raise typer.Exit(130)
+    with interruptible("Finished trials are kept; the same command goes on."):
+        file, found = searches(
+            suite,
+            dataset,
+            names,
+            wanted,
+            data_dir,
+            lambda cell: prepare(cell.dataset, cell.source, data_dir),
+            storage or str(store.parent / "studies"),
+            device,
+        )
+        limit = Budget(trials if trials or budget else 20, budget)
+        if not show:
+            worker = make_worker(store, device, threads)
+            each = max(1, (threads or available_cores()) // jobs)
+            worker.workplace.sweep()
+            with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
+                for search in found:
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=deaths > 0):
+                        raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:
         print_studies(results, as_json=as_json)

@@ -1,11 +1,12 @@
 """Opening the store: briefly, with patience for other processes, and with the schema of this version."""
 
 import contextlib
-import fcntl
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
+
+from ipsrec_bench.data.staging import alone, is_full
 from ipsrec_bench.errors import MissingStoreError, StoreError
 from ipsrec_bench.store import database
 from ipsrec_bench.store.database import Connection, OnWait
@@ -17,18 +18,25 @@ PATIENCE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def reading(path: Path, export_to: Path | None = None) -> Iterator[Connection]:
+def reading(
+    path: Path,
+    patience: float = PATIENCE_SECONDS,
+    on_wait: OnWait | None = None,
+    export_to: Path | None = None,
+) -> Iterator[Connection]:
     """Open the store at `path` for reading, for as short as possible: nobody can write meanwhile.
 
     A store with an older schema is migrated first.
 
     Args:
         path: the store.
+        patience: seconds to wait while another process has the store open.
+        on_wait: callback that receives one sentence on who is waited for.
         export_to: the only other file that SQL on the connection may write.
 
     Raises:
         MissingStoreError: there is no store yet.
-        StoreError: it cannot be read or migrated, or another process keeps it locked.
+        StoreError: it cannot be read or migrated, it is damaged, or another process keeps it locked.
     """
     place = _place(path)
     missing = MissingStoreError(
@@ -40,7 +48,7 @@ def reading(path: Path, export_to: Path | None = None) -> Iterator[Connection]:
     def connect() -> Connection:
         return database.connect(place, read_only=True, export_to=export_to)
 
-    with _current(place, connect, PATIENCE_SECONDS, None) as (connection, version):
+    with _current(place, connect, patience, on_wait) as (connection, version):
         if version is None:
             raise missing
         yield connection
@@ -62,7 +70,7 @@ def writing(
         on_wait: callback that receives one sentence on who is waited for.
 
     Raises:
-        StoreError: the file is not a store, cannot be written or migrated, or stays locked.
+        StoreError: the file is not a store, is damaged, cannot be written or migrated, or stays locked.
     """
     place = _place(path)
     try:
@@ -90,7 +98,26 @@ def _current(
             stack.close()
             migrate(place, patience, on_wait)
             connection = stack.enter_context(database.patiently(place, connect, patience, on_wait))
-        yield connection, version
+        with _in_sentences(place):
+            yield connection, version
+
+
+@contextlib.contextmanager
+def _in_sentences(place: Path) -> Iterator[None]:
+    """Turn what DuckDB says of the open store at `place` into one sentence.
+
+    Raises:
+        StoreError: DuckDB raised an error.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if is_full(error):
+            raise StoreError(f"{place}: the store cannot be written: the disk is full") from error
+        raise StoreError(
+            f"{place}: the store cannot be read or written, it may be damaged: {database.first_line(error)}; restore a"
+            " copy, or give another place with --store"
+        ) from error
 
 
 def _place(path: Path) -> Path:
@@ -116,24 +143,23 @@ def _is_empty_file(place: Path) -> bool:
 
 
 def _create(place: Path) -> None:
-    """Make an empty store in a temporary folder beside `place` and rename it, so that a file of this name is complete.
+    """Make an empty store beside `place` and rename it, so that a file of this name is complete.
 
-    A store that another process has made there meanwhile is kept.
+    One process at a time does so, and first removes what a dead one left. A store that another process has made there
+    meanwhile is kept.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
-        new = Path(folder) / place.name
-        with database.connect(new) as connection:
-            database.build(connection)
+    new = place.with_name(f".{place.name}.part")
+    beside = (new, new.with_name(f"{new.name}.wal"))
+    with alone(place.parent):
+        if place.exists() and not _is_empty_file(place):
+            return
+        for left in beside:
+            left.unlink(missing_ok=True)
         try:
-            place.hardlink_to(new)
-        except FileExistsError:
-            _replace_empty(place, new)
-
-
-def _replace_empty(place: Path, new: Path) -> None:
-    """Rename `new` to `place` if the file there has no bytes; only the first of several processes does so."""
-    with place.open("r+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        if place.stat().st_size == 0:
+            with _in_sentences(place), database.connect(new) as connection:
+                database.build(connection)
             new.replace(place)
+        finally:
+            for left in beside:
+                left.unlink(missing_ok=True)

@@ -151,6 +151,31 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How the cell of a key ended last."""
+
+    number: int
+    """Grows with every result that the store is given."""
+    error: str | None
+    """The traceback of a failed cell."""
+    started: datetime
+
+
+def outcome_of(connection: Connection, key: str) -> Outcome | None:
+    """Return how the cell `key` ended, or None if the store has nothing of it."""
+    row = connection.execute("SELECT cell, error, started FROM cells WHERE key = ?", [key]).fetchone()
+    return Outcome(*row) if row is not None else None
+
+
+def newest_number(connection: Connection) -> int:
+    """Return the largest `Outcome.number` so far, 0 in an empty store."""
+    row = connection.execute("SELECT coalesce(max(cell), 0) FROM cells").fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
     """Return the newest run, of all, of the named suite, or the one of this number.
 

@@ -110,7 +110,7 @@ def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:
 
 
 def _drop(raw: Any, where: settings.Path) -> str | None:  # noqa: ANN401 (whatever JSON holds)
-    """Remove the innermost value at or above the path `where` in `raw`; return it with its key, None if there is none."""
+    """Remove the innermost value at or above `where` in `raw`; return it with its key, None if there is none."""
     holders, keys = [raw], list[str | int]()
     for part in where:
         holder = holders[-1]

@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -18,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError
+from ipsrec_bench.errors import BenchError, ModelError, StoreError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
@@ -71,7 +69,16 @@ class _PassedOver(Exception):  # noqa: N818 (it is no error)
     """Another process was faster: it has begun the last trial that was asked for, or the same point of the grid."""
 
 
-def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jobs: int = 1, threads: int = 1) -> bool:
+def run_search(
+    search: Search,
+    budget: Budget,
+    worker: Worker,
+    emit: Emit,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    killed: bool = False,
+) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
     A trial whose process was killed is queued again, one whose training fails is passed over.
@@ -83,6 +90,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
         emit: told everything that happens.
         jobs: trials at a time, in as many processes; with one, in this one.
         threads: of each process, where there are several.
+        killed: whether a trial has ended the process before this one, which then counts against its settings.
 
     Returns:
         Whether it came to its end; False if it was interrupted (Ctrl-C).
@@ -97,7 +105,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
             " MySQL server"
         )
     study = search.study
-    requeue_lost(study, killed=False)  # a whole search that was killed says nothing of what it was at
+    requeue_lost(study, killed=killed)  # a whole search that was killed says nothing of what it was at
     points = _points(search)
     if points:
         budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
@@ -133,6 +141,7 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
     Raises:
         ModelError: several trials in a row failed.
         KeyboardInterrupt: it came; the trial at work is queued again.
+        StoreError: the weights cannot be written; the trial at work is queued again.
     """
     study, points = search.study, _points(search)
     failures = 0
@@ -142,15 +151,15 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
         at_work[:] = [_Trial(trial, search, budget, place, emit)]
         return at_work[0].run()
 
-    with TemporaryDirectory() as scratch:  # a trial's weights are not kept
-        place = replace(worker, checkpoints=Path(scratch))
+    with worker.workplace.scratch() as scratch:  # a trial's weights are not kept
+        place = replace(worker, checkpoints=scratch)
         while _goes_on(search, budget, emit):
             if points:
                 queue_point(study, points)
             at_work.clear()
             try:
                 study.optimize(objective, n_trials=1, catch=(ModelError, _PassedOver))
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoreError):
                 for trial in at_work:
                     if trial.is_interrupted:
                         requeue(study, trial.frozen, killed=False)
@@ -282,7 +291,7 @@ class _Trial:
         except optuna.TrialPruned:
             self._tell("pruned", chosen)
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoreError):  # of a full disk, say: no fault of the settings
             self._trial.set_user_attr(INTERRUPTED, True)
             raise
         except UpdateFinishedTrialError:  # another process has taken this one for dead
@@ -290,8 +299,9 @@ class _Trial:
             told = "another machine took this one for dead; it tries these settings itself"
             self._emit(TrialEnded(self._key, number, in_words(chosen), "killed", None, self._epochs, seconds, told))
             raise
-        except Exception as error:  # whatever ends a training: other settings may do
+        except (Exception, SystemExit) as error:  # whatever ends a training: other settings may do
             told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            told = told.encode(errors="backslashreplace").decode()  # a message may be no valid text
             self._trial.set_user_attr("error", told)
             self._tell("failed", chosen, error=told)
             raise ModelError(told) from error
