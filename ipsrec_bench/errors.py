@@ -28,6 +28,10 @@ class StoreError(BenchError):
     """The result store cannot be opened, is of another version, or a query on it is wrong."""
 
 
+class StudyError(BenchError):
+    """A tuning study cannot be read or written."""
+
+
 class ModelError(BenchError):
     """A model was asked for something it does not do, or produced scores that cannot be ranked."""
 

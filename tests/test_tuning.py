@@ -23,7 +23,7 @@ import torch
 from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.errors import ModelError, SuiteError
+from ipsrec_bench.errors import ModelError, StudyError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
@@ -164,10 +164,106 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     assert "— tuned" in markdown
 
 
-def test_files_that_are_no_studies_are_passed_over(tmp_path):
-    (tmp_path / "empty.journal").touch()
-    (tmp_path / "other.journal").write_text("no journal\n", encoding="utf-8")
-    assert studies_in(tmp_path) == []
+LINE = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"seconds":1.0}}\n'
+
+
+@pytest.fixture
+def journal(search_at, tmp_path) -> Path:
+    """The journal of a search that has one complete trial."""
+    run(search_at("studies"), 1)
+    (path,) = (tmp_path / "studies").glob("*.journal")
+    return path
+
+
+@pytest.mark.parametrize("torn", [LINE[:-9], LINE[:-1], b"\0" * 4096, b"{", b"\xff\xfe" * (1 << 17)])
+def test_half_a_line_at_the_end_of_a_journal_is_cut_before_the_next_one_is_written(journal, search_at, torn):
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + torn)
+    (study,) = studies_in(journal.parent)  # the report reads past it, and writes nothing
+    assert (len(study.trials), journal.read_bytes()) == (1, whole + torn)
+    run(search_at("studies"), 2)
+    (study,) = studies_in(journal.parent)
+    assert (len(study.trials), journal.read_bytes()[: len(whole)]) == (2, whole)
+    assert all(json.loads(line) for line in journal.read_bytes().splitlines())
+
+
+def test_a_process_that_already_has_the_journal_open_cuts_what_another_has_torn(journal, search_at):
+    search = search_at("studies")
+    with journal.open("ab") as file:
+        file.write(LINE[:-9])
+    run(search, 2)
+    (study,) = studies_in(journal.parent)
+    assert len(study.trials) == 2
+
+
+DAMAGED = [
+    (lambda whole: whole + b"\0" * 99 + LINE + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + LINE[:-9] + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + b"5\n" + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + b"[" * 99999 + b"\n", "is not an entry of a study's journal"),
+    (lambda whole: b"\xff\xfe" + whole, "line 1 is not an entry of a study's journal"),
+    (lambda _: b"no journal\n", "line 1 is not an entry of a study's journal"),
+    (lambda whole: whole + b'{"op_code":99}\n', "another version of Optuna"),
+    (lambda whole: whole + b'{"op_code":4}\n', "another version of Optuna"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGED)
+def test_a_journal_that_cannot_be_read_is_named_and_left_as_it_is(journal, search_at, damage, words):
+    damaged = damage(journal.read_bytes())
+    journal.write_bytes(damaged)
+    with pytest.raises(StudyError, match=re.escape(str(journal))) as error:
+        search_at("studies")
+    assert words in str(error.value)
+    told: list[str] = []
+    assert studies_in(journal.parent, told.append) == []
+    assert (told, journal.read_bytes()) == ([str(error.value)], damaged)
+
+
+def test_journals_without_a_study_are_named(journal):
+    for name, content in (("empty", b""), ("copied", journal.read_bytes()), ("zeros", b"\0" * 4096)):
+        (journal.parent / f"{name}.journal").write_bytes(content)
+    (journal.parent / "folder.journal").mkdir()
+    told: list[str] = []
+    (study,) = studies_in(journal.parent, told.append)
+    assert study.name == journal.stem
+    copied, empty, folder, zeros = told
+    assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
+    assert "empty.journal: no study was written there yet" in empty
+    assert "folder.journal: the study cannot be opened: Is a directory" in folder
+    assert "zeros.journal: no study was written there yet" in zeros
+
+
+def test_an_empty_journal_is_begun_anew(journal, search_at):
+    journal.write_bytes(b"")
+    run(search_at("studies"), 1)
+    (study,) = studies_in(journal.parent)
+    assert len(study.trials) == 1
+
+
+def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench, tmp_path):
+    tuned(bench, suite, "--model", "ipsrec-s", "--trials", "1", "--set", "training.epochs=1")
+    (path,) = (tmp_path / "reports/studies").glob("*.journal")
+    path.write_bytes(path.read_bytes() + LINE[:-9] + LINE)
+    again = bench("tune", suite, "--model", "ipsrec-s", "--trials", "2", "--set", "training.epochs=1")
+    assert (again.returncode, "is not an entry of a study's journal" in again.stderr) == (2, True)
+    done = bench("run", suite, "--quiet", "--set", "training.epochs=1", "--set", "seeds=[1]")
+    assert done.returncode == 0
+    assert done.stderr.startswith("The report lacks a tuning study: ")
+    for kind in ("md", "html"):
+        page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
+        assert "Tuning studies that this report lacks" in page
+
+
+def test_a_full_disk_under_a_journal_is_a_sentence(search_at, monkeypatch):
+    search = search_at("studies")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StudyError, match="the study cannot be written: No space left on device"):
+        run(search, 1)
 
 
 def test_show_prints_and_searches_no_further(suite, bench):
@@ -586,3 +682,23 @@ def test_a_password_is_not_shown():
 def test_storages_that_are_none_are_named(bench):
     done = bench("report", "--storage", "nowhere")
     assert (done.returncode, "--storage nowhere: it is neither a folder" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///nosuch.db", "there is no database nosuch.db"),
+        ("sqlite:///:memory:", "there is no database :memory:"),
+        ("nosuch://host/name", "--storage: "),
+        ("://", "--storage: "),
+    ],
+)
+def test_a_database_that_is_not_there_is_not_made_by_a_report(finished, bench, url, words):
+    done = bench("report", "--storage", url)
+    assert (done.returncode, words in done.stderr) == (2, True)
+    assert not list(finished.glob("*.db"))
+
+
+def test_a_study_is_not_kept_in_memory(suite, bench):
+    done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite://")
+    assert (done.returncode, "a database in memory is lost with the process" in done.stderr) == (2, True)

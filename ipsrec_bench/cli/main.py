@@ -401,11 +401,14 @@ def _write_report(
     from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
 
     state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
-    studies = _studies(store, storage)
+    unread: list[str] = []
+    studies = _studies(store, storage, unread)
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite, number), overrides)
         basis = basis_of(connection, run, state)
-        content = build_report(connection, run, studies)
+        content = build_report(connection, run, studies, unread)
+    for sentence in unread:
+        typer.echo(f"The report lacks a tuning study: {sentence}", err=True)
     return write_report(content, output, formats, basis=basis).main
 
 
@@ -428,8 +431,11 @@ def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
-    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given."""
+def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[StudyResult]":
+    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given.
+
+    What cannot be read of them is added to `unread`, in sentences.
+    """
     if storage is not None and "://" in storage:
         from ipsrec_bench.tuning.study import studies_at
 
@@ -441,4 +447,4 @@ def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
         return []
     from ipsrec_bench.tuning.study import studies_in
 
-    return studies_in(folder)
+    return studies_in(folder, unread.append)

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ipsrec_bench.errors import BenchError
+from ipsrec_bench.errors import StudyError
 from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
-from ipsrec_bench.tuning.lock import SystemLock
+from ipsrec_bench.tuning.journal import open_journal
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
@@ -61,13 +60,15 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
 def open_storage(place: str) -> BaseStorage:
     """Open the storage at `place`: a path of a journal file, or a URL of a database that SQLAlchemy knows.
 
+    What is not there is made.
+
     Raises:
-        BenchError: the database cannot be reached, or its driver is not installed.
+        StudyError: the journal is damaged; or the database cannot be reached, or its driver is not installed.
     """
     if "://" not in place:
-        path = Path(place).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path), SystemLock(path.with_name(f".{path.name}.lock"))))
+        return open_journal(Path(place).absolute())
+    if _sqlite_file(place) in {None, "", ":memory:"}:
+        raise StudyError(f"--storage {place}: a database in memory is lost with the process; name a file")
     try:
         return RDBStorage(
             place,
@@ -76,7 +77,23 @@ def open_storage(place: str) -> BaseStorage:
             heartbeat_stale_trial_callback=_requeue_silent,
         )
     except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-        raise BenchError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
+        raise StudyError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _sqlite_file(url: str) -> str | None:
+    """Return the file of an SQLite database, the URL itself for one on a server.
+
+    Raises:
+        StudyError: it is not the URL of a database.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StudyError("--storage: this is not the URL of a database, like postgresql://host/name") from None
+    return parsed.database if parsed.get_backend_name() == "sqlite" else url
 
 
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
@@ -274,30 +291,55 @@ def _started(pid: int) -> str:
     return "unknown"
 
 
-def studies_in(folder: Path) -> list[StudyResult]:
-    """Return the studies whose journals lie in `folder`, by name; files that are none are passed over."""
+def studies_in(folder: Path, unreadable: Callable[[str], object] | None = None) -> list[StudyResult]:
+    """Return the studies whose journals lie in `folder`, by name.
+
+    Args:
+        folder: of the journals.
+        unreadable: callback that receives a sentence for every journal that holds no study that can be read.
+
+    Raises:
+        StudyError: a journal holds no such study, and there is no callback to hear of it.
+    """
     found = []
     for path in sorted(folder.glob("*.journal")):
         try:
-            study = optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
-        except (
-            KeyError,
-            ValueError,
-            TypeError,
-            AssertionError,
-            OSError,
-        ):  # what Optuna says of a journal that is none, or of another name
-            continue
-        found += _result_of(study, str(path))
+            found += _studies_of(path)
+        except StudyError as error:
+            if unreadable is None:
+                raise
+            unreadable(str(error))
     return found
+
+
+def _studies_of(path: Path) -> list[StudyResult]:
+    """Return the study in the journal at `path`: of the file's name, where the file was not renamed.
+
+    Raises:
+        StudyError: there is none that can be read.
+    """
+    storage = open_storage(str(path))
+    names = [study.study_name for study in storage.get_all_studies()]
+    if not names:
+        raise StudyError(f"{path}: no study was written there yet; move the file away if its search is not to go on")
+    if path.stem not in names:
+        raise StudyError(f"{path}: it holds the study '{names[0]}', whose file is '{names[0]}.journal'; remove the copy")
+    study = optuna.load_study(study_name=path.stem, storage=storage)
+    result = _result_of(study, str(path))
+    if not result:
+        raise StudyError(f"{path}: the study in it was not begun by `tune`, or it was stopped at its very start")
+    return result
 
 
 def studies_at(url: str) -> list[StudyResult]:
     """Return the studies in a database, by name; those of other programs are passed over.
 
     Raises:
-        BenchError: the database cannot be used.
+        StudyError: the database cannot be used, or is not there.
     """
+    file = _sqlite_file(url)
+    if file != url and not Path(str(file)).exists():
+        raise StudyError(f"--storage {url}: there is no database {file}")
     storage = open_storage(url)
     names = sorted(optuna.get_all_study_names(storage))
     return [result for name in names for result in _result_of(optuna.load_study(study_name=name, storage=storage), url)]
