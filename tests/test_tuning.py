@@ -29,7 +29,7 @@ from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
-from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import (
     RETRIES,
     _started,
@@ -52,7 +52,9 @@ KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))
 
 def space_of(tune: str, model: str = "ipsrec-s"):
     file = parse_suite(Path("tiny.toml"), f"{SUITE}{tune}")
-    return search_space(file, next(cell for cell in cells_of(file) if cell.model == model and not cell.variant))
+    cells = cells_of(file)
+    check_spaces(file, cells)
+    return search_space(file, next(cell for cell in cells if cell.model == model and not cell.variant))
 
 
 def test_a_models_own_ranges_are_searched_unless_the_suite_names_others():
@@ -84,11 +86,47 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.tau = { low = 0, high = 1, log = true }\n", "low = 0 has no logarithm"),
         ("fresh_seeds = [1]\n", "fresh_seeds has 1, with which trials are trained"),
         ("pruner = 'wilcoxon'\n", "takes 3 of them or more"),
+        ("[tune.space.pop]\nshare = [1]\n", "tune.space.pop.share: the model has no setting 'share'"),
+        ("space.sasrec = {}\n", "tune.space.sasrec: .*nothing to tune"),
+        ("space.ipsrec-s.tau = { low = 1, high = inf }\n", "tau.high: found inf; input should be a finite number"),
+        ("space.ipsrec-s.tau = { low = nan, high = 1 }\n", "tau.low: found nan; input should be a finite number"),
+        ("space.ipsrec-s.tau = { low = 1, high = 1 }\n", "low = 1 must be less than high = 1"),
+        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too near to each other"),
+        ("space.ipsrec-s.tau = { low = 1, high = 2, step = 3 }\n", "unknown key 'step'; known: 'low', 'high', 'log'"),
+        ("space.ipsrec-s.tau = { low = true, high = 2 }\n", "tau.low: found true; input should be a number"),
+        ("space.ipsrec-s.tau = { low = 1 }\n", "tau.high: this key is required"),
+        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [inf]\n", "tau.0: found inf; input should be a finite number"),
+        ("space.ipsrec-s.tau = []\n", "at least 1 must be given"),
+        ("space.ipsrec-s.tau = 1\n", "input should be a table with low and high, or a list of values"),
+        ("space.ipsrec-s.tau = ['much']\n", "found 'much'; input should be a number"),
+        ("space.ipsrec-s.n_layers = { low = 1.5, high = 3 }\n", "n_layers.low: found 1.5; .*a whole number"),
+        ("space.ipsrec-s.n_layers = { low = 1, high = 3.9 }\n", "n_layers.high: found 3.9; .*a whole number"),
+        ("space.ipsrec-s.n_layers = [1, 2.5]\n", "found 2.5; input should be a whole number"),
+        ("space.ipsrec-s.n_layers = [true]\n", "found true; input should be a number"),
+        ("space.ipsrec-s.n_layers = { low = 1, high = 1e300 }\n", "n_layers: .*up to"),
+        ("space.ipsrec-s.padding_class = { low = 0, high = 1 }\n", "a range is for numbers, .* is false; give a list"),
+        ("space.ipsrec-s.similarity = { low = 0, high = 1 }\n", "a range is for numbers, .* is 'dot'; give a list"),
+        ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
+        (
+            "sampler = 'grid'\ngrid_points = 400\nspace.ipsrec-s.tau = {low=0.1,high=1}\n"
+            "space.ipsrec-s.lambda = {low=0.1,high=1}\n",
+            "160,000 points, more than a search can try",
+        ),
     ],
 )
 def test_mistakes_of_a_space_are_told_with_their_place(tune, message):
     with pytest.raises(SuiteError, match=message):
         space_of(tune)
+
+
+def test_validate_checks_the_space_of_every_model(suite, bench):
+    suite.write_text(f"{SUITE}space.sasrec.n_layers = [1, 0]\n", encoding="utf-8")
+    done = bench("validate", suite)
+    assert (done.returncode, "tune.space.sasrec.n_layers: found 0" in done.stderr) == (2, True)
+    again = bench("tune", suite, "--model", "ipsrec-s")
+    assert (again.returncode, again.stderr) == (2, done.stderr)
 
 
 def test_a_model_without_ranges_has_nothing_to_tune():
@@ -147,6 +185,66 @@ def test_a_grid_ends_when_every_point_is_done(suite, bench):
                       "--set", space, "--set", "tune.pruner=none")  # fmt: skip
     points = sorted((t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"])
     assert points == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_the_suites_own_setting_is_tried_first_though_the_choices_lack_it(suite, bench, sampler):
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", f"tune.sampler={sampler}", "--set",
+                      "tune.pruner=none", "--set", "training.epochs=1", "--set",
+                      "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")  # fmt: skip
+    assert [t["settings"] for t in result["trials"]][0] == {"tau": 1.0} == result["default"]
+    assert sorted(t["settings"]["tau"] for t in result["trials"]) == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
+def test_the_same_settings_are_not_trained_again(search_at, sampler):
+    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }",
+                       f"tune.sampler={sampler}")  # fmt: skip
+    run(search, 50)
+    trained = [t for t in search.study.get_trials() if t.user_attrs.get("epochs")]
+    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6
+    before = len(search.study.get_trials())
+    run(search, 50)
+    assert len(search.study.get_trials()) == before
+
+
+def test_a_draw_that_repeats_is_replaced_by_settings_that_nobody_tried(search_at, monkeypatch):
+    search = search_at("studies", "tune.sampler=random")
+    drawn = {"lambda": 0.25, "tau": 2.0}
+    monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent",
+                        lambda _self, _study, _trial, name, _distribution: drawn[name])  # fmt: skip
+    run(search, 4)
+    complete = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert complete[:2] == [0.1, 0.25]
+    assert len(set(complete)) == 4
+
+
+def test_settings_outside_of_the_space_are_queued_again_when_their_process_is_killed(search_at):
+    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")
+    trial = search.study.ask()
+    trial.set_user_attr("process", f"{socket.gethostname()} {os.getpid()} 1")
+    run(search, 3)
+    kept = [study for study in study_result(search.study, search.place).trials if not study.pruned]
+    assert sorted(t.settings["tau"] for t in kept) == [0.5, 1.0, 2.0]
+
+
+def test_a_trial_whose_settings_see_the_future_is_trained_on_prefixes(search_at, monkeypatch):
+    """The suite's own attention is packed; "full" would see its targets there."""
+    search = search_at("studies", "tune.space.ipsrec-s={ attention = ['full', 'block-causal'] }")
+    trained = {}
+
+    def note(key, cell, *rest):
+        trained[cell.config.attention] = cell.training.samples
+        return train_cell(key, cell, *rest)
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", note)
+    run(search, 3)
+    assert trained == {"block-causal": "packed", "full": "prefix"}
+
+
+def test_a_search_that_leaves_what_training_asks_for_is_refused():
+    with pytest.raises(SuiteError, match=r"tune.space.ipsrec-s.attention: training.samples: found 'packed'"):
+        space_of("[tune.space.ipsrec-s]\nattention = ['full']\n[models.ipsrec-s.training]\nsamples = 'packed'\n")
 
 
 def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite, bench, tmp_path):

@@ -166,9 +166,11 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.tuning.space import check_spaces
 
     file = load_suite(suite, overrides or ())
     cells = cells_of(file, data_dir)
+    check_spaces(file, cells)
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
     typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,14 @@ RETRIES = 10
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
+REPEAT = "repeat"
+"""What `SURPLUS` says of a trial whose settings, drawn by the sampler, another trial has already."""
+OWN = "own"
+"""Holds the settings of a trial that lie outside of the space: the suite's own. The sampler does not see them."""
 INTERRUPTED = "interrupted"
 """Marks trials that Ctrl-C ended; their settings are queued again, however often."""
+LONGEST_STEM = 180
+"""Bytes of a file's name, to which a digest and a suffix are added; file systems take 255."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
@@ -54,7 +61,19 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
-    return f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return f"{file_stem(f'{cell.dataset}-{cell.model}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def file_stem(name: str) -> str:
+    """Return `name` as a file can bear it in its folder: what would name another folder is written as in a URL.
+
+    Different names give different stems. A long one is cut, and ends in a digest.
+    """
+    stem = re.sub(r'[/\\\\%:*?"<>|\x00-\x1f\x7f]', lambda match: f"%{ord(match[0]):02X}", name)
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{stem.encode()[: LONGEST_STEM - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -97,20 +116,15 @@ def _sqlite_file(url: str) -> str | None:
 
 
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
-    """Open, or begin, a study; the settings before it are its first trial, where the space has them.
-
-    A grid takes its own points only.
-    """
+    """Open, or begin, a study, whose first trial has the suite's own settings."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    current = cell.config.model_dump(mode="json", by_alias=True)
-    default = {setting: current[setting] for setting in space.where}
     subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
-               tune.pruner, default)  # fmt: skip
+               tune.pruner, dict(space.own))  # fmt: skip
     for key, value in zip(_SUBJECT, subject, strict=True):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
-    if not study.get_trials(deepcopy=False) and tune.sampler != "grid" and space.contains(default):
-        study.enqueue_trial(default)
+    if not study.get_trials(deepcopy=False) and tune.sampler != "grid":  # a grid's points are queued one by one
+        enqueue(study, space, space.own)
     study.sampler = ByNumber(tune)
     study.pruner = _pruner(tune, cell.training.epochs)
     return study
@@ -200,7 +214,7 @@ def _requeue_silent(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return what a trial has chosen, or was queued with."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # what is queued is chosen one by one
+    return {**trial.user_attrs.get(OWN, {}), **trial.system_attrs.get("fixed_params", {}), **trial.params}  # what is queued is chosen one by one
 
 
 def is_given_up(trial: FrozenTrial) -> bool:
@@ -210,15 +224,27 @@ def is_given_up(trial: FrozenTrial) -> bool:
     return "error" in trial.user_attrs or trial.user_attrs.get("tries", 0) >= RETRIES
 
 
-def queue_point(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
-    """Queue the first of a grid's points that no trial holds, unless one is queued; several processes may do so."""
+def enqueue(study: optuna.Study, space: Space, settings: Mapping[str, Any], **facts: object) -> None:
+    """Queue settings, which need not lie in the space, as the next trial; `facts` are its user attributes."""
+    if space.contains(settings):
+        study.enqueue_trial(dict(settings), user_attrs=facts)
+    else:
+        study.enqueue_trial({}, user_attrs={**facts, OWN: dict(settings)})
+
+
+def queue_untried(study: optuna.Study, space: Space, points: Sequence[Mapping[str, Any]], seed: int) -> None:
+    """Queue the first of `points` that no trial holds, unless a trial is queued; several processes may do so.
+
+    Without points, settings drawn at random are queued, which follow from `seed` and the number of trials.
+    """
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
         return
     held = [settings_of(t) for t in trials if t.state in {*ENDED, TrialState.RUNNING} or is_given_up(t)]
-    free = next((point for point in points if point not in held), None)
+    rng = np.random.default_rng([seed, len(trials)])
+    free = next((p for p in points or iter(lambda: space.draw(rng), None) if p not in held), None)
     if free is not None:
-        study.enqueue_trial(dict(free))
+        enqueue(study, space, free)
 
 
 def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[FrozenTrial, bool]]:
@@ -270,7 +296,10 @@ def requeue(study: optuna.Study, trial: FrozenTrial, *, killed: bool = True) -> 
     settings = settings_of(trial)
     if not settings or tries > RETRIES:
         return False
-    study.enqueue_trial(settings, user_attrs={"tries": tries})
+    if OWN in trial.user_attrs:
+        study.enqueue_trial({}, user_attrs={"tries": tries, OWN: settings})
+    else:
+        study.enqueue_trial(settings, user_attrs={"tries": tries})
     return True
 
 
@@ -402,7 +431,7 @@ def _trial_result(trial: FrozenTrial) -> TrialResult:
     values: Sequence[float] = trial.user_attrs.get("by_seed", ())
     return TrialResult(
         trial.number,
-        dict(trial.params),
+        settings_of(trial),
         float(trial.value or 0.0),
         trial.state == TrialState.PRUNED,
         tuple(values),

@@ -9,7 +9,7 @@ from ipsrec_bench.run.plan import catalogue_of, cells_of
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import SuiteFile, adhoc_suite, load_suite
 from ipsrec_bench.tuning.search import Search
-from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import open_storage, open_study, study_name
 
 
@@ -55,6 +55,7 @@ def searches(
                 f"{did_you_mean(wanted, known) or f'; it has {listed(sorted(known))}'}"
             )
     chosen = [next(cell for cell in cells if (cell.model, cell.dataset) == (model, wanted_dataset)) for model in models]
+    check_spaces(file, cells)
     spaces = [search_space(file, cell) for cell in chosen]
     data = prepare(chosen[0])
     found = []
