@@ -37,6 +37,15 @@ from ipsrec_bench.errors import BenchError
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.worker import Worker
+    from ipsrec_bench.suite.load import SuiteFile
+
+
+def _say_what_is_imported(file: "SuiteFile") -> None:
+    """Tell, before it happens, of modules that a suite imports from outside of its folder."""
+    from ipsrec_bench.run.plan import modules_elsewhere
+
+    for sentence in modules_elsewhere(file):
+        typer.echo(sentence, err=True)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -112,6 +121,7 @@ def run(
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
+    _say_what_is_imported(file)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -169,6 +179,7 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     from ipsrec_bench.tuning.space import check_spaces
 
     file = load_suite(suite, overrides or ())
+    _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
@@ -254,6 +265,7 @@ def import_ranks(
     from ipsrec_bench.suite.load import load_suite
 
     loaded = load_suite(suite, overrides or ())
+    _say_what_is_imported(loaded)
     record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
     assert record.ranks is not None
     known = (
@@ -370,6 +382,7 @@ def tune(
         data_dir,
         lambda cell: prepare(cell.dataset, cell.source, data_dir),
         storage or str(store.parent / "studies"),
+        _say_what_is_imported,
     )
     limit = Budget(trials if trials or budget else 20, budget)
     if not show:

@@ -21,6 +21,7 @@ def searches(
     data_dir: Path,
     prepare: Callable[[Cell], PreparedDataset],
     storage: str,
+    loaded: Callable[[SuiteFile], object] = lambda _: None,
 ) -> tuple[SuiteFile, list[Search]]:
     """Return the suite, and a search for every model that is to be tuned.
 
@@ -32,6 +33,7 @@ def searches(
         data_dir: raw data; a stand-in that the suite asks for is made there.
         prepare: prepares the dataset of a cell.
         storage: a folder for journal files, or the URL of a database.
+        loaded: callback that receives the suite before any of its modules is imported.
 
     Raises:
         BenchError: the suite is wrong, or has no such dataset or model.
@@ -42,6 +44,7 @@ def searches(
         file = adhoc_suite([dataset], models, overrides)
     else:
         file = load_suite(suite, overrides)
+    loaded(file)
     catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
     cells = [cell for cell in cells_of(file, data_dir) if not cell.variant]
     wanted_dataset = dataset or cells[0].dataset
