@@ -27,7 +27,7 @@ from ipsrec_bench.errors import ModelError, StudyError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
 from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import (
@@ -185,6 +185,48 @@ def test_a_grid_ends_when_every_point_is_done(suite, bench):
                       "--set", space, "--set", "tune.pruner=none")  # fmt: skip
     points = sorted((t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"])
     assert points == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
+
+
+@pytest.mark.parametrize("metric", ["hr@99999999999999999999", "hr@0", "hr@3000000000", "x", "", "hr@5@5", "hr@٣"])
+def test_a_metric_that_cannot_be_meant_is_blamed_on_its_option(suite, bench, metric):
+    done = bench("tune", suite, "--metric", metric)
+    assert (done.returncode, done.stderr.startswith(f"error: --metric {metric}: ")) == (2, True)
+
+
+def test_models_are_named_once_and_at_all(suite, bench):
+    done = bench("tune", suite, "--model", " , ")
+    assert (done.returncode, done.stderr) == (2, "error: --model: name at least one model\n")
+    assert len(tuned(bench, suite, "--model", "ipsrec-s,ipsrec-s", "--trials", "1", "--set", "training.epochs=1")) == 1
+
+
+def test_names_that_are_no_names_of_files_hide_no_study_and_break_no_tuned_suite(suite, bench, tmp_path):
+    long = "モデル" * 30
+    text = SUITE.replace("[datasets.world]", '[datasets."a/../b"]').replace("[models.sasrec]", f'[models."{long}"]')
+    text = text.replace("[models.ipsrec-s]", '[models."x/y"]\ntype = "ipsrec-s"').replace("epochs = 4", "epochs = 1")
+    text = text.replace(f'[models."{long}"]', f'[models."{long}"]\ntype = "ipsrec-s"')
+    suite.write_text(text, encoding="utf-8")
+    found = tuned(bench, suite, "--model", f"x/y,{long}", "--trials", "1")
+    assert [(study["dataset"], study["model"]) for study in found] == [("a/../b", "x/y"), ("a/../b", long)]
+    assert {study.model for study in studies_in(tmp_path / "reports/studies")} == {"x/y", long}
+    (path,) = (tmp_path / "suites/tuned").glob("*.toml")
+    done = bench("validate", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 seeds" in done.stdout
+
+
+def test_the_tuned_suite_is_written_where_the_filter_has_no_upper_end(suite, bench, tmp_path):
+    (study,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "1", "--set", "training.epochs=1",
+                     "--set", "protocol.filter=2-core")  # fmt: skip
+    (path,) = (tmp_path / "suites/tuned").glob("*.toml")
+    written = load_suite(path).suite.protocol.filter
+    assert str(written) == "users with 2 or more interactions and items with 2 or more interactions"
+    assert study["name"] == path.stem
+
+
+def test_the_reported_suite_is_tuned(bench):
+    cases = Path(__file__).parent / "cases"
+    done = bench("tune", cases / "tune.toml", "--model", "ipsrec-s", "--trials", "2", IPSREC_BENCH_CASES=str(cases))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])

@@ -367,13 +367,21 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
+    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    wanted = with_sizes(overrides, scale, stand_in=stand_in) + ([f"training.stop_metric={metric}"] if metric else [])
-    names = [name.strip() for name in model.split(",") if name.strip()]
+    wanted = with_sizes(overrides, scale, stand_in=stand_in)
+    if metric is not None:
+        try:
+            wanted.append(f"training.stop_metric={check_metric(metric)}")
+        except ValueError as error:
+            raise BenchError(f"--metric {metric}: {error}") from None
+    names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
+    if not names:
+        raise BenchError("--model: name at least one model")
     file, found = searches(
         suite,
         dataset,
