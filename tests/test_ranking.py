@@ -13,7 +13,7 @@ from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, TransformerConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking import rank
-from ipsrec_bench.ranking.metrics import metric, realistic_rank
+from ipsrec_bench.ranking.metrics import gains, metric, realistic_rank
 from ipsrec_bench.ranking.rank import Background, count_picked_ranks, count_ranks, rank_targets
 
 from .conftest import sequences
@@ -262,3 +262,13 @@ def test_a_full_tile_of_higher_items_is_counted():
     higher, ties = count_ranks(torch.ones(3, 4), v, torch.ones(3, dtype=torch.int64))
     assert higher.tolist() == [4998] * 3
     assert not ties.any()
+
+
+@pytest.mark.parametrize("cutoff", [7, 2**31 - 1])
+def test_a_cutoff_beyond_the_catalogue_counts_every_rank_and_takes_no_memory(cutoff):
+    ranks = np.array([1, 3, 7], dtype=np.int64)
+    assert metric(f"hr@{cutoff}", ranks).tolist() == [1, 1, 1]
+    assert metric(f"mrr@{cutoff}", ranks).tolist() == [1, 1 / 3, 1 / 7]
+    assert metric(f"ndcg@{cutoff}", ranks) == pytest.approx([1, 1 / 2, 1 / 3])
+    assert len(gains(f"mrr@{cutoff}", 7)) == 9
+    assert metric(f"hr@{cutoff}", ranks[:0]).tolist() == []

@@ -78,6 +78,12 @@ def test_views_give_metrics_at_any_cutoff(store):
         assert connection.execute("SELECT min(rank), max(rank), count(*) FROM user_ranks").fetchone() == (1, 10, 6)
 
 
+@pytest.mark.parametrize("n", ["0", "-1", "NULL", "2.5", "1e20", "3000000000", "'x'"])
+def test_a_cutoff_that_is_none_is_refused_by_the_macro(store, n):
+    with reading(store) as connection, pytest.raises(StoreError, match="the query failed"):
+        queries.free_query(connection, f"SELECT * FROM metrics_at({n})")
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=20), st.integers(1, 100))
 def test_sql_metrics_equal_numpy_metrics(pairs, n):

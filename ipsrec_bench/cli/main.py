@@ -41,6 +41,15 @@ from ipsrec_bench.words import visible
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.worker import Worker
+    from ipsrec_bench.suite.load import SuiteFile
+
+
+def _say_what_is_imported(file: "SuiteFile") -> None:
+    """Tell, before it happens, of modules that a suite imports from outside of its folder."""
+    from ipsrec_bench.run.plan import modules_elsewhere
+
+    for sentence in modules_elsewhere(file):
+        typer.echo(sentence, err=True)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -130,6 +139,7 @@ def run(
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
+    _say_what_is_imported(file)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -185,9 +195,12 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.tuning.space import check_spaces
 
     file = load_suite(suite, overrides or ())
+    _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
+    check_spaces(file, cells)
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
     typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
 
@@ -286,6 +299,7 @@ def import_ranks(
     from ipsrec_bench.store.queries import suite_file
 
     loaded = suite_file(suite, store, overrides or ())
+    _say_what_is_imported(loaded)
     imported = enter(
         file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
     )
@@ -400,13 +414,21 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
+    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    wanted = with_sizes(overrides, scale, stand_in=stand_in) + ([f"training.stop_metric={metric}"] if metric else [])
-    names = [name.strip() for name in model.split(",") if name.strip()]
+    wanted = with_sizes(overrides, scale, stand_in=stand_in)
+    if metric is not None:
+        try:
+            wanted.append(f"training.stop_metric={check_metric(metric)}")
+        except ValueError as error:
+            raise BenchError(f"--metric {metric}: {error}") from None
+    names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
+    if not names:
+        raise BenchError("--model: name at least one model")
     with interruptible("Finished trials are kept; the same command goes on."):
         file, found = searches(
             suite,
@@ -417,6 +439,7 @@ def tune(
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
             device,
+            _say_what_is_imported,
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
@@ -451,11 +474,14 @@ def _write_report(
     from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
 
     state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
-    studies = _studies(store, storage)
+    unread: list[str] = []
+    studies = _studies(store, storage, unread)
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite, number), overrides)
         basis = basis_of(connection, run, state)
-        content = build_report(connection, run, studies)
+        content = build_report(connection, run, studies, unread)
+    for sentence in unread:
+        typer.echo(f"The report lacks a tuning study: {sentence}", err=True)
     return write_report(content, output, formats, basis=basis).main
 
 
@@ -478,8 +504,11 @@ def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
-    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given."""
+def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[StudyResult]":
+    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given.
+
+    What cannot be read of them is added to `unread`, in sentences.
+    """
     if storage is not None and "://" in storage:
         from ipsrec_bench.tuning.study import studies_at
 
@@ -491,4 +520,4 @@ def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
         return []
     from ipsrec_bench.tuning.study import studies_in
 
-    return studies_in(folder)
+    return studies_in(folder, unread.append)

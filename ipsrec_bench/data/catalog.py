@@ -227,14 +227,16 @@ def _read(text: str, place: str) -> dict[str, Entry]:
     entries = {}
     for name, table in tables.items():
         where: KeyPath = (name,)
+        raw = table
         try:
             _pattern(name)
             entries[name] = Entry.model_validate(table)
             for number, form in enumerate(entries[name].forms):
                 where = (name, "forms", number)
+                raw = form
                 SOURCES[form.get("source", "table")].model_validate(form)
         except ValidationError as error:
-            path, message = next(explain(error))
+            path, message = next(explain(error, raw))
             where = (*where, *path)
         except re.error as error:
             message = f"the parts in braces need different names, such as {{month}}: {error}"

@@ -60,13 +60,16 @@ CURVE_POINTS = 60
 """Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
 
 
-def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult] = ()) -> Report:
+def build_report(
+    connection: Connection, run: Run, studies: Sequence[StudyResult] = (), unread: Sequence[str] = ()
+) -> Report:
     """Return the report on `run`.
 
     Args:
         connection: the store.
         run: what the report is about.
         studies: tuning studies, of which the store knows nothing; those of the run's models on its data are shown.
+        unread: a sentence for each study that could not be read; the report says that it lacks them.
 
     """
     keys = [cell.key for cell in run.cells]
@@ -107,6 +110,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
         tuned=tuned(results, summaries, datasets, studies),
+        unread_studies=tuple(unread),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),

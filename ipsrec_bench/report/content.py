@@ -396,6 +396,8 @@ class Report:
     surfaces: tuple[Surface, ...]
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data."""
+    unread_studies: tuple[str, ...]
+    """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int

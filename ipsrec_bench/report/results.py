@@ -100,10 +100,10 @@ class Results:
 
     def by_seed(self, dataset: str, row: Row, name: str) -> list[float]:
         """Return the mean of a metric over users for every complete seed, ascending."""
-        table = gains(name)[:-1]
         means = []
         for seed in self.seeds(dataset, row):
             counts = self.histogram(self.keys[dataset, row.label][seed])
+            table = gains(name, len(counts) - 1)[:-1]
             within = counts[: len(table)]
             means.append(float(within @ table[: len(within)]) / int(counts.sum()))
         return means

@@ -1,8 +1,9 @@
 """From a suite to what is left to do."""
 
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.errors import MissingDataError, MissingStoreError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
-from ipsrec_bench.models.registry import model_entry
+from ipsrec_bench.models.registry import is_installed, model_entry, module_at
 from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
@@ -67,14 +68,41 @@ def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
 
 
 def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto") -> list[Cell]:
-    """Expand `file` with the datasets and models that are known here, and with modules that lie beside it.
+    """Expand `file` with the datasets and models that are known here, and with the modules in its folder.
 
     `device` is where they would be trained: their precision follows from it, unless the suite says.
+
+    Raises:
+        SuiteError: a dataset or model is unknown, one of its settings is wrong, or a module in the suite's folder has
+            the name of another one.
     """
-    beside = str(file.path.parent.resolve())
-    if beside not in sys.path:
-        sys.path.append(beside)
+    if not file.modules.is_dir():
+        raise file.error(("modules",), f"there is no folder {file.modules}")
+    if str(file.modules) not in sys.path:
+        sys.path.append(str(file.modules))
+    for place, module in _own_modules(file):
+        here, taken = module_at(module, file.modules), module_at(module)
+        if here and taken and not here.samefile(taken):
+            raise file.error(place, f"the module '{module}' is {taken}, which hides {here}; rename your file")
     return expand(file, catalogue_of(file, data_dir), model_entry, default_precision(device))
+
+
+def modules_elsewhere(file: SuiteFile) -> list[str]:
+    """Return a sentence for each module that `file` imports, and that lies neither in its folder nor is a plug-in."""
+    told = []
+    for place, module in _own_modules(file):
+        if not module_at(module, file.modules) and (elsewhere := module_at(module)):
+            told.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
+                        f" {elsewhere}")  # fmt: skip
+    return told
+
+
+def _own_modules(file: SuiteFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the place and the module of each model that is named as `module:Class`; only the package of a submodule."""
+    for label, table in file.suite.models.items():
+        name = table.get("type", label)
+        if isinstance(name, str) and ":" in name and not is_installed(name):
+            yield (("models", label, "type") if "type" in table else ("models", label)), re.split("[.:]", name)[0]
 
 
 def preview(

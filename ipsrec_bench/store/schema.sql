@@ -239,9 +239,13 @@ SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties,
 FROM ranks
 JOIN current_cells USING (cell);
 
+-- A cutoff that is none is an error, not a column of zeros.
+CREATE MACRO cutoff(n) AS
+    CASE WHEN n >= 1 AND n <= 2147483647 AND n = floor(n) THEN n ELSE error('the cutoff must be a whole number from 1 on') END;
+
 CREATE MACRO metrics_at(n) AS TABLE
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
-       avg(hr(rank, n)) AS hr, avg(mrr(rank, n)) AS mrr, avg(ndcg(rank, n)) AS ndcg
+       avg(hr(rank, cutoff(n))) AS hr, avg(mrr(rank, cutoff(n))) AS mrr, avg(ndcg(rank, cutoff(n))) AS ndcg
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;
