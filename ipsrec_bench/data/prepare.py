@@ -64,10 +64,25 @@ LEFT JOIN providers ON providers.raw = raw.provider
 ORDER BY users.id, moment, row
 """
 MOST_INTERACTIONS = 2**62
-_ODD = r"[\n\r\x{FEFF}\[{]"
 # JSON or Python notation of several values; titles such as [unknown] or {S} are none.
 _VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
 _LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
+_ODD_IDS = [
+    ("contains(id, '\ufeff')", "has a byte order mark (U+FEFF), as is left where files were put together; remove it"),
+    (
+        r"regexp_matches(id, '[\n\r]')",
+        "has a line break in it; is a quote not closed? If quotes are characters like others in this file, set quoting ="
+        ' "none"',
+    ),
+    (
+        f"regexp_full_match(id, '{_LIST}', 's')",
+        "is a list or a structure, '{value}', and not one id; write one {role} in each row",
+    ),
+]
+_PLACEHOLDER = (
+    "is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
+    " dataset's key `unknown`"
+)
 
 
 def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
@@ -203,58 +218,29 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
         raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
     if not isinstance(source, TableSource):
         return
-    ids, in_this_file = ("user", "item", "provider"), ("user", "item", *(() if source.items else ("provider",)))
-    refused = [(role, is_unknown(role, ()), "there is no {role}; fill it in or remove the row") for role in ids[:2]]
-    refused.append(("time", "time IS NULL OR time = ''", "there is no {role}; fill it in or remove the row"))
-    refused += [
-        (
-            role,
-            f"length({role}) > {MAX_ID}",
-            f"the {{role}} has more than {MAX_ID:,} characters; is a quote not closed?",
+    (untimed,) = _only_row(connection, "SELECT min(row) FILTER (time IS NULL OR time = '') FROM raw")
+    if untimed is not None:
+        raise DataError(f"{_row_place(source, paths, untimed)}: there is no time; fill it in or remove the row")
+    for role in ("user", "item", "provider"):
+        # Each distinct text once, at its first row.
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {role} AS id, min(row) AS row FROM raw GROUP BY 1"
         )
-        for role in in_this_file
-    ]
-    refused += [
-        (
-            role,
-            is_unknown(role, source.unknown),
-            "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is one, take it out of"
-            " the dataset's key `unknown`",
-        )
-        for role in ids[:2]
-    ]
-    odd = _only_row(
-        connection,
-        f"SELECT {', '.join(f'bool_or(regexp_matches({role}, {_ODD!r}))' for role in in_this_file)} FROM raw",
-    )
-    for role, is_odd in zip(in_this_file, odd, strict=True):
-        refused += [(role, condition, reason) for condition, reason in _odd_ids(role)] if is_odd else []
-    found = _only_row(
-        connection,
-        f"SELECT {', '.join(f'min(row) FILTER ({condition})' for _, condition, _ in refused)} FROM raw",
-    )
-    for (role, _, reason), row in zip(refused, found, strict=True):
-        if row is not None:
-            (value,) = _only_row(connection, f"SELECT {role} FROM raw WHERE row = {row}")
-            shown = shorten(value or "", 50)
-            raise DataError(f"{_row_place(source, paths, row)}: {reason.format(role=role, value=shown)}")
-
-
-def _odd_ids(role: str) -> Iterator[tuple[str, str]]:
-    """Yield the conditions under which a text is no id, though it is there, and why."""
-    yield (
-        f"contains({role}, '\ufeff')",
-        "the {role} has a byte order mark (U+FEFF), as files have that were put together; remove it",
-    )
-    yield (
-        f"regexp_matches({role}, '[\\n\\r]')",
-        "the {role} has a line break in it; is a quote not closed? If quotes are characters like others in this file, set"
-        ' quoting = "none"',
-    )
-    yield (
-        f"regexp_full_match({role}, '{_LIST}', 's')",
-        "the {role} is a list or a structure, '{value}', and not one id; write one {role} in each row",
-    )
+        checks = [(f"length(id) > {MAX_ID}", f"has more than {MAX_ID:,} characters; is a quote not closed?"), *_ODD_IDS]
+        if role == "provider":
+            if source.items is not None:
+                continue  # its rows are those of another file
+        else:
+            checks = [(is_unknown("id", ()), "is empty; fill it in or remove the row"), *checks]
+            checks.append((is_unknown("id", source.unknown), _PLACEHOLDER))
+        for condition, reason in checks:
+            found = connection.execute(f"SELECT row, id FROM ids WHERE {condition} ORDER BY row LIMIT 1").fetchone()
+            if found is not None:
+                row, value = found
+                value = shorten(value or "", 50)
+                raise DataError(
+                    f"{_row_place(source, paths, row)}: the {role} " + reason.format(role=role, value=value)
+                )
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:

@@ -102,6 +102,8 @@ def refuse_other_kinds(path: Path) -> None:
         DataError: it is an archive, a web page, text in another encoding, ...; or it is damaged.
     """
     if kind_of(path) == "parquet":
+        if is_packed(path):
+            raise DataError(f"{path}: a Parquet file cannot be read packed; unpack it, for example with: gunzip FILE")
         return
     try:
         with open_bytes(path) as file:
@@ -242,12 +244,16 @@ def _records(lines: Iterator[str], dialect: Dialect) -> _Records:
 
 
 def line_at(path: Path, position: int) -> int:
-    """Return the number of the line that byte `position` (from 1) of the unpacked file belongs to."""
+    """Return the number of the first line that is not empty at or behind byte `position` (from 1) of the unpacked file."""
     number, left = 1, position - 1
     with open_bytes(path) as file:
         while left > 0 and (chunk := file.read(min(left, 1 << 20))):
             number += chunk.count(b"\n")
             left -= len(chunk)
+        for byte in iter(lambda: file.read(1), b""):
+            if byte not in b"\r\n":
+                break
+            number += byte == b"\n"
     return number
 
 

@@ -44,6 +44,7 @@ _HALF = r"\s*[AaPp][Mm]"
 _ZONE = r"\s*(?:[Zz]|UTC|GMT|[+-]00(?::?00)?)"
 _STAMP = rf"{_DAY}(?:[ Tt]00?:00(?::00(?:{_FRACTION})?)?(?:{_HALF})?(?:{_ZONE})?)?"
 _ZONED = rf".*:00(?:{_FRACTION})?(?:{_HALF})?{_ZONE}"
+_SHIFTED = r".*:.*[+-]00(?::?00)?"
 _HALVED = rf".*{_HALF}(?:{_ZONE})?"
 _FINE = r".*[.,]0{7,9}\D*.*"
 
@@ -53,11 +54,9 @@ _BASE = (
     r"TRY_CAST(replace(upper(regexp_extract(time, '\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[ Tt]\d{1,2}:\d{2}(?::\d{2})?)?')),"
     " 'T', ' ') AS TIMESTAMP)"
 )
-_HOUR = f"hour({_BASE})"
-_OF_HALF = (
-    rf"(CASE WHEN regexp_matches(time, '[AaPp][Mm]') THEN {_HOUR} % 12 - {_HOUR}"
-    r" + CASE WHEN regexp_matches(time, '[Pp][Mm]') THEN 12 ELSE 0 END ELSE 0 END)"
-)
+_FIXED = "0000[-/]00[-/]00[ T]00:00:00.*"
+_FIXED_BASE = "TRY_CAST(left(time, 19) AS TIMESTAMP)"
+"""The same where all shapes are of the form `_FIXED`, as in most large files."""
 _OFFSET = r"regexp_extract(time, ':.*([+-]\d{2}):?(\d{2})?\s*$', ['hours', 'minutes'])"
 _OFFSET_HOURS = f"coalesce(TRY_CAST(({_OFFSET}).hours AS BIGINT), 0)"
 _OFFSET_MINUTES = f"coalesce(TRY_CAST(({_OFFSET}).minutes AS BIGINT), 0)"
@@ -83,6 +82,8 @@ def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, fil
     column = _Column(connection, file, place)
     if time_format:
         return column.described(time_format)
+    if column.are_plain_numbers():
+        return "CAST(time AS BIGINT)"
     connection.execute(_SHAPES)
     if column.are_whole():
         return column.whole()
@@ -101,6 +102,11 @@ class _Column:
         self._file = file
         self._place = place
 
+    def are_plain_numbers(self) -> bool:
+        """Return whether every time is nothing but digits that 64 bits can hold, as in most large files."""
+        plain = r"regexp_full_match(time, '\d+') AND TRY_CAST(time AS BIGINT) IS NOT NULL"
+        return self._connection.execute(f"SELECT 1 FROM raw WHERE NOT ({plain}) LIMIT 1").fetchone() is None
+
     def all_are(self, form: str) -> bool:
         """Return whether every time has this form."""
         return self._first_rows(form)[1] is None
@@ -112,6 +118,10 @@ class _Column:
             self._some_are(r".*\..*")
             and self._connection.execute(f"SELECT 1 FROM raw WHERE {fraction} LIMIT 1").fetchone()
         )
+
+    def _begin_with(self, form: str) -> bool:
+        matches = f"regexp_full_match(shape, '{form}', 's')"
+        return self._connection.execute(f"SELECT bool_and({matches}) FROM time_shapes").fetchall()[0][0] is True
 
     def _some_are(self, form: str) -> bool:
         return self._first_rows(form)[0] is not None
@@ -168,15 +178,19 @@ class _Column:
         """Return the SQL for dates and times that begin with the year."""
         self._refuse_mixture(_ZONED, "a time zone")
         self._refuse_mixture(_HALVED, "AM or PM", among=".*:.*")
-        self._refuse(f"{_BASE} IS NULL", "but there is no such date or time; correct it")
-        micros = f"epoch_us({_BASE})"
+        base = _FIXED_BASE if self._begin_with(_FIXED) else _BASE
+        self._refuse(f"{base} IS NULL", "but there is no such date or time; correct it")
+        micros = f"epoch_us({base})"
         if self._some_are(_HALVED):
+            hour = f"hour({base})"
             self._refuse(
-                f"contains(time, ':') AND {_HOUR} NOT BETWEEN 1 AND 12",
+                f"contains(time, ':') AND {hour} NOT BETWEEN 1 AND 12",
                 "but an hour before AM or PM is one from 1 to 12; correct it",
             )
-            micros = f"({micros} + {_OF_HALF} * 3600000000)"
-        if self._some_are(_ZONED):
+            noon = r"CASE WHEN regexp_matches(time, '[Pp][Mm]') THEN 12 ELSE 0 END"
+            shift = rf"CASE WHEN regexp_matches(time, '[AaPp][Mm]') THEN {hour} % 12 - {hour} + {noon} ELSE 0 END"
+            micros = f"({micros} + ({shift}) * 3600000000)"
+        if self._some_are(_SHIFTED):
             self._refuse(
                 f"{_OFFSET_MINUTES} > 59 OR abs({_OF_ZONE}) > {MAX_OFFSET_MINUTES}",
                 "but there is no such offset from UTC; correct it",
