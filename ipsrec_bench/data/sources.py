@@ -367,7 +367,7 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
     if found is None:
         raise DataError(
             f"{path}: there is no column {listed(names)} ({role}); the file has {_columns(table.columns)}"
-            f"{did_you_mean(names[0], columns)}"
+            f"{did_you_mean(names[0], columns) or _of_one_column(table)}"
         )
     for part in found:
         kind = table.types[table.columns.index(part)].id
@@ -378,6 +378,11 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
                 " with one value in each row"
             )
     return " || ".join('"' + part.replace('"', '""') + '"' for part in found)
+
+
+def _of_one_column(table: duckdb.DuckDBPyRelation) -> str:
+    alone = len(table.columns) == 1
+    return "; set `delimiter` if it is another one, and `columns` if the file has no header" if alone else ""
 
 
 def _has_column(table: duckdb.DuckDBPyRelation, wanted: Column) -> bool:

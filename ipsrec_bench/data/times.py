@@ -225,7 +225,7 @@ class _Column:
         if unknown is not None:
             self._refuse(
                 f"row = {unknown}",
-                f"{_NOT_A_TIME}; if times are written like this, describe them with time_format, such as %d.%m.%Y",
+                f"{_NOT_A_TIME}; correct it or, if all times are written like this, set time_format, such as %d.%m.%Y",
             )
         later = max(row for row in self._first_rows(_STAMP) if row is not None)
         self._refuse(f"row = {later}", "and the time column mixes numbers and timestamps; use one of them")
