@@ -152,7 +152,7 @@ def prepare(
 
 
 @app.command()
-def stats(  # noqa: PLR0913 (options of the command line)
+def stats(
     dataset: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A dataset's name, or a file of interactions.")],
     user: Annotated[str | None, typer.Option("--user", help="Column of the user, for a file.")] = None,
     item: Annotated[str | None, typer.Option("--item", help="Column of the item, also in --items.")] = None,

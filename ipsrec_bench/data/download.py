@@ -108,9 +108,9 @@ def _take(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) 
                     left -= len(chunk)
                     if left < 0:
                         raise DataError(
-                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound that the entry of"
-                            " the catalogue states (unpacked_bytes); nothing of it is kept. If the archive is the right"
-                            " one, raise the bound or unpack it by other means"
+                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound in the"
+                            " catalogue (unpacked_bytes); nothing of it is kept. If it is the right archive, raise the"
+                            " bound or unpack it by other means"
                         )
                     file.write(chunk)
             wanted.discard(name)
@@ -132,8 +132,8 @@ def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]
                 if name in wanted and not info.is_dir():
                     if info.flag_bits & ENCRYPTED:
                         raise DataError(
-                            f"{archive}: '{name}' in it is encrypted; unpack it with its password and put the file where"
-                            " the archive lies"
+                            f"{archive}: '{name}' in it is encrypted; unpack it with its password and put the file"
+                            " where the archive lies"
                         )
                     yield name, file.open(info)
         return

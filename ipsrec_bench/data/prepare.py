@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
@@ -66,13 +66,12 @@ ORDER BY users.id, moment, row
 MOST_INTERACTIONS = 2**62
 # JSON or Python notation of several values; titles such as [unknown] or {S} are none.
 _VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
-_LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
+_LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
 _ODD_IDS = [
     ("contains(id, '\ufeff')", "has a byte order mark (U+FEFF), as is left where files were put together; remove it"),
     (
         r"regexp_matches(id, '[\n\r]')",
-        "has a line break in it; is a quote not closed? If quotes are characters like others in this file, set quoting ="
-        ' "none"',
+        'has a line break in it; is a quote not closed? If quotes are plain characters here, set quoting = "none"',
     ),
     (
         f"regexp_full_match(id, '{_LIST}', 's')",

@@ -45,15 +45,16 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     ).fetchone()
     if ambiguous is not None:
         raise DataError(
-            f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers, '{ambiguous[2]}' and '{ambiguous[3]}'"
-            " among them; an item table must name one"
+            f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers, such as '{ambiguous[2]}' and"
+            f" '{ambiguous[3]}'; an item table must name one"
         )
     connection.execute(
         "CREATE TABLE item_providers AS"
         f" SELECT item, coalesce(max(provider) {known}, max(provider)) AS provider FROM item_rows GROUP BY item"
     )
     connection.execute(
-        "CREATE OR REPLACE TABLE raw AS SELECT raw.* REPLACE (named.provider AS provider), named.item IS NOT NULL AS listed"
+        "CREATE OR REPLACE TABLE raw AS"
+        " SELECT raw.* REPLACE (named.provider AS provider), named.item IS NOT NULL AS listed"
         " FROM raw LEFT JOIN item_providers AS named ON named.item = raw.item"
     )
     _refuse_strangers(connection, path)
@@ -121,8 +122,8 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
         if unlisted:
             (example,) = connection.execute("SELECT min(item) FROM raw WHERE NOT listed").fetchall()[0]
             found.append(
-                f"{unlisted:,} of {actions:,} interactions ({unlisted / actions:.1%}) have an item that {items} does not"
-                f" list, '{example}' for one; their provider is unknown"
+                f"{unlisted:,} of {actions:,} interactions ({unlisted / actions:.1%}) have an item that {items} does"
+                f" not list, such as '{example}'; their provider is unknown"
             )
     alike = connection.execute(
         "SELECT sum(n), arg_min(one, n), arg_min(other, n) FROM ("

@@ -244,7 +244,7 @@ def _records(lines: Iterator[str], dialect: Dialect) -> _Records:
 
 
 def line_at(path: Path, position: int) -> int:
-    """Return the number of the first line that is not empty at or behind byte `position` (from 1) of the unpacked file."""
+    """Return the number of the first line with text at or behind byte `position` (from 1) of the unpacked file."""
     number, left = 1, position - 1
     with open_bytes(path) as file:
         while left > 0 and (chunk := file.read(min(left, 1 << 20))):

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
@@ -30,7 +31,6 @@ from ipsrec_bench.data.raw_files import (
     line_of,
     open_bytes,
     open_text,
-    place_of,
     refuse_other_encodings,
     refuse_other_kinds,
 )
@@ -52,6 +52,8 @@ MAX_LISTED = 30
 MEMORY = "2GB"
 """What DuckDB may hold; what needs more is spilled to disk."""
 SAMPLE_SPACE = 2**32
+BEYOND = "may read the file's columns and nothing else"
+"""Said of a condition that asks for more."""
 SEVERAL = ("token_seq", "float_seq")
 """Types of RecBole's columns that hold several values in each row."""
 NESTED = {"list", "array", "struct", "map", "union", "variant"}
@@ -113,8 +115,8 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     """Create the table `raw` from `source`: `user`, `item`, `provider`, `time` as text, and `row`.
 
     An empty provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
-    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...; `join_items` adds providers from an
-    item table.
+    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...; `providers.join_items` adds what
+    an item table says.
 
     Returns:
         Sentences that a reader of the results should know.
@@ -178,6 +180,8 @@ def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.
                 check.result()  # a damaged file explains whatever else is wrong
             if not isinstance(error, duckdb.Error) or is_full(error):
                 raise
+            if isinstance(error, duckdb.PermissionException):
+                raise DataError(f"{path}: `where` {BEYOND}") from None
             raise DataError(bad_line(path) or f"{path}: {_reason(error)}") from None
         if check is not None:
             check.result()
@@ -205,7 +209,7 @@ def where(
         return table.filter(f"({condition})")
     except duckdb.Error as error:
         beyond = isinstance(error, duckdb.PermissionException)
-        reason = "it may read the file's columns and nothing else" if beyond else _reason(error)
+        reason = f"it {BEYOND}" if beyond else _reason(error)
         raise DataError(
             f"{path}: where = {condition!r} cannot be asked of this file: {reason}; its columns, all text, are"
             f" {_columns(columns)}"
@@ -232,16 +236,20 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
         if kind == "parquet":
             return connection.read_parquet(literal)
         if kind == "json":
-            form = "array" if is_json_array(path) else "newline_delimited"
+            is_array = is_json_array(path) and written.lines == "json"
             if written.lines == "python":
-                literal, form, packed = str(_as_json(connection, path)), "newline_delimited", False
+                literal, packed = str(_as_json(connection, path)), False
             elif _begins_with_mark(path):
                 literal, packed = str(_without_mark(connection, path)), False
-            how = {"format": form, "compression": "gzip" if packed else "none"}
-            found = connection.read_json(literal, sample_size=JSON_SAMPLE, **how).columns
-            if form == "newline_delimited":
-                _refuse_object_of_objects(path)
-            return connection.read_json(literal, columns=dict.fromkeys(found, "VARCHAR"), **how)
+            if not is_array:
+                _refuse_other_json(path)
+            read = partial(
+                connection.read_json,
+                literal,
+                format="array" if is_array else "newline_delimited",
+                compression="gzip" if packed else "none",
+            )
+            return read(columns=dict.fromkeys(read(sample_size=JSON_SAMPLE).columns, "VARCHAR"))
         dialect = dialect_of(path, written)
         # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
         # and refused afterwards, which names them better than the reader's own error does.
@@ -299,20 +307,21 @@ def _without_mark(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
     return rewritten
 
 
-def _refuse_object_of_objects(path: Path) -> None:
-    """Refuse a JSON file whose only line is an object by id, such as `{"a": {...}, "b": {...}}`."""
+def _refuse_other_json(path: Path) -> None:
+    """Refuse a JSON file whose first line is no object, or whose only one is such as `{"a": {...}, "b": {...}}`."""
     with open_text(path) as lines:
         first, second = next(lines, ""), next(lines, "")
-    if not second.strip():
-        try:
-            values = json.loads(first or "{}")
-        except ValueError:
-            return  # DuckDB refuses it
-        if isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values()):
-            raise DataError(
-                f"{path}: the file is one JSON object of objects; expected an object on each line, or an array of"
-                " objects, each with its id"
-            )
+    try:
+        values = json.loads(first.strip() or "{}")
+    except ValueError:
+        return  # DuckDB refuses it
+    if not isinstance(values, dict):
+        raise DataError(bad_line(path))
+    if not second.strip() and values and all(isinstance(value, dict) for value in values.values()):
+        raise DataError(
+            f"{path}: the file is one JSON object of objects; expected an object on each line, or an array of objects,"
+            " each with its id"
+        )
 
 
 def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -322,7 +331,7 @@ def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """
     try:
         first = connection.execute(
-            "SELECT line_byte_position, error_type, error_message FROM reject_errors ORDER BY line_byte_position LIMIT 1"
+            "SELECT line_byte_position, error_type, error_message FROM reject_errors ORDER BY ALL LIMIT 1"
         ).fetchone()
     except duckdb.CatalogException:
         return  # no delimited file was read
@@ -334,7 +343,7 @@ def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         refuse_other_encodings(path, line, line_of(path, line))
     remedy = "correct the line or remove it"
     if kind == "UNQUOTED VALUE":
-        remedy += '; if quotes are characters like others in this file, set quoting = "none"'
+        remedy += '; if quotes are plain characters here, set quoting = "none"'
     raise DataError(f"{path}:{line}: {message}; {remedy}")
 
 

@@ -4,9 +4,9 @@ A time column holds one of these, the same in all rows:
 
 - whole numbers of up to 64 bits, also with empty decimals (`1700000000000000020.0`), kept as int64;
 - other numbers, kept as float64 as long as no two of them become one;
-- dates and times that begin with the year: `2019-10-01`, `2019/10/1 9:05`, `2019-10-01T09:05:07.123456789`, with AM or PM,
-  and with `Z`, `UTC`, `GMT` or an offset such as `+05:30` at the end: microseconds since 1970 (UTC), or nanoseconds where
-  some row needs them;
+- dates and times that begin with the year: `2019-10-01`, `2019/10/1 9:05`, `2019-10-01T09:05:07.123456789`, with AM or
+  PM, and with `Z`, `UTC`, `GMT` or an offset such as `+05:30` at the end: microseconds since 1970 (UTC), or nanoseconds
+  where some row needs them;
 - whatever `time_format` describes, in the notation of strptime.
 
 Nothing is taken in part: text that none of these forms covers to its end is refused. No result depends on the machine's
@@ -15,7 +15,7 @@ time zone; a time without one is UTC.
 
 from collections.abc import Callable
 from textwrap import shorten
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import duckdb
 
@@ -38,7 +38,6 @@ SELECT translate(time, '123456789', '000000000') AS shape, count(*) AS rows, min
 _DECIMAL = r"[+-]?0+(\.0*)?"
 _NUMBER = r"[+-]?(0+\.?0*|\.0+)([eE][+-]?0+)?"
 _DAY = r"0000[-/]00?[-/]00?"
-_CLOCK = r"00?:00(?::00)?"
 _FRACTION = r"[.,]0{1,9}"
 _HALF = r"\s*[AaPp][Mm]"
 _ZONE = r"\s*(?:[Zz]|UTC|GMT|[+-]00(?::?00)?)"
@@ -48,8 +47,8 @@ _SHIFTED = r".*:.*[+-]00(?::?00)?"
 _HALVED = rf".*{_HALF}(?:{_ZONE})?"
 _FINE = r".*[.,]0{7,9}\D*.*"
 
-# Parts of one time. DuckDB's own cast to TIMESTAMP passes over what follows the seconds, or looks at it in some versions
-# only, so that it is given nothing but date and clock.
+# Parts of one time. DuckDB's own cast to TIMESTAMP passes over what follows the seconds, or applies it, depending on
+# its version, so that it is given nothing but date and clock.
 _BASE = (
     r"TRY_CAST(replace(upper(regexp_extract(time, '\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[ Tt]\d{1,2}:\d{2}(?::\d{2})?)?')),"
     " 'T', ' ') AS TIMESTAMP)"
@@ -89,9 +88,9 @@ def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, fil
         return column.whole()
     if column.all_are(_NUMBER):
         return column.fractional()
-    if column.all_are(_STAMP):
-        return column.stamped()
-    column.refuse_other_forms()
+    if not column.all_are(_STAMP):
+        column.refuse_other_forms()
+    return column.stamped()
 
 
 class _Column:
@@ -214,8 +213,8 @@ class _Column:
             self._refuse(f"{moment} IS NULL", f"which is not written as time_format = '{time_format}' says")
         except duckdb.Error as error:
             raise DataError(
-                f"{self._file}: time_format = '{time_format}' describes no times: {str(error).splitlines()[0]}; write it"
-                " as strptime takes it, for example %d.%m.%Y %H:%M:%S"
+                f"{self._file}: time_format = '{time_format}' describes no times: {str(error).splitlines()[0]}; write"
+                " it as strptime takes it, for example %d.%m.%Y %H:%M:%S"
             ) from None
         return f"{unit}({moment})"
 

@@ -165,8 +165,8 @@ class TableSource(Source, TableFile):
     time: Column = "time"
     """Numbers or timestamps; equal times keep the file's order. `"month + day"` puts the texts of columns together."""
     time_format: str = ""
-    """How times are written, in the notation of strptime, such as `%d.%m.%Y`; empty for numbers and for dates that begin
-    with the year. See `ipsrec_bench.data.times`."""
+    """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
+    begin with the year; see `ipsrec_bench.data.times`."""
     unknown: tuple[str, ...] = PLACEHOLDERS
     """Texts that stand for an unknown provider, whatever their case and the blanks around them; an empty one always
     does. As user or item they are refused."""
