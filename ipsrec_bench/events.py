@@ -35,6 +35,8 @@ class DatasetReady(Event):
     providers: int
     actions: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What reading it has found that a reader of results should know."""
 
 
 @dataclass(frozen=True)

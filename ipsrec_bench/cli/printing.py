@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from math import isfinite
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -20,6 +21,7 @@ from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
+    from ipsrec_bench.data.prepared import Reading
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.report.studies import StudyResult
@@ -240,10 +242,12 @@ def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None
     print_table(["Property", "Value"], [(key, value) for key, value in facts if value], name)
 
 
-def print_statistics(name: str, s: "DatasetStatistics", published: "Published | None", *, as_json: bool) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, then the rest."""
+def print_statistics(
+    name: str, s: "DatasetStatistics", published: "Published | None", *, reading: "Reading", as_json: bool
+) -> None:
+    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and notes."""
     if as_json:
-        print_json(asdict(s))
+        print_json({**asdict(s), **asdict(reading)})
         return
     print_table(
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
@@ -259,6 +263,7 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
         ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
         ("Test / validation users", f"{s.test_users:,} / {s.valid_users:,}"),
         ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
+        ("Largest providers", _largest(reading, s.actions)),
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
         ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
@@ -268,6 +273,14 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
         ("  without equal times", _percent(s.untied_stickiness)),
     ]
     print_table(["Property", "Value"], facts)
+    for note in reading.notes:
+        print(f"Note: {note}")  # noqa: T201
+
+
+def _largest(reading: "Reading", actions: int) -> str:
+    """Return the largest providers with their shares of all interactions; one that sells everything is no provider."""
+    shares = (f"{shorten(name, 40)} {_percent(count / actions)}" for name, count in reading.largest_providers)
+    return ", ".join(shares) or "–"
 
 
 def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:

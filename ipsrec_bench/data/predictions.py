@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.repeats import count_as_misses
-from ipsrec_bench.data.sources import find_column, open_table, place_of, refuse_bad_lines
+from ipsrec_bench.data.sources import confined, find_column, open_table, refuse_bad_lines
 from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import DataError, listed
 from ipsrec_bench.suite.schema import MaskHistory, TableSource
@@ -44,8 +46,8 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
-    with duckdb.connect() as connection:
-        connection.execute("SET enable_progress_bar = false")
+    vocabularies = [data.path / f"{name}.parquet" for name in ("users", "items")]
+    with TemporaryDirectory() as folder, confined([path, *vocabularies], Path(folder)) as connection:
         table = open_table(connection, path, TableSource(path=str(path)))
         there = {column.partition(":")[0] for column in table.columns}  # RecBole writes name:type
         roles = ("item", "rank") if {"item", "rank"} <= there else ("rank",) if "rank" in there else ("item", "score")
@@ -60,11 +62,12 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             table.project(f"{chosen}, row_number() OVER () AS row").create("given")
         except duckdb.Error as error:
             raise DataError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
-        refuse_bad_lines(connection)
-        for name in ("users", "items"):
-            connection.read_parquet(str(data.path / f"{name}.parquet")).create(name)
-        wanted = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}  # noqa: F841 (by name)
-        connection.execute("CREATE TABLE wanted AS SELECT * FROM wanted")
+        refuse_bad_lines(connection, path)
+        for vocabulary in vocabularies:
+            connection.read_parquet(str(vocabulary.absolute())).create(vocabulary.stem)
+        arrays = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}
+        connection.register("arrays", arrays)
+        connection.execute("CREATE TABLE wanted AS SELECT * FROM arrays")
         _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "there is no user")
         _refuse(connection, path, '"user" NOT IN (SELECT raw FROM users)', "the data have no user '{user}'")
         if roles == ("rank",):
@@ -96,7 +99,7 @@ def _refuse(connection: duckdb.DuckDBPyConnection, path: Path, condition: str, w
     if row is not None:
         names = [name for name, *_ in connection.description or ()]
         values = dict(zip(names, row, strict=True))
-        place = place_of(path, values["row"], header=True, delimiter=None)
+        place = place_of(path, values["row"], TableSource(path=str(path)))
         raise DataError(f"{place}: {what.format(**values)}")
 
 
@@ -196,7 +199,7 @@ def _note_history(
     lengths = targets.positions - begins if masked else np.zeros_like(begins)
     ends = np.cumsum(lengths)
     places = np.arange(lengths.sum()) - np.repeat(ends - lengths - begins, lengths)
-    seen = {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])}  # noqa: F841 (by name)
+    connection.register("seen", {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])})
     connection.execute("CREATE TABLE history AS SELECT DISTINCT * FROM seen")
 
 

@@ -192,7 +192,7 @@ def make_plan(
             s = data.statistics
             seconds = time.perf_counter() - began
             split_dataset(data, cell.protocol)  # refused, if nobody can be evaluated, before anything runs
-            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
+            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
 

@@ -139,46 +139,79 @@ class Source(Settings):
 
 Column = str | tuple[str, ...]
 """Name of a column, or names of which the first counts that the file has."""
-Lines = Literal["json", "python"]
+MAX_DELIMITER = 4
+"""Bytes; DuckDB takes no more."""
+PLACEHOLDERS = (
+    *("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "NULL", "(null)", "None", "nil", "\\N", "?", "-"),
+    *("unknown", "undefined"),
+)
+"""What programs write where they know no value."""
 
 
-class ItemTable(Settings):
-    """A second file that says which provider made each item, joined on the item's id."""
+def _delimiter(value: str) -> str:
+    value = value.replace("\\t", "\t")  # as TOML's single quotes leave it
+    if not 1 <= len(value.encode()) <= MAX_DELIMITER or any(character in '\n\r"\0' for character in value):
+        raise ValueError(f"expected 1 to {MAX_DELIMITER} characters, none of them a quote or a line break")
+    return value
+
+
+class TableFile(Settings):
+    """A file of rows, and how it is written."""
 
     path: str
+    columns: tuple[str, ...] = ()
+    """Names of the columns, in order, of a delimited file that has no header."""
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    """One to four characters; found from the file where not given."""
+    quoting: Literal["auto", "double", "none"] = "auto"
+    """Of delimited text. `double`: a value in double quotes may hold delimiters and line breaks; `none`: quotes are
+    characters like others. `auto` is `none` where tabs delimit, else `double`."""
+    lines: Literal["json", "python"] = "json"
+    """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
+    where: str = ""
+    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read. It can read no other
+    file."""
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [name.lower() for name in value]  # SQL knows no case
+        if "" in names or len(set(names)) < len(names):
+            raise ValueError("each column needs a name of its own")
+        return value
+
+
+class ItemTable(TableFile):
+    """A second file that says which provider made each item, joined on the item's id."""
+
     item: Column
     """Column of the item's id, matched against the interactions' item column."""
     provider: Column
     """Column of the provider's id; empty means unknown."""
-    delimiter: str | None = None
-    lines: Lines = "json"
-    """As in `TableSource`."""
 
 
-class TableSource(Source):
-    """Interactions in delimited text, JSON lines, a Parquet file or a RecBole atomic file (`.inter`).
+class TableSource(Source, TableFile):
+    """Interactions in delimited text, JSON lines, a JSON array, a Parquet file or a RecBole atomic file (`.inter`).
 
     A relative `path` is looked up below `raw/` in the data directory; `${NAME}` is replaced by the
     environment variable of that name.
     """
 
     source: Literal["table"] = "table"
-    path: str
     user: Column = "user"
     item: Column = "item"
     provider: Column = "provider"
-    """Column of the provider's id; empty where the data name none, and not read where `items` is given."""
+    """Column of the provider's id; empty where the data name none, and not read where `items` is given. Where it is not
+    set and the file has no such column, all providers are unknown, which is said."""
     time: Column = "time"
     """Numbers or timestamps; equal times keep the file's order. `"month + day"` puts the texts of columns together."""
-    columns: tuple[str, ...] = ()
-    """Names of the columns, in order, of a delimited file that has no header."""
-    delimiter: str | None = None
-    """Found from the file where not given."""
-    lines: Lines = "json"
-    """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
+    time_format: str = ""
+    """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
+    begin with the year; see `ipsrec_bench.data.times`."""
+    unknown: tuple[str, ...] = PLACEHOLDERS
+    """Texts that stand for an unknown provider, whatever their case and the blanks around them; an empty one always
+    does. As user or item they are refused."""
     items: ItemTable | None = None
-    where: str = ""
-    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read."""
     duplicates: Duplicates | None = None
     origin: str = ""
     """Where the file can be had; said when it is missing."""

@@ -29,6 +29,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
                 f"{event.dataset}: {event.users} users, {event.items} items, {event.providers} providers,"
                 f" {event.actions} interactions ({event.seconds:.1f} s)"
             )
+            text += "".join(f"; note: {note}" for note in event.notes)
         case DatasetLeftOut():
             text = f"{event.dataset}: left out: {event.reason}"
         case RunStarted():
