@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ipsrec_bench.data.split import TargetSet
 from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.run.workplace import KEPT
@@ -54,6 +55,7 @@ def keep(record: CellRecord, folder: Path) -> None:
         "environment": asdict(record.environment),
         "started": record.started.isoformat(),
         "epochs": [asdict(epoch) for epoch in record.epochs],
+        "target_sets": {split: asdict(found) for split, found in record.target_sets.items()},
         "splits": list(ranks) if record.ranks is not None else None,
     }
     try:
@@ -90,6 +92,7 @@ def kept_record(folder: Path) -> CellRecord | None:
                 "environment": Environment(**about["environment"]),
                 "started": datetime.fromisoformat(about["started"]),
                 "epochs": tuple(Epoch(**epoch) for epoch in about["epochs"]),
+                "target_sets": {split: TargetSet(**found) for split, found in about["target_sets"].items()},
             },
             ranks=ranks if splits is not None else None,
         )
@@ -104,7 +107,7 @@ def release(folder: Path) -> None:
         (folder / KEPT).unlink()
 
 
-_NOT_PLAIN = {"environment", "started", "epochs", "ranks"}
+_NOT_PLAIN = {"environment", "started", "epochs", "target_sets", "ranks"}
 
 
 def _unfinished(folder: Path) -> Path:
