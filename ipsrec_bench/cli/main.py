@@ -350,7 +350,7 @@ def list_runs(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     print_suites(summaries, as_json=as_json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # SQL may begin with a comment: --
 def query(
     sql: Annotated[str, typer.Argument(help='For example "SELECT * FROM metrics".')],
     store: StoreOption = STORE,
