@@ -4,11 +4,12 @@ The first number is the version of the schema. That commit's code ran a small su
 four rows, one failed cell, and from version 4 on an import.
 """
 
-import logging
+import json
 import lzma
 import subprocess
 import sys
 import textwrap
+from functools import reduce
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,7 @@ from ipsrec_bench.store.ingest import begin_run, record_cell
 from ipsrec_bench.suite.load import parse_suite
 
 from .conftest import TINY_SUITE
+from .test_cli import refused
 from .test_store import planned, record
 
 STORES = sorted((Path(__file__).parent / "stores").glob("*.xz"))
@@ -124,7 +126,8 @@ def tables_of(connection, name) -> list[tuple]:
     return connection.execute(f"SELECT * FROM {name}").fetchall()
 
 
-def test_every_command_reads_an_old_store(old, bench, tmp_path):
+@pytest.mark.usefixtures("old")
+def test_every_command_reads_an_old_store(bench, tmp_path):
     for arguments in (
         ["ls"],
         ["report", "--format", "html,md,latex,json"],
@@ -190,7 +193,7 @@ def test_an_old_store_that_cannot_be_replaced_is_left_as_it_was(newest, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "_keep", refuse)
-        with pytest.raises(StoreError, match="older schema .* Permission denied; nothing in it"), reading(newest):
+        with pytest.raises(StoreError, match=r"older schema .* Permission denied; nothing in it"), reading(newest):
             pass
     assert newest.read_bytes() == content
     assert [path.name for path in newest.parent.iterdir()] == [newest.name]
@@ -248,9 +251,63 @@ def test_what_only_looks_like_an_old_store_is_refused_and_stays(tmp_path, newest
             pass
 
 
-def test_the_first_sentence_of_a_migration_reaches_the_terminal(newest, bench_process):
+@pytest.mark.usefixtures("newest")
+def test_the_sentence_on_a_migration_reaches_the_terminal(bench_process):
     done = bench_process("ls")
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
     assert "from schema version 4" in done.stderr
-    assert logging.getLogger("ipsrec_bench").level == logging.NOTSET
+
+
+@pytest.fixture
+def stored_otherwise(finished):
+    """Change the suite of the only run as another version of the toolkit may have stored it."""
+
+    def change(*changes: tuple[str, object]) -> None:
+        with duckdb.connect(str(finished / "reports/ipsrec-bench.duckdb")) as connection:
+            ((text,),) = connection.execute("SELECT settings FROM runs").fetchall()
+            suite = json.loads(text)
+            for where, value in changes:
+                *parents, key = where.split(".")
+                reduce(dict.__getitem__, parents, suite)[key] = value
+            connection.execute(
+                "UPDATE runs SET settings = ?, text = 'new = true' || chr(10) || text", [json.dumps(suite)]
+            )
+
+    return change
+
+
+def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_word(stored_otherwise, finished, bench):
+    before = bench("compare", "sasrec", "pop").stdout
+    stored_otherwise(
+        ("new", {"a": [1]}),
+        ("training.warm_up", 3),
+        ("training.learning_rate", None),  # as infinity was stored
+        ("protocol.filter.users.most", 7),
+        ("statistics.test", "sign"),
+        ("tune.space", {"pop": {"x": {"low": 2, "high": 1}}}),
+    )
+    done = bench("compare", "sasrec", "pop")
+    assert done.stdout == before
+    assert "does not take these of its settings" in done.stderr
+    assert bench("compare", "sasrec", "pop", "--set", "protocol.cutoffs=[1]").returncode == 0
+    assert bench("report", "--format", "md").returncode == 0
+    text = (finished / "reports/tiny/tiny.md").read_text(encoding="utf-8").replace("\\", "")
+    for words in (
+        'new = {"a": [1]}',
+        "training.warm_up = 3",
+        "training.learning_rate = null",
+        "protocol.filter.users.most = 7",
+        'statistics.test = "sign"',
+        "tune.space.pop.x",
+    ):
+        assert words in text, words
+    assert json.loads(bench("ls", "--json").stdout)[0]["complete"] == 8
+
+
+def test_a_stored_suite_that_is_none_gets_a_sentence(stored_otherwise, bench, finished):
+    stored_otherwise(("models", {}))
+    refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read", "models")
+    with duckdb.connect(str(finished / "reports/ipsrec-bench.duckdb")) as connection:
+        connection.execute("UPDATE runs SET settings = 'no JSON'")
+    refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -64,7 +65,7 @@ def query(bench):
         ("'00000000-0000-0000-0000-000000000001'::UUID", "00000000-0000-0000-0000-000000000001"),
         ("'[1]'::JSON", "[1]"),
         ("'a'::ENUM ('a', 'b')", "a"),
-        ("'a'::held_out_or_text", None),
+        ("NULL::held_out", None),
         ("true", True),
         ("NULL", None),
         ("chr(27) || chr(8238)", "\x1b\u202e"),
@@ -74,8 +75,6 @@ def query(bench):
     ],
 )
 def test_every_value_has_a_form_in_json_and_in_tables(query, bench, sql, value):
-    if sql.endswith("held_out_or_text"):
-        sql = "NULL::held_out"
     assert query(f"SELECT {sql} AS x") == [{"x": value}]
     done = bench("query", f"SELECT {sql} AS x")
     assert (done.returncode, done.stderr) == (0, "")
@@ -112,8 +111,13 @@ def test_semicolons_and_comments_are_no_statements(query, sql):
     assert query(sql)[0]["x"] is False
 
 
-@pytest.mark.parametrize("sql", ["SHOW TABLES", "DESCRIBE cells", "SUMMARIZE cells", "EXPLAIN SELECT 1", "FROM store",
-                                 "PRAGMA database_list", "SET threads = 1", "VALUES (1)", "SELECT 1 LIMIT 0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SHOW TABLES", "DESCRIBE cells", "SUMMARIZE cells", "EXPLAIN SELECT 1", "FROM store", "PRAGMA database_list",
+        "SET threads = 1", "VALUES (1)", "SELECT 1 LIMIT 0",
+    ],
+)  # fmt: skip
 def test_statements_of_every_kind_are_shown(bench, query, sql):
     done = bench("query", sql)
     assert (done.returncode, done.stderr) == (0, "")
@@ -222,15 +226,13 @@ def test_an_export_replaces_its_file_only_once_it_is_whole(finished, bench, monk
     refused(bench("export", "ranks", "-o", "deep"), "deep: the ranks cannot be written there")
     (finished / "it's here").mkdir()
     assert bench("export", "ranks", "-o", "it's here/r.parquet").returncode == 0
-    assert not [path for path in finished.rglob("*.part")]
+    assert not list(finished.rglob("*.part"))
 
 
 def test_an_export_goes_through_a_pipe(finished, bench):
     os.mkfifo(finished / "pipe")
-    reader = os.open(finished / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    try:
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((finished / "pipe").read_text)
         done = bench("export", "ranks", "--format", "csv", "-o", "pipe")
         assert done.returncode == 0, done.stderr
-        assert os.read(reader, 14) == b"suite,dataset,"
-    finally:
-        os.close(reader)
+        assert read.result(timeout=60).startswith("suite,dataset,")

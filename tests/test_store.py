@@ -256,7 +256,7 @@ def test_an_empty_file_becomes_a_store(tmp_path):
     assert (tmp_path / "elsewhere" / "s.duckdb").is_file()
 
 
-def test_a_store_that_is_removed_or_replaced_while_it_is_waited_for_is_made_anew(store, tmp_path):
+def test_a_store_that_is_removed_or_replaced_while_it_is_waited_for_is_made_anew(store):
     def removed(_):
         store.unlink()
         process.stdin.close()

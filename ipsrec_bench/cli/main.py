@@ -256,6 +256,7 @@ def compare(
 ) -> None:
     """Print every statistic of A against B: two rows of a suite, two cells, or two runs."""
     from ipsrec_bench.cli.printing import print_comparisons
+    from ipsrec_bench.report.provenance import not_taken
     from ipsrec_bench.report.selections import compare_named
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import find_run, shown_otherwise
@@ -264,6 +265,8 @@ def compare(
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite and suite_name(suite)), overrides or ())
         made = compare_named(connection, run, a, b)
+    for sentence in not_taken(run):
+        typer.echo(visible(sentence), err=True)
     print_comparisons(made, run.suite.statistics, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.target_facts import TargetFacts
@@ -338,7 +339,8 @@ def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
     overrides = tuple(overrides)
     if not overrides:
         return run
-    changed = parse_suite(Path(f"{run.suite_name}.toml"), run.text, (*run.overrides, *overrides)).suite
+    stored = tomli_w.dumps(run.suite.model_dump(mode="json", by_alias=True, exclude_none=True))
+    changed = parse_suite(Path(f"{run.suite_name}.toml"), stored, overrides).suite
     protocol = run.suite.protocol.model_copy(
         update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
     )
