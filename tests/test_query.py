@@ -130,7 +130,7 @@ def test_errors_are_one_line_with_what_duckdb_proposes(bench):
         ("FROM metricz", 'Did you mean "metrics"?'),
         ("SELECT nam FROM datasets", 'Candidate bindings: "name"'),
         ("SELECT date_trunc(1)", "No function matches"),
-        ("SELECT ?", "parameters"),
+        ("SELECT ?", "parameter"),
         ("DELETE FROM cells", "read-only"),
         ("FROM read_text('/etc/passwd')", "Cannot access file"),
         ("SELECT error('a' || chr(10) || 'b' || chr(27))", "a b\\x1b"),
