@@ -199,6 +199,17 @@ def test_an_old_store_that_cannot_be_replaced_is_left_as_it_was(newest, monkeypa
     assert [path.name for path in newest.parent.iterdir()] == [newest.name]
 
 
+def test_an_old_store_in_a_place_that_cannot_be_written_gets_a_sentence(newest, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != newest.parent)  # root may write anywhere
+    for opened in (reading, writing):
+        with (
+            pytest.raises(StoreError, match=r"older schema .* cannot be written; .* copy it to a folder"),
+            opened(newest),
+        ):
+            pass
+    assert [path.name for path in newest.parent.iterdir()] == [newest.name]
+
+
 def test_a_kept_store_is_never_overwritten(newest):
     other = newest.with_name("ipsrec-bench.schema-4.duckdb")
     other.write_text("mine", encoding="utf-8")

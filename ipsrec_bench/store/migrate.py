@@ -1,6 +1,7 @@
 """Stores with an older schema: their rows are copied into a new store, which then takes their place."""
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
     Raises:
         StoreError: it cannot be written, or what it holds does not fit.
     """
+    for written in (place, place.parent):
+        if not os.access(written, os.W_OK):
+            raise _not_migrated(place, f"{written} cannot be written")
 
     def attach() -> Connection:
         connection = connect_to_none()
@@ -58,18 +62,15 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
                 connection.execute(f"SET temp_directory = '{quoted(new)}.tmp'")
                 confine(connection)
                 _copy(connection)
-                connection.execute("DETACH new")  # writes all to the file
-                connection.execute("CHECKPOINT old")  # likewise, so that nothing is left in a file beside it
+                for database in ("new", "old"):  # so that nothing is left in a log beside it
+                    connection.execute(f"CHECKPOINT {database}")
+                connection.execute("DETACH new")
                 kept = _keep(place, version)
                 new.replace(place)
             finally:
                 _remove(new)
     except (OSError, duckdb.Error) as error:
-        reason = first_line(error) if isinstance(error, duckdb.Error) else error.strerror
-        raise StoreError(
-            f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
-            " nothing in it has changed; copy it to a folder that can be written and give that with --store"
-        ) from None
+        raise _not_migrated(place, first_line(error) if isinstance(error, duckdb.Error) else error.strerror) from None
     _log.warning(
         "%s: brought from schema version %s to %s; the file as it was is kept as %s",
         place,
@@ -135,6 +136,14 @@ def _keep(place: Path, version: int) -> Path:
             number += 1
         else:
             return backup
+
+
+def _not_migrated(place: Path, reason: str | None) -> StoreError:
+    return StoreError(
+        f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
+        " nothing in it has changed; copy it to a folder that can be written and has room for it twice, and give that with"
+        " --store"
+    )
 
 
 def _remove(new: Path) -> None:
