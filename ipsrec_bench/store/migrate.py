@@ -141,8 +141,8 @@ def _keep(place: Path, version: int) -> Path:
 def _not_migrated(place: Path, reason: str | None) -> StoreError:
     return StoreError(
         f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
-        " nothing in it has changed; copy it to a folder that can be written and has room for it twice, and give that with"
-        " --store"
+        " nothing in it has changed; copy it to a folder that can be written and has room for it twice, and give that"
+        " with --store"
     )
 
 
