@@ -317,8 +317,8 @@ def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_
 
 
 def test_a_stored_suite_that_is_none_gets_a_sentence(stored_otherwise, bench, finished):
-    stored_otherwise(("models", {}))
-    refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read", "models")
+    stored_otherwise(("datasets", {}))
+    refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read", "datasets")
     with duckdb.connect(str(finished / "reports/ipsrec-bench.duckdb")) as connection:
         connection.execute("UPDATE runs SET settings = 'no JSON'")
     refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read")
