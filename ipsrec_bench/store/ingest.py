@@ -175,10 +175,8 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
 def _as_table(connection: Connection, arrays: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Let SQL read `arrays` as columns; yield the table's name."""
     connection.register("arrays", arrays)  # DuckDB finds no Python variable without external access
-    try:
-        yield "arrays"
-    finally:
-        connection.unregister("arrays")
+    yield "arrays"
+    connection.unregister("arrays")  # not after an error, which ends the transaction and so the connection
 
 
 def _environment(connection: Connection, environment: Environment) -> str:
