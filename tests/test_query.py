@@ -181,6 +181,10 @@ def test_suites_are_given_by_name_or_by_file(finished, bench):
     for given in ("tiny", "tiny.toml", "./tiny.TOML", "gone/tiny.toml"):
         assert bench("compare", "sasrec", "pop", "--suite", given).stdout == rows
         assert bench("report", given, "--format", "md").stdout == "Report: reports/tiny/tiny.md\n"
+        if given in ("tiny", "tiny.toml"):  # here the suite itself is needed
+            for arguments in (["list"], ["stats", "world"], ["prepare", "world"]):
+                done = bench("data", *arguments, "--suite", given)
+                assert done.returncode == 0, done.stderr
         assert bench("export", "ranks", "--suite", given).returncode == 0
         assert duckdb.sql(f"SELECT DISTINCT suite FROM '{finished / 'ranks.parquet'}'").fetchall() == [("tiny",)]
     users = duckdb.sql(
