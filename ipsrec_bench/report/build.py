@@ -30,8 +30,8 @@ from ipsrec_bench.report.content import (
 )
 from ipsrec_bench.report.provenance import (
     cell_lines,
+    left_out,
     not_taken,
-    stale_imports,
     too_few_resamples,
     warnings,
 )
@@ -75,11 +75,11 @@ def build_report(
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
-    left_out = list(stale_imports(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
+    omitted = list(left_out(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
     results = Results(run, queries.test_ranks(connection, keys))
     for cell in results.unpaired():
         remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
-        left_out.append(
+        omitted.append(
             f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks other users than the cells beside it and is"
             f" left out; {remedy}"
         )
@@ -149,7 +149,7 @@ def build_report(
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
-            *left_out,
+            *omitted,
             *not_taken(run),
             *warnings(run, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),

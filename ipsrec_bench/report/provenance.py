@@ -31,19 +31,21 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
             )
 
 
-def stale_imports(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
-    """Yield a sentence for every import that is left out, for it ranks other targets than the run's own cells do."""
+def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
+    """Yield a sentence for every cell that is left out, for it ranks other targets than those of the tables."""
     beside = {cell.dataset: bases[cell.key] for cell in run.cells if cell.key in bases}
     for cell in run.stale:
-        yield f"{stale(cell, bases[cell.key], beside[cell.dataset])} and is left out; import it again"
+        words, remedy = stale(cell, bases[cell.key], beside[cell.dataset])
+        yield f"{words} and is left out; {remedy}"
 
 
-def stale(cell: PlannedCell, imported: Basis, wanted: Basis) -> str:
-    """Return the words that say for what `cell` was imported, and what would be wanted."""
-    return (
-        f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported for another"
-        f" {' and another '.join(imported.differences(wanted))}"
-    )
+def stale(cell: PlannedCell, its: Basis, wanted: Basis) -> tuple[str, str]:
+    """Return the words that say for what `cell` was made, and what would be wanted; and the remedy."""
+    name = f"{cell.display} on {cell.dataset}, seed {cell.seed}"
+    other = " and another ".join(its.differences(wanted))
+    if cell.type == EXTERNAL:
+        return f"{name}, was imported for another {other}", "import it again"
+    return f"{name}, was run with another {other}", "run the suite again with --force"
 
 
 def not_taken(run: Run) -> Iterator[str]:

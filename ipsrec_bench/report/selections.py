@@ -101,10 +101,8 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         if cell.label == name:
             bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
             beside = next(bases[own.key] for own in run.cells if own.dataset == cell.dataset and own.key in bases)
-            raise StoreError(
-                f"'{name}' cannot be compared with rows of '{run.suite_name}':"
-                f" {stale(cell, bases[cell.key], beside)}; import it again"
-            )
+            words, remedy = stale(cell, bases[cell.key], beside)
+            raise StoreError(f"'{name}' cannot be compared with rows of '{run.suite_name}': {words}; {remedy}")
     suite, at, number = name.partition("@")
     known = {summary.suite for summary in queries.suite_summaries(connection)}
     if suite in known and (not at or (number.isascii() and number.isdigit())):

@@ -35,7 +35,7 @@ class Run:
     cells: tuple[PlannedCell, ...]
     """With what was imported for its suite."""
     stale: tuple[PlannedCell, ...] = ()
-    """Imports for other targets or candidates, which are not among `cells`."""
+    """Of other targets or candidates than `cells`, so that they are left out: imports, as a rule."""
     not_taken: tuple[str, ...] = ()
     """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
 
@@ -57,7 +57,7 @@ class Basis:
         found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
         if self.fingerprint != other.fingerprint and self.filter == other.filter:
             found.insert(0, f"data (fingerprints {self.fingerprint[:12]} and {other.fingerprint[:12]})")
-        return found or ["targets, under the same settings"]
+        return found or ["set of targets under the same settings"]
 
 
 @dataclass(frozen=True)

@@ -204,8 +204,8 @@ CREATE MACRO comparable(said, digest, other_said, other_digest) AS
     said = other_said AND coalesce(digest = other_digest, true);
 
 -- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets
--- under other labels. An import fits if it is comparable to the run's own cells; where none of these is complete, to
--- the newest import.
+-- under other labels. What is comparable to the newest of the run's own cells fits; where none of these is complete,
+-- what is comparable to the newest import.
 CREATE VIEW table_cells AS
 WITH wanted AS (
     SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported
@@ -223,9 +223,9 @@ WITH wanted AS (
     FROM based WHERE cell IS NOT NULL GROUP BY run, dataset
 )
 SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
-       NOT imported OR cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
+       cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
 FROM based LEFT JOIN reference USING (run, dataset);
-COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for an import of other targets or candidates, which is left out.';
+COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for one of other targets or candidates, which is left out.';
 
 -- A cell that several suites, or several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS
