@@ -47,7 +47,7 @@ def test_a_run_fills_the_store_and_a_second_one_does_nothing(tiny_suite, tmp_pat
     ended, events, store = run_suite(tiny_suite, tmp_path)
     assert (ended.complete, ended.failed, ended.interrupted) == (8, 0, False)
     assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
-    users = table(store, "SELECT valid_users, test_users FROM datasets")[0]
+    users = table(store, "SELECT valid_users, test_users FROM splits")[0]
     assert set(table(store, "SELECT split, count(*) FROM ranks GROUP BY cell, split")) == {
         ("valid", users[0]),
         ("test", users[1]),
@@ -79,7 +79,7 @@ def test_the_same_cells_have_the_same_ranks_and_force_runs_them_again(finished, 
 
 def test_views_show_the_newest_run_of_each_suite(finished):
     _, _, store = run_suite(finished / "tiny.toml", finished, ["models.sasrec.n_layers=1"])
-    users = table(store, "SELECT test_users FROM datasets")[0][0]
+    users = table(store, "SELECT test_users FROM splits")[0][0]
     rows = table(store, "SELECT suite, model, variant, seed, users FROM metrics WHERE split = 'test'")
     assert len(rows) == 8
     assert {(suite, count) for suite, *_, count in rows} == {("tiny", users)}

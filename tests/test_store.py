@@ -210,7 +210,7 @@ def test_making_a_store_at_once_makes_one(tmp_path):
 
 def test_another_version_is_refused(store):
     duckdb.connect(str(store)).execute("UPDATE store SET version = 99").close()
-    with pytest.raises(StoreError, match="has schema version 99, this program reads 4"), reading(store):
+    with pytest.raises(StoreError, match="has schema version 99, this program reads 5"), reading(store):
         pass
 
 

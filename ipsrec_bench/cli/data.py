@@ -18,8 +18,10 @@ from ipsrec_bench.cli.options import (
 
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Published
+    from ipsrec_bench.data.prepared import PreparedDataset
+    from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.suite.load import SuiteFile
-    from ipsrec_bench.suite.schema import DatasetSpec
+    from ipsrec_bench.suite.schema import DatasetSpec, Protocol
 
 app = typer.Typer(help="Datasets: list, download, stand-ins, prepare, statistics.", no_args_is_help=True)
 
@@ -160,26 +162,49 @@ def stats(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks."""
+    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks.
+
+    What is said of targets follows from a split: that of the suite given, else leave-one-out.
+    """
     from tempfile import TemporaryDirectory
 
     from ipsrec_bench.cli.printing import print_statistics
     from ipsrec_bench.data.prepare import prepare as build
+    from ipsrec_bench.suite.load import adhoc_suite, load_suite
     from ipsrec_bench.suite.schema import TableSource
 
+    wanted = with_sizes(overrides, scale, stand_in=stand_in)
     if Path(dataset).is_file():
         columns = {"user": user, "item": item, "provider": provider, "time": time}
         given = {role: column for role, column in columns.items() if column is not None}
-        table = TableSource(path=str(Path(dataset).absolute()), **given)
+        said = (load_suite(suite, wanted) if suite else adhoc_suite([dataset], ["pop"], wanted)).suite
+        protocol = said.protocol
+        table = TableSource(path=str(Path(dataset).absolute()), **given, filter=protocol.filter, scale=said.scale)
         with TemporaryDirectory() as folder:
             data = build(Path(dataset).name, table, Path(folder))
         published = None
     else:
-        file = _suite_file(dataset, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
+        file = _suite_file(dataset, suite, wanted, data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
+        protocol = file.suite.protocol
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
     title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
-    print_statistics(title, data.statistics, published, as_json=as_json)
+    split = protocol.split_name
+    print_statistics(title, data.statistics, split, _targets(data, protocol), published, as_json=as_json)
+
+
+def _targets(data: "PreparedDataset", protocol: "Protocol") -> "SplitStatistics | str":
+    """Return the statistics of the split that `protocol` names, or why nobody can be evaluated under it."""
+    from ipsrec_bench.data.split import split_dataset
+    from ipsrec_bench.data.split_statistics import describe_split
+    from ipsrec_bench.data.target_facts import target_facts
+    from ipsrec_bench.errors import DataError
+
+    try:
+        split = split_dataset(data, protocol)
+    except DataError as error:
+        return str(error)
+    return describe_split(data, split, target_facts(data, split))
 
 
 def _suite_file(name: str, suite: Path | None, overrides: list[str], data_dir: Path) -> "SuiteFile":

@@ -12,6 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
+    from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.report.studies import StudyResult
@@ -179,10 +180,22 @@ def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None
     print_table(["Property", "Value"], [(key, value) for key, value in facts if value], name)
 
 
-def print_statistics(name: str, s: "DatasetStatistics", published: "Published | None", *, as_json: bool) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, then the rest."""
+def print_statistics(
+    name: str,
+    s: "DatasetStatistics",
+    split: str,
+    targets: "SplitStatistics | str",
+    published: "Published | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and the split's.
+
+    `targets` is a sentence where the split leaves nobody to evaluate.
+    """
     if as_json:
-        print_json(asdict(s))
+        found = {"problem": targets} if isinstance(targets, str) else asdict(targets)
+        print_json({**asdict(s), "split": {"name": split, **found}})
         return
     print_table(
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
@@ -196,16 +209,27 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
     quantiles = ", ".join(f"{float(q):.0%} {n}" for q, n in s.length_quantiles.items())
     facts: list[tuple[str, str]] = [
         ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
-        ("Test / validation users", f"{s.test_users:,} / {s.valid_users:,}"),
         ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
-        ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
-        ("Test targets older than the newest training interaction", _percent(s.leaked_targets, digits=2)),
         ("Provider stickiness", _percent(s.stickiness)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
+        ("Split", split),
     ]
+    if isinstance(targets, str):
+        facts.append(("  nobody to evaluate", targets))
+    else:
+        facts += [
+            ("  test / validation users", f"{targets.test_users:,} / {targets.valid_users:,}"),
+            ("  test targets that tie with what precedes them", _percent(targets.tied_targets)),
+            (
+                "  test targets older than the newest training interaction",
+                _percent(targets.leaked_targets, digits=2),
+            ),
+            ("  test targets that repeat an item of the history", _percent(targets.repeated_targets)),
+            ("  test targets that no training interaction has", _percent(targets.unseen_targets)),
+        ]
     print_table(["Property", "Value"], facts)
 
 

@@ -11,7 +11,7 @@ meta.json      format, fingerprint, statistics, source and the sha256 of its fil
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 4
+PREPARED_FORMAT = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,10 @@ class PreparedDataset:
     """Share of the users that were read; of a stand-in, which is made small, always 1."""
     filter: str
     """Which users and items stayed."""
+    source: Mapping[str, Any]
+    """The settings that it was read with, as plain JSON values."""
+    files: Mapping[str, str]
+    """sha256 of the raw files by their names: of the interactions, then of the item table where there is one."""
     statistics: DatasetStatistics
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
@@ -83,5 +87,7 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         stand_in=meta["stand_in"],
         scale=meta["source"]["scale"] or 1.0,
         filter=meta["filter"],
+        source=meta["source"],
+        files=meta["files"],
         statistics=DatasetStatistics(**meta["statistics"]),
     )

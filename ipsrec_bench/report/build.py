@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +32,14 @@ from ipsrec_bench.report.content import (
 from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
+from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.report.tuned import tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell
-from ipsrec_bench.suite.schema import Protocol, Training
+from ipsrec_bench.suite.schema import Filter, Protocol, Training
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
@@ -98,6 +101,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
+        split=run.suite.protocol.split_name,
         baseline_is_best=statistics.baseline == "best",
         baseline_rule=(
             "the best baseline of each dataset and metric"
@@ -118,6 +122,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
             ),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
+            *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
@@ -319,9 +324,36 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
 
 
 def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:
+    recorded = queries.run_datasets(connection, run.run)
     fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
     known = queries.datasets(connection, set(fingerprints.values()))
-    return tuple(DatasetLine(label, known[fingerprint]) for label, fingerprint in fingerprints.items())
+    lines = []
+    for label, fingerprint in fingerprints.items():
+        # Another suite may have the same sequences with another filter or sample: what it said is not shown here.
+        made_of = recorded.get(label)
+        if made_of is not None and made_of.fingerprint == fingerprint:
+            said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
+            source = source_facts(made_of)
+        else:
+            said = {"filter": _said_filter(run, label)}
+            source = ()
+        split = queries.split_statistics(connection, fingerprint, run.suite.protocol.split_name)
+        lines.append(DatasetLine(label, replace(known[fingerprint], **said), split, source))
+    return tuple(lines)
+
+
+def _said_filter(run: Run, label: str) -> str:
+    """Return the filter of a dataset as far as the stored suite tells; the catalogue may have had another one."""
+    own = run.suite.datasets.get(label, {}).get("filter")
+    wanted = run.suite.protocol.filter if own is None else Filter.model_validate(own)
+    return str(wanted) if own is not None or wanted.active else "not recorded"
+
+
+def _dataset_facts(line: DatasetLine) -> Iterator[tuple[str, str]]:
+    yield from line.source
+    if line.split is not None:
+        s = line.split
+        yield "users of the split", f"{s.test_users:,} for the test and {s.valid_users:,} for validation"
 
 
 def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> Iterable[Curves]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
 from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
@@ -197,6 +198,11 @@ class DatasetLine:
 
     label: str
     statistics: DatasetRow
+    """Filter, scale and whether it is made up are this run's."""
+    split: SplitStatistics | None
+    """Of the suite's split; None where the store, of an older version, does not know."""
+    source: tuple[tuple[str, str], ...]
+    """What it was made of, in words: name and value."""
 
 
 @dataclass(frozen=True)
@@ -396,6 +402,8 @@ class Report:
     published: tuple[AgainstPaper, ...]
     seeds: int
     """Number of seeds that the suite asks for."""
+    split: str
+    """The suite's split with its shares."""
     baseline_rule: str
     baseline_is_best: bool
     """Whether the baseline is chosen by its results, not declared."""

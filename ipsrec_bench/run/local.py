@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.split_statistics import describe_split
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.events import (
     CellFailed,
@@ -22,7 +23,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
+from ipsrec_bench.store.ingest import begin_run, record_cell, record_split, record_targets
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
@@ -55,15 +56,17 @@ def execute(
         from ipsrec_bench.run.worker import run_cell
 
         worker = make_worker()
-    splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
-    facts = [
-        (data, splits[name], target_facts(data, split_dataset(data, splits[name])))
-        for name, data in plan.datasets.items()
-    ]
+    protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
+    held_out = []
+    for name, data in plan.datasets.items():
+        split = split_dataset(data, protocols[name])
+        facts = target_facts(data, split)
+        held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
     with writing(store) as connection:
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
-        for data, protocol, targets in facts:
-            record_targets(connection, data.fingerprint, protocol, targets)
+        for fingerprint, protocol, facts, statistics in held_out:
+            record_targets(connection, fingerprint, protocol, facts)
+            record_split(connection, fingerprint, protocol, statistics)
     cells = len(dict(plan.cells))
     emit(RunStarted(plan.file.name, plan.file.suite.title, cells, skipped=cells - len(todo)))
     complete = failed = 0

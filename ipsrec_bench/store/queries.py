@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection
@@ -89,13 +90,23 @@ class DatasetRow:
     tie_share: float | None
     stickiness: float | None
     shuffled_stickiness: float | None
-    test_users: int
-    valid_users: int
-    tied_targets: float | None
-    leaked_targets: float | None
     stand_in: bool
     scale: float
     filter: str
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """What one dataset of a run was made of, under the suite's label."""
+
+    fingerprint: str
+    filter: str
+    scale: float
+    stand_in: bool
+    source: Mapping[str, Any]
+    """Resolved settings of the source."""
+    files: Mapping[str, str]
+    """sha256 of the raw files by name: of the interactions, then of the item table."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,8 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
         "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
         [[cell.key for cell in run.cells]],
     ).fetchall()
-    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
+    made_of = sorted(run_datasets(connection, run.run).items())  # equal ranks may come of another file
+    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
@@ -327,10 +339,31 @@ def learning_curves(connection: Connection, keys: Sequence[str]) -> list[CurvePo
 
 def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str, DatasetRow]:
     """Return the datasets with these fingerprints."""
+    columns = ", ".join(field.name for field in fields(DatasetRow))
     rows = connection.execute(
-        "SELECT * FROM datasets WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
+        f"SELECT {columns} FROM datasets WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
     ).fetchall()
     return {row[0]: DatasetRow(*row) for row in rows}
+
+
+def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
+    """Return what the datasets of a run were made of, by label; runs of older versions recorded nothing."""
+    rows = connection.execute(
+        "SELECT dataset, fingerprint, filter, scale, stand_in, source, files FROM run_datasets WHERE run = ?", [run]
+    ).fetchall()
+    return {
+        label: RunDataset(*facts, source=json.loads(source), files=json.loads(files))
+        for label, *facts, source, files in rows
+    }
+
+
+def split_statistics(connection: Connection, fingerprint: str, split: str) -> SplitStatistics | None:
+    """Return the statistics of a dataset's split; None if the store has none."""
+    columns = ", ".join(field.name for field in fields(SplitStatistics))
+    row = connection.execute(
+        f"SELECT {columns} FROM splits WHERE fingerprint = ? AND split = ?", [fingerprint, split]
+    ).fetchone()
+    return SplitStatistics(*row) if row else None
 
 
 def environments(connection: Connection, names: Collection[str]) -> dict[str, Environment]:
