@@ -141,7 +141,12 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
         print_table(
             ["", *(c.metric.upper() for c in group)],
             [(name, *(of(c) for c in group)) for name, of in lines],
-            f"{dataset}: {first.users:,} users, {first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common",
+            f"{dataset}: {first.users:,} users, "
+            + (
+                "no seed changes either"
+                if first.without_seeds
+                else f"{first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common"
+            ),
         )
     print(  # noqa: T201
         f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"

@@ -29,7 +29,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
+from ipsrec_bench.report.provenance import cell_lines, cut_off_rows, too_few_resamples, warnings, without_foreign
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
@@ -71,7 +71,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
     run, left_out = without_foreign(run, summaries)
-    results = Results(run, queries.test_ranks(connection, keys))
+    results = Results(run, queries.test_ranks(connection, keys), summaries)
     results.check_pairing()
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
@@ -82,9 +82,10 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         title=run.suite.title,
         description=run.suite.description,
         started=run.started,
-        cells=len(run.cells),
+        cells=len({(cell.dataset, cell.label, cell.key) for cell in run.cells}),
         missing=tuple(_missing(run, summaries)),
         scale=run.suite.scale,
+        cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
         findings=_findings(results, comparisons),
@@ -289,7 +290,8 @@ def _seed_scores(results: Results) -> Iterator[SeedScore]:
     for dataset in results.datasets:
         for row in results.rows:
             seeds, values = results.seeds(dataset, row), results.by_seed(dataset, row, results.metric)
-            for seed, value in zip(seeds, values, strict=True):
+            shown = 1 if results.is_deterministic(dataset, row) else len(seeds)
+            for seed, value in zip(seeds[:shown], values[:shown], strict=True):
                 yield SeedScore(dataset, row, seed, value)
 
 
@@ -316,7 +318,8 @@ def _surfaces(results: Results, summaries: Mapping[str, CellSummary]) -> Iterato
 
 
 def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCell]:
-    for cell in run.cells:
+    once = {(cell.dataset, cell.label, cell.key): cell for cell in reversed(run.cells)}
+    for cell in reversed(once.values()):
         summary = summaries.get(cell.key)
         if summary is None or summary.status != "complete":
             error = summary.error.strip().splitlines()[-1] if summary and summary.error else None
@@ -373,11 +376,12 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
 
 
 def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[CostLine]:
-    groups: dict[tuple[str, Row], list[CellSummary]] = defaultdict(list)
+    groups: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
     for cell in results.run.cells:
         if cell.key in results.ranks and cell.type != EXTERNAL:  # whose costs nobody knows
-            groups[cell.dataset, row_of(cell)].append(summaries[cell.key])
-    for (dataset, row), cells in groups.items():
+            groups[cell.dataset, row_of(cell)][cell.key] = summaries[cell.key]
+    for (dataset, row), by_key in groups.items():
+        cells = list(by_key.values())
         yield CostLine(
             dataset,
             row,
@@ -385,7 +389,7 @@ def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[C
             train_seconds=float(np.mean([cell.train_seconds or 0.0 for cell in cells])),
             seconds=float(np.mean([cell.seconds for cell in cells])),
             peak_memory=max(cell.peak_memory or 0 for cell in cells),
-            best_epochs=tuple(cell.best_epoch or 0 for cell in cells),
+            best_epochs=tuple(cell.best_epoch or 0 for cell in cells if "training" in cell.settings),
             value=float(np.mean(results.by_seed(dataset, row, results.metric))),
         )
 

@@ -89,7 +89,7 @@ def compare(
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
     for pair in pairs:
-        seeds = sorted({*results.seeds(pair.dataset, pair.row)} & {*results.seeds(pair.dataset, pair.reference)})
+        seeds = results.common_seeds(pair.dataset, pair.row, pair.reference)
         if not seeds:
             continue
         ours, theirs = (results.matrix(pair.dataset, row, seeds, pair.metric) for row in (pair.row, pair.reference))
@@ -99,7 +99,11 @@ def compare(
             continue
         if resampled:
             differences[pair.dataset].append((len(made), (ours - theirs).mean(axis=1)))
-        made.append(compare_arrays(pair, ours, theirs, statistics))
+        rows = (pair.row, pair.reference)
+        deterministic = tuple(row for row in rows if results.is_deterministic(pair.dataset, row))
+        cut_off = tuple(row for row in rows if results.is_cut_off(pair.dataset, row))
+        compared = compare_arrays(pair, ours, theirs, statistics, deterministic)
+        made.append(replace(compared, cut_off=cut_off))
     for indexed in differences.values():
         for index, comparison in _resample(made, indexed, statistics):
             made[index] = comparison
@@ -107,9 +111,16 @@ def compare(
 
 
 def compare_arrays(
-    pair: Pair, ours: NDArray[np.float64], theirs: NDArray[np.float64], statistics: Statistics
+    pair: Pair,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    statistics: Statistics,
+    deterministic: tuple[Row, ...] = (),
 ) -> Comparison:
     """Compare two arrays `[users, seeds]` of a metric; what takes resampling or a family is left open.
+
+    Where both rows are `deterministic`, so that no seed changes them, users are all that can vary: the test over users
+    then stands for the test over users and seeds.
 
     Raises:
         ValueError: fewer than two users.
@@ -121,7 +132,7 @@ def compare_arrays(
     crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] >= MIN_SEEDS else None
     declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
     p: float | None = declared.p
-    if statistics.test == "crossed" and crossed is None:
+    if statistics.test == "crossed" and crossed is None and len(deterministic) < 2:  # noqa: PLR2004 (both)
         p = None
     elif statistics.test == "wilcoxon":
         p = wilcoxon_p(mean_difference)
@@ -154,6 +165,7 @@ def compare_arrays(
         margin=statistics.margin,
         equivalence_p=equivalent,
         alpha=alpha,
+        deterministic=deterministic,
     )
 
 

@@ -32,7 +32,7 @@ class Score:
 
     mean: float
     deviation: float | None
-    """Standard deviation over seeds; None with fewer than two."""
+    """Standard deviation over seeds; None with fewer than two, and for a row that no seed changes."""
     seeds: int
 
 
@@ -73,6 +73,15 @@ class Comparison:
     """That the difference is within the margin, corrected over the family; None without margin, or with too few seeds
     for the declared test."""
     alpha: float
+    deterministic: tuple[Row, ...] = ()
+    """Those of the two rows that no seed changes."""
+    cut_off: tuple[Row, ...] = ()
+    """Those of the two rows of which some training ended while it was still getting better."""
+
+    @property
+    def without_seeds(self) -> bool:
+        """Whether no seed changes either row: what is said of these two is said of the methods."""
+        return len(self.deterministic) == 2  # noqa: PLR2004 (both)
 
     @property
     def difference(self) -> float:
@@ -94,9 +103,10 @@ class Comparison:
     @property
     def of_method(self) -> str:
         """What users and seeds together say of the methods, at alpha, in this one comparison."""
-        if self.crossed is None:
+        test = self.by_users if self.without_seeds else self.crossed and self.crossed.test
+        if test is None:
             return "too few seeds"
-        if self.crossed.test.p >= self.alpha:
+        if test.p >= self.alpha:
             return "undecided"
         return "better" if self.difference > 0 else "worse"
 
@@ -284,6 +294,7 @@ class CostLine:
     seconds: float
     peak_memory: int
     best_epochs: tuple[int, ...]
+    """Of its trainings; none for a model that counts."""
     value: float
     """The report's metric."""
 
@@ -348,7 +359,8 @@ class CellLine:
 
     dataset: str
     row: Row
-    seed: int
+    seed: int | None
+    """None where the cell stands for every seed."""
     key: str
     fingerprint: str
     environment: int
@@ -369,6 +381,20 @@ class MissingCell:
 
 
 @dataclass(frozen=True)
+class CutOff:
+    """Trainings of one row that were still getting better when their last allowed epoch ended."""
+
+    dataset: str
+    row: Row
+    cells: int
+    """How many of them."""
+    of: int
+    """Of so many complete cells."""
+    epochs: int
+    """That they were allowed."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page says about one run of a suite."""
 
@@ -382,6 +408,8 @@ class Report:
     """That the suite asks for."""
     left_out: tuple[str, ...]
     """Datasets of the suite that were not run, because their raw files were not there."""
+    cut_off: tuple[CutOff, ...]
+    """Rows with trainings whose best epoch is the last one allowed."""
     metric: str
     """Of summary, charts and slices."""
     findings: tuple[Comparison, ...]

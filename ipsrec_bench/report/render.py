@@ -17,7 +17,17 @@ from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.drawing import Chart
 from ipsrec_bench.report.pages import CURRENT, basis_path, file_name, page_path, signature
 from ipsrec_bench.report.plain import plain
-from ipsrec_bench.report.sentences import budgets, finding, p_value, percent, signed, span, tuned_finding, where
+from ipsrec_bench.report.sentences import (
+    budgets,
+    cut_off,
+    finding,
+    p_value,
+    percent,
+    signed,
+    span,
+    tuned_finding,
+    where,
+)
 from ipsrec_bench.settings import in_words
 
 FORMATS = ("html", "md", "latex", "json")
@@ -258,6 +268,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "mib": _mebibytes,
     "moment": _moment,
     "exact": _exact,
+    "cut_off": cut_off,
     "finding": finding,
     "where": where,
     "tuned_finding": tuned_finding,

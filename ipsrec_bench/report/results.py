@@ -1,7 +1,7 @@
 """The test ranks of a run, by dataset, row and seed, and the metrics that follow from them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
-from ipsrec_bench.store.queries import Run, TestRanks
+from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
 MATRICES = 3
@@ -25,10 +25,11 @@ def row_of(cell: PlannedCell) -> Row:
 
 @dataclass(frozen=True)
 class Results:
-    """What the store has of a run: its test ranks, by key."""
+    """What the store has of a run: its test ranks and what its cells cost, by key."""
 
     run: Run
     ranks: dict[str, TestRanks]
+    summaries: Mapping[str, CellSummary]
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -76,6 +77,25 @@ class Results:
         """Return the seeds of `row` that are complete on `dataset`, ascending."""
         return sorted(self.keys[dataset, row.label])
 
+    def common_seeds(self, dataset: str, a: Row, b: Row) -> list[int]:
+        """Return the seeds that both rows have, ascending; a row that no seed changes stands for every one."""
+        ours, theirs = self.seeds(dataset, a), self.seeds(dataset, b)
+        if self.is_deterministic(dataset, a) and ours:
+            return theirs[:1] if self.is_deterministic(dataset, b) else theirs
+        if self.is_deterministic(dataset, b) and theirs:
+            return ours
+        return sorted({*ours} & {*theirs})
+
+    def is_deterministic(self, dataset: str, row: Row) -> bool:
+        """Return whether no seed changes the ranks of `row`; False while nothing of it is complete."""
+        keys = self.keys.get((dataset, row.label), {}).values()
+        return bool(keys) and all(self.summaries[key].deterministic for key in keys)
+
+    def is_cut_off(self, dataset: str, row: Row) -> bool:
+        """Return whether some training of `row` was still getting better when its last allowed epoch ended."""
+        keys = self.keys.get((dataset, row.label), {}).values()
+        return any(self.summaries[key].cut_off for key in keys)
+
     def users(self, dataset: str) -> NDArray[np.int32]:
         """Return the test users of `dataset`, ascending; none while nothing of it is complete."""
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
@@ -83,7 +103,12 @@ class Results:
 
     def matrix(self, dataset: str, row: Row, seeds: Collection[int], name: str) -> NDArray[np.float64]:
         """Return a metric per user and seed, float64 `[users, seeds]`."""
-        keys = tuple(self.keys[dataset, row.label][seed] for seed in sorted(seeds))
+        of_row = self.keys[dataset, row.label]
+        if self.is_deterministic(dataset, row):
+            any_key = next(iter(of_row.values()))
+            keys = (any_key,) * len(seeds)
+        else:
+            keys = tuple(of_row[seed] for seed in sorted(seeds))
         found = self._matrices.pop((keys, name), None)
         if found is None:
             found = np.stack([metric(name, self.ranks[key].ranks) for key in keys]).T
@@ -113,7 +138,8 @@ class Results:
         means = self.by_seed(dataset, row, name)
         if not means:
             return None
-        return Score(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else None, len(means))
+        varies = len(means) > 1 and not self.is_deterministic(dataset, row)
+        return Score(float(np.mean(means)), float(np.std(means, ddof=1)) if varies else None, len(means))
 
     def hit_curve(self, dataset: str, row: Row, cutoffs: Sequence[int]) -> list[float]:
         """Return HR@N, mean over seeds, at every cutoff."""

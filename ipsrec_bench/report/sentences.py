@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ipsrec_bench.report.content import Comparison, SliceTable, Tuned
+from ipsrec_bench.report.content import Comparison, CutOff, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
 
@@ -63,12 +63,32 @@ def finding(c: Comparison, confidence: float) -> str:
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
         test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
-    return f"{verdict}: {values}; {test}. {_of_method(c)}"
+    return f"{verdict}: {values}; {test}. {_of_method(c)}{_of_training(c)}"
+
+
+def cut_off(line: CutOff) -> str:
+    """Return how many trainings of a row were cut off."""
+    return (
+        f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings reached their best epoch in the"
+        f" last one allowed ({line.epochs}) and might still have got better; raise training.epochs"
+    )
+
+
+def _of_training(c: Comparison) -> str:
+    if not c.cut_off:
+        return ""
+    rows = " and ".join(row.display for row in c.cut_off)
+    return (
+        f" Training of {rows} was cut off by the number of epochs: this is no comparison of models trained to the end."
+    )
 
 
 def _of_method(c: Comparison) -> str:
+    if c.without_seeds:
+        return "No seed changes either, so this is also the comparison of the methods."
     if c.crossed is None:
-        trainings = "One training each says" if c.seeds == 1 else f"{c.seeds} trainings each say"
+        each = "" if c.deterministic else " each"
+        trainings = f"One training{each} says" if c.seeds == 1 else f"{c.seeds} trainings{each} say"
         return f"{trainings} nothing of the methods, whatever the seed."
     p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
     if c.of_method == "undecided":

@@ -135,6 +135,7 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
         environment=describe_environment(worker.device),
         started=started,
         seconds=0.0,
+        deterministic=cell.deterministic,
     )
     try:
         trained = train_cell(key, cell, data, worker, emit)

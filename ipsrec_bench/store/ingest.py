@@ -121,14 +121,16 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
     row = connection.execute(
         """
         INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
-                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
+                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth,
+                           deterministic)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
         """,
         [
             record.key, "failed" if record.error else "complete", record.error, record.fingerprint,
             record.type, record.seed, record.settings, _environment(connection, record.environment),
             record.started.replace(tzinfo=None), record.seconds, record.train_seconds, record.peak_memory,
             record.parameters, record.stop_metric, record.best_epoch, record.best_valid, record.depth,
+            record.deterministic,
         ],
     ).fetchone()  # fmt: skip
     assert row is not None

@@ -16,7 +16,7 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.records import Environment, PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.suite.schema import Suite
 
@@ -72,6 +72,13 @@ class CellSummary:
     depth: int | None
     settings: Mapping[str, Mapping[str, Any]]
     """`config`, `training` and `protocol` as the cell was run with them."""
+    deterministic: bool
+    """Whether no seed changes its ranks."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether training was still getting better when its last allowed epoch ended."""
+        return self.best_epoch is not None and self.best_epoch == self.settings.get("training", {}).get("epochs")
 
 
 @dataclass(frozen=True)
@@ -276,8 +283,8 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
     """Return the newest run of every suite, newest first, with the state of its cells."""
     rows = connection.execute(
         """
-        SELECT suite, latest.started, count(*), count(*) FILTER (status = 'complete'),
-               count(*) FILTER (status = 'failed')
+        SELECT suite, latest.started, count(DISTINCT key), count(DISTINCT key) FILTER (status = 'complete'),
+               count(DISTINCT key) FILTER (status = 'failed')
         FROM (SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY suite ORDER BY run DESC) = 1) AS latest
         JOIN run_cells USING (run) LEFT JOIN cells USING (key)
         GROUP BY run, suite, latest.started ORDER BY run DESC
@@ -290,10 +297,16 @@ def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, Cel
     """Return what the store knows of the cells with these keys."""
     rows = connection.execute(
         "SELECT key, status, error, fingerprint, seconds, train_seconds, peak_memory, parameters, stop_metric,"
-        " best_epoch, best_valid, environment, depth, settings FROM cells WHERE key IN (SELECT unnest(?))",
+        " best_epoch, best_valid, environment, depth, settings, deterministic, type FROM cells"
+        " WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
-    return {row[0]: CellSummary(*(*row[:-1], json.loads(row[-1]))) for row in rows}
+    found = {}
+    for *facts, text, recorded, kind in rows:
+        settings = json.loads(text)
+        counted = kind != EXTERNAL and "training" not in settings  # all that older versions recorded
+        found[facts[0]] = CellSummary(*facts, settings, counted if recorded is None else recorded)
+    return found
 
 
 def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRanks]:
@@ -351,10 +364,7 @@ def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
     rows = connection.execute(
         "SELECT dataset, fingerprint, filter, scale, stand_in, source, files FROM run_datasets WHERE run = ?", [run]
     ).fetchall()
-    return {
-        label: RunDataset(*facts, source=json.loads(source), files=json.loads(files))
-        for label, *facts, source, files in rows
-    }
+    return {row[0]: RunDataset(*row[1:5], json.loads(row[5]), json.loads(row[6])) for row in rows}
 
 
 def split_statistics(connection: Connection, fingerprint: str, split: str) -> SplitStatistics | None:
