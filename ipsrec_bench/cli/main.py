@@ -152,7 +152,7 @@ def run(
     written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         for line in _cut_off(store, ended.run):
-            typer.echo(f"Training was cut off: {line}")
+            typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
         typer.echo(
