@@ -103,7 +103,7 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
     """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
     from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
     from ipsrec_bench.report.plain import plain
-    from ipsrec_bench.report.sentences import finding, p_value, percent, signed
+    from ipsrec_bench.report.sentences import effect, finding, p_value, percent, signed
 
     if as_json:
         print_json(plain(made))
@@ -119,21 +119,21 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
             (first.row.display, lambda c: f"{c.mean:.4f}"),
             (first.reference.display, lambda c: f"{c.reference_mean:.4f}"),
             ("difference", lambda c: signed(c.difference)),
-            (f"  {interval} from", lambda c: signed(c.low)),
-            ("  to", lambda c: signed(c.high)),
+            (f"  {interval} from", lambda c: _if_finite(c.low, signed)),
+            ("  to", lambda c: _if_finite(c.high, signed)),
             ("gain", lambda c: percent(c.gain.value if c.gain else None)),
             (f"  {interval} from", lambda c: percent(c.gain.low if c.gain and isfinite(c.gain.low) else None)),
             ("  to", lambda c: percent(c.gain.high if c.gain and isfinite(c.gain.high) else None)),
-            ("effect size d_z", lambda c: f"{c.effect.value:.3f}"),
-            (f"  {interval} from", lambda c: f"{c.effect.low:.3f}"),
-            ("  to", lambda c: f"{c.effect.high:.3f}"),
+            ("effect size d_z", lambda c: effect(c.effect.value)),
+            (f"  {interval} from", lambda c: effect(c.effect.low)),
+            ("  to", lambda c: effect(c.effect.high)),
             ("users who win", lambda c: f"{c.counts.wins:,}"),
             ("  tie", lambda c: f"{c.counts.ties:,}"),
             ("  lose", lambda c: f"{c.counts.losses:,}"),
             ("p, users", lambda c: p_value(c.by_users.p)),
             ("p, users x seeds", lambda c: p_value(c.crossed.test.p if c.crossed else None)),
             ("adjusted p", lambda c: p_value(c.adjusted_p)),
-            ("detectable at 80%", lambda c: f"{c.detectable:.4f}"),
+            ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
         ]
         if first.margin:
             lines.append((f"p, equivalent within {100 * first.margin:g}%", lambda c: p_value(c.equivalence_p)))
@@ -152,6 +152,10 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
         f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
         f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
     )
+
+
+def _if_finite(value: float, shown: "Callable[[float], str]") -> str:
+    return shown(value) if isfinite(value) else "–"
 
 
 def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:

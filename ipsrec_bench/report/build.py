@@ -34,7 +34,7 @@ from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.studies import StudyResult
-from ipsrec_bench.report.tuned import tuned
+from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
@@ -75,6 +75,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
     results.check_pairing()
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
+    own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
@@ -98,17 +99,14 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
-        tuned=tuned(results, summaries, datasets, studies),
+        tuned=tuned(results, own_studies),
+        other_studies=tuple(other_studies),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
         split=run.suite.protocol.split_name,
         baseline_is_best=statistics.baseline == "best",
-        baseline_rule=(
-            "the best baseline of each dataset and metric"
-            if statistics.baseline == "best"
-            else results.row(statistics.baseline).display
-        ),
+        baseline_rule=_baseline_rule(results),
         family_rule=FAMILIES[statistics.family],
         test_rule=TESTS[statistics.test],
         slice_rule=TESTS["crossed" if statistics.test == "crossed" else "paired-t"],
@@ -143,6 +141,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
+        notes=tuple(_notes(results, datasets, comparisons)),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
@@ -170,27 +169,61 @@ def _objective(training: Training) -> str:
 
 
 def _against_baseline(results: Results) -> tuple[Comparison, ...]:
+    """Compare every row with its baseline, on the report's metric first, tuned rows first."""
+    metrics = sorted(results.run.suite.protocol.shown, key=lambda name: name != results.metric)
+    rows = sorted(results.rows, key=lambda row: not row.tuned)
     return compare(
         results,
         (
-            Pair(dataset, name, row, baseline)
+            Pair(dataset, name, row, reference)
             for dataset in results.datasets
-            for name in results.run.suite.protocol.shown
-            if (baseline := results.baseline(dataset, name)) is not None
-            for row in results.rows
-            if row != baseline
+            for name in metrics
+            for row in rows
+            if (reference := results.reference(dataset, name, row)) is not None and row != reference
         ),
     )
 
 
 def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all."""
-    whole = [c for c in comparisons if c.metric == results.metric and not c.row.variant]
-    return tuple([c for c in whole if c.row.model in results.proposed] or whole)
+    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all.
+
+    Of a model that is tuned, the untuned row is left out: it is not what the model can do.
+    """
+    whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
+    found = [c for c in whole if c.row.model in results.proposed] or whole
+    tuned = {(c.dataset, c.row.model) for c in found if c.row.tuned}
+    return tuple(c for c in found if c.row.tuned or (c.dataset, c.row.model) not in tuned)
+
+
+def _baseline_rule(results: Results) -> str:
+    declared = results.run.suite.statistics.baseline
+    tuned = any(row.tuned for row in results.rows)
+    if declared == "best":
+        return "the best baseline of each dataset and metric" + (", among tuned ones for tuned rows" if tuned else "")
+    row = results.row(declared)
+    return row.display + (", as it is tuned for tuned rows of other models" if tuned and not row.tuned else "")
+
+
+def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yield a sentence for everything that is not compared, or that cannot differ."""
+    few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
+    for dataset in few:
+        yield f"{dataset} has one test user, and a comparison takes two: nothing is compared there"
+    if not comparisons and not few:
+        yield (
+            "Nothing is compared: there is no result of a baseline and of another model yet, or every model is proposed"
+        )
+    for line in datasets:
+        for cutoff in results.run.suite.protocol.cutoffs:
+            if cutoff >= line.statistics.items:
+                yield (
+                    f"{line.label} has {line.statistics.items:,} items, so that a cutoff of {cutoff:,} leaves none out:"
+                    f" HR@{cutoff} is 1 for every model"
+                )
 
 
 def _result_table(results: Results, comparisons: Sequence[Comparison]) -> ResultTable:
-    columns = [row for row in results.rows if not row.variant]
+    columns = [row for row in results.rows if row.whole]
     columns.sort(key=lambda row: row.model in results.proposed)
     found = {(c.dataset, c.metric, c.row.label): c for c in comparisons}
     lines = []
@@ -208,6 +241,7 @@ def _result_table(results: Results, comparisons: Sequence[Comparison]) -> Result
                         second=place == 1,
                         gain=c.gain.value if c and c.gain else None,
                         mark=c is not None and c.verdict == "better",
+                        unequal=c is not None and c.unequal,
                     )
                 )
             lines.append(ResultLine(dataset, name, tuple(cells)))
@@ -278,7 +312,7 @@ def _hit_curves(
     items = {line.label: line.statistics.items for line in datasets}
     for dataset in results.datasets:
         for row in results.rows:
-            if row.variant or not results.seeds(dataset, row):
+            if not row.whole or not results.seeds(dataset, row):
                 continue
             depths = [summaries[key].depth or items[dataset] for key in results.keys[dataset, row.label].values()]
             cutoffs = np.unique(np.geomspace(1, min(depths), CURVE_POINTS).round().astype(int))

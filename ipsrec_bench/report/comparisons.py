@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ipsrec_bench.stats.correction import Correction, adjust
 from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
 from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
-from ipsrec_bench.stats.paired import MIN_USERS, paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
 
@@ -128,8 +129,10 @@ def compare_arrays(
     confidence, alpha = statistics.confidence, statistics.alpha
     of_users, of_reference = ours.mean(axis=1), theirs.mean(axis=1)
     mean_difference = of_users - of_reference
-    by_users = paired_t_test(mean_difference, confidence)
+    by_users = possible(paired_t_test(mean_difference, confidence))
     crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] >= MIN_SEEDS else None
+    if crossed is not None:
+        crossed = replace(crossed, test=possible(crossed.test))
     declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
     p: float | None = declared.p
     if statistics.test == "crossed" and crossed is None and len(deterministic) < 2:  # noqa: PLR2004 (both)
@@ -161,12 +164,29 @@ def compare_arrays(
         high=declared.high,
         p=p,
         adjusted_p=p,
-        detectable=detectable_difference(declared.standard_error, declared.degrees, alpha),
+        detectable=_detectable(declared, alpha),
         margin=statistics.margin,
         equivalence_p=equivalent,
         alpha=alpha,
         deterministic=deterministic,
     )
+
+
+def possible(test: MeanTest) -> MeanTest:
+    """Return `test` of a difference of metrics with an interval that is one.
+
+    It is cut to what a difference can be, -1 to 1. Where nothing varies there is none, and its ends are NaN: a point
+    would claim that the difference is known.
+    """
+    if test.standard_error == 0:
+        return replace(test, low=nan, high=nan)
+    return replace(test, low=max(test.low, -1.0), high=min(test.high, 1.0))
+
+
+def _detectable(test: MeanTest, alpha: float) -> float | None:
+    """Return the smallest difference that `test` would have found, if it saw any spread and that is below 1."""
+    found = detectable_difference(test.standard_error, test.degrees, alpha)
+    return found if 0 < found <= 1 else None
 
 
 def declared_family(statistics: Statistics) -> Callable[[Comparison], Hashable]:
@@ -198,7 +218,7 @@ def _resample(
             comparison = made[index]
             if p is not None:
                 comparison = replace(comparison, p=float(p[row]))
-            if ends is not None:
+            if ends is not None and comparison.by_users.standard_error > 0:
                 comparison = replace(comparison, low=float(ends[row, 0]), high=float(ends[row, 1]))
             yield index, comparison
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
-from ipsrec_bench.report.studies import StudyResult
+from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
@@ -24,6 +24,16 @@ class Row:
     display: str
     model: str
     variant: str
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it has the best settings of a search."""
+        return self.variant == TUNED
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a model, as it is or tuned, rather than a variant that an ablation takes apart."""
+        return not self.variant or self.tuned
 
 
 @dataclass(frozen=True)
@@ -59,14 +69,15 @@ class Comparison:
     counts: WinTieLoss
     low: float
     high: float
-    """The declared interval of the difference, uncorrected."""
+    """The declared interval of the difference, uncorrected; NaN where it saw no spread."""
     p: float | None
     """Of the declared test, uncorrected; None where it takes more seeds than there are."""
     adjusted_p: float | None
     """Corrected over the family."""
-    detectable: float
+    detectable: float | None
     """Smallest difference that the t-test would have found with a power of 80% at alpha, uncorrected: over users and
-    seeds where that is declared, else over users."""
+    seeds where that is declared, else over users. None where it saw no spread, or would have found no difference that a
+    metric can have."""
     margin: float | None
     """Declared, relative: smaller differences count as none."""
     equivalence_p: float | None
@@ -77,6 +88,11 @@ class Comparison:
     """Those of the two rows that no seed changes."""
     cut_off: tuple[Row, ...] = ()
     """Those of the two rows of which some training ended while it was still getting better."""
+
+    @property
+    def unequal(self) -> bool:
+        """Whether one of two models is tuned and the other is not."""
+        return self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
 
     @property
     def without_seeds(self) -> bool:
@@ -103,9 +119,12 @@ class Comparison:
     @property
     def of_method(self) -> str:
         """What users and seeds together say of the methods, at alpha, in this one comparison."""
-        test = self.by_users if self.without_seeds else self.crossed and self.crossed.test
-        if test is None:
+        if self.without_seeds:
+            test = self.by_users
+        elif self.crossed is None:
             return "too few seeds"
+        else:
+            test = self.crossed.test
         if test.p >= self.alpha:
             return "undecided"
         return "better" if self.difference > 0 else "worse"
@@ -123,6 +142,8 @@ class ResultCell:
     """Over the baseline; for proposed models, whose improvement is shown."""
     mark: bool = False
     """Whether it is better by the declared, corrected test."""
+    unequal: bool = False
+    """Whether only one of it and the baseline is tuned."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,11 @@ class ResultTable:
     columns: tuple[Row, ...]
     proposed: frozenset[str]
     lines: tuple[ResultLine, ...]
+
+    @property
+    def unequal(self) -> bool:
+        """Whether some improvement is of a tuned model over a baseline that is not, or the other way round."""
+        return any(cell.unequal for line in self.lines for cell in line.cells)
 
     @property
     def models_down(self) -> bool:
@@ -196,6 +222,8 @@ class SliceTable:
     slices: tuple[Slice, ...]
     too_small: tuple[str, ...]
     """Slices with too few users to compare."""
+    everybody: tuple[str, ...]
+    """Slices that all test users are in, so that they part nobody from the others."""
 
     def named(self, verdict: str) -> list[str]:
         """Return the slices with this verdict, in words."""
@@ -425,7 +453,9 @@ class Report:
     seed_scores: tuple[SeedScore, ...]
     surfaces: tuple[Surface, ...]
     tuned: tuple[Tuned, ...]
-    """Studies of the run's models on the run's data."""
+    """Studies of the run's models on the run's data, with the run's settings."""
+    other_studies: tuple[str, ...]
+    """Studies of the run's models on its data that were made under other settings, and what differs."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int
@@ -449,6 +479,8 @@ class Report:
     environments: tuple[Environment, ...]
     warnings: tuple[str, ...]
     """In what cells of one table differ that ought to be the same."""
+    notes: tuple[str, ...]
+    """Why something is not compared, or says nothing."""
     alpha: float
     confidence: float
     suite_text: str

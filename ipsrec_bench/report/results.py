@@ -150,10 +150,26 @@ class Results:
             curves.append(within[np.minimum(cutoffs, len(within) - 1)])
         return [float(value) for value in np.mean(curves, axis=0)]
 
-    def baseline(self, dataset: str, name: str) -> Row | None:
+    def reference(self, dataset: str, name: str, row: Row) -> Row | None:
+        """Return what `row` is compared with; None if there is nothing yet.
+
+        That is the declared baseline, or the best baseline. A tuned row is compared with tuned baselines where there
+        are any: with the declared one as it is tuned, or with the best tuned one.
+        """
+        declared = self.run.suite.statistics.baseline
+        if declared == "best":
+            return self.baseline(dataset, name, tuned=row.tuned)
+        baseline = self.row(declared)
+        if row.tuned and row.model != baseline.model:
+            siblings = (other for other in self.rows if other.tuned and other.model == baseline.model)
+            return next((other for other in siblings if self.seeds(dataset, other)), baseline)
+        return baseline
+
+    def baseline(self, dataset: str, name: str, *, tuned: bool = False) -> Row | None:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
-        The best is chosen among those with the most of the suite's seeds.
+        The best is chosen among those with the most of the suite's seeds, and, where there are such, among those that
+        are `tuned`, or are not.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
@@ -162,8 +178,9 @@ class Results:
         scored = [
             (len(wanted & set(self.seeds(dataset, row))), score.mean, row)
             for row in self.rows
-            if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
+            if row.model not in self.proposed and row.whole and (score := self.score(dataset, row, name))
         ]
+        scored = [pair for pair in scored if pair[2].tuned == tuned] or scored
         # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
         most = max((seeds for seeds, *_ in scored), default=0)
         return max((pair for pair in scored if pair[0] == most > 0), key=lambda pair: pair[1], default=(0, 0.0, None))[

@@ -295,17 +295,21 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
 
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:
     """Return what the store knows of the cells with these keys."""
+    *columns, _, _ = (field.name for field in fields(CellSummary))
     rows = connection.execute(
-        "SELECT key, status, error, fingerprint, seconds, train_seconds, peak_memory, parameters, stop_metric,"
-        " best_epoch, best_valid, environment, depth, settings, deterministic, type FROM cells"
-        " WHERE key IN (SELECT unnest(?))",
+        f"SELECT settings, deterministic, type, {', '.join(columns)} FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
     found = {}
-    for *facts, text, recorded, kind in rows:
+    for text, deterministic, kind, *facts in rows:
         settings = json.loads(text)
         counted = kind != EXTERNAL and "training" not in settings  # all that older versions recorded
-        found[facts[0]] = CellSummary(*facts, settings, counted if recorded is None else recorded)
+        summary = CellSummary(
+            **dict(zip(columns, facts, strict=True)),
+            settings=settings,
+            deterministic=counted if deterministic is None else deterministic,
+        )
+        found[summary.key] = summary
     return found
 
 
@@ -364,7 +368,10 @@ def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
     rows = connection.execute(
         "SELECT dataset, fingerprint, filter, scale, stand_in, source, files FROM run_datasets WHERE run = ?", [run]
     ).fetchall()
-    return {row[0]: RunDataset(*row[1:5], json.loads(row[5]), json.loads(row[6])) for row in rows}
+    return {
+        label: RunDataset(fingerprint, filter_, scale, stand_in, json.loads(source), json.loads(files))
+        for label, fingerprint, filter_, scale, stand_in, source, files in rows
+    }
 
 
 def split_statistics(connection: Connection, fingerprint: str, split: str) -> SplitStatistics | None:
