@@ -54,6 +54,7 @@ def counted(tmp_path, **options) -> Path:
             " AND first.cell = b.cell AND a.type = b.type AND a.type <> 'sasrec' AND b.seed = 1"
             ' AND first."user" = ranks."user" AND first.split = ranks.split'
         )
+        connection.execute("UPDATE cells SET deterministic = NULL")  # as older versions left it
     return path
 
 
@@ -233,8 +234,10 @@ def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, 
     said = finding(c, 0.95)
     assert "the same for every user" in said
     assert "would have found" not in said
+    if users == 2 or statistics not in {"", 'test = "crossed"'}:
+        return  # pages take long
     text = pages(report, tmp_path)
-    for word in (r"-1\.0000 to -1\.0000", r"\+1\.0000 to \+1\.0000", r"0\.0000 to \+0\.0000", "nan", r"\binf"):
+    for word in (r"-1\.0000 to -1\.0000", r"\+1\.0000 to \+1\.0000", r"0\.0000 to \+0\.0000", r"\bnan\b", r"\binf\b"):
         assert not re.search(word, text), word
 
 
@@ -248,7 +251,7 @@ def test_no_difference_of_a_metric_is_beyond_one(tmp_path, users):
     c = next(c for c in report.findings if c.metric == report.metric)
     assert (c.low, c.high, c.by_users.low, c.by_users.high) == (-1, 1, -1, 1)
     assert c.detectable is None
-    assert f"with {users} users a t-test finds no difference with a power of 80%, however large" in finding(c, 0.95)
+    assert f"over {users} users a t-test finds no difference with a power of 80%, however large" in finding(c, 0.95)
     assert not re.search(
         r"[+-][1-9]\d*\.\d{4}(?!\d)", pages(report, tmp_path).replace("+1.0000", "").replace("-1.0000", "")
     )

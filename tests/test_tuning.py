@@ -27,7 +27,7 @@ from ipsrec_bench.errors import ModelError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
 from ipsrec_bench.tuning.space import search_space
 from ipsrec_bench.tuning.study import (
@@ -41,8 +41,10 @@ from ipsrec_bench.tuning.study import (
     study_result,
 )
 from ipsrec_bench.tuning.subject import searches
+from ipsrec_bench.tuning.tuned import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
+from .test_report_tuning import study
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
@@ -162,6 +164,21 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     assert bench("run", path, "--quiet").returncode == 0
     markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")
     assert "— tuned" in markdown
+    assert "IPSRec-S tuned" in markdown.partition("## Results")[0]  # the headline is about the best settings
+    assert "did not record" not in markdown
+    assert bench("run", suite, "--quiet", "--set", "training.epochs=1").returncode == 0
+    other = (tmp_path / "reports/tiny/tiny.md").read_text(encoding="utf-8")
+    assert f"Not shown: study {study.name}" in other
+    assert "was made under other settings (epochs: 4 there, 1 here)" in other
+
+
+def test_a_tuned_suite_with_a_baseline_compares_with_the_best(suite):
+    file = load_suite(suite, ["statistics.test=crossed", "statistics.proposed=['ipsrec-s', 'pop']"])
+    found = [study(model, dataset="world") for model in ("ipsrec-s", "sasrec")]
+    both = tomllib.loads(tuned_suite(file, found))
+    assert both["statistics"] == {"test": "crossed", "proposed": ["ipsrec-s"], "baseline": "best"}
+    assert tomllib.loads(tuned_suite(file, found[:1]))["statistics"]["baseline"] == "ipsrec-s"
+    assert tomllib.loads(tuned_suite(file, found[1:]))["statistics"]["baseline"] == "sasrec"
 
 
 def test_files_that_are_no_studies_are_passed_over(tmp_path):

@@ -226,7 +226,7 @@ def _escape_tex(text: object) -> str:
 
 
 def _tex_percent(value: float | None) -> str:
-    return "--" if value is None else f"${100 * value:+.1f}$\\%"
+    return "--" if value is None else f"${percent(value).removesuffix('%')}$\\%"
 
 
 def _tex_signed(value: float) -> str:

@@ -9,6 +9,8 @@ from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
 
 SMALLEST_P = 1e-4
+DECIMALS = 12
+"""Of values of metrics and of their differences; what lies below comes of rounding."""
 EQUAL = 1.2
 """How much longer one search may take than another and be called equal: a budget ends with the trial that spends it."""
 LISTED = 4
@@ -24,12 +26,17 @@ def p_value(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Return a relative difference with its sign."""
-    return "–" if value is None else f"{100 * value:+.1f}%"
+    return "–" if value is None else f"{100 * _plain_zero(value):+.1f}%"
 
 
 def signed(value: float) -> str:
     """Return a difference of a metric with its sign."""
-    return f"{value:+.4f}"
+    return f"{_plain_zero(value):+.4f}"
+
+
+def _plain_zero(value: float) -> float:
+    """Return `value`, but 0 without a minus where it is zero up to rounding."""
+    return round(value, DECIMALS) + 0.0
 
 
 def between(low: float, high: float, shown: Callable[[float], str] = signed) -> str:
@@ -74,7 +81,8 @@ def finding(c: Comparison, confidence: float) -> str:
         if c.detectable is not None:
             test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
         elif varies:
-            test += f"; with {c.users:,} users a t-test finds no difference with a power of 80%, however large"
+            over = f"{c.users:,} users" + (f" and {c.seeds} seeds" if c.crossed else "")
+            test += f"; over {over} a t-test finds no difference with a power of 80%, however large"
     return f"{verdict}: {values}; {test}. {_of_method(c)}{_of_tuning(c)}{_of_training(c)}"
 
 
