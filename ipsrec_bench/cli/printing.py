@@ -113,7 +113,8 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
         groups.setdefault((c.dataset, c.row.label, c.reference.label), []).append(c)
     for (dataset, _, _), group in groups.items():
         first = group[0]
-        print(finding(group[-1], statistics.confidence))  # noqa: T201
+        headline = next((c for c in group if c.metric == statistics.metric), group[-1])
+        print(finding(headline, statistics.confidence))  # noqa: T201
         interval = f"{100 * statistics.confidence:g}%"
         lines: list[tuple[str, Callable[[Comparison], str]]] = [
             (first.row.display, lambda c: f"{c.mean:.4f}"),
