@@ -29,7 +29,14 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.provenance import cell_lines, cut_off_rows, too_few_resamples, warnings, without_foreign
+from ipsrec_bench.report.provenance import (
+    cell_lines,
+    cut_off_rows,
+    not_taken,
+    stale_imports,
+    too_few_resamples,
+    warnings,
+)
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
@@ -56,23 +63,31 @@ CURVE_POINTS = 60
 """Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
 
 
-def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult] = ()) -> Report:
+def build_report(
+    connection: Connection, run: Run, studies: Sequence[StudyResult] = (), unread: Sequence[str] = ()
+) -> Report:
     """Return the report on `run`.
 
     Args:
         connection: the store.
         run: what the report is about.
         studies: tuning studies, of which the store knows nothing; those of the run's models on its data are shown.
+        unread: a sentence for each study that could not be read; the report says that it lacks them.
 
-    Raises:
-        StoreError: cells of a dataset rank different users.
     """
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
-    run, left_out = without_foreign(run, summaries)
+    left_out = list(stale_imports(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
     results = Results(run, queries.test_ranks(connection, keys), summaries)
-    results.check_pairing()
+    for cell in results.unpaired():
+        remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
+        left_out.append(
+            f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks other users than the cells beside it and is"
+            f" left out; {remedy}"
+        )
+        run = replace(run, cells=tuple(other for other in run.cells if other != cell))
+    results = Results(run, results.ranks, summaries)
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
     own_studies, other_studies = studies_of(results, datasets, studies)
@@ -101,6 +116,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         surfaces=tuple(_surfaces(results, summaries)),
         tuned=tuned(results, own_studies),
         other_studies=tuple(other_studies),
+        unread_studies=tuple(unread),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
@@ -114,11 +130,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         interval_rule=interval_rule(statistics),
         protocol=(
             ("Split", _split(run.suite.protocol)),
-            (
-                "Candidates",
-                "the whole catalogue"
-                + (", without the user's history" if run.suite.protocol.mask_history else ", history not masked"),
-            ),
+            ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
             *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
@@ -140,7 +152,12 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         settings=tuple(_settings(summaries, run)),
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
-        warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
+        warnings=(
+            *left_out,
+            *not_taken(run),
+            *warnings(run, summaries, environments, datasets),
+            *too_few_resamples(run, comparisons),
+        ),
         notes=tuple(_notes(results, datasets, comparisons)),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
@@ -160,6 +177,23 @@ def _split(protocol: Protocol) -> str:
         "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
         "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
     }[protocol.split]
+
+
+def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
+    if not protocol.mask_history:
+        return "the whole catalogue, history not masked"
+    masked = "the whole catalogue, without the user's history"
+    if protocol.mask_history == "miss":
+        return f"{masked}; a target that stands in it is a miss"
+    counts = []
+    for line in datasets:
+        parts = [
+            f"{users.left_out:,} of {users.users + users.left_out:,} {what} users"
+            for what, users in (("test", line.test), ("validation", line.valid))
+            if users is not None
+        ]
+        counts += [f"{line.label}: {', '.join(parts)}"] if parts else []
+    return f"{masked}; users whose target stands in it are left out" + (f" ({'; '.join(counts)})" if counts else "")
 
 
 def _objective(training: Training) -> str:
@@ -299,7 +333,8 @@ def _slices(
     """Yield the slices of every finding's row and dataset, where the store has the facts that they are cut by."""
     for line in datasets:
         facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
-        if facts is None or not np.array_equal(facts.users, results.users(line.label)):
+        facts = None if facts is None else facts.of(results.users(line.label))
+        if facts is None:
             continue
         for c in _findings(results, comparisons):
             if c.dataset == line.label:
@@ -364,6 +399,9 @@ def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSu
     recorded = queries.run_datasets(connection, run.run)
     fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
     known = queries.datasets(connection, set(fingerprints.values()))
+    own = [cell for cell in run.cells if cell.type != EXTERNAL]
+    ranked = queries.ranked_users(connection, [cell.key for cell in own])
+    users = {cell.dataset: ranked[cell.key] for cell in own if cell.key in ranked}
     lines = []
     for label, fingerprint in fingerprints.items():
         # Another suite may have the same sequences with another filter or sample: what it said is not shown here.
@@ -375,7 +413,17 @@ def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSu
             said = {"filter": _said_filter(run, label)}
             source = ()
         split = queries.split_statistics(connection, fingerprint, run.suite.protocol.split_name)
-        lines.append(DatasetLine(label, replace(known[fingerprint], **said), split, source))
+        of_label = users.get(label, {})
+        lines.append(
+            DatasetLine(
+                label,
+                replace(known[fingerprint], **said),
+                split,
+                source,
+                test=of_label.get("test"),
+                valid=of_label.get("valid"),
+            )
+        )
     return tuple(lines)
 
 

@@ -9,7 +9,7 @@ from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
-from ipsrec_bench.store.queries import CurvePoint, DatasetRow
+from ipsrec_bench.store.queries import CurvePoint, DatasetRow, RankedUsers
 from ipsrec_bench.store.records import Environment
 
 MAX_COLUMNS = 8
@@ -241,6 +241,17 @@ class DatasetLine:
     """Of the suite's split; None where the store, of an older version, does not know."""
     source: tuple[tuple[str, str], ...]
     """What it was made of, in words: name and value."""
+    test: RankedUsers | None = None
+    """Whom the run's cells rank under its split; None where no cell says so."""
+    valid: RankedUsers | None = None
+    """Likewise, of the validation."""
+
+    @property
+    def tested(self) -> str:
+        """How many users are tested, and how many the protocol leaves out."""
+        if self.test is not None and self.test.left_out:
+            return f"{self.test.users:,} ({self.test.left_out:,} left out)"
+        return "–" if self.split is None else f"{self.split.test_users:,}"
 
 
 @dataclass(frozen=True)
@@ -456,6 +467,8 @@ class Report:
     """Studies of the run's models on the run's data, with the run's settings."""
     other_studies: tuple[str, ...]
     """Studies of the run's models on its data that were made under other settings, and what differs."""
+    unread_studies: tuple[str, ...]
+    """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int

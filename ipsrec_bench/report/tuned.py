@@ -10,6 +10,7 @@ from ipsrec_bench.report.comparisons import Pair, compare, possible
 from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.studies import StudyResult
+from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
 
 
@@ -53,7 +54,7 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
     best, default = study.best, study.default_trial
     if best is None or default is None or best.settings == study.default or len(default.by_seed) < len(study.seeds):
         return None
-    differences = np.subtract(best.by_seed, default.by_seed)
+    differences = rounded(np.subtract(best.by_seed, default.by_seed))
     test = paired_t_test(differences, confidence) if len(differences) >= MIN_USERS else None
     return None if test is None or test.standard_error == 0 else possible(test)
 

@@ -7,6 +7,8 @@ from ipsrec_bench.events import (
     CellEvent,
     CellFailed,
     CellFinished,
+    CellFound,
+    CellsAwaited,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -19,6 +21,7 @@ from ipsrec_bench.events import (
     StoreBusy,
     TrialEnded,
 )
+from ipsrec_bench.tui.plain import awaited
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class RunState:
     """Set while settings are searched; what ends then are trials."""
     trials: tuple[TrialEnded, ...] = ()
     waiting: str | None = None
-    """Why a finished cell is not in the store yet."""
+    """Who or what this run waits for."""
     finished: RunFinished | None = None
 
     @property
@@ -101,7 +104,7 @@ class RunState:
         return min(left, default=None)
 
 
-def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901 (one case per event)
+def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901, PLR0912 (one case per event)
     """Return the state after `event`, which arrived at `now`."""
     match event:
         case DatasetReady():
@@ -142,8 +145,12 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
             return replace(state, running=_without(state, event.key), trials=(*state.trials, event))
         case CellFinished() | CellFailed():
             return replace(state, running=_without(state, event.key), ended=(*state.ended, event), waiting=None)
+        case CellFound():
+            return replace(state, skipped=state.skipped + 1, waiting=None)
         case StoreBusy():
             return replace(state, waiting=event.message)
+        case CellsAwaited():
+            return replace(state, waiting=awaited(event))
         case RunFinished():
             return replace(state, finished=event)
         case _:
