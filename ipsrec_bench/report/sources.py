@@ -7,6 +7,8 @@ from ipsrec_bench.store.queries import RunDataset
 ROLES = ("user", "item", "provider", "time")
 ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", *ROLES}
 """Settings that are part of another line, or of the rest of the protocol."""
+IDLE = [("lines", "json"), ("quoting", "auto")]
+"""Settings that are what they are for most files, and say nothing then."""
 NAMES = {
     "columns": "names of the columns",
     "unknown": "placeholders of an unknown provider",
@@ -25,9 +27,10 @@ def source_facts(dataset: RunDataset) -> tuple[tuple[str, str], ...]:
         facts = [("file", f"none: {source['source']} data")]
     for name, value in source.items():
         if isinstance(value, Mapping) and "path" in value:
-            rest = {key: part for key, part in value.items() if key != "path"}
-            facts.append(("item table", f"{value['path']}, sha256 {sha256[-1]}; {_words(rest)}"))
-        elif name not in ELSEWHERE and _is_said(value) and (name, value) != ("lines", "json"):
+            rest = {key: part for key, part in value.items() if (key, part) not in IDLE and key not in ELSEWHERE}
+            columns = {role: value.get(role) for role in ("item", "provider")}
+            facts.append(("item table", f"{value['path']}, sha256 {sha256[-1]}; {_words({**columns, **rest})}"))
+        elif name not in ELSEWHERE and _is_said(value) and (name, value) not in IDLE:
             facts.append((NAMES.get(name, name.replace("_", " ")), _words(value)))
     facts.append(("filter", dataset.filter))
     if dataset.scale < 1:
