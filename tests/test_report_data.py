@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 from pathlib import Path
 
 import duckdb
@@ -9,7 +10,7 @@ import pytest
 
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
-from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.queries import find_run
 
 from .planted import built, fill
@@ -119,3 +120,14 @@ def test_a_store_that_recorded_no_split_says_so(tmp_path, statistics):
             "INSERT INTO splits (fingerprint, split, test_users, valid_users) VALUES ('f', 'leave-one-out', 9, 8)"
         )
     assert (built(path).datasets[0].split.test_users, built(path).datasets[0].split.tied_targets) == (9, None)
+
+
+@pytest.mark.parametrize("name", ["1-43194ce", "2-8645958", "4-8c30f40"])
+def test_what_an_older_store_said_of_targets_was_of_leave_one_out(tmp_path, name):
+    path = tmp_path / "s.duckdb"
+    path.write_bytes(lzma.decompress((Path(__file__).parent / "stores" / f"{name}.duckdb.xz").read_bytes()))
+    with writing(path):
+        pass  # brings it to this version's schema
+    (line,) = built(path).datasets
+    assert (line.split.test_users, line.split.valid_users, line.split.repeated_targets) == (54, 50, None)
+    assert line.tested == "54"
