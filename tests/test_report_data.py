@@ -131,3 +131,10 @@ def test_what_an_older_store_said_of_targets_was_of_leave_one_out(tmp_path, name
     (line,) = built(path).datasets
     assert (line.split.test_users, line.split.valid_users, line.split.repeated_targets) == (54, 50, None)
     assert line.tested == "54"
+
+
+def test_users_that_the_mask_leaves_out_are_counted_in_the_dataset_table(tmp_path, bench):
+    report = run(tmp_path, bench, "masked", SHOP, "[protocol]\nmask_history = true")
+    assert (report.datasets[0].tested, report.datasets[0].validated) == ("30 (10 left out)", "35 (5 left out)")
+    assert report.datasets[0].split.repeated_targets == 0.25
+    assert "| 30 (10 left out) |" in (tmp_path / "reports/masked/masked.md").read_text(encoding="utf-8")

@@ -249,9 +249,18 @@ class DatasetLine:
     @property
     def tested(self) -> str:
         """How many users are tested, and how many the protocol leaves out."""
-        if self.test is not None and self.test.left_out:
-            return f"{self.test.users:,} ({self.test.left_out:,} left out)"
-        return "–" if self.split is None else f"{self.split.test_users:,}"
+        return _users(self.test, self.split and self.split.test_users)
+
+    @property
+    def validated(self) -> str:
+        """Likewise, for the validation."""
+        return _users(self.valid, self.split and self.split.valid_users)
+
+
+def _users(ranked: RankedUsers | None, of_split: int | None) -> str:
+    if ranked is not None and ranked.left_out:
+        return f"{ranked.users:,} ({ranked.left_out:,} left out)"
+    return "–" if of_split is None else f"{of_split:,}"
 
 
 @dataclass(frozen=True)
