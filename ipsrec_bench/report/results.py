@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +29,8 @@ class Results:
 
     run: Run
     ranks: dict[str, TestRanks]
-    summaries: Mapping[str, CellSummary]
+    summaries: Mapping[str, CellSummary] = field(default_factory=dict)
+    """By key; a cell without one counts as trained to its end."""
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -89,12 +90,12 @@ class Results:
     def is_deterministic(self, dataset: str, row: Row) -> bool:
         """Return whether no seed changes the ranks of `row`; False while nothing of it is complete."""
         keys = self.keys.get((dataset, row.label), {}).values()
-        return bool(keys) and all(self.summaries[key].deterministic for key in keys)
+        return bool(keys) and all(key in self.summaries and self.summaries[key].deterministic for key in keys)
 
     def is_cut_off(self, dataset: str, row: Row) -> bool:
         """Return whether some training of `row` was still getting better when its last allowed epoch ended."""
         keys = self.keys.get((dataset, row.label), {}).values()
-        return any(self.summaries[key].cut_off for key in keys)
+        return any(key in self.summaries and self.summaries[key].cut_off for key in keys)
 
     def users(self, dataset: str) -> NDArray[np.int32]:
         """Return the test users of `dataset`, ascending; none while nothing of it is complete."""
