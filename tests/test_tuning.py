@@ -42,8 +42,10 @@ from ipsrec_bench.tuning.study import (
     study_result,
 )
 from ipsrec_bench.tuning.subject import searches
+from ipsrec_bench.tuning.tuned import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
+from .test_report_tuning import study
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
@@ -303,6 +305,21 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     assert bench("run", path, "--quiet").returncode == 0
     markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")
     assert "— tuned" in markdown
+    assert "IPSRec-S tuned" in markdown.partition("## Results")[0]  # the headline is about the best settings
+    assert "did not record" not in markdown
+    assert bench("run", suite, "--quiet", "--set", "training.epochs=1").returncode == 0
+    other = (tmp_path / "reports/tiny/tiny.md").read_text(encoding="utf-8")
+    assert f"Not shown: study {study.name}" in other
+    assert "was made under other settings (epochs: 4 there, 1 here)" in other
+
+
+def test_a_tuned_suite_with_a_baseline_compares_with_the_best(suite, tmp_path):
+    file = load_suite(suite, ["statistics.test=crossed", "statistics.proposed=['ipsrec-s', 'pop']"])
+    found = [study(model, dataset="world") for model in ("ipsrec-s", "sasrec")]
+    both = tomllib.loads(tuned_suite(file, found, tmp_path))
+    assert both["statistics"] == {"test": "crossed", "proposed": ["ipsrec-s"], "baseline": "best"}
+    assert tomllib.loads(tuned_suite(file, found[:1], tmp_path))["statistics"]["baseline"] == "ipsrec-s"
+    assert tomllib.loads(tuned_suite(file, found[1:], tmp_path))["statistics"]["baseline"] == "sasrec"
 
 
 LINE = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"seconds":1.0}}\n'

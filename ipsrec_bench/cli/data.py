@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ipsrec_bench.data.catalog import Published
+    from ipsrec_bench.data.prepared import PreparedDataset
+    from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.suite.load import SuiteFile
-    from ipsrec_bench.suite.schema import DatasetSpec
+    from ipsrec_bench.suite.schema import DatasetSpec, Protocol
 
 app = typer.Typer(help="Datasets: list, download, stand-ins, prepare, statistics.", no_args_is_help=True)
 
@@ -194,7 +196,10 @@ def stats(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks."""
+    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks.
+
+    What is said of targets follows from a split: that of the suite given, else leave-one-out.
+    """
     from tempfile import TemporaryDirectory
 
     from ipsrec_bench.cli.printing import print_statistics
@@ -222,7 +227,25 @@ def stats(
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
     title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
-    print_statistics(title, data.statistics, published, reading=data.reading, as_json=as_json)
+    protocol = file.suite.protocol
+    found = _targets(data, protocol)
+    print_statistics(
+        title, data.statistics, protocol.split_name, found, published, reading=data.reading, as_json=as_json
+    )
+
+
+def _targets(data: "PreparedDataset", protocol: "Protocol") -> "SplitStatistics | str":
+    """Return the statistics of the split that `protocol` names, or why nobody can be evaluated under it."""
+    from ipsrec_bench.data.split import hold_out
+    from ipsrec_bench.data.split_statistics import describe_split
+    from ipsrec_bench.data.target_facts import target_facts
+    from ipsrec_bench.errors import DataError
+
+    try:
+        split = hold_out(data, protocol)
+    except DataError as error:
+        return str(error)
+    return describe_split(data, split, target_facts(data, split))
 
 
 FILE = "file"

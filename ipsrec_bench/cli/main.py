@@ -180,6 +180,8 @@ def run(
             raise KeyboardInterrupt
         written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
+        for line in _cut_off(store, ended.run):
+            typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
         typer.echo(
@@ -194,6 +196,7 @@ def run(
 def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDirOption = DATA_DIR) -> None:
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
+    from ipsrec_bench.suite.cells import trainings
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.tuning.space import check_spaces
 
@@ -201,8 +204,12 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
+    trained = list(trainings(cells))
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
-    typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
+    once = "; models that count are fitted once for all seeds" if len(trained) < len(cells) else ""
+    typer.echo(
+        "{}: {} cells: {} datasets x {} models and variants x {} seeds{}".format(suite, len(trained), *counts, once)
+    )
 
 
 @app.command()
@@ -499,6 +506,19 @@ def _current_page(store: Path, number: int) -> Path | None:
         basis = basis_of(connection, run, _state_of_studies(store))
     folder, suite = store.parent, run.suite_name
     return page_path(folder, suite, "html") if is_current(folder, suite, basis) else None
+
+
+def _cut_off(store: Path, number: int) -> list[str]:
+    """Return a sentence for each row of a run with trainings that their number of epochs cut off."""
+    from ipsrec_bench.report.provenance import cut_off_rows
+    from ipsrec_bench.report.sentences import cut_off
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import cell_summaries, find_run
+
+    with reading(store) as connection:
+        run = find_run(connection, number=number)
+        summaries = cell_summaries(connection, [cell.key for cell in run.cells])
+    return [cut_off(line) for line in cut_off_rows(run, summaries)]
 
 
 def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:

@@ -175,7 +175,8 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
         fingerprint.update(array.data)
-    files = {path.name: _sha256(path) for path in paths}
+    names = [path.name for path in paths]
+    files = {path.name if names.count(path.name) == 1 else str(path): _sha256(path) for path in paths}
     if _signatures(paths) != before:
         raise DataError(f"{_place(paths)}: the file changed while it was read; prepare it again when it is whole")
     meta = {

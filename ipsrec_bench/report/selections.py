@@ -63,7 +63,9 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
         for seed, key in selection.rows[place].items()
     ]
     _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
-    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, [cell.key for cell in cells]))
+    keys = [cell.key for cell in cells]
+    summaries = queries.cell_summaries(connection, keys)
+    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
     for cell in results.unpaired():
         raise StoreError(f"'{a}' and '{b}' rank other users on {cell.dataset}, so that they cannot be paired")
     made = compare(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.split import hold_out, split_dataset
+from ipsrec_bench.data.split_statistics import describe_split
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import (
@@ -30,7 +31,7 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.workplace import MOST_DEATHS, Workplace
 from ipsrec_bench.store.connect import reading, writing
-from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
+from ipsrec_bench.store.ingest import begin_run, record_cell, record_split, record_targets
 from ipsrec_bench.store.queries import newest_number, outcome_of
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
@@ -80,15 +81,18 @@ def execute(
     for key in passed_over:
         del todo[key]
     worker = make_worker() if todo else None
-    splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
-    facts = [
-        (data, splits[name], target_facts(data, hold_out(data, splits[name]))) for name, data in plan.datasets.items()
-    ]
+    protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
+    held_out = []
+    for name, data in plan.datasets.items():
+        split = hold_out(data, protocols[name])
+        facts = target_facts(data, split)
+        held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
     with writing(store) as connection:
         number = newest_number(connection)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
-        for data, protocol, targets in facts:
-            record_targets(connection, data.fingerprint, protocol, targets)
+        for fingerprint, protocol, facts, statistics in held_out:
+            record_targets(connection, fingerprint, protocol, facts)
+            record_split(connection, fingerprint, protocol, statistics)
     cells = len(dict(plan.cells))
     skipped = cells - len(todo) - len(passed_over)
     emit(RunStarted(plan.file.name, plan.file.suite.title, cells, skipped=skipped))

@@ -20,7 +20,7 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.cells import Cell, expand
+from ipsrec_bench.suite.cells import Cell, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 
@@ -40,7 +40,10 @@ class Plan:
 
     def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
         """Return the cells to run, equal keys once: those that the store lacks, or all with `force`."""
-        return [(key, cell) for key, cell in dict(self.cells).items() if force or key not in self.done]
+        once: dict[str, Cell] = {}
+        for key, cell in self.cells:
+            once.setdefault(key, cell)
+        return [(key, cell) for key, cell in once.items() if force or key not in self.done]
 
     def planned(self) -> list[PlannedCell]:
         """Return all cells as the store records them."""
@@ -53,7 +56,8 @@ class PreviewedCell:
 
     dataset: str
     label: str
-    seed: int
+    seed: int | None
+    """None where one cell stands for every seed."""
     key: str | None
     """None while the dataset is not prepared."""
     state: str
@@ -119,7 +123,7 @@ def preview(
 
     With `available`, cells of datasets whose raw files are not there are left out.
     """
-    cells = cells_of(file, data_dir, device)
+    cells = list(trainings(cells_of(file, data_dir, device)))
     if available:
         missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
         cells = [cell for cell in cells if cell.dataset not in missing]
@@ -136,7 +140,7 @@ def preview(
         PreviewedCell(
             cell.dataset,
             cell.shown,
-            cell.seed,
+            None if cell.deterministic else cell.seed,
             key,
             ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
             estimate(cell, datasets[cell.dataset]) if cell.dataset in datasets else None,

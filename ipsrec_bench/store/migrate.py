@@ -88,11 +88,27 @@ def _copy(connection: Connection) -> None:
     for table, columns in _shared_columns(connection):
         names = ", ".join(f'"{column}"' for column in columns)
         connection.execute(f'INSERT INTO new.main."{table}" ({names}) SELECT {names} FROM old.main."{table}"')
+    _copy_splits(connection)
     for table, column, sequence in _numbered(connection):
         highest = connection.execute(f'SELECT coalesce(max("{column}"), 0) FROM new.main."{table}"').fetchall()
         connection.execute("SELECT max(nextval(?)) FROM range(?)", [f"new.main.{sequence}", highest[0][0]]).fetchall()
     connection.commit()
     connection.execute("USE memory")
+
+
+def _copy_splits(connection: Connection) -> None:
+    """Copy what older stores said of targets in `datasets`, where it was of leave-one-out whatever the split was."""
+    found = connection.execute(
+        "SELECT list(column_name) FROM duckdb_columns() WHERE database_name = 'old' AND table_name = 'datasets'"
+        " AND column_name IN ('test_users', 'valid_users', 'tied_targets', 'leaked_targets')"
+    ).fetchall()
+    columns = found[0][0] or []
+    if {"test_users", "valid_users"} <= {*columns}:
+        names = ", ".join(columns)
+        connection.execute(
+            f"INSERT INTO new.main.splits (fingerprint, split, {names})"
+            f" SELECT fingerprint, 'leave-one-out', {names} FROM old.main.datasets"
+        )
 
 
 def _shared_columns(connection: Connection) -> Iterator[tuple[str, list[str]]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -41,6 +41,10 @@ class KnownModel(Interface):
     def counts(self) -> bool:
         """Whether it is fitted by counting, so that training settings do not concern it."""
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether no seed changes its ranks."""
+
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
 
@@ -66,6 +70,8 @@ class Cell:
     """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
     counts: bool
     """Whether the model is fitted by counting; `training` does not concern it then."""
+    deterministic: bool
+    """Whether no seed changes its ranks: the cells of all seeds then have one key, and are trained once."""
     variant: str
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
@@ -118,7 +124,7 @@ class Cell:
         content = {
             "format": RANKS_FORMAT,
             "dataset": fingerprint,
-            "seed": self.seed,
+            **({} if self.deterministic else {"seed": self.seed}),
             **self.settings(),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -142,6 +148,16 @@ def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
     changed = replace(cell, config=config, training=_resolved(cell.training, cell.asked, config, known))
     _check_context(changed)
     return changed
+
+
+def trainings(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Yield the cells that are trained: of a deterministic row only that of the first seed."""
+    seen = set()
+    for cell in cells:
+        place = (cell.dataset, cell.label)
+        if not cell.deterministic or place not in seen:
+            yield cell
+        seen.add(place)
 
 
 def expand(
@@ -286,6 +302,7 @@ def _rows(
             type=type_name,
             code=known.code,
             counts=known.counts,
+            deterministic=known.deterministic,
             variant=variant,
             config=config,
             training=training,

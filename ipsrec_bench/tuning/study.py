@@ -52,12 +52,13 @@ MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
+_FIXED = "fixed"
+"""The settings that are not searched; older versions kept only their hash, in the study's name."""
 
 
 def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     """Return the study's name: equal if data, fixed settings, space and seeds are."""
-    fixed = cell.settings()
-    fixed["config"] = {name: value for name, value in fixed["config"].items() if name not in space.where}
+    fixed = _fixed(cell, space)
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
@@ -74,6 +75,12 @@ def file_stem(name: str) -> str:
         return stem
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{stem.encode()[: LONGEST_STEM - len(digest) - 1].decode(errors='ignore')}-{digest}"
+
+
+def _fixed(cell: Cell, space: Space) -> dict[str, Any]:
+    """Return the settings of `cell` that are not searched."""
+    settings = cell.settings()
+    return {**settings, "config": {name: v for name, v in settings["config"].items() if name not in space.where}}
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -120,7 +127,7 @@ def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, sp
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
                tune.pruner, dict(space.own))  # fmt: skip
-    for key, value in zip(_SUBJECT, subject, strict=True):
+    for key, value in zip((*_SUBJECT, _FIXED), (*subject, _fixed(cell, space)), strict=True):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
     if not study.get_trials(deepcopy=False) and tune.sampler != "grid":  # a grid's points are queued one by one
@@ -406,6 +413,7 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         sum(SURPLUS not in trial.user_attrs for trial in failed),
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
+        said.get(_FIXED),
     )
 
 
