@@ -1,0 +1,78 @@
+"""Files for people to read: each is replaced only once its successor is whole."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_PREFIX, _SUFFIX = ".ipsrec-bench-", ".part"
+
+
+def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write `files` into `folder`, which is made if need be; no reader ever finds half a file.
+
+    All of them are written beside their places first and then renamed, in the order of `files`. A full disk leaves
+    every old file as it was; a kill leaves each file either old or new, and what it leaves beside them is removed by the
+    next call.
+
+    Args:
+        folder: where they lie.
+        files: content by file name; text is written as UTF-8.
+
+    Raises:
+        OSError: the folder cannot be made, or a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _staging(folder) as staging:
+        for name, content in files.items():
+            new, old = staging / name, folder / name
+            new.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+            with contextlib.suppress(OSError):
+                shutil.copymode(old, new)
+        for name in files:
+            (staging / name).replace(folder / name)
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Make a folder within `folder` that is locked while its maker lives, and remove it at the end."""
+    with _handle(folder) as parent:
+        _lock(parent, fcntl.LOCK_EX)  # nobody takes a folder that is not locked yet for a dead process's
+        _sweep(folder)
+        staging = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
+        mark = os.open(staging, os.O_RDONLY)
+        _lock(mark, fcntl.LOCK_EX)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(mark)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left in `folder`."""
+    for left in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with contextlib.suppress(OSError), _handle(left) as mark:
+            if _lock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _handle(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, how: int) -> bool:
+    """Lock an open folder until it is closed; return whether that worked: some network file systems have no locks."""
+    try:
+        fcntl.flock(handle, how)
+    except OSError:
+        return False
+    return True
