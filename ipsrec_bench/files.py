@@ -15,7 +15,7 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """Write `files` into `folder`, which is made if need be; no reader ever finds half a file.
 
     All of them are written beside their places first and then renamed, in the order of `files`. A full disk leaves
-    every old file as it was; a kill leaves each file either old or new, and what it leaves beside them is removed by the
+    every old file as it was. A kill leaves each file either old or new; what it leaves beside them is removed by the
     next call.
 
     Args:

@@ -9,6 +9,7 @@ from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
     CellStarted,
+    DatasetLeftOut,
     DatasetReady,
     EpochDone,
     RunFinished,
@@ -150,6 +151,25 @@ def test_names_with_markup_are_shown_as_they_are():
     text = shown(state_after([(RunStarted("s", "[link]t", 1, 0), 0.0), (CellStarted(*name, 1, "hr@5"), 0.0)]))
     assert "[link]t" in text
     assert "[red]m · [bold]d[/bold]" in text
+
+
+def test_hidden_characters_of_names_and_errors_are_written_out():
+    hidden = "a\x1b[2Jb\u202ec\nd"
+    name = ("k", hidden, hidden, 1)
+    events = [
+        RunStarted("s", hidden, 2, 0),
+        CellStarted(*name, epochs=1, stop_metric="hr@5"),
+        CellFailed(*name, error=hidden, seconds=1.0),
+        DatasetLeftOut(hidden, hidden),
+        StoreBusy(hidden),
+        CellStarted("l", hidden, hidden, 2, epochs=1, stop_metric="hr@5"),
+    ]
+    text = shown(state_after([(event, 0.0) for event in events]), width=200)
+    assert text.count(r"a\x1b[2Jb\u202ec\nd") == 10
+    for event in events:
+        text += plain_line(event, datetime(2026, 1, 2, tzinfo=UTC)) or ""
+    assert {"\x1b", "\u202e"}.isdisjoint(text)
+    assert len((plain_line(events[2], datetime(2026, 1, 2, tzinfo=UTC)) or "").splitlines()) == 1
 
 
 def test_sparklines_and_clocks():

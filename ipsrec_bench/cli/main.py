@@ -33,6 +33,7 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
@@ -46,7 +47,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().main(*args, **kwargs)
         except BenchError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
 
 
@@ -406,7 +407,10 @@ def _write_report(
         run = shown_otherwise(find_run(connection, suite, number), overrides)
         basis = basis_of(connection, run, state)
         content = build_report(connection, run, studies)
-    return write_report(content, output, formats, basis=basis).main
+    written = write_report(content, output, formats, basis=basis)
+    if written.left_out:
+        typer.echo(visible(written.left_out), err=True)
+    return written.main
 
 
 def _current_page(store: Path, number: int) -> Path | None:

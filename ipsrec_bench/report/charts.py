@@ -3,12 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import groupby
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from ipsrec_bench.report.content import Comparison, Report, Row, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
@@ -43,13 +41,6 @@ def charts_of(report: Report) -> list[Chart]:
         *_learning_curves(report, style),
     ]
     return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
-
-
-@cache
-def javascript() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle
 
 
 def _styles(rows: Sequence[Row]) -> Style:

@@ -11,7 +11,9 @@ from functools import cached_property
 from typing import Any
 
 import altair as alt
-import vl_convert
+
+from ipsrec_bench.report.renderer import pdf_of, svg_of
+from ipsrec_bench.words import visible
 
 WIDTH = 520
 PAGE_INK, FILE_INK = "currentColor", "#333333"
@@ -31,18 +33,17 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """SVG text for the page, labelled for who cannot see it."""
-        text: str = vl_convert.vegalite_to_svg(self.spec, allowed_base_urls=[])
-        return text
+        return svg_of(self.spec)
 
     @cached_property
     def svg_file(self) -> str:
         """SVG text for a file of its own, which has no page around it to take a colour from."""
         return re.sub(rf'( (?:fill|stroke)="){PAGE_INK}"', rf'\g<1>{FILE_INK}"', self.svg)
 
-    def pdf(self) -> bytes:
-        """Return it as a PDF file."""
-        content: bytes = vl_convert.svg_to_pdf(self.svg_file)
-        return content
+    @cached_property
+    def pdf_file(self) -> bytes:
+        """PDF file."""
+        return pdf_of(self.svg_file)
 
 
 def inline(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
@@ -89,7 +90,7 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
 def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        return visible(value)
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list) else value

@@ -15,10 +15,14 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
+def report_folder(folder: Path, suite: str) -> Path:
+    """Return the place, below `folder`, of all files of the report on `suite`."""
+    return folder / file_name(suite)
+
+
 def page_path(folder: Path, suite: str, kind: str) -> Path:
     """Return the place, below `folder`, of the page on `suite` in the format `kind`."""
-    name = file_name(suite)
-    return folder / name / f"{name}.{SUFFIXES[kind]}"
+    return report_folder(folder, suite) / f"{file_name(suite)}.{SUFFIXES[kind]}"
 
 
 def basis_path(folder: Path, suite: str) -> Path:
@@ -26,7 +30,7 @@ def basis_path(folder: Path, suite: str) -> Path:
 
     It is removed before any file of the report is written, and written again after the last one.
     """
-    return folder / file_name(suite) / ".basis"
+    return report_folder(folder, suite) / ".basis"
 
 
 def signature(basis: str) -> str:

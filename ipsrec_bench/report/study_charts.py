@@ -11,6 +11,7 @@ import numpy as np
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
 from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.smoothing import smoothed
+from ipsrec_bench.words import visible
 
 CELLS = 48
 """Of the smoothed surface, along each side."""
@@ -263,7 +264,7 @@ def _field(study: StudyResult, name: str) -> str:
 
 def _title(name: str) -> str:
     """Return a setting's name as an axis may bear it: Vega-Lite makes expressions of titles, and escapes nothing."""
-    return name.replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
+    return visible(name).replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
 
 
 def _tooltip(study: StudyResult) -> list[Any]:

@@ -16,6 +16,7 @@ from ipsrec_bench.events import (
     StoreBusy,
     TrialEnded,
 )
+from ipsrec_bench.words import visible
 
 
 def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one case per event)
@@ -58,7 +59,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one ca
             text = f"{how} after {event.seconds:.1f} s: {event.complete} complete, {event.failed} failed"
         case _:
             return None
-    return f"{now:%Y-%m-%d %H:%M:%S} {text}"
+    return f"{now:%Y-%m-%d %H:%M:%S} {visible(text)}"
 
 
 def _name(event: CellStarted | EpochDone | CellFinished | CellFailed) -> str:

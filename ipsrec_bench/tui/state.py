@@ -1,7 +1,7 @@
 """The state of a run as far as its events tell, folded one event at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from ipsrec_bench.events import (
     CellEvent,
@@ -19,6 +19,7 @@ from ipsrec_bench.events import (
     StoreBusy,
     TrialEnded,
 )
+from ipsrec_bench.words import visible
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class RunState:
 
 def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901 (one case per event)
     """Return the state after `event`, which arrived at `now`."""
+    event = _visible(event)
     match event:
         case DatasetReady():
             return replace(state, datasets=(*state.datasets, event), began=now)
@@ -148,6 +150,12 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
             return replace(state, finished=event)
         case _:
             return state
+
+
+def _visible(event: Event) -> Event:
+    """Return `event` with its texts as a terminal may show them."""
+    texts = {part.name: text for part in fields(event) if isinstance(text := getattr(event, part.name), str)}
+    return replace(event, **{name: visible(text) for name, text in texts.items()})
 
 
 def _without(state: RunState, key: str) -> dict[str, RunningCell]:

@@ -7,6 +7,7 @@ from typing import Any
 import tomli_w
 
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.files import replace_files
 from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.suite.load import SuiteFile
 
@@ -47,8 +48,7 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
     stem = names[0] if len(names) == 1 else f"{results[0].dataset}-{'-'.join(r.model for r in results)}"
     path = folder / f"{stem}.toml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(tuned_suite(file, results), encoding="utf-8")
+        replace_files(folder, {path.name: tuned_suite(file, results)})
     except OSError as error:
         raise BenchError(f"{path}: the tuned suite cannot be written there: {error.strerror}") from None
     return path
