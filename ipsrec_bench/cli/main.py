@@ -177,7 +177,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
 @app.command()
 def report(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names of suites; that of the latest run if none.")
+        list[str] | None,
+        typer.Argument(metavar="[SUITE]...", help="Suite files or names of suites; that of the latest run if none."),
     ] = None,
     formats: Annotated[
         str,
@@ -196,10 +197,9 @@ def report(
     from ipsrec_bench.report.render import parse_formats
 
     wanted = parse_formats(formats)
-    names = [Path(suite).name.removesuffix(".toml") for suite in suites or ()]
-    for name in names or (None,):
+    for suite in suites or (None,):
         written = _write_report(
-            store, output or store.parent, name, overrides=overrides or (), formats=wanted, storage=storage
+            store, output or store.parent, suite, overrides=overrides or (), formats=wanted, storage=storage
         )
         typer.echo(f"Report: {written}")
         if open_it:
@@ -399,12 +399,16 @@ def _write_report(
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
+    from ipsrec_bench.store.queries import basis_of, check_file, find_run, shown_otherwise
+    from ipsrec_bench.suite.load import is_suite_path, suite_name
 
+    name = suite and suite_name(suite)
     state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
     studies = _studies(store, storage)
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite, number), overrides)
+        if suite and name and is_suite_path(suite) and Path(suite).is_file():
+            check_file(connection, name, Path(suite), store)
+        run = shown_otherwise(find_run(connection, name, number), overrides)
         basis = basis_of(connection, run, state)
         content = build_report(connection, run, studies)
     written = write_report(content, output, formats, basis=basis)

@@ -16,6 +16,8 @@ from ipsrec_bench.report.renderer import pdf_of, svg_of
 from ipsrec_bench.words import visible
 
 WIDTH = 520
+MOST_LETTERS = 50
+"""Of a file's name, whose place on the disk is 255 bytes."""
 PAGE_INK, FILE_INK = "currentColor", "#333333"
 
 
@@ -84,7 +86,7 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
         .configure_view(stroke=None)
     )
     spec = _printable(configured.to_dict() | {"description": title})
-    return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
+    return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec)
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)

@@ -14,7 +14,7 @@ from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import record_import, record_targets
+from ipsrec_bench.store.ingest import claim_name, record_import, record_targets
 from ipsrec_bench.store.records import EXTERNAL, CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 
@@ -60,7 +60,8 @@ def import_ranks(
         seed: with which it was trained; compared with our cells of the same seed.
 
     Raises:
-        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none.
+        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none; or the store has
+            another suite of the suite's name.
         DataError: the predictions are not of this dataset, or are incomplete.
         StoreError: the store cannot be written.
     """
@@ -103,6 +104,7 @@ def import_ranks(
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
     facts = target_facts(data, split)
     with writing(store) as connection:
+        claim_name(connection, file, store)
         record_import(connection, file.name, data, planned, record)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
     return record

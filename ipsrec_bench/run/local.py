@@ -22,7 +22,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
+from ipsrec_bench.store.ingest import begin_run, claim_name, record_cell, record_targets
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
@@ -46,6 +46,7 @@ def execute(
         How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
 
     Raises:
+        SuiteError: another suite has the suite's name in the store.
         StoreError: the store cannot be written at the start.
         BenchError: `make_worker` raised it; nothing has been written.
     """
@@ -61,6 +62,7 @@ def execute(
         for name, data in plan.datasets.items()
     ]
     with writing(store) as connection:
+        claim_name(connection, plan.file, store)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
         for data, protocol, targets in facts:
             record_targets(connection, data.fingerprint, protocol, targets)

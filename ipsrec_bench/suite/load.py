@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import SuiteError
-from ipsrec_bench.suite.schema import Suite
+from ipsrec_bench.suite.schema import Suite, check_name
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SuiteFile:
     """A suite as it was written, and as it is understood."""
 
     name: str
-    """The file's stem; names the suite in the store and its folder below `reports/`."""
+    """What the suite calls itself, else the file's stem; names it in the store and in its folder below `reports/`."""
     path: Path
     text: str
     overrides: tuple[str, ...]
@@ -31,6 +31,24 @@ class SuiteFile:
         return SuiteError(_located(self.path, self.text, self.overrides, path, message))
 
 
+def is_suite_path(text: str) -> bool:
+    """Whether a person who writes `text` means a suite's file, not its name."""
+    return text.lower().endswith(".toml")
+
+
+def suite_name(text: str) -> str:
+    """Return the name of a suite that is given by its name or by its file, which need not exist any more.
+
+    Raises:
+        SuiteError: the file cannot be read, or is not TOML.
+    """
+    path = Path(text)
+    if not is_suite_path(text):
+        return text
+    named = _toml(path, _read(path)).get("name") if path.is_file() else None
+    return named if isinstance(named, str) else path.stem
+
+
 def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     """Read and check the suite at `path`; `overrides` are `key.path=value` in TOML's own notation.
 
@@ -39,13 +57,29 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     Raises:
         SuiteError: the file is missing, is not TOML, or does not follow the schema.
     """
+    file = parse_suite(path, _read(path), overrides)
+    if file.suite.name is None:
+        try:
+            check_name(path.stem)
+        except ValueError as error:
+            raise SuiteError(f"{path}: the file names the suite: {error}; give it the key `name`") from None
+    return file
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SuiteError(f"{path}: there is no such suite file; shipped ones are in suites/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    return parse_suite(path, text, overrides)
+
+
+def _toml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"{path}: not valid TOML: {error}") from None
 
 
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
@@ -61,10 +95,7 @@ def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Itera
 def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFile:
     """Check the suite written in `text`; `path` is what errors call it."""
     overrides = tuple(overrides)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteError(f"{path}: not valid TOML: {error}") from None
+    raw = _toml(path, text)
     for override in overrides:
         _merge(raw, _parse_override(override), override)
     try:
@@ -73,7 +104,7 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
         raise SuiteError(
             "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error))
         ) from None
-    return SuiteFile(path.stem, path, text, overrides, suite)
+    return SuiteFile(suite.name or path.stem, path, text, overrides, suite)
 
 
 def _parse_override(override: str) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ipsrec_bench.settings import Settings
+from ipsrec_bench.words import visible
 
 Metric = Literal["hr", "mrr", "ndcg"]
 T = TypeVar("T")
 Cutoff = Annotated[int, Field(ge=1)]
 METRIC_PATTERN = r"^(hr|mrr|ndcg)@[1-9]\d*$"
 MIN_WILCOXON = 3
+MAX_NAME = 200
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
 
 
@@ -19,6 +21,21 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
         raise ValueError("each value may stand only once")
     return values
+
+
+def check_name(name: str) -> str:
+    """Return the name of a suite as it is.
+
+    Raises:
+        ValueError: commands could not take it for the name of one suite, or not show it.
+    """
+    if not name.strip() or name != name.strip() or visible(name) != name:
+        raise ValueError("a suite's name needs letters that can be seen, and no blanks around them")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a suite's name has at most {MAX_NAME} letters")
+    if name.lower().endswith(".toml") or re.search(r"@\d+$", name):
+        raise ValueError("a suite's name may not end like a file's (.toml) or a run's (@ and a number)")
+    return name
 
 
 class Bounds(Settings):
@@ -347,6 +364,8 @@ class Tune(Settings):
 class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
+    name: Annotated[str, AfterValidator(check_name)] | None = None
+    """Names the suite in the store and its folder of reports; the stem of its file if not given."""
     title: str
     description: str = ""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1, 2, 3), min_length=1)
