@@ -4,7 +4,10 @@ Text and rules take the colour of the page around them, so that a chart reads in
 it has a dark grey instead.
 """
 
+import itertools
 import re
+import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +21,14 @@ from ipsrec_bench.words import visible
 WIDTH = 520
 MOST_LETTERS = 50
 """Of a file's name, whose place on the disk is 255 bytes."""
+FONT = "Liberation Sans, Arial, Arimo, Helvetica, sans-serif"
+"""The renderer measures the first, which it brings along; letters of the others are as wide, but for the last."""
+TITLE_LETTERS = 52
+"""Of a line of a title: as many as a small screen shows."""
+MOST_TICKS = 12
+MARGIN = 24
+"""Pixels on both sides, one more for each letter of longer texts: in another font than the renderer's, a letter of a
+label or a legend takes up to a pixel more."""
 PAGE_INK, FILE_INK = "currentColor", "#333333"
 
 
@@ -53,6 +64,15 @@ def inline(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     return alt.InlineData(values=[dict(value) for value in values])
 
 
+def whole_ticks(values: Iterable[int], most: int = MOST_TICKS) -> alt.Axis:
+    """Return an axis with at most `most` + 1 ticks, all of them whole numbers between the least and greatest value."""
+    values = [*values]
+    low, high = min(values), max(values)
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if high - low <= most * step)
+    return alt.Axis(values=[*range(-(-low // step) * step, high + 1, step)], format="d")
+
+
 def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
     """Return a chart of altair's in the dress of all charts.
 
@@ -62,9 +82,10 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
         title: what it shows, in a sentence.
         chart: altair's.
     """
+    lines = textwrap.wrap(visible(title), TITLE_LETTERS, break_on_hyphens=False)
     configured = (
-        chart.properties(title=alt.Title(title, anchor="start", fontSize=13, fontWeight="normal", limit=0))
-        .configure(background="transparent", font="system-ui, sans-serif")
+        chart.properties(title=alt.Title(lines, anchor="start", fontSize=13, fontWeight="normal", limit=0))
+        .configure(background="transparent", font=FONT)
         .configure_title(color=PAGE_INK)
         .configure_axis(
             labelColor=PAGE_INK,
@@ -74,7 +95,9 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
             gridColor=PAGE_INK,
             gridOpacity=0.15,
             titleFontWeight="normal",
+            titlePadding=10,
         )
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy", labelSeparation=6)
         .configure_legend(
             labelColor=PAGE_INK,
             titleColor=PAGE_INK,
@@ -86,7 +109,15 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
         .configure_view(stroke=None)
     )
     spec = _printable(configured.to_dict() | {"description": title})
+    texts = (value for rows in spec["datasets"].values() for row in rows for value in row.values())
+    beside = max(MARGIN, *(_letters(text) for text in texts if isinstance(text, str)))
+    spec["padding"] = {"top": 5, "bottom": 5, "left": beside, "right": beside}
     return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec)
+
+
+def _letters(text: str) -> int:
+    """Return how many letters of the Latin alphabet are about as wide."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)

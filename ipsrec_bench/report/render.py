@@ -102,6 +102,8 @@ def write_report(
     try:
         made_of.unlink(missing_ok=True)
         replace_files(target, files)
+        if pictures and not left_out:
+            _remove_charts(target, pictures)
         if basis is not None and {*CURRENT} <= {*formats} and not left_out:
             replace_files(target, {made_of.name: signature(basis)})
     except OSError as error:
@@ -109,6 +111,13 @@ def write_report(
             f"{target}: the report cannot be written there: {error.strerror}; files of an earlier one are kept"
         ) from None
     return Written(pages, tuple(target / name for name in pictures), tuple(target / name for name in tables), left_out)
+
+
+def _remove_charts(folder: Path, pictures: Collection[str]) -> None:
+    """Remove charts of an earlier report that are not among `pictures`: no page shows them any more."""
+    for path in folder.glob("chart-[0-9][0-9]-*"):
+        if path.suffix in {".svg", ".pdf"} and path.name not in pictures:
+            path.unlink(missing_ok=True)
 
 
 def _drawn(report: Report) -> tuple[list[Chart], dict[str, str | bytes], str, str]:
