@@ -21,12 +21,12 @@ REFRESH_PER_SECOND = 5
 def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
     """Give the run something to tell its events to.
 
-    JSON lines if asked for; else nothing but failures, as errors, if quiet; else the dashboard on a terminal and plain,
-    timestamped lines anywhere else.
+    JSON lines if asked for; else nothing but failures, as errors, if quiet; else the dashboard on a terminal that shows
+    Unicode and plain, timestamped lines anywhere else.
     """
     if as_json:
         yield lambda event: None if isinstance(event, StepDone) else print(event.to_json(), flush=True)  # noqa: T201
-    elif quiet or not console.is_terminal:
+    elif quiet or not console.is_terminal or not console.encoding.startswith("utf"):  # it needs blocks and dots
 
         def log(event: Event) -> None:
             line = plain_line(event, datetime.now().astimezone())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ipsrec_bench.events import (
     CellEvent,
@@ -154,8 +155,14 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
 
 def _visible(event: Event) -> Event:
     """Return `event` with its texts as a terminal may show them."""
-    texts = {part.name: text for part in fields(event) if isinstance(text := getattr(event, part.name), str)}
-    return replace(event, **{name: visible(text) for name, text in texts.items()})
+    changes: dict[str, Any] = {}
+    for part in fields(event):
+        value = getattr(event, part.name)
+        if isinstance(value, str):
+            changes[part.name] = visible(value)
+        elif isinstance(value, tuple):
+            changes[part.name] = tuple(visible(text) for text in value)
+    return replace(event, **changes)
 
 
 def _without(state: RunState, key: str) -> dict[str, RunningCell]:
