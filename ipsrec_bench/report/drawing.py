@@ -110,7 +110,7 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
     )
     spec = _printable(configured.to_dict() | {"description": title})
     texts = (value for rows in spec["datasets"].values() for row in rows for value in row.values())
-    beside = max(MARGIN, *(_letters(text) for text in texts if isinstance(text, str)))
+    beside = max([MARGIN, *(_letters(text) for text in texts if isinstance(text, str))])
     spec["padding"] = {"top": 5, "bottom": 5, "left": beside, "right": beside}
     return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec)
 
