@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from ipsrec_bench.data.prepare import prepare
+from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.report.pages import file_name, report_folder
+from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import find_run, suite_summaries
 from ipsrec_bench.suite.load import load_suite, parse_suite, suite_name
 
+from .conftest import vocabulary
 from .test_cli import refused
 
 SUITE = """
@@ -104,6 +108,18 @@ def test_two_suites_of_one_name_are_not_one_suite(tmp_path, bench):
     with reading(tmp_path / "reports" / "ipsrec-bench.duckdb") as connection:
         assert {summary.suite for summary in suite_summaries(connection)} == {"tiny", "tiny-b"}
         assert find_run(connection, "tiny-b").suite.title == "Second"
+
+
+def test_ranks_are_not_imported_into_another_suite_of_the_name(tmp_path, bench):
+    first, second = suite(tmp_path / "a" / "tiny.toml", 1), suite(tmp_path / "b" / "tiny.toml", 2)
+    assert bench("run", first, "--quiet").returncode == 0
+    data = prepare("world", cells_of(load_suite(second))[0].source, tmp_path / "data")
+    users = vocabulary(data, "users")
+    text = "user,rank\n" + "".join(f"{users[user]},1\n" for user in leave_one_out(data).test.users)
+    (tmp_path / "theirs.csv").write_text(text, encoding="utf-8")
+    arguments = ("import-ranks", "theirs.csv", "--model", "theirs", "--suite")
+    refused(bench(*arguments, second), "another suite of the name 'tiny'", str(first))
+    assert bench(*arguments, suite(second, 2, name="tiny-b")).returncode == 0
 
 
 def test_a_suite_may_be_changed_moved_copied_and_named_by_another_path(tmp_path, bench):

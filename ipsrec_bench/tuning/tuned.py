@@ -1,5 +1,6 @@
 """The result of a search as a suite ready to run: the settings before it against the best ones, on fresh seeds."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,10 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
         BenchError: the folder cannot be written.
     """
     names = [result.name for result in results]
-    stem = names[0] if len(names) == 1 else f"{results[0].dataset}-{'-'.join(r.model for r in results)}"
+    stem = names[0]
+    if len(names) > 1:  # names of studies differ wherever data, settings or ranges do: so do those of their suites
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        stem = f"{results[0].dataset}-{'-'.join(result.model for result in results)}-{digest}"
     path = folder / f"{stem}.toml"
     try:
         replace_files(folder, {path.name: tuned_suite(file, results)})
