@@ -28,6 +28,14 @@ class StoreError(BenchError):
     """The result store cannot be opened, is of another version, or a query on it is wrong."""
 
 
+class MissingStoreError(StoreError):
+    """There is no result store yet, or an empty file in its place."""
+
+
+class StudyError(BenchError):
+    """A tuning study cannot be read or written."""
+
+
 class ModelError(BenchError):
     """A model was asked for something it does not do, or produced scores that cannot be ranked."""
 

@@ -35,6 +35,8 @@ class DatasetReady(Event):
     providers: int
     actions: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What reading it has found that a reader of results should know."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,18 @@ class EpochDone(CellEvent):
 
 
 @dataclass(frozen=True)
+class CellFound(CellEvent):
+    """Another run has finished a cell that this one was to run; the store has it."""
+
+
+@dataclass(frozen=True)
+class CellsAwaited(Event):
+    """All cells that are left are trained by other runs, which this one waits for."""
+
+    cells: int
+
+
+@dataclass(frozen=True)
 class CellFinished(CellEvent):
     """A cell is complete and in the store; `metrics` are those of the test targets."""
 
@@ -105,7 +119,7 @@ class CellFinished(CellEvent):
 
 @dataclass(frozen=True)
 class CellFailed(CellEvent):
-    """A cell ended in an error, which the store keeps in full."""
+    """A cell ended in an error, here or in another run; the store keeps the error in full."""
 
     error: str
     seconds: float
@@ -156,7 +170,9 @@ class RunFinished(Event):
     run: int
     """The run's number in the store."""
     complete: int
+    """Cells that this run completed."""
     failed: int
+    """Cells of this run that failed, here or in another run meanwhile."""
     seconds: float
     interrupted: bool
 

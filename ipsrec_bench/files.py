@@ -37,6 +37,29 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 @contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file beside `path`, which takes its place at the end; no reader ever finds half a file.
+
+    A device or a pipe cannot be replaced; then `path` itself is yielded. After an error the old file is as it was.
+
+    Raises:
+        OSError: the folder cannot be made, or the file cannot be put there.
+    """
+    path = path.absolute()
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _staging(path.parent) as staging:
+        new = staging / path.name
+        yield new
+        with contextlib.suppress(OSError):
+            shutil.copymode(path, new)
+        new.replace(path)
+
+
+@contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """Make a folder within `folder` that is locked while its maker lives, and remove it at the end."""
     with _handle(folder) as parent:

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
-FIRST_CAPABILITY = (8, 0)
-"""Compute capability (Ampere), the first with products in bfloat16."""
+from ipsrec_bench.precision import FIRST_CAPABILITY
 
 
 @cache

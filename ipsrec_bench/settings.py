@@ -4,11 +4,13 @@ Settings are frozen pydantic models that refuse unknown keys. They import neithe
 suite can be checked in a moment.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ipsrec_bench.errors import did_you_mean, listed
 
@@ -16,9 +18,12 @@ Path = tuple[str | int, ...]
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; an unknown key is an error that names the nearest known one."""
+    """A frozen group of settings; an unknown key is an error that names the nearest known one.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    Numbers are finite, unless a field says otherwise with `allow_inf_nan=True`; true and false are no numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -43,6 +48,30 @@ class Settings(BaseModel):
                 )
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true and false where a number is asked for; pydantic takes them for 1 and 0."""
+        held = value if isinstance(value, list | tuple) else (value,)
+        takes = _kinds_in(cls.model_fields[str(info.field_name)].annotation)
+        if any(isinstance(one, bool) for one in held) and takes & {int, float} and not takes & {bool, Any, object}:
+            raise PydanticCustomError("number_type", "input should be a number")
+        return value
+
+
+def whole_numbers(settings: type[Settings]) -> frozenset[str]:
+    """Return the keys of settings that are whole numbers."""
+    kinds = {field.alias or name: _kinds_in(field.annotation) for name, field in settings.model_fields.items()}
+    return frozenset(name for name, takes in kinds.items() if int in takes and float not in takes)
+
+
+def _kinds_in(annotation: object) -> set[object]:
+    """Return the types of which a field's annotation is made."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds_in(parts[0])
+    return set().union(*map(_kinds_in, parts)) if parts and origin is not Literal else {annotation}
+
 
 @dataclass(frozen=True)
 class LogRange:
@@ -52,17 +81,108 @@ class LogRange:
     high: float
 
 
-def explain(error: ValidationError) -> Iterator[tuple[Path, str]]:
-    """Yield, for every mistake pydantic found, its path and a sentence: what was found, what is allowed."""
-    for mistake in error.errors(include_url=False):
-        path: Path = tuple(mistake["loc"])
-        context = mistake.get("ctx", {})
-        if mistake["type"] == "unknown_key":
-            yield (*path, context["key"]), mistake["msg"]
-        elif mistake["type"] == "missing":
-            yield path, "this key is required"
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "number_type"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("string_type", "string_sub_type", "string_unicode"), "a text"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), "a list"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type"),
+        "a table",
+    ),
+}
+"""What was expected where a value is of the wrong kind, by pydantic's name of the mistake."""
+_OWN_SENTENCE = {"value_error", "assertion_error"}
+"""Mistakes whose sentence was written in this package, or by the author of a model."""
+LONGEST_SHOWN = 60
+"""Characters of a wrong value that an error repeats."""
+
+
+def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
+    """Yield, for every mistake pydantic found in `raw`, its path and a sentence: what was found, what is allowed.
+
+    Where a value may be of several kinds, pydantic tells a mistake for each. Those of the kind that was meant stay; where
+    none was, their sentences become one.
+    """
+    found = [(_written(mistake, raw), mistake) for mistake in error.errors(include_url=False)]
+    told: set[tuple[Path, str]] = set()
+    for path, mistake in found:
+        here = [other["type"] for place, other in found if place == path]
+        deeper = any(len(place) > len(path) and place[: len(path)] == path for place, _ in found)
+        if mistake["type"] in _KINDS:
+            if deeper or not all(kind in _KINDS for kind in here):
+                continue  # the value is of another kind that the key may have
+            kinds = list(dict.fromkeys(_KINDS[kind] for kind in here))
+            sentence = path, f"found {shown(mistake['input'])}; input should be {_either(kinds)}"
+        elif deeper and mistake["type"] == "too_short":
+            continue  # wrong elements are not counted, and are told themselves
         else:
-            yield path, f"found {mistake['input']!r}; {_lower_first(mistake['msg'])}"
+            sentence = _sentence(path, mistake)
+        if sentence not in told:
+            told.add(sentence)
+            yield sentence
+
+
+def _written(mistake: ErrorDetails, raw: object) -> Path:
+    """Return the mistake's path in what was written, without the steps that pydantic adds: kinds of a union, say."""
+    path: list[str | int] = []
+    for number, part in enumerate(mistake["loc"], start=1):
+        if isinstance(raw, Mapping) and part in raw:
+            raw = raw[part]
+        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+            raw = raw[part]
+        elif mistake["type"] != "missing" or number < len(mistake["loc"]):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _sentence(path: Path, mistake: ErrorDetails) -> tuple[Path, str]:
+    kind, context, message = mistake["type"], mistake.get("ctx", {}), mistake["msg"]
+    if kind == "unknown_key":
+        return (*path, context["key"]), message
+    if kind in {"missing", "missing_argument"}:
+        return path, "this key is required"
+    if kind == "extra_forbidden":
+        return path, "unknown key"
+    if kind in _OWN_SENTENCE:
+        message = message.partition(", ")[2]
+    elif kind in {"too_short", "string_too_short"}:
+        message = f"at least {context['min_length']} must be given"
+    elif kind in {"too_long", "string_too_long"}:
+        message = f"at most {context['max_length']} may be given"
+    elif kind == "string_pattern_mismatch":
+        message = f"it does not have the form {context['pattern']}"
+    elif kind == "union_tag_invalid":
+        message = f"allowed: {context['expected_tags']}"
+    elif kind == "union_tag_not_found":
+        message = f"a key {context['discriminator']} must say which kind of table it is"
+    if isinstance(mistake["input"], Mapping | BaseModel):  # the sentence itself says what is wrong within
+        return path, _lower_first(message)
+    return path, f"found {shown(mistake['input'])}; {_lower_first(message)}"
+
+
+def shown(value: object) -> str:
+    """Return a value as an error repeats it: as it is written in a suite, not too long, and without line breaks."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping | BaseModel):
+        return "a table"
+    if isinstance(value, date | time):
+        return str(value)
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(shown(one) for one in value[:LONGEST_SHOWN])}]"
+        return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _either(kinds: Sequence[str]) -> str:
+    return " or ".join([", ".join(kinds[:-1]), kinds[-1]]) if len(kinds) > 1 else kinds[0]
 
 
 def _lower_first(sentence: str) -> str:

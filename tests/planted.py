@@ -10,6 +10,7 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
 from ipsrec_bench.store.queries import find_run
@@ -42,6 +43,11 @@ def planted_ranks(row: int, seed: int, users: int = USERS) -> np.ndarray:
 
 def mean_over_seeds(row: int, name: str, seeds: Sequence[int] = SEEDS) -> np.ndarray:
     return np.mean([metric(name, planted_ranks(row, seed)) for seed in seeds], axis=0)
+
+
+def difference_of(row: int, reference: int, name: str) -> np.ndarray:
+    """What every statistic over users is of."""
+    return rounded(mean_over_seeds(row, name) - mean_over_seeds(reference, name))
 
 
 def planted_facts(users: int) -> TargetFacts:

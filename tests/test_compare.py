@@ -1,13 +1,14 @@
 """`compare`, `export ranks` and `import-ranks`."""
 
 import json
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import leave_one_out, split_dataset
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
@@ -20,7 +21,7 @@ from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import vocabulary
-from .planted import built, fill, mean_over_seeds, planted_ranks
+from .planted import built, difference_of, fill, planted_ranks
 
 
 def compared(path, a, b):
@@ -31,7 +32,7 @@ def compared(path, a, b):
 def test_two_rows_are_compared_on_every_metric(tmp_path):
     made = compared(fill(tmp_path / "s.duckdb"), "ipsrec-s", "pop")
     assert [c.metric for c in made] == ["hr@5", "hr@10", "mrr@5", "mrr@10"]
-    test = paired_t_test(mean_over_seeds(2, "mrr@5") - mean_over_seeds(0, "mrr@5"))
+    test = paired_t_test(difference_of(2, 0, "mrr@5"))
     assert made[2].by_users == test
     assert (made[2].row.display, made[2].reference.display, made[2].seeds) == ("IPSREC-S", "POP", 3)
 
@@ -72,7 +73,7 @@ def test_names_that_mean_nothing(tmp_path, a, b, message):
 def test_other_data_of_the_same_name_cannot_be_paired(tmp_path):
     path = fill(tmp_path / "s.duckdb", datasets=("abcdef",), rows=[("0", "")])
     fill(path, datasets=("abcdef",), rows=[("1", "")], fingerprint="g")
-    with pytest.raises(StoreError, match="different data called 'abcdef' \\(fingerprints 'f', 'g'\\)"):
+    with pytest.raises(StoreError, match="differ in data \\(fingerprints g and f\\)"):
         compared(path, "1", "abcdef01")
 
 
@@ -103,7 +104,7 @@ def own(tmp_path):
 def enter(tmp_path, own, text, name="theirs.csv", **options):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    return import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs", **options)
+    return import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs", **options).record
 
 
 def test_ranks_of_another_model_enter_the_tables(tmp_path, own, bench):
@@ -160,18 +161,27 @@ def test_lists_with_scores_are_ranked_with_ties(tmp_path, own):
     assert found.depth == 20
 
 
-def test_lists_without_the_history_where_the_suite_masks_it(tmp_path, own):
+@pytest.mark.parametrize("column", ["score", "rank"])
+def test_lists_without_the_history_where_the_suite_masks_it(tmp_path, own, column):
     _, data, test, users, items = own
-    rows, higher = [], []
+    rows, higher, missed = [], [], []
     for user, position in zip(test.users, test.positions, strict=True):
         history = set(data.items[data.offsets[user] : position].tolist())
         target = int(data.items[position])
-        rows += [f"{users[user]},{items[i]},{30 - i}\n" for i in range(1, data.num_items + 1)]
+        values = {i: i if column == "rank" else 30 - i for i in range(1, data.num_items + 1)}
+        rows += [f"{users[user]},{items[i]},{value}\n" for i, value in values.items()]
+        missed.append(target in history)
         higher.append(sum(i < target and i not in history for i in range(1, target)))
-    masked = load_suite(own[0].path, ["protocol.mask_history=true"])
-    found = enter(tmp_path, (masked,), "user,item,score\n" + "".join(rows))
-    assert found.ranks["test"].higher.tolist() == higher
-    assert found.depth is None
+    assert any(missed)
+    text = f"user,item,{column}\n" + "".join(rows)
+    kept = [h for h, miss in zip(higher, missed, strict=True) if not miss]
+    for mask, expected in (
+        ("true", kept),
+        ("miss", [data.num_items if miss else h for h, miss in zip(higher, missed, strict=True)]),
+    ):
+        found = enter(tmp_path, (load_suite(own[0].path, [f"protocol.mask_history={mask}"]),), text)
+        assert found.ranks["test"].higher.tolist() == expected
+        assert found.depth is None
 
 
 def test_short_lists_are_warned_of(tmp_path, own, bench):
@@ -277,26 +287,244 @@ def perfect(own) -> str:
     return "user,rank\n" + "".join(f"{users[u]},1\n" for u in test.users)
 
 
-def test_an_import_for_other_data_or_another_protocol_is_left_out(tmp_path, own, bench):
+OTHERS = {
+    "mask_history (false and true)": ["protocol.mask_history=true"],
+    "mask_history (false and miss)": ["protocol.mask_history=miss"],
+    "split (leave-one-out and user-holdout 0.1 0.5)": ["protocol.split=user-holdout", "protocol.test_share=0.5"],
+    "data (fingerprints": ["datasets.world.users=50"],
+    "filter (none and users with 4 or more": ["protocol.filter=4-core"],
+}
+
+
+@pytest.mark.parametrize(("difference", "overrides"), OTHERS.items(), ids=list(OTHERS))
+def test_an_import_for_other_targets_is_left_out_and_named_everywhere(tmp_path, own, bench, difference, overrides):
     enter(tmp_path, own, perfect(own))
-    other = ["--set", "protocol.mask_history=true"]
+    other = [part for override in overrides for part in ("--set", override)]
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *other).returncode == 0
     report = built(tmp_path / "s.duckdb")
     assert [row.label for row in report.results.columns] == ["pop", "recent-pop"]
-    assert any("imported for another mask_history and is left out" in warning for warning in report.warnings)
-    fewer = ["--set", "datasets.world.users=50"]
-    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *fewer).returncode == 0
+    (warning,) = (warning for warning in report.warnings if "left out" in warning)
+    assert warning.startswith(f"theirs on world, seed 1, was imported for another {difference}")
+    assert warning.endswith(" and is left out; import it again")
+    with duckdb.connect(str(tmp_path / "s.duckdb"), read_only=True) as connection:
+        for view in ("metrics", "user_ranks", "current_cells", "metrics_at(5)"):
+            models = connection.execute(f"SELECT DISTINCT model FROM {view} ORDER BY ALL").fetchall()
+            assert models == [("pop",), ("recent-pop",)]
+    for a, b in (("theirs", "pop"), ("pop", "theirs")):
+        done = bench("compare", a, b, "--store", "s.duckdb")
+        assert done.returncode == 2
+        assert f"was imported for another {difference}" in done.stderr.replace("\n", " ")
+
+
+def test_an_import_of_another_share_is_left_out(tmp_path, own, bench):
+    """The split's name is the same, its targets are others: sixty users were once compared on different ones."""
+    holdout = ["protocol.split=user-holdout", "protocol.test_share=0.2"]
+    more = [*holdout[:1], "protocol.test_share=0.4"]
+    file = load_suite(own[0].path, holdout)
+    test = split_dataset(own[1], cells_of(file)[0].protocol).test
+    users = own[3]
+    text = "user,rank\n" + "".join(f"{users[u]},1\n" for u in test.users)
+    enter(tmp_path, (file,), text)
+    settings = [part for override in more for part in ("--set", override)]
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *settings).returncode == 0
     report = built(tmp_path / "s.duckdb")
     assert [row.label for row in report.results.columns] == ["pop", "recent-pop"]
-    assert any("imported for another dataset" in warning for warning in report.warnings)
+    assert any("another split (user-holdout 0.1 0.2 and user-holdout 0.1 0.4)" in line for line in report.warnings)
+    same = [part for override in holdout for part in ("--set", override)]
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *same).returncode == 0
+    assert [row.label for row in built(tmp_path / "s.duckdb").results.columns] == ["pop", "recent-pop", "theirs"]
 
 
-def test_a_replaced_import_leaves_nothing_behind(tmp_path, own):
-    enter(tmp_path, own, perfect(own))
-    enter(tmp_path, own, perfect(own).replace(",1\n", ",2\n"))
+@pytest.mark.parametrize(("difference", "overrides"), OTHERS.items(), ids=list(OTHERS))
+@pytest.mark.usefixtures("own")
+def test_runs_of_other_targets_are_not_compared(tmp_path, bench, difference, overrides):
+    other = [part for override in overrides for part in ("--set", override)]
+    for settings in ([], other):
+        assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *settings).returncode == 0
+    done = bench("compare", "own@1", "own@2", "--store", "s.duckdb")
+    assert done.returncode == 2
+    told = done.stderr.replace("\n", " ")
+    assert "'own@1' and 'own@2' cannot be compared on 'world'" in told
+    assert f"they differ in {difference}" in told
+    assert "import" not in told
     with reading(tmp_path / "s.duckdb") as connection:
-        assert connection.execute("SELECT count(*) FROM cells").fetchone() == (1,)
+        keys = [next(c.key for c in find_run(connection, "own", number).cells if c.model == "pop") for number in (1, 2)]
+    cells = bench("compare", *keys, "--store", "s.duckdb")
+    assert (cells.returncode, f"they differ in {difference}" in cells.stderr.replace("\n", " ")) == (2, True)
+
+
+@pytest.mark.usefixtures("own")
+def test_runs_on_the_same_targets_are_compared_whatever_else_differs(tmp_path, bench):
+    for length in (5, 3):
+        settings = ["--set", f"protocol.max_length={length}", "--set", "protocol.mask_history=true"]
+        assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *settings).returncode == 0
+    assert len(compared(tmp_path / "s.duckdb", "own@1", "own@2")) == 2 * 6
+
+
+def test_the_views_do_not_mix_a_row_with_an_import_of_its_name(tmp_path, own, bench):
+    enter(tmp_path, own, perfect(own))
+    (tmp_path / "own.toml").write_text(SUITE.replace("[models.pop]", "[models.theirs]\ntype = 'pop'\n[models.pop]"))
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    with duckdb.connect(str(tmp_path / "s.duckdb"), read_only=True) as connection:
+        rows = connection.execute("SELECT model, users, \"hr@5\" FROM metrics WHERE split = 'test'").fetchall()
+    values = {model: (users, value) for model, users, value in rows}
+    assert values["theirs"] == values["pop"]
+    assert len(rows) == 3
+
+
+def test_imports_for_different_targets_never_stand_together(tmp_path, own, bench):
+    """Where no cell of the run's own is complete, the newest import decides, and nothing fails."""
+    path = tmp_path / "other.csv"
+    path.write_text(perfect(own), encoding="utf-8")
+    masked = load_suite(own[0].path, ["protocol.mask_history=true"])
+    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", model="masked")
+    enter(tmp_path, own, perfect(own))
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    duckdb.connect(str(tmp_path / "s.duckdb")).execute(
+        "UPDATE cells SET status = 'failed', error = 'no' WHERE type <> 'external'"
+    ).close()
+    report = built(tmp_path / "s.duckdb")
+    assert [row.label for row in report.results.columns if "theirs" in row.label or "masked" in row.label] == ["theirs"]
+    assert any("masked on world, seed 1, was imported for another mask_history" in line for line in report.warnings)
+
+
+@pytest.mark.usefixtures("own")
+def test_cells_without_a_digest_are_known_by_their_settings(tmp_path, bench):
+    """Older versions kept none; and under a mask, their repeated targets were candidates."""
+    for mask in ("false", "true"):
+        settings = ["--set", f"protocol.mask_history={mask}", "--store", f"{mask}.duckdb", "--quiet"]
+        for length in (5, 3):
+            assert bench("run", "own.toml", "--set", f"protocol.max_length={length}", *settings).returncode == 0
+        duckdb.connect(str(tmp_path / f"{mask}.duckdb")).execute(
+            "DELETE FROM cell_targets WHERE cell IN (SELECT cell FROM cells WHERE settings LIKE '%\"max_length\": 5%')"
+        ).close()
+    assert len(compared(tmp_path / "false.duckdb", "own@1", "own@2")) == 2 * 6
+    with pytest.raises(StoreError, match=r"mask_history \(true, targets exempt and true\)"):
+        compared(tmp_path / "true.duckdb", "own@1", "own@2")
+
+
+@pytest.mark.usefixtures("own")
+def test_other_targets_under_the_same_settings_are_found_by_their_digest(tmp_path, bench):
+    for length in (5, 3):
+        settings = ["--set", f"protocol.max_length={length}", "--store", "s.duckdb", "--quiet"]
+        assert bench("run", "own.toml", *settings).returncode == 0
+    duckdb.connect(str(tmp_path / "s.duckdb")).execute(
+        "UPDATE cell_targets SET targets = 'x' WHERE cell IN (SELECT cell FROM cells WHERE settings LIKE"
+        " '%\"max_length\": 5%')"
+    ).close()
+    with pytest.raises(StoreError, match="differ in targets, under the same settings"):
+        compared(tmp_path / "s.duckdb", "own@1", "own@2")
+
+
+def test_two_imports_under_one_label_are_refused_unless_one_replaces_the_other(tmp_path, own, bench):
+    enter(tmp_path, own, perfect(own))
+    enter(tmp_path, own, perfect(own))  # the same once more
+    other = perfect(own).replace(",1\n", ",2\n")
+    with pytest.raises(
+        StoreError, match=r"'theirs' on 'world', seed 1, was imported before, from theirs\.csv; import it"
+    ):
+        enter(tmp_path, own, other, "other.csv")
+    enter(tmp_path, own, other, "other.csv", seed=2)
+    enter(tmp_path, own, other, "other.csv", variant="big")
+    with pytest.raises(StoreError, match="'theirs big' on 'world'"):  # the same label, put together otherwise
+        import_ranks(tmp_path / "theirs.csv", own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs big")
+    words = ["import-ranks", "other.csv", "--suite", "own.toml", "--model", "theirs", "--store", "s.duckdb"]
+    refused = bench(*words)
+    assert (refused.returncode, "--replace" in refused.stderr) == (2, True)
+    done = bench(*words, "--replace")
+    assert (done.returncode, "They replace those of theirs.csv" in done.stdout) == (0, True)
+    with reading(tmp_path / "s.duckdb") as connection:
+        assert connection.execute("SELECT count(*) FROM cells").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM cell_targets").fetchone() == (3,)
         assert connection.execute("SELECT DISTINCT higher FROM ranks").fetchall() == [(1,)]
+
+
+def test_an_import_for_other_targets_gives_way_to_a_new_one(tmp_path, own, bench):
+    path = tmp_path / "theirs.csv"
+    path.write_text(perfect(own), encoding="utf-8")
+    masked = load_suite(own[0].path, ["protocol.mask_history=miss"])
+    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", model="theirs")
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    words = ["import-ranks", "theirs.csv", "--suite", "own.toml", "--model", "theirs", "--store", "s.duckdb"]
+    done = bench(*words)
+    assert (done.returncode, "They replace those of theirs.csv" in done.stdout) == (0, True)
+    assert [row.label for row in built(tmp_path / "s.duckdb").results.columns][-1] == "theirs"
+    late = bench(*words, "--set", "protocol.mask_history=miss")
+    assert "The newest run of the suite has other targets or candidates" in late.stdout
+
+
+def ranked_lists(own, *, rank_of, depth=30):
+    """Lists of all items in the order of their ids, but for the target, which takes the rank asked for."""
+    _, data, test, users, items = own
+    rows = []
+    for number, (user, position) in enumerate(zip(test.users, test.positions, strict=True)):
+        target = int(data.items[position])
+        order = [i for i in range(1, data.num_items + 1) if i != target]
+        order.insert(rank_of(number) - 1, target)
+        rows += [f"{users[user]},{items[i]},{r}\n" for r, i in enumerate(order[:depth], start=1)]
+    return "user,item,rank\n" + "".join(np.random.default_rng(0).permutation(np.array(rows, dtype=object)))
+
+
+def test_a_rank_beside_an_item_is_that_of_the_item(tmp_path, own):
+    number = len(own[2].users)
+    found = enter(tmp_path, own, ranked_lists(own, rank_of=lambda n: 1 + n % 30))
+    assert found.ranks["test"].higher.tolist() == [n % 30 for n in range(number)]
+    assert found.depth is None
+    cut = enter(tmp_path, own, ranked_lists(own, rank_of=lambda n: 1 + n % 30, depth=10), replace=True)
+    assert cut.ranks["test"].higher.tolist() == [n % 30 if n % 30 < 10 else 29 for n in range(number)]
+    assert cut.depth == 10
+    _, data, test, users, items = own
+    alone = "user,item,rank,score\n" + "".join(
+        f"{users[u]},{items[int(data.items[p])]},{1 + n % 30},0.5\n"
+        for n, (u, p) in enumerate(zip(test.users, test.positions, strict=True))
+    )
+    single = enter(tmp_path, own, alone, replace=True)  # the target's row alone says as much as a whole list
+    assert single.ranks["test"].higher.tolist() == [n % 30 for n in range(number)]
+    assert single.depth is None
+
+
+def test_a_list_of_one_item_each_hits_where_it_is_the_target(tmp_path, monkeypatch):
+    """tests/cases/top1.csv recommends one item to everybody; its column `rank` made it perfect."""
+    cases = Path(__file__).parent / "cases"
+    monkeypatch.setenv("IPSREC_BENCH_CASES", str(cases))
+    file = load_suite(cases / "small.toml")
+    found = import_ranks(cases / "top1.csv", file, tmp_path / "data", tmp_path / "s.duckdb", model="top1").record
+    data = prepare("shop", cells_of(file)[0].source, tmp_path / "data")
+    test, items = leave_one_out(data).test, vocabulary(data, "items")
+    targets = [items[int(i)] for i in data.items[test.positions]]
+    assert found.ranks["test"].higher.tolist() == [0 if t == "i0" else data.num_items - 1 for t in targets]
+    assert targets.count("i0") < len(targets) / 2
+    assert found.depth == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["{user},{item},0"], "theirs.csv:2: the rank is '0'; expected a whole number from 1 to 30"),
+        (["{user},{item},31"], "the rank is '31'"),
+        (["{user},{item},1.5"], "the rank is '1.5'"),
+        (["{user},{item},"], "theirs.csv:2: the rank is"),
+        (["{user},{item},1", "{user},{other},1"], "theirs.csv:3: the user '.*' has two items at rank 1"),
+        (["{user},{item},1", "{user},{item},2"], "theirs.csv:3: the item '.*' of user '.*' stands there twice"),
+        (["{user},nothing,1"], "theirs.csv:2: the data have no item 'nothing'"),
+        (["{user},{item},1"], "test users are not in it"),
+    ],
+)
+def test_wrong_lists_with_ranks_are_refused_with_their_place(tmp_path, own, lines, message):
+    _, _, test, users, items = own
+    text = "\n".join(lines).format(user=users[test.users[0]], item=items[1], other=items[2])
+    with pytest.raises(DataError, match=message):
+        enter(tmp_path, own, f"user,item,rank\n{text}\n")
+    assert not (tmp_path / "s.duckdb").exists()
+
+
+def test_lists_without_names_of_columns_are_refused(tmp_path, own):
+    _, _, test, users, items = own
+    rows = "".join(f"{users[u]},{items[i]},{i}\n" for u in test.users for i in (1, 2))
+    with pytest.raises(DataError, match="expected columns 'user' and 'rank', or 'user', 'item' and 'score' or 'rank'"):
+        enter(tmp_path, own, rows)
+    with pytest.raises(DataError, match=r"stands there twice; of a list, the file has to name each 'item', too"):
+        enter(tmp_path, own, "user,rank\n" + "".join(f"{users[u]},{i}\n" for u in test.users for i in (1, 2)))
 
 
 def test_an_imported_variant_may_stand_alone_and_another_seed_is_no_baseline(tmp_path, own, bench):

@@ -188,3 +188,65 @@ def test_a_model_that_cannot_be_used_is_a_sentence_with_its_line(folder, text, n
 def test_a_users_settings_are_checked_like_the_zoos(folder):
     with pytest.raises(SuiteError, match="unknown key 'decai'; did you mean 'decay'"):
         cells_of(load_suite(folder / "mine.toml", ["models.decayed-sum.decai=0.5"]))
+
+
+def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
+    text = WORLD + readme_file("mine.toml") + "[tune.space.decayed-sum]\ndecay = [0.25, 0.75]\n"
+    (folder / "mine.toml").write_text(text.replace("epochs = 2", "epochs = 1"), encoding="utf-8")
+    done = bench("tune", "mine.toml", "--model", "decayed-sum", "--trials", "2", "--set", "protocol.filter=2-core")
+    assert (done.returncode, done.stderr) == (0, "")
+    (tuned,) = (folder / "suites/tuned").glob("*.toml")
+    assert 'modules = "../.."' in tuned.read_text(encoding="utf-8")
+    sys.modules.pop("my_models")
+    sys.path[:] = [place for place in sys.path if place != str(folder)]
+    again = bench("validate", tuned)
+    assert (again.returncode, again.stderr) == (0, "")
+    keys = {cell.type for cell in cells_of(load_suite(tuned))}
+    assert keys == {"my_models:DecayedSum"}
+
+
+def test_a_folder_of_modules_that_is_not_there_is_named(folder):
+    with pytest.raises(SuiteError, match="--set modules=nowhere: modules: there is no folder .*nowhere"):
+        cells_of(load_suite(folder / "mine.toml", ["modules=nowhere"]))
+
+
+def test_a_module_from_elsewhere_is_told_before_it_is_imported(folder, bench, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "far_models.py").write_text("import sys\nsys.exit('imported')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    suite = folder / "far.toml"
+    suite.write_text(WORLD + '[models.x]\ntype = "far_models:X"\n', encoding="utf-8")
+    for command in (["validate", suite], ["run", suite], ["tune", suite, "--model", "x"]):
+        done = bench(*command)
+        told, error = done.stderr.splitlines()
+        assert told == (
+            "models.x.type imports the module 'far_models' from outside of the suite's folder:"
+            f" {elsewhere / 'far_models.py'}"
+        )
+        assert (done.returncode, "cannot be imported: SystemExit: imported" in error) == (2, True)
+
+
+def test_a_module_that_another_one_hides_is_named(folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "my_models.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    with pytest.raises(SuiteError, match=r"mine.toml:.*the module 'my_models' is .*, which hides .*rename your file"):
+        cells_of(load_suite(folder / "mine.toml"))
+
+
+@pytest.mark.parametrize("name", [":X", "..x:Y", "a b:C", "x:", "json:JSONEncoder", "sys:X", "__main__:X", "/etc:X"])
+def test_odd_names_of_classes_are_a_sentence(folder, name):
+    suite = folder / "odd.toml"
+    suite.write_text(WORLD + f"[models.x]\ntype = '{name}'\n", encoding="utf-8")
+    with pytest.raises(SuiteError, match=r"odd.toml:15: models.x.type: "):
+        cells_of(load_suite(suite))
+
+
+def test_a_suite_without_models_is_for_its_data_alone(folder, bench):
+    suite = folder / "data.toml"
+    suite.write_text(WORLD, encoding="utf-8")
+    assert list(load_suite(suite).suite.datasets) == ["world"]
+    for command in (["validate", suite], ["run", suite], ["tune", suite]):
+        done = bench(*command)
+        assert (done.returncode, "data.toml: models: the suite has no models" in done.stderr) == (2, True)
+    assert bench("data", "stats", "world", "--suite", suite).returncode == 0

@@ -204,7 +204,11 @@ PACKED = gzip.compress(LINES.encode(), mtime=0)
         ("x.csv", HEADER.encode(), "x.csv: the dataset is empty: there is no row of data"),
         ("x.csv", LINES.replace("user", "who", 1).encode(), "there is no column 'user'"),
         ("x.csv", (LINES + "u,i\n" + LINES).encode(), "x.csv:20002: Expected Number of Columns: 4 Found: 2"),
-        ("x.csv", LINES.encode() + b"u\xff,i,p,1\n", "x.csv:20002: Invalid unicode"),
+        (
+            "x.csv",
+            LINES.encode() + b"u\xff,i,p,1\n",
+            "x.csv:20002: the line is not UTF-8; if the file is Latin-1, convert it",
+        ),
         ("x.csv", (LINES + "u,i,p,NaN\nu,i,p,1\n").encode(), "x.csv:20002: the time is 'NaN'"),
         ("x.csv", (LINES + "u,i,p,-1\n").encode(), "x.csv:20002: the time is '-1', which is neither a finite number"),
         ("x.csv", (LINES + "u,i,p,1e999\n").encode(), "x.csv:20002: the time is '1e999'"),

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsrec_bench.data.batches import ResidentSequences
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import leave_one_out, repeated
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import PickedScores, Sizes, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, TransformerConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking import rank
-from ipsrec_bench.ranking.metrics import metric, realistic_rank
+from ipsrec_bench.ranking.metrics import gains, metric, realistic_rank
 from ipsrec_bench.ranking.rank import Background, count_picked_ranks, count_ranks, rank_targets
 
 from .conftest import sequences
@@ -195,8 +195,8 @@ def test_ranks_of_picked_scores_are_sorted_ranks(users, items, mask, seed):
 
 
 @pytest.mark.parametrize("name", ["sasrec", "repeat"])
-def test_a_masked_history_leaves_the_candidates_but_for_the_target(world, name):
-    """Mask by hand: score everything, strike out what the user had, however long ago, and sort."""
+def test_a_masked_history_leaves_the_candidates(world, name):
+    """Mask by hand: score everything, strike out what the user had, however long ago, and sort; repeats are misses."""
     torch.manual_seed(0)
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 3)
     config = TransformerConfig(embedding_size=8, inner_size=16) if name == "sasrec" else ModelConfig()
@@ -207,8 +207,12 @@ def test_a_masked_history_leaves_the_candidates_but_for_the_target(world, name):
     resident, targets = ResidentSequences(world, torch.device("cpu")), leave_one_out(world).test
     ranks = rank_targets(model, world, resident, targets, 3, mask_history=True)
     unmasked = rank_targets(model, world, resident, targets, 3)
-    assert (ranks.higher <= unmasked.higher).all()
-    assert (ranks.higher < unmasked.higher).any()
+    repeats = repeated(world, targets)
+    assert repeats.any()
+    assert (ranks.higher[repeats] == world.num_items).all()
+    assert not ranks.ties[repeats].any()
+    assert (ranks.higher <= unmasked.higher)[~repeats].all()
+    assert (ranks.higher < unmasked.higher)[~repeats].any()
     for i in range(0, len(targets.users), 7):
         user, position = targets.users[i], targets.positions[i]
         history = resident.gather(
@@ -222,6 +226,8 @@ def test_a_masked_history_leaves_the_candidates_but_for_the_target(world, name):
                 scores = model.background.clone()
                 scores[picked.items] = picked.scores
         target, had = world.items[position], set(world.items[world.offsets[user] : position].tolist())
+        if target in had:
+            continue
         rivals = [item for item in range(1, world.num_items + 1) if item not in had | {target}]
         assert ranks.higher[i] == sum(scores[item] > scores[target] for item in rivals)
         assert ranks.ties[i] == sum(scores[item] == scores[target] for item in rivals)
@@ -256,3 +262,13 @@ def test_a_full_tile_of_higher_items_is_counted():
     higher, ties = count_ranks(torch.ones(3, 4), v, torch.ones(3, dtype=torch.int64))
     assert higher.tolist() == [4998] * 3
     assert not ties.any()
+
+
+@pytest.mark.parametrize("cutoff", [7, 2**31 - 1])
+def test_a_cutoff_beyond_the_catalogue_counts_every_rank_and_takes_no_memory(cutoff):
+    ranks = np.array([1, 3, 7], dtype=np.int64)
+    assert metric(f"hr@{cutoff}", ranks).tolist() == [1, 1, 1]
+    assert metric(f"mrr@{cutoff}", ranks).tolist() == [1, 1 / 3, 1 / 7]
+    assert metric(f"ndcg@{cutoff}", ranks) == pytest.approx([1, 1 / 2, 1 / 3])
+    assert len(gains(f"mrr@{cutoff}", 7)) == 9
+    assert metric(f"hr@{cutoff}", ranks[:0]).tolist() == []

@@ -22,7 +22,7 @@ from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
 from ipsrec_bench.store.queries import find_run, shown_otherwise
 
-from .planted import ROWS, SEEDS, USERS, built, fill, mean_over_seeds, planted_facts, planted_ranks
+from .planted import ROWS, SEEDS, USERS, built, difference_of, fill, mean_over_seeds, planted_facts, planted_ranks
 from .test_store import HERE, record
 
 
@@ -115,19 +115,13 @@ def test_the_declared_test_gives_the_marks(tmp_path):
         built(fill(tmp_path / f"{test}.duckdb", statistics=f'test = "{test}"\nresamples = 500'))
         for test in ("crossed", "randomisation", "wilcoxon")
     )
-    d = mean_over_seeds(2, "hr@5") - mean_over_seeds(1, "hr@5")
+    d = difference_of(2, 1, "hr@5")
     one, other, third = (next(c for c in r.comparisons if c.row.label == "ipsrec-s") for r in (crossed, flips, ranks))
     assert one.p == one.crossed.test.p
     assert (one.low, one.high) == (one.crossed.test.low, one.crossed.test.high)
     assert third.p == pytest.approx(wilcoxon_p(d))
     alone = sign_flip_p(
-        np.stack(
-            [
-                mean_over_seeds(row, name) - mean_over_seeds(1, name)
-                for name in ("hr@5", "hr@10", "mrr@5", "mrr@10")
-                for row in (0, 2, 3)
-            ]
-        ),
+        np.stack([difference_of(row, 1, name) for name in ("hr@5", "hr@10", "mrr@5", "mrr@10") for row in (0, 2, 3)]),
         500,
     )
     assert [c.p for c in flips.comparisons] == alone.tolist()
@@ -151,13 +145,7 @@ def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
         fill(tmp_path / "s.duckdb", statistics='interval = "bootstrap"\nresamples = 400\nmargin = 0.2\nalpha = 0.05')
     )
     c = next(c for c in report.comparisons if (c.metric, c.row.label) == ("hr@5", "ipsrec-s"))
-    d = np.stack(
-        [
-            mean_over_seeds(row, name) - mean_over_seeds(1, name)
-            for name in ("hr@5", "hr@10", "mrr@5", "mrr@10")
-            for row in (0, 2, 3)
-        ]
-    )
+    d = np.stack([difference_of(row, 1, name) for name in ("hr@5", "hr@10", "mrr@5", "mrr@10") for row in (0, 2, 3)])
     assert [c.low, c.high] == bootstrap_intervals(d, 0.95, 400)[1].tolist()
     members = [c for c in report.comparisons if c.metric == "hr@5"]
     alone = [
@@ -206,7 +194,7 @@ def test_the_ablation_compares_variants_with_their_model(planted):
     assert table.columns == (("d", "hr@5"), ("d", "mrr@5"))
     variant = table.lines[2].cells[0].comparison
     assert variant.reference.label == "ipsrec-s"
-    assert variant.by_users == paired_t_test(mean_over_seeds(3, "hr@5") - mean_over_seeds(2, "hr@5"))
+    assert variant.by_users == paired_t_test(difference_of(3, 2, "hr@5"))
 
 
 def test_slices_part_the_users(planted):
@@ -219,8 +207,7 @@ def test_slices_part_the_users(planted):
     for s in table.slices:
         by_dimension[s.dimension] = by_dimension.get(s.dimension, 0) + s.comparison.users
         members = chosen[s.dimension, s.name]
-        ours, theirs = (mean_over_seeds(row, "mrr@10")[members] for row in (2, 1))
-        assert s.comparison.by_users == paired_t_test(ours - theirs)
+        assert s.comparison.by_users == paired_t_test(difference_of(2, 1, "mrr@10")[members])
         assert s.share == members.mean()
     small = {
         f"{dimension}: {name}": members.sum() for (dimension, name), members in chosen.items() if members.sum() < 30
@@ -394,11 +381,15 @@ def test_cells_of_one_table_from_different_places_are_told(planted):
     assert "1.0 (POP on d, seed 1)" in warning
 
 
-def test_cells_that_rank_other_users_cannot_be_paired(planted):
+def test_a_cell_that_ranks_other_users_is_left_out_and_named(planted):
     with writing(planted) as connection:
         connection.execute('DELETE FROM ranks WHERE "user" = 7 AND cell = (SELECT max(cell) FROM cells)')
-    with pytest.raises(StoreError, match="ranks other users"):
-        built(planted)
+    report = built(planted)
+    (warning,) = (warning for warning in report.warnings if "left out" in warning)
+    assert "seed 3, ranks other users than the cells beside it and is left out; run the suite again with" in warning
+    scores = [cell.score.seeds for line in report.results.lines for cell in line.cells]
+    assert set(scores) == {3}
+    assert {cell.score.seeds for line in report.ablation.lines for cell in line.cells} == {2, 3}
 
 
 def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):

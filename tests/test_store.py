@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsrec_bench.errors import StoreError
@@ -78,6 +78,13 @@ def test_views_give_metrics_at_any_cutoff(store):
         assert connection.execute("SELECT min(rank), max(rank), count(*) FROM user_ranks").fetchone() == (1, 10, 6)
 
 
+@pytest.mark.parametrize("n", ["0", "-1", "NULL", "2.5", "1e20", "3000000000", "'x'"])
+def test_a_cutoff_that_is_none_is_refused_by_the_macro(store, n):
+    with reading(store) as connection, pytest.raises(StoreError, match="the query failed"):
+        queries.free_query(connection, f"SELECT * FROM metrics_at({n})")
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=20), st.integers(1, 100))
 def test_sql_metrics_equal_numpy_metrics(pairs, n):
     higher, ties = np.array(pairs).T
@@ -210,7 +217,7 @@ def test_making_a_store_at_once_makes_one(tmp_path):
 
 def test_another_version_is_refused(store):
     duckdb.connect(str(store)).execute("UPDATE store SET version = 99").close()
-    with pytest.raises(StoreError, match="has schema version 99, this program reads 4"), reading(store):
+    with pytest.raises(StoreError, match="has schema version 99, this program reads versions up to 5"), reading(store):
         pass
 
 

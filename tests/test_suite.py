@@ -111,6 +111,40 @@ def test_an_override_is_blamed_for_its_own_mistake():
     assert "'epochs' is a value, not a table" in mistake(TINY_SUITE, "training.epochs.x=1")
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("models.sasrec.n_heads=3", "models.sasrec: n_heads = 3 must divide embedding_size = 8"),
+        ("protocol.valid_share=0.95", "protocol: valid_share = 0.95 and test_share = 0.1 leave nothing"),
+        ("statistics.metric=hr@7", "suite: statistics.metric is 'hr@7', which the tables do not have"),
+        ("statistics.proposed=['x']", "suite: statistics.proposed names 'x'"),
+        ("statistics.baseline=x", "statistics.baseline: found 'x'"),
+        ("training={ patience = 1, batch_size = 0 }", "training.batch_size: found 0"),
+        ("tune.seeds=[1, 101]", "tune: fresh_seeds has 101"),
+        ("tune.space.sasrec.tau={ low = 2, high = 1 }", "tune.space.sasrec.tau: low = 2 must be less than high = 1"),
+        ("datasets.world.loyalty=0.9", "datasets.world: loyalty = 0.9 and drift = 0.5 may not add up"),
+        ("datasets.world.userz=3", "datasets.world.userz: unknown key 'userz'"),
+        ("seeds.x=1", "'seeds' is a value, not a table"),
+        ("models.'a=b'.type=x", "models.\"a=b\".type: there is no model 'x'"),
+        ("models.best.type=pop", "models: the name 'best' is taken"),
+        ("x=" + "[" * 9999, "x: unknown key 'x'"),
+    ],
+)
+def test_what_an_override_makes_wrong_is_blamed_on_it(override, words):
+    assert mistake(TINY_SUITE, "title=Same", override).startswith(f"--set {override}: {words}")
+
+
+def test_what_the_file_has_wrong_is_not_blamed_on_an_override_beside_it():
+    text = replaced("batch_size = 128", "batch_size = 0")
+    for override in ("training={ epochs = 1 }", "training.epochs=1", "models.sasrec.n_heads=1"):
+        assert mistake(text, override).startswith(f"here.toml:{line_of(text, 'batch_size')}: training.batch_size: ")
+
+
+def test_lines_are_counted_as_editors_do():
+    text = replaced('title = "Tiny"', "title = 'a\u2028b\x85c'").replace("epochs = 2", "epoch = 2")
+    assert mistake(text).startswith(f"here.toml:{text[: text.index('epoch = 2')].count(chr(10)) + 1}: ")
+
+
 def test_overrides_reach_variants_and_lists_of_names():
     changed = parse_suite(HERE, TINY_SUITE, ['models.ipsrec-s.variants."w/o CL".tau=2.0', "training.stop_metric=hr@5"])
     cell = next(cell for cell in cells_of(changed) if cell.variant)
@@ -127,8 +161,41 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(SuiteError, match=r"broken\.toml: not valid TOML: .*line 2"):
         load_suite(tmp_path / "broken.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SuiteError, match=r"binary\.toml: cannot be read as UTF-8"):
+    with pytest.raises(SuiteError, match=r"binary\.toml: the file is written in UTF-16; save it as UTF-8"):
         load_suite(tmp_path / "binary.toml")
+    with pytest.raises(SuiteError, match="the suite cannot be read: Is a directory"):
+        load_suite(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPSREC_BENCH_CASES", str(ROOT / "tests" / "cases"))
+    read = load_suite(ROOT / "tests" / "cases" / "bom.toml")
+    assert (read.suite.title, read.text[0]) == ("Small", "t")
+    (tmp_path / "tiny.toml").write_bytes(b"\xef\xbb\xbf" + TINY_SUITE.replace("\n", "\r\n").encode())
+    assert load_suite(tmp_path / "tiny.toml").text == TINY_SUITE
+    (tmp_path / "wrong.toml").write_bytes(b"\xef\xbb\xbf" + replaced("epochs = 2", "epoch = 2").encode())
+    with pytest.raises(SuiteError, match=f"wrong.toml:{line_of(TINY_SUITE, 'epochs')}: training.epoch: "):
+        load_suite(tmp_path / "wrong.toml")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("title = 'Tiny'".encode("utf-16"), ": the file is written in UTF-16; save it as UTF-8"),
+        ("title = 'Tiny'".encode("utf-16-be"), ": the file has zero bytes"),
+        ("title = 'x'\ndescription = 'Café'".encode("latin-1"), r":2: the file is not UTF-8 text \(byte 0xe9\)"),
+        (b"x = " + b"[" * 9999, ": not a suite: lists or tables are nested too deeply"),
+        (b"x = " + b"9" * 9999, ": not valid TOML: "),
+        (b"title = 'x\x1b[2J'", ": not valid TOML: "),
+        (b"", ": title: this key is required"),
+    ],
+)
+def test_files_that_are_no_suites_are_a_sentence(tmp_path, raw, words):
+    path = tmp_path / "odd.toml"
+    path.write_bytes(raw)
+    with pytest.raises(SuiteError, match=f"odd.toml{words}") as error:
+        load_suite(path)
+    assert "\x1b" not in str(error.value)
 
 
 def test_unknown_baseline_and_dataset_are_refused():

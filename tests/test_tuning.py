@@ -23,13 +23,14 @@ import torch
 from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.errors import ModelError, SuiteError
+from ipsrec_bench.errors import ModelError, StudyError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.worker import Worker, train_cell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.run.workplace import Workplace
+from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
-from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import (
     RETRIES,
     _started,
@@ -52,7 +53,9 @@ KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))
 
 def space_of(tune: str, model: str = "ipsrec-s"):
     file = parse_suite(Path("tiny.toml"), f"{SUITE}{tune}")
-    return search_space(file, next(cell for cell in cells_of(file) if cell.model == model and not cell.variant))
+    cells = cells_of(file)
+    check_spaces(file, cells)
+    return search_space(file, next(cell for cell in cells if cell.model == model and not cell.variant))
 
 
 def test_a_models_own_ranges_are_searched_unless_the_suite_names_others():
@@ -84,11 +87,47 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.tau = { low = 0, high = 1, log = true }\n", "low = 0 has no logarithm"),
         ("fresh_seeds = [1]\n", "fresh_seeds has 1, with which trials are trained"),
         ("pruner = 'wilcoxon'\n", "takes 3 of them or more"),
+        ("[tune.space.pop]\nshare = [1]\n", "tune.space.pop.share: the model has no setting 'share'"),
+        ("space.sasrec = {}\n", "tune.space.sasrec: .*nothing to tune"),
+        ("space.ipsrec-s.tau = { low = 1, high = inf }\n", "tau.high: found inf; input should be a finite number"),
+        ("space.ipsrec-s.tau = { low = nan, high = 1 }\n", "tau.low: found nan; input should be a finite number"),
+        ("space.ipsrec-s.tau = { low = 1, high = 1 }\n", "low = 1 must be less than high = 1"),
+        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too near to each other"),
+        ("space.ipsrec-s.tau = { low = 1, high = 2, step = 3 }\n", "unknown key 'step'; known: 'low', 'high', 'log'"),
+        ("space.ipsrec-s.tau = { low = true, high = 2 }\n", "tau.low: found true; input should be a number"),
+        ("space.ipsrec-s.tau = { low = 1 }\n", "tau.high: this key is required"),
+        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [inf]\n", "tau.0: found inf; input should be a finite number"),
+        ("space.ipsrec-s.tau = []\n", "at least 1 must be given"),
+        ("space.ipsrec-s.tau = 1\n", "input should be a table with low and high, or a list of values"),
+        ("space.ipsrec-s.tau = ['much']\n", "found 'much'; input should be a number"),
+        ("space.ipsrec-s.n_layers = { low = 1.5, high = 3 }\n", "n_layers.low: found 1.5; .*a whole number"),
+        ("space.ipsrec-s.n_layers = { low = 1, high = 3.9 }\n", "n_layers.high: found 3.9; .*a whole number"),
+        ("space.ipsrec-s.n_layers = [1, 2.5]\n", "found 2.5; input should be a whole number"),
+        ("space.ipsrec-s.n_layers = [true]\n", "found true; input should be a number"),
+        ("space.ipsrec-s.n_layers = { low = 1, high = 1e300 }\n", "n_layers: .*up to"),
+        ("space.ipsrec-s.padding_class = { low = 0, high = 1 }\n", "a range is for numbers, .* is false; give a list"),
+        ("space.ipsrec-s.similarity = { low = 0, high = 1 }\n", "a range is for numbers, .* is 'dot'; give a list"),
+        ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
+        (
+            "sampler = 'grid'\ngrid_points = 400\nspace.ipsrec-s.tau = {low=0.1,high=1}\n"
+            "space.ipsrec-s.lambda = {low=0.1,high=1}\n",
+            "160,000 points, more than a search can try",
+        ),
     ],
 )
 def test_mistakes_of_a_space_are_told_with_their_place(tune, message):
     with pytest.raises(SuiteError, match=message):
         space_of(tune)
+
+
+def test_validate_checks_the_space_of_every_model(suite, bench):
+    suite.write_text(f"{SUITE}space.sasrec.n_layers = [1, 0]\n", encoding="utf-8")
+    done = bench("validate", suite)
+    assert (done.returncode, "tune.space.sasrec.n_layers: found 0" in done.stderr) == (2, True)
+    again = bench("tune", suite, "--model", "ipsrec-s")
+    assert (again.returncode, again.stderr) == (2, done.stderr)
 
 
 def test_a_model_without_ranges_has_nothing_to_tune():
@@ -155,6 +194,108 @@ def test_a_grid_ends_when_every_point_is_done(suite, bench):
     assert points == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
 
 
+@pytest.mark.parametrize("metric", ["hr@99999999999999999999", "hr@0", "hr@3000000000", "x", "", "hr@5@5", "hr@٣"])
+def test_a_metric_that_cannot_be_meant_is_blamed_on_its_option(suite, bench, metric):
+    done = bench("tune", suite, "--metric", metric)
+    assert (done.returncode, done.stderr.startswith(f"error: --metric {metric}: ")) == (2, True)
+
+
+def test_models_are_named_once_and_at_all(suite, bench):
+    done = bench("tune", suite, "--model", " , ")
+    assert (done.returncode, done.stderr) == (2, "error: --model: name at least one model\n")
+    assert len(tuned(bench, suite, "--model", "ipsrec-s,ipsrec-s", "--trials", "1", "--set", "training.epochs=1")) == 1
+
+
+def test_names_that_are_no_names_of_files_hide_no_study_and_break_no_tuned_suite(suite, bench, tmp_path):
+    long = "モデル" * 30
+    text = SUITE.replace("[datasets.world]", '[datasets."a/../b"]').replace("[models.sasrec]", f'[models."{long}"]')
+    text = text.replace("[models.ipsrec-s]", '[models."x/y"]\ntype = "ipsrec-s"').replace("epochs = 4", "epochs = 1")
+    text = text.replace(f'[models."{long}"]', f'[models."{long}"]\ntype = "ipsrec-s"')
+    suite.write_text(text, encoding="utf-8")
+    found = tuned(bench, suite, "--model", f"x/y,{long}", "--trials", "1")
+    assert [(study["dataset"], study["model"]) for study in found] == [("a/../b", "x/y"), ("a/../b", long)]
+    assert {study.model for study in studies_in(tmp_path / "reports/studies")} == {"x/y", long}
+    (path,) = (tmp_path / "suites/tuned").glob("*.toml")
+    done = bench("validate", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 seeds" in done.stdout
+
+
+def test_the_tuned_suite_is_written_where_the_filter_has_no_upper_end(suite, bench, tmp_path):
+    (study,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "1", "--set", "training.epochs=1",
+                     "--set", "protocol.filter=2-core")  # fmt: skip
+    (path,) = (tmp_path / "suites/tuned").glob("*.toml")
+    written = load_suite(path).suite.protocol.filter
+    assert str(written) == "users with 2 or more interactions and items with 2 or more interactions"
+    assert study["name"] == path.stem
+
+
+def test_the_reported_suite_is_tuned(bench):
+    cases = Path(__file__).parent / "cases"
+    done = bench("tune", cases / "tune.toml", "--model", "ipsrec-s", "--trials", "2", IPSREC_BENCH_CASES=str(cases))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_the_suites_own_setting_is_tried_first_though_the_choices_lack_it(suite, bench, sampler):
+    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", f"tune.sampler={sampler}", "--set",
+                      "tune.pruner=none", "--set", "training.epochs=1", "--set",
+                      "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")  # fmt: skip
+    assert [t["settings"] for t in result["trials"]][0] == {"tau": 1.0} == result["default"]
+    assert sorted(t["settings"]["tau"] for t in result["trials"]) == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
+def test_the_same_settings_are_not_trained_again(search_at, sampler):
+    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }",
+                       f"tune.sampler={sampler}")  # fmt: skip
+    run(search, 50)
+    trained = [t for t in search.study.get_trials() if t.user_attrs.get("epochs")]
+    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6
+    before = len(search.study.get_trials())
+    run(search, 50)
+    assert len(search.study.get_trials()) == before
+
+
+def test_a_draw_that_repeats_is_replaced_by_settings_that_nobody_tried(search_at, monkeypatch):
+    search = search_at("studies", "tune.sampler=random")
+    drawn = {"lambda": 0.25, "tau": 2.0}
+    monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent",
+                        lambda _self, _study, _trial, name, _distribution: drawn[name])  # fmt: skip
+    run(search, 4)
+    complete = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert complete[:2] == [0.1, 0.25]
+    assert len(set(complete)) == 4
+
+
+def test_settings_outside_of_the_space_are_queued_again_when_their_process_is_killed(search_at):
+    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")
+    trial = search.study.ask()
+    trial.set_user_attr("process", f"{socket.gethostname()} {os.getpid()} 1")
+    run(search, 3)
+    kept = [study for study in study_result(search.study, search.place).trials if not study.pruned]
+    assert sorted(t.settings["tau"] for t in kept) == [0.5, 1.0, 2.0]
+
+
+def test_a_trial_whose_settings_see_the_future_is_trained_on_prefixes(search_at, monkeypatch):
+    """The suite's own attention is packed; "full" would see its targets there."""
+    search = search_at("studies", "tune.space.ipsrec-s={ attention = ['full', 'block-causal'] }")
+    trained = {}
+
+    def note(key, cell, *rest):
+        trained[cell.config.attention] = cell.training.samples
+        return train_cell(key, cell, *rest)
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", note)
+    run(search, 3)
+    assert trained == {"block-causal": "packed", "full": "prefix"}
+
+
+def test_a_search_that_leaves_what_training_asks_for_is_refused():
+    with pytest.raises(SuiteError, match=r"tune.space.ipsrec-s.attention: training.samples: found 'packed'"):
+        space_of("[tune.space.ipsrec-s]\nattention = ['full']\n[models.ipsrec-s.training]\nsamples = 'packed'\n")
+
+
 def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite, bench, tmp_path):
     done = bench("tune", suite, "--model", "ipsrec-s", "--trials", "3")
     assert done.returncode == 0, done.stderr
@@ -170,10 +311,106 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     assert "— tuned" in markdown
 
 
-def test_files_that_are_no_studies_are_passed_over(tmp_path):
-    (tmp_path / "empty.journal").touch()
-    (tmp_path / "other.journal").write_text("no journal\n", encoding="utf-8")
-    assert studies_in(tmp_path) == []
+LINE = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"seconds":1.0}}\n'
+
+
+@pytest.fixture
+def journal(search_at, tmp_path) -> Path:
+    """The journal of a search that has one complete trial."""
+    run(search_at("studies"), 1)
+    (path,) = (tmp_path / "studies").glob("*.journal")
+    return path
+
+
+@pytest.mark.parametrize("torn", [LINE[:-9], LINE[:-1], b"\0" * 4096, b"{", b"\xff\xfe" * (1 << 17)])
+def test_half_a_line_at_the_end_of_a_journal_is_cut_before_the_next_one_is_written(journal, search_at, torn):
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + torn)
+    (study,) = studies_in(journal.parent)  # the report reads past it, and writes nothing
+    assert (len(study.trials), journal.read_bytes()) == (1, whole + torn)
+    run(search_at("studies"), 2)
+    (study,) = studies_in(journal.parent)
+    assert (len(study.trials), journal.read_bytes()[: len(whole)]) == (2, whole)
+    assert all(json.loads(line) for line in journal.read_bytes().splitlines())
+
+
+def test_a_process_that_already_has_the_journal_open_cuts_what_another_has_torn(journal, search_at):
+    search = search_at("studies")
+    with journal.open("ab") as file:
+        file.write(LINE[:-9])
+    run(search, 2)
+    (study,) = studies_in(journal.parent)
+    assert len(study.trials) == 2
+
+
+DAMAGED = [
+    (lambda whole: whole + b"\0" * 99 + LINE + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + LINE[:-9] + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + b"5\n" + LINE, "is not an entry of a study's journal"),
+    (lambda whole: whole + b"[" * 99999 + b"\n", "is not an entry of a study's journal"),
+    (lambda whole: b"\xff\xfe" + whole, "line 1 is not an entry of a study's journal"),
+    (lambda _: b"no journal\n", "line 1 is not an entry of a study's journal"),
+    (lambda whole: whole + b'{"op_code":99}\n', "another version of Optuna"),
+    (lambda whole: whole + b'{"op_code":4}\n', "another version of Optuna"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGED)
+def test_a_journal_that_cannot_be_read_is_named_and_left_as_it_is(journal, search_at, damage, words):
+    damaged = damage(journal.read_bytes())
+    journal.write_bytes(damaged)
+    with pytest.raises(StudyError, match=re.escape(str(journal))) as error:
+        search_at("studies")
+    assert words in str(error.value)
+    told: list[str] = []
+    assert studies_in(journal.parent, told.append) == []
+    assert (told, journal.read_bytes()) == ([str(error.value)], damaged)
+
+
+def test_journals_without_a_study_are_named(journal):
+    for name, content in (("empty", b""), ("copied", journal.read_bytes()), ("zeros", b"\0" * 4096)):
+        (journal.parent / f"{name}.journal").write_bytes(content)
+    (journal.parent / "folder.journal").mkdir()
+    told: list[str] = []
+    (study,) = studies_in(journal.parent, told.append)
+    assert study.name == journal.stem
+    copied, empty, folder, zeros = told
+    assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
+    assert "empty.journal: no study was written there yet" in empty
+    assert "folder.journal: the study cannot be opened: Is a directory" in folder
+    assert "zeros.journal: no study was written there yet" in zeros
+
+
+def test_an_empty_journal_is_begun_anew(journal, search_at):
+    journal.write_bytes(b"")
+    run(search_at("studies"), 1)
+    (study,) = studies_in(journal.parent)
+    assert len(study.trials) == 1
+
+
+def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench, tmp_path):
+    tuned(bench, suite, "--model", "ipsrec-s", "--trials", "1", "--set", "training.epochs=1")
+    (path,) = (tmp_path / "reports/studies").glob("*.journal")
+    path.write_bytes(path.read_bytes() + LINE[:-9] + LINE)
+    again = bench("tune", suite, "--model", "ipsrec-s", "--trials", "2", "--set", "training.epochs=1")
+    assert (again.returncode, "is not an entry of a study's journal" in again.stderr) == (2, True)
+    done = bench("run", suite, "--quiet", "--set", "training.epochs=1", "--set", "seeds=[1]")
+    assert done.returncode == 0
+    assert done.stderr.startswith("The report lacks a tuning study: ")
+    for kind in ("md", "html"):
+        page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
+        assert "Tuning studies that this report lacks" in page
+
+
+def test_a_full_disk_under_a_journal_is_a_sentence(search_at, monkeypatch):
+    search = search_at("studies")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StudyError, match="the study cannot be written: No space left on device"):
+        run(search, 1)
 
 
 def test_show_prints_and_searches_no_further(suite, bench):
@@ -475,7 +712,8 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
 
 def run(search, trials: int) -> list:
     told: list = []
-    assert run_search(search, Budget(trials, None), Worker(torch.device("cpu"), Path("unused")), told.append)
+    worker = Worker(torch.device("cpu"), Path("unused"), Workplace(Path("store.duckdb")))
+    assert run_search(search, Budget(trials, None), worker, told.append)
     return told
 
 
@@ -592,3 +830,23 @@ def test_a_password_is_not_shown():
 def test_storages_that_are_none_are_named(bench):
     done = bench("report", "--storage", "nowhere")
     assert (done.returncode, "--storage nowhere: it is neither a folder" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///nosuch.db", "there is no database nosuch.db"),
+        ("sqlite:///:memory:", "there is no database :memory:"),
+        ("nosuch://host/name", "--storage: "),
+        ("://", "--storage: "),
+    ],
+)
+def test_a_database_that_is_not_there_is_not_made_by_a_report(finished, bench, url, words):
+    done = bench("report", "--storage", url)
+    assert (done.returncode, words in done.stderr) == (2, True)
+    assert not list(finished.glob("*.db"))
+
+
+def test_a_study_is_not_kept_in_memory(suite, bench):
+    done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite://")
+    assert (done.returncode, "a database in memory is lost with the process" in done.stderr) == (2, True)

@@ -17,6 +17,8 @@ from ipsrec_bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ipsrec_bench.data.catalog import Published
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.suite.schema import DatasetSpec
@@ -143,18 +145,39 @@ def prepare(
     from ipsrec_bench.data.prepare import prepare as build
 
     file = _suite_file(name, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
-    typer.echo(str(build(name, _source(file, name, data_dir), data_dir).path))
+    data = build(name, _source(file, name, data_dir), data_dir)
+    for note in data.reading.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(str(data.path))
 
 
 @app.command()
 def stats(
     dataset: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A dataset's name, or a file of interactions.")],
     user: Annotated[str | None, typer.Option("--user", help="Column of the user, for a file.")] = None,
-    item: Annotated[str | None, typer.Option("--item", help="Column of the item.")] = None,
-    provider: Annotated[str | None, typer.Option("--provider", help="Column of the provider; '' for none.")] = None,
+    item: Annotated[str | None, typer.Option("--item", help="Column of the item, also in --items.")] = None,
+    provider: Annotated[
+        str | None, typer.Option("--provider", help="Column of the provider, in --items if given; '' for none.")
+    ] = None,
     time: Annotated[str | None, typer.Option("--time", help="Column of the time.")] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", metavar="FILE", help="A second file that has the provider of each item.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Names of the columns, with commas, of a file without header.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What stands between the columns.")] = None,
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition; other rows are not read.")] = None,
     suite: SuiteOption = None,
-    overrides: SetOption = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the suite, or, for a file, set a key of its dataset, e.g. time_format=%d.%m.%Y."
+            " Repeatable.",
+        ),
+    ] = None,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
     data_dir: DataDirOption = DATA_DIR,
@@ -165,28 +188,66 @@ def stats(
 
     from ipsrec_bench.cli.printing import print_statistics
     from ipsrec_bench.data.prepare import prepare as build
-    from ipsrec_bench.suite.schema import TableSource
+    from ipsrec_bench.errors import DataError
 
-    if Path(dataset).is_file():
-        columns = {"user": user, "item": item, "provider": provider, "time": time}
-        given = {role: column for role, column in columns.items() if column is not None}
-        table = TableSource(path=str(Path(dataset).absolute()), **given)
+    of_file: dict[str, object] = {
+        "user": user, "item": item, "provider": provider, "time": time, "items": items, "columns": columns,
+        "delimiter": delimiter, "where": where,
+    }  # fmt: skip
+    given = {name: value for name, value in of_file.items() if value is not None}
+    path = Path(dataset)
+    is_file = path.is_file() or path.with_name(path.name + ".gz").is_file()
+    if given and not is_file:
+        raise DataError(f"{dataset}: there is no such file, and --{next(iter(given))} is for files")
+    if is_file:
+        if suite or stand_in:
+            raise DataError(f"{dataset}: it is a file, which --suite and --stand-in do not concern; leave them out")
+        file = _file_suite(path, given, overrides or [], scale)
         with TemporaryDirectory() as folder:
-            data = build(Path(dataset).name, table, Path(folder))
+            data = build(path.name, _source(file, FILE, data_dir), Path(folder))
         published = None
     else:
         file = _suite_file(dataset, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
     title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
-    print_statistics(title, data.statistics, published, as_json=as_json)
+    print_statistics(title, data.statistics, published, reading=data.reading, as_json=as_json)
+
+
+FILE = "file"
+"""Name of the dataset in the suite that is made for a file."""
+
+
+def _file_suite(path: Path, given: "Mapping[str, object]", overrides: list[str], scale: float | None) -> "SuiteFile":
+    """Return a suite whose only dataset is the file `path`, read as the options `given` and the overrides say."""
+    import json
+
+    from ipsrec_bench.suite.load import parse_suite
+
+    settings = {"path": str(path.absolute()), **given}
+    if "columns" in settings:
+        settings["columns"] = [name.strip() for name in str(settings["columns"]).split(",")]
+    items = settings.pop("items", None)
+    if items is not None:
+        settings["items.path"] = str(Path(str(items)).absolute())
+        settings["items.item"] = settings.get("item", ["item", "item_id"])
+        settings["items.provider"] = settings.pop("provider", ["provider", "provider_id"])
+    text = f'title = "From the command line"\nmodels = ["pop"]\n[datasets.{FILE}]\n' + "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items()
+    )
+    sized = with_sizes([f"datasets.{FILE}.{override}" for override in overrides], scale, stand_in=False)
+    return parse_suite(Path("(command line)"), text, sized)
 
 
 def _suite_file(name: str, suite: Path | None, overrides: list[str], data_dir: Path) -> "SuiteFile":
     """Return the suite given, or one made of the catalogued dataset `name`, whose stand-in or archive is seen to."""
+    from ipsrec_bench.data.catalog import catalogue
+    from ipsrec_bench.errors import DataError
     from ipsrec_bench.run.plan import catalogue_of
     from ipsrec_bench.suite.load import adhoc_suite, load_suite
 
+    if suite is None and (Path(name).suffix or Path(name).name != name) and catalogue(data_dir).entry(name) is None:
+        raise DataError(f"{name}: there is no such file, and the catalogue has no dataset of this name")
     file = load_suite(suite, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
     catalogue_of(file, data_dir).provide(name)
     return file

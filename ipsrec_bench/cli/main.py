@@ -7,6 +7,7 @@ results waits for torch.
 import os
 import sys
 from collections.abc import Collection, Iterable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -32,23 +33,42 @@ from ipsrec_bench.cli.options import (
     ThreadsOption,
     with_sizes,
 )
+from ipsrec_bench.cli.stopping import interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.worker import Worker
+    from ipsrec_bench.suite.load import SuiteFile
+
+
+def _say_what_is_imported(file: "SuiteFile") -> None:
+    """Tell, before it happens, of modules that a suite imports from outside of its folder."""
+    from ipsrec_bench.run.plan import modules_elsewhere
+
+    for sentence in modules_elsewhere(file):
+        typer.echo(sentence, err=True)
 
 
 class _Commands(typer.core.TyperGroup):
     """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as click has it)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")  # what a terminal or a file cannot show does not end the work
         try:
-            return super().main(*args, **kwargs)
+            with signals_stop():
+                return super().main(*args, **kwargs)
         except BenchError as error:
             print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (typer's own copy of click has no public name)
+        with interruptible(""):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -67,12 +87,12 @@ ExportFormat = Literal["parquet", "csv"]
 
 
 def main() -> NoReturn:
-    """Run the command line, and exit."""
+    """Run the command line in a process of its own, and exit."""
     # Idle OpenMP threads spin while they wait, by default for so long that two jobs on one machine slow each other
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    app()
+    app(obj=True)
     sys.exit(0)
 
 
@@ -93,6 +113,7 @@ def _root(
 
 @app.command()
 def run(
+    context: typer.Context,
     suite: SuiteArgument,
     overrides: SetOption = None,
     store: StoreOption = STORE,
@@ -105,14 +126,20 @@ def run(
         bool, typer.Option("--available", help="Leave out datasets whose raw files are not there.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run cells again that are passed over: they ended their process.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
+    if context.obj and not dry_run:
+        supervised(store)
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
+    _say_what_is_imported(file)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -126,6 +153,7 @@ def run(
             store,
             force=force,
             available=available,
+            device=device,
             estimate=lambda cell, data: estimate(cell, data, worker),
         )
         print_cells(cells, as_json=as_json)
@@ -144,13 +172,13 @@ def run(
 
     if device not in ("auto", "cpu"):
         start_worker()  # a device that is not there is refused before data are prepared
-    with listener(Console(), quiet=quiet, as_json=as_json) as emit:
-        plan = make_plan(file, data_dir, store, emit, available=available)
-        ended = execute(plan, store, start_worker, emit, force=force)
-    if ended.interrupted:
-        typer.echo(f"Interrupted. Finished cells are kept; the same command goes on: run {suite}", err=True)
-        raise typer.Exit(130)
-    written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
+    with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
+        with listener(Console(), quiet=quiet, as_json=as_json) as emit:
+            plan = make_plan(file, data_dir, store, emit, available=available, device=device)
+            ended = execute(plan, store, start_worker, emit, force=force, retry_failed=retry_failed)
+        if ended.interrupted:
+            raise KeyboardInterrupt
+        written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         typer.echo(f"Report: {written}")
     if ended.failed:
@@ -167,9 +195,12 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.tuning.space import check_spaces
 
     file = load_suite(suite, overrides or ())
+    _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
+    check_spaces(file, cells)
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
     typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
 
@@ -211,7 +242,12 @@ def compare(
     a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
     b: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Whose rows and metrics are meant; the latest run's if not given.")
+        str | None,
+        typer.Option(
+            "--suite",
+            help="A suite file or the name of a suite, whose rows and metrics are meant; that of the"
+            " latest run if not given.",
+        ),
     ] = None,
     overrides: ReportSetOption = None,
     store: StoreOption = STORE,
@@ -222,9 +258,10 @@ def compare(
     from ipsrec_bench.report.selections import compare_named
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import find_run, shown_otherwise
+    from ipsrec_bench.suite.load import suite_name
 
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite), overrides or ())
+        run = shown_otherwise(find_run(connection, suite and suite_name(suite)), overrides or ())
         made = compare_named(connection, run, a, b)
     print_comparisons(made, run.suite.statistics, as_json=as_json)
 
@@ -233,9 +270,14 @@ def compare(
 def import_ranks(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A table with user and rank, or with user, item and score; raw ids."),
+        typer.Argument(
+            metavar="FILE", help="A table with user and rank, or with user, item and score or rank; raw ids."
+        ),
     ],
-    suite: Annotated[Path, typer.Option("--suite", help="The suite file whose test targets these are.")],
+    suite: Annotated[
+        str,
+        typer.Option("--suite", help="A suite file or the name of a suite that was run; its test targets are ranked."),
+    ],
     model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="A dataset of the suite; its only one if not given.")
@@ -244,16 +286,23 @@ def import_ranks(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31 - 1, help="It is compared with cells of the same seed.")
     ] = 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what was imported under this name before.")
+    ] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Enter predictions of a model trained elsewhere into the tables of a suite."""
     from ipsrec_bench.run.imports import import_ranks as enter
-    from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.store.queries import suite_file
 
-    loaded = load_suite(suite, overrides or ())
-    record = enter(file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed)
+    loaded = suite_file(suite, store, overrides or ())
+    _say_what_is_imported(loaded)
+    imported = enter(
+        file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
+    )
+    record = imported.record
     assert record.ranks is not None
     known = (
         f"; the shortest list has {record.depth} items, and a target that is not listed counts as last"
@@ -261,22 +310,30 @@ def import_ranks(
         else ""
     )
     typer.echo(f"Imported the ranks of {len(record.ranks['test'].users):,} test users{known}")
+    if imported.replaced is not None:
+        typer.echo(f"They replace those of {imported.replaced}")
+    if not imported.fits:
+        typer.echo(
+            "The newest run of the suite has other targets or candidates: its report leaves these ranks out until the"
+            " suite is run with the same protocol"
+        )
 
 
 @export_app.command(name="ranks")
 def export_ranks(
     kind: Annotated[ExportFormat, typer.Option("--format", help="The kind of file.")] = "parquet",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; ranks.FORMAT if not given.")] = None,
-    suite: Annotated[str | None, typer.Option("--suite", help="A suite; all if not given.")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="A suite file or the name of a suite; all if not given.")
+    ] = None,
     store: StoreOption = STORE,
 ) -> None:
     """Write every user's rank, as the view user_ranks has them; users are numbered as in the prepared users.parquet."""
-    from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import export_ranks as write
+    from ipsrec_bench.store.export import export_ranks as write
+    from ipsrec_bench.suite.load import suite_name
 
     path = output or Path(f"ranks.{kind}")
-    with reading(store) as connection:
-        rows = write(connection, path, kind, suite)
+    rows = write(store, path, kind, suite and suite_name(suite))
     typer.echo(f"{path}: {rows:,} ranks")
 
 
@@ -299,17 +356,18 @@ def query(
     as_json: JsonOption = False,
 ) -> None:
     """Run SQL on the store, read only; see the views `metrics` and `user_ranks` and the macro metrics_at(n)."""
-    from ipsrec_bench.cli.printing import print_query
+    from ipsrec_bench.cli.printing import MOST_IN_JSON, MOST_IN_TABLE, print_query
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import free_query
 
     with reading(store) as connection:
-        result = free_query(connection, sql)
+        result = free_query(connection, sql, MOST_IN_JSON if as_json else MOST_IN_TABLE)
     print_query(result, as_json=as_json)
 
 
 @app.command()
 def tune(
+    context: typer.Context,
     suite: Annotated[
         Path | None,
         typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
@@ -347,6 +405,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
+    deaths = supervised(store) if context.obj and not show else 0
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -354,30 +413,42 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
+    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    wanted = with_sizes(overrides, scale, stand_in=stand_in) + ([f"training.stop_metric={metric}"] if metric else [])
-    names = [name.strip() for name in model.split(",") if name.strip()]
-    file, found = searches(
-        suite,
-        dataset,
-        names,
-        wanted,
-        data_dir,
-        lambda cell: prepare(cell.dataset, cell.source, data_dir),
-        storage or str(store.parent / "studies"),
-    )
-    limit = Budget(trials if trials or budget else 20, budget)
-    if not show:
-        worker = make_worker(store, device, threads)
-        each = max(1, (threads or available_cores()) // jobs)
-        with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
-            if not all(run_search(search, limit, worker, emit, jobs=jobs, threads=each) for search in found):
-                typer.echo("Interrupted. Finished trials are kept; the same command goes on.", err=True)
-                raise typer.Exit(130)
+    wanted = with_sizes(overrides, scale, stand_in=stand_in)
+    if metric is not None:
+        try:
+            wanted.append(f"training.stop_metric={check_metric(metric)}")
+        except ValueError as error:
+            raise BenchError(f"--metric {metric}: {error}") from None
+    names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
+    if not names:
+        raise BenchError("--model: name at least one model")
+    with interruptible("Finished trials are kept; the same command goes on."):
+        file, found = searches(
+            suite,
+            dataset,
+            names,
+            wanted,
+            data_dir,
+            lambda cell: prepare(cell.dataset, cell.source, data_dir),
+            storage or str(store.parent / "studies"),
+            device,
+            _say_what_is_imported,
+        )
+        limit = Budget(trials if trials or budget else 20, budget)
+        if not show:
+            worker = make_worker(store, device, threads)
+            each = max(1, (threads or available_cores()) // jobs)
+            worker.workplace.sweep()
+            with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
+                for search in found:
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=deaths > 0):
+                        raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:
         print_studies(results, as_json=as_json)
@@ -404,13 +475,16 @@ def _write_report(
 
     name = suite and suite_name(suite)
     state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
-    studies = _studies(store, storage)
+    unread: list[str] = []
+    studies = _studies(store, storage, unread)
     with reading(store) as connection:
         if suite and name and is_suite_path(suite) and Path(suite).is_file():
             check_file(connection, name, Path(suite), store)
         run = shown_otherwise(find_run(connection, name, number), overrides)
         basis = basis_of(connection, run, state)
-        content = build_report(connection, run, studies)
+        content = build_report(connection, run, studies, unread)
+    for sentence in unread:
+        typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
     written = write_report(content, output, formats, basis=basis)
     if written.left_out:
         typer.echo(visible(written.left_out), err=True)
@@ -436,8 +510,11 @@ def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
-    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given."""
+def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[StudyResult]":
+    """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given.
+
+    What cannot be read of them is added to `unread`, in sentences.
+    """
     if storage is not None and "://" in storage:
         from ipsrec_bench.tuning.study import studies_at
 
@@ -449,4 +526,4 @@ def _studies(store: Path, storage: str | None) -> "list[StudyResult]":
         return []
     from ipsrec_bench.tuning.study import studies_in
 
-    return studies_in(folder)
+    return studies_in(folder, unread.append)

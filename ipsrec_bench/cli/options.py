@@ -71,6 +71,6 @@ def with_sizes(overrides: list[str] | None, scale: float | None, *, stand_in: bo
     """Return `overrides` with what `--scale` and `--stand-in` stand for."""
     return [
         *(overrides or ()),
-        *([f"scale={scale:g}"] if scale is not None else []),
+        *([f"scale={scale!r}"] if scale is not None else []),
         *(["stand_in=true"] if stand_in else []),
     ]

@@ -1,17 +1,27 @@
 """What commands print: tables for people, JSON for programs."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from math import isfinite
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipsrec_bench.errors import StoreError
+from ipsrec_bench.report.plain import plain
+from ipsrec_bench.words import visible
+
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
+    from ipsrec_bench.data.prepared import Reading
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.report.studies import StudyResult
@@ -31,24 +41,49 @@ class DatasetState:
     prepared: str
 
 
+MOST_IN_TABLE, MOST_IN_JSON = 1_000, 1_000_000
+"""Rows of a query that are printed."""
+_NARROW = 10
+"""Width, in characters, below which no column of a table is squeezed; where that is too wide, rows become blocks."""
+
+
 def print_json(value: object) -> None:
-    """Print `value` as indented JSON; what JSON does not know is printed as text."""
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))  # noqa: T201
+    """Print `value` as indented JSON; NaN and infinities, which JSON lacks, become null, what it does not know text."""
+    text = json.dumps(plain(value), indent=2, default=str, ensure_ascii=False, allow_nan=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print rows; numbers stand right, reals with six significant digits."""
+    """Print rows; numbers stand right, reals with six significant digits.
+
+    On a terminal that is too narrow for the columns, each row is printed as a block with a line per column.
+    """
     rows = [list(row) for row in rows]
-    table = Table(title=title and Text(title), title_justify="left", title_style="bold", header_style="bold")
-    for i, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_shown(value)) for value in row))
+    names = [visible(column) for column in columns]
+    cells = [[_shown(value) for value in row] for row in rows]
     console = Console()
     if not console.is_terminal:  # a pipe has no width to fit into
         console = Console(width=10_000)
+    least = [min(_NARROW, max(map(cell_len, column))) for column in zip(names, *cells, strict=True)]
+    if sum(least) + 3 * len(least) + 1 > console.width:
+        _print_blocks(console, names, cells, title)
+        return
+    table = Table(title=title and Text(visible(title)), title_justify="left", title_style="bold", header_style="bold")
+    for i, name in enumerate(names):
+        numeric = bool(rows) and all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _print_blocks(console: Console, names: Sequence[str], cells: Iterable[Sequence[str]], title: str | None) -> None:
+    if title:
+        console.print(Text(visible(title), style="bold"))
+    for number, row in enumerate(cells, start=1):
+        console.print(Text(f"-- {number}", style="bold"))
+        for name, value in zip(names, row, strict=True):
+            console.print(Text(f"{name}: {value}" if name else value), overflow="fold")
 
 
 def print_cells(cells: Sequence["PreviewedCell"], *, as_json: bool) -> None:
@@ -91,28 +126,56 @@ def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
 
 
 def print_query(result: "QueryResult", *, as_json: bool) -> None:
-    """Print the rows of a query."""
+    """Print the rows of a query; in JSON, columns of one name are numbered from the second on.
+
+    Raises:
+        StoreError: there are more rows than JSON is made of.
+    """
     if as_json:
-        print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
-    else:
+        if result.cut:
+            raise StoreError(
+                f"the query gives more than {MOST_IN_JSON:,} rows; add a LIMIT, or write ranks to a file with"
+                " ipsrec-bench export ranks"
+            )
+        names = list(_distinct(result.columns))
+        print_json([dict(zip(names, map(_number, row), strict=True)) for row in result.rows])
+    elif result.columns:
         print_table(result.columns, result.rows)
+        if result.cut:
+            print(  # noqa: T201
+                f"The first {len(result.rows):,} rows are shown; add --json or an ORDER BY and LIMIT for others.",
+                file=sys.stderr,
+            )
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    taken: set[str] = set()
+    for name in names:
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        free = next(candidate for candidate in candidates if candidate not in taken)
+        taken.add(free)
+        yield free
+
+
+def _number(value: object) -> object:
+    """Return a decimal number as JSON has it, anything else as it is."""
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *, as_json: bool) -> None:
     """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
     from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
-    from ipsrec_bench.report.plain import plain
     from ipsrec_bench.report.sentences import finding, p_value, percent, signed
 
     if as_json:
-        print_json(plain(made))
+        print_json(made)
         return
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in made:
         groups.setdefault((c.dataset, c.row.label, c.reference.label), []).append(c)
     for (dataset, _, _), group in groups.items():
         first = group[0]
-        print(finding(group[-1], statistics.confidence))  # noqa: T201
+        print(visible(finding(group[-1], statistics.confidence)))  # noqa: T201
         interval = f"{100 * statistics.confidence:g}%"
         lines: list[tuple[str, Callable[[Comparison], str]]] = [
             (first.row.display, lambda c: f"{c.mean:.4f}"),
@@ -179,10 +242,12 @@ def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None
     print_table(["Property", "Value"], [(key, value) for key, value in facts if value], name)
 
 
-def print_statistics(name: str, s: "DatasetStatistics", published: "Published | None", *, as_json: bool) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, then the rest."""
+def print_statistics(
+    name: str, s: "DatasetStatistics", published: "Published | None", *, reading: "Reading", as_json: bool
+) -> None:
+    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and notes."""
     if as_json:
-        print_json(asdict(s))
+        print_json({**asdict(s), **asdict(reading)})
         return
     print_table(
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
@@ -198,6 +263,7 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
         ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
         ("Test / validation users", f"{s.test_users:,} / {s.valid_users:,}"),
         ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
+        ("Largest providers", _largest(reading, s.actions)),
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
         ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
@@ -207,14 +273,20 @@ def print_statistics(name: str, s: "DatasetStatistics", published: "Published | 
         ("  without equal times", _percent(s.untied_stickiness)),
     ]
     print_table(["Property", "Value"], facts)
+    for note in reading.notes:
+        print(f"Note: {note}")  # noqa: T201
+
+
+def _largest(reading: "Reading", actions: int) -> str:
+    """Return the largest providers with their shares of all interactions; one that sells everything is no provider."""
+    shares = (f"{shorten(name, 40)} {_percent(count / actions)}" for name, count in reading.largest_providers)
+    return ", ".join(shares) or "–"
 
 
 def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:
     """Print the trials of studies, complete ones first, the best of them first."""
     if as_json:
-        from ipsrec_bench.report.plain import plain
-
-        print_json(plain(results))
+        print_json(results)
         return
     for result in results:
         names = list(result.default)
@@ -260,4 +332,6 @@ def _percent(share: float | None, digits: int = 1) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return visible(json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value))

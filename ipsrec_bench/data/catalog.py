@@ -5,10 +5,10 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from ipsrec_bench.data.download import unpack
 from ipsrec_bench.data.stand_ins import WRITERS, write_stand_in
@@ -24,11 +24,47 @@ OWN = "catalog.toml"
 _BRACES = re.compile(r"\{(\w+)\}")
 
 
+def _inside(place: str) -> str:
+    """Return `place` if it lies below the folder that it is relative to.
+
+    Raises:
+        ValueError: it does not, whatever the braces in it are filled with.
+    """
+    parts = PurePosixPath(place).parts
+    if not parts or place.startswith(("/", "~")) or ".." in parts or "\\" in place or "\0" in place:
+        raise ValueError("expected a place below data/raw, so that it neither begins with / nor has .. in it")
+    return place
+
+
+def _alone(name: str) -> str:
+    """Return `name` if it is that of a file or folder, without the folders around it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if _inside(name) != PurePosixPath(name).name:
+        raise ValueError("expected a name without folders")
+    return name
+
+
+def _reachable(path: str) -> str:
+    """Return the path of a raw file, absolute or below data/raw.
+
+    Raises:
+        ValueError: it is relative and leaves data/raw.
+    """
+    return path if path.startswith(("/", "${")) and ".." not in PurePosixPath(path).parts else _inside(path)
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+Alone = Annotated[str, AfterValidator(_alone)]
+
+
 class Download(Settings):
     """A file that can be had without a login."""
 
     url: str
-    file: str
+    file: Inside
     """Where it goes below `raw/`."""
     sha256: str = ""
     """Empty where none is published."""
@@ -54,13 +90,15 @@ class Entry(Settings):
     terms: str = ""
     obtain: str = ""
     """What to do to get the files, as the end of a sentence."""
-    archive: str = ""
+    archive: Annotated[str, AfterValidator(lambda place: place and _inside(place))] = ""
     """An archive below `raw/` that is unpacked where the files are missing."""
-    members: tuple[str, ...] = ()
+    members: tuple[Alone, ...] = ()
     """What is taken out of it."""
+    unpacked_bytes: int = Field(10**10, ge=1, le=10**15)
+    """What the members may take together; an archive that holds more is refused."""
     example: str = ""
     """A name with something in the place of the braces."""
-    files_of: str = ""
+    files_of: Annotated[str, AfterValidator(lambda name: name and _alone(name))] = ""
     """Whose raw files and stand-in it reads, where they are not its own."""
     max_length: int | None = Field(None, ge=1)
     """Where the suite does not say otherwise."""
@@ -70,6 +108,15 @@ class Entry(Settings):
     """Settings of the source for each way in which the raw files come."""
     downloads: tuple[Download, ...] = ()
     published: Published | None = None
+
+    @field_validator("forms")
+    @classmethod
+    def _below_raw(cls, forms: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for form in forms:
+            for table in (form, form.get("items", {})):
+                if isinstance(table, Mapping) and isinstance(table.get("path"), str):
+                    _reachable(table["path"])
+        return forms
 
     @property
     def embedded(self) -> bool:
@@ -162,7 +209,7 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
         elif entry.archive and not self._present(name, entry):
             raw, archive = self.data_dir / "raw", self._place(name, entry, entry.archive)
             if self._is_there(archive):
-                unpack(raw / archive, raw / (entry.files_of or name), entry.members)
+                unpack(raw / archive, raw / (entry.files_of or name), entry.members, entry.unpacked_bytes)
 
     def state(self, name: str) -> str:
         """Return which raw files of `name` are there, or what to do to get them."""
@@ -227,23 +274,39 @@ def _read(text: str, place: str) -> dict[str, Entry]:
     entries = {}
     for name, table in tables.items():
         where: KeyPath = (name,)
+        raw = table
         try:
+            _named(name)
             _pattern(name)
             entries[name] = Entry.model_validate(table)
             for number, form in enumerate(entries[name].forms):
                 where = (name, "forms", number)
+                raw = form
                 SOURCES[form.get("source", "table")].model_validate(form)
         except ValidationError as error:
-            path, message = next(explain(error))
+            path, message = next(explain(error, raw))
             where = (*where, *path)
         except re.error as error:
             message = f"the parts in braces need different names, such as {{month}}: {error}"
+        except ValueError as error:
+            message = f"found {name!r}; {error}"
         except KeyError as error:
             message = f"found source = {error}; allowed: {listed(SOURCES)}"
         else:
             continue
         raise DataError(f"{place}:{find_line(text, where)}: {'.'.join(map(str, where))}: {message}")
     return entries
+
+
+def _named(name: str) -> None:
+    """Check the name of an entry, which is a folder's, too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected a name that can be read")
+    _alone(name)
 
 
 def catalogued(name: str, known: Catalogue) -> Entry:

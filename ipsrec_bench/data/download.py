@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import shutil
 import tarfile
 import time
 import zipfile
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 CHUNK = 1 << 20
+ENCRYPTED = 1
+"""Flag of a file in a zip archive."""
 ATTEMPTS = 5
 """In a row that bring nothing new, after which a download is given up."""
 PAUSE_SECONDS = 0.5
@@ -68,33 +69,50 @@ def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
-def unpack(archive: Path, folder: Path, members: Sequence[str]) -> None:
+def unpack(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) -> None:
     """Take the files `members` out of a zip or tar archive into `folder`.
 
     Members are found by their last name and written under it, so that no entry leaves `folder`, whatever folders it
     names. They appear when all of the archive has been read.
 
+    Args:
+        archive: a zip or tar file.
+        folder: where the members go.
+        members: names of files.
+        most_bytes: what they may take together, whatever the archive says of their sizes.
+
     Raises:
-        DataError: the archive is broken or lacks a member.
+        DataError: the archive is broken, encrypted, too large, or lacks a member.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             if all((folder / name).is_file() for name in members):
                 return  # another process was first
-            _take(archive, folder, members)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError) as error:
+            _take(archive, folder, members, most_bytes)
+    except NotImplementedError as error:
+        raise DataError(f"{archive}: cannot be unpacked: {error}; unpack it by other means into {folder}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
         raise DataError(f"{archive}: cannot be unpacked: {error}; get it again") from None
     except OSError as error:
         raise DataError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
 
 
-def _take(archive: Path, folder: Path, members: Sequence[str]) -> None:
+def _take(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) -> None:
     wanted = set(members)
+    left = most_bytes
     try:
         for name, content in _entries(archive, wanted):
             with content, (folder / f".{name}.part").open("wb") as file:
-                shutil.copyfileobj(content, file, CHUNK)
+                while chunk := content.read(CHUNK):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise DataError(
+                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound in the"
+                            " catalogue (unpacked_bytes); nothing of it is kept. If it is the right archive, raise the"
+                            " bound or unpack it by other means"
+                        )
+                    file.write(chunk)
             wanted.discard(name)
         if wanted:
             raise DataError(f"{archive}: the archive has no {listed(sorted(wanted))}; is it the right one?")
@@ -112,6 +130,11 @@ def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]
             for info in file.infolist():
                 name = PurePosixPath(info.filename).name
                 if name in wanted and not info.is_dir():
+                    if info.flag_bits & ENCRYPTED:
+                        raise DataError(
+                            f"{archive}: '{name}' in it is encrypted; unpack it with its password and put the file"
+                            " where the archive lies"
+                        )
                     yield name, file.open(info)
         return
     with tarfile.open(archive) as tar:

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.sources import find_column, open_table, place_of, refuse_bad_lines
-from ipsrec_bench.data.split import Targets
+from ipsrec_bench.data.raw_files import place_of
+from ipsrec_bench.data.repeats import count_as_misses
+from ipsrec_bench.data.sources import confined, find_column, open_table, refuse_bad_lines
+from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import DataError, listed
-from ipsrec_bench.suite.schema import TableSource
+from ipsrec_bench.suite.schema import MaskHistory, TableSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +30,15 @@ class Predictions:
     """Length of the shortest list that is not of the whole catalogue: ranks are known so far. None where all are."""
 
 
-def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: bool) -> Predictions:
+def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: MaskHistory) -> Predictions:
     """Read a table of predictions (delimited text, JSON lines, Parquet) for the users of `targets`.
 
-    It has the columns `user` and `rank` (1 is best), a row per user, or `user`, `item` and `score`, a row per item of
-    the user's list; users and items by their raw ids. Of a list the target's rank is counted, with its ties; a target
-    that is not in it counts as the last item of the catalogue. With `mask_history` items of the user's history are left
-    out of lists. Users who are no test users are passed over.
+    It has the columns `user` and `rank` (1 is best), a row per user with the target's rank; or a row per item of the
+    user's list, with the columns `user`, `item` and `score` (more is better) or `rank`. Users and items stand by their
+    raw ids. Of a list with ranks, the row of the target is looked up, and a score beside the rank is not read; of one
+    with scores, the target's rank is counted, with its ties. A target that is not in the list counts as the last item
+    of the catalogue. With `mask_history` items of the user's history are left out of lists, and a target among them is
+    a miss. Users who are no test users are passed over.
 
     Raises:
         DataError: the file cannot be read, lacks a column, knows other users or items, names one twice, lacks a test
@@ -41,14 +46,14 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
-    with duckdb.connect() as connection:
-        connection.execute("SET enable_progress_bar = false")
+    vocabularies = [data.path / f"{name}.parquet" for name in ("users", "items")]
+    with TemporaryDirectory() as folder, confined([path, *vocabularies], Path(folder)) as connection:
         table = open_table(connection, path, TableSource(path=str(path)))
         there = {column.partition(":")[0] for column in table.columns}  # RecBole writes name:type
-        roles = ("rank",) if "rank" in there else ("item", "score")
+        roles = ("item", "rank") if {"item", "rank"} <= there else ("rank",) if "rank" in there else ("item", "score")
         if not {"user", *roles} <= there:
             raise DataError(
-                f"{path}: expected columns 'user' and 'rank', or 'user', 'item' and 'score'; the file has"
+                f"{path}: expected columns 'user' and 'rank', or 'user', 'item' and 'score' or 'rank'; the file has"
                 f" {listed(table.columns)}"
             )
         columns = {name: find_column(table, name, f"{name} column", path) for name in ("user", *roles)}
@@ -57,19 +62,21 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             table.project(f"{chosen}, row_number() OVER () AS row").create("given")
         except duckdb.Error as error:
             raise DataError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
-        refuse_bad_lines(connection)
-        for name in ("users", "items"):
-            connection.read_parquet(str(data.path / f"{name}.parquet")).create(name)
-        wanted = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}  # noqa: F841 (by name)
-        connection.execute("CREATE TABLE wanted AS SELECT * FROM wanted")
+        refuse_bad_lines(connection, path)
+        for vocabulary in vocabularies:
+            connection.read_parquet(str(vocabulary.absolute())).create(vocabulary.stem)
+        arrays = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}
+        connection.register("arrays", arrays)
+        connection.execute("CREATE TABLE wanted AS SELECT * FROM arrays")
         _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "there is no user")
         _refuse(connection, path, '"user" NOT IN (SELECT raw FROM users)', "the data have no user '{user}'")
         if roles == ("rank",):
             found = _ranked(connection, path, data.num_items)
         else:
-            if mask_history:
-                _forget_history(connection, data, targets)
-            found = _listed(connection, path, data.num_items)
+            _note_history(connection, data, targets, masked=bool(mask_history))
+            found = _listed(connection, path, data.num_items, by_rank="rank" in roles)
+    if mask_history:
+        count_as_misses(found.higher, found.ties, repeated(data, targets), data.num_items)
     return found
 
 
@@ -92,67 +99,90 @@ def _refuse(connection: duckdb.DuckDBPyConnection, path: Path, condition: str, w
     if row is not None:
         names = [name for name, *_ in connection.description or ()]
         values = dict(zip(names, row, strict=True))
-        place = place_of(path, values["row"], header=True, delimiter=None)
+        place = place_of(path, values["row"], TableSource(path=str(path)))
         raise DataError(f"{place}: {what.format(**values)}")
 
 
-def _ranked(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Predictions:
-    number = "TRY_CAST(rank AS DOUBLE)"
+RANK = "TRY_CAST(rank AS DOUBLE)"
+
+
+def _refuse_ranks(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> None:
+    """Raise an error on the first rank that is none."""
     _refuse(
         connection,
         path,
-        f"coalesce({number} < 1 OR {number} > {items} OR {number} <> floor({number}), true)",
+        f"coalesce({RANK} < 1 OR {RANK} > {items} OR {RANK} <> floor({RANK}), true)",
         f"the rank is '{{rank}}'; expected a whole number from 1 to {items:,}",
     )
-    _refuse(connection, path, _repeated('"user"'), "the user '{user}' stands there twice")
+
+
+def _ranked(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Predictions:
+    _refuse_ranks(connection, path, items)
+    _refuse(
+        connection,
+        path,
+        _repeated('"user"'),
+        "the user '{user}' stands there twice; of a list, the file has to name each 'item', too",
+    )
     _refuse_missing(connection, path)
     connection.execute(
-        f'CREATE TABLE found AS SELECT wanted."user", {number}::INTEGER - 1 AS higher, 0 AS ties'
+        f'CREATE TABLE found AS SELECT wanted."user", {RANK}::INTEGER - 1 AS higher, 0 AS ties'
         ' FROM given JOIN users ON raw = given."user" JOIN wanted ON wanted."user" = id'
     )
     return _predictions(connection, None)
 
 
-def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Predictions:
-    score = "TRY_CAST(score AS DOUBLE)"
-    _refuse(connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', which is no number")
+def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int, *, by_rank: bool) -> Predictions:
+    score = f"-{RANK}" if by_rank else "TRY_CAST(score AS DOUBLE)"
+    if by_rank:
+        _refuse_ranks(connection, path, items)
+    else:
+        _refuse(
+            connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', which is no number"
+        )
     _refuse(connection, path, "coalesce(item NOT IN (SELECT raw FROM items), true)", "the data have no item '{item}'")
     _refuse(connection, path, _repeated('"user", item'), "the item '{item}' of user '{user}' stands there twice")
+    if by_rank:
+        twice = "the user '{user}' has two items at rank {rank}; if these are tied, give a 'score' instead of ranks"
+        _refuse(connection, path, _repeated(f'"user", {RANK}'), twice)
     _refuse_missing(connection, path)
     connection.execute(
         f"""
-        CREATE TABLE lists AS SELECT wanted."user", target, items.id AS item, {score} AS score
+        CREATE TABLE lists AS
+        SELECT wanted."user", target, items.id AS item, {score} AS score,
+               (wanted."user", items.id) IN (SELECT "user", item FROM history) AS masked
         FROM given JOIN users ON users.raw = given."user" JOIN wanted ON wanted."user" = users.id
         JOIN items ON items.raw = given.item
         """
     )
-    masked = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'history'").fetchone() is not None
-    if masked:
-        connection.execute(
-            'DELETE FROM lists WHERE item <> target AND ("user", item) IN (SELECT "user", item FROM history)'
-        )
+    # A rank tells how many items are above, also where the list has not got them.
+    above = (
+        "-any_value(of_target) - 1 - count(*) FILTER (score > of_target AND masked)"
+        if by_rank
+        else "count(*) FILTER (score > of_target AND NOT masked)"
+    )
     connection.execute(
         f"""
         CREATE TABLE found AS
         SELECT wanted."user",
-               (CASE WHEN any_value(of_target) IS NULL THEN {items} - 1 ELSE count(*) FILTER (score > of_target) END)
-                   ::INTEGER AS higher,
-               (count(*) FILTER (score = of_target AND item <> wanted.target))::INTEGER AS ties,
-               count(item) AS listed
+               (CASE WHEN any_value(of_target) IS NULL THEN {items} - 1 ELSE {above} END)::INTEGER AS higher,
+               (count(*) FILTER (score = of_target AND item <> wanted.target AND NOT masked))::INTEGER AS ties,
+               count(item) FILTER (NOT masked) AS listed,
+               count(item) = 1 AND any_value(of_target) IS NOT NULL AS target_alone
         FROM wanted LEFT JOIN lists USING ("user")
         LEFT JOIN (SELECT "user", score AS of_target FROM lists WHERE item = target) USING ("user")
         GROUP BY wanted."user"
         """
     )
-    candidates = f"{items}"
-    if masked:
-        connection.execute(
-            'CREATE TABLE seen AS SELECT "user", count(*) AS masked FROM history JOIN wanted USING ("user")'
-            ' WHERE item <> target GROUP BY "user"'
-        )
-        candidates = f"{items} - coalesce(masked, 0)"
-    joined = 'found LEFT JOIN seen USING ("user")' if masked else "found"
-    (depth,) = connection.execute(f"SELECT min(listed) FROM {joined} WHERE listed < {candidates}").fetchall()[0]
+    # Whoever gives the target's row alone, with its rank, has left nothing unknown.
+    known = "target_alone" if by_rank else "false"
+    (depth,) = connection.execute(
+        f"""
+        SELECT min(listed)
+        FROM found LEFT JOIN (SELECT "user", count(*) AS masked FROM history GROUP BY "user") USING ("user")
+        WHERE listed < {items} - coalesce(masked, 0) AND NOT {known}
+        """
+    ).fetchall()[0]
     return _predictions(connection, depth)
 
 
@@ -161,12 +191,15 @@ def _repeated(columns: str) -> str:
     return f"row IN (SELECT row FROM given QUALIFY row_number() OVER (PARTITION BY {columns} ORDER BY row) > 1)"
 
 
-def _forget_history(connection: duckdb.DuckDBPyConnection, data: PreparedDataset, targets: Targets) -> None:
+def _note_history(
+    connection: duckdb.DuckDBPyConnection, data: PreparedDataset, targets: Targets, *, masked: bool
+) -> None:
+    """Make the table of the items that are no candidates of a user."""
     begins = data.offsets[targets.users]
-    lengths = targets.positions - begins
+    lengths = targets.positions - begins if masked else np.zeros_like(begins)
     ends = np.cumsum(lengths)
-    places = np.arange(ends[-1]) - np.repeat(ends - lengths - begins, lengths)
-    seen = {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])}  # noqa: F841 (by name)
+    places = np.arange(lengths.sum()) - np.repeat(ends - lengths - begins, lengths)
+    connection.register("seen", {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])})
     connection.execute("CREATE TABLE history AS SELECT DISTINCT * FROM seen")
 
 

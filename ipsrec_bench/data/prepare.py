@@ -18,21 +18,15 @@ from ipsrec_bench.data.prepared import (
     PreparedDataset,
     load_prepared,
 )
-from ipsrec_bench.data.sources import MAX_ID, load_raw, place_of, source_paths
+from ipsrec_bench.data.providers import count_providers, is_unknown, join_items, reading_of
+from ipsrec_bench.data.raw_files import place_of
+from ipsrec_bench.data.sources import MAX_ID, confined, load_raw, source_paths
 from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe
+from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
-
-# A timestamp may end in "UTC" or "Z"; DuckDB reads the rest without its time zone extension.
-_TIMESTAMP = r"TRY_CAST(regexp_replace(time, '\s*(UTC|Z)$', '') AS TIMESTAMP)"
-_TIME_TYPES = {
-    # Only whole numbers: a cast of 1.4 to BIGINT would round it, and with it the order.
-    "integer": r"CASE WHEN regexp_full_match(time, '\s*[+-]?\d+\s*') THEN TRY_CAST(time AS BIGINT) END",
-    "number": "CASE WHEN isfinite(TRY_CAST(time AS DOUBLE)) THEN TRY_CAST(time AS DOUBLE) END",
-    "timestamp": f"epoch_us({_TIMESTAMP})",
-}
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
@@ -45,7 +39,7 @@ SELECT item AS raw, (row_number() OVER (ORDER BY item))::INTEGER AS id FROM (SEL
 _NUMBER_PROVIDERS = """
 CREATE TABLE providers AS
 SELECT provider AS raw, ($unknown + row_number() OVER (ORDER BY provider))::INTEGER AS id
-FROM (SELECT DISTINCT provider FROM raw WHERE provider IS NOT NULL)
+FROM provider_counts WHERE NOT is_unknown
 """
 # Of the rows that agree in `columns`, the one with the largest (or smallest) time, then row.
 _WITHOUT_DUPLICATES = """
@@ -69,9 +63,25 @@ JOIN items ON items.raw = raw.item
 LEFT JOIN providers ON providers.raw = raw.provider
 ORDER BY users.id, moment, row
 """
-MEMORY = "2GB"
-"""What DuckDB may hold; what needs more is spilled to the staging folder."""
 MOST_INTERACTIONS = 2**62
+# JSON or Python notation of several values; titles such as [unknown] or {S} are none.
+_VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
+_LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
+_ODD_IDS = [
+    ("contains(id, '\ufeff')", "has a byte order mark (U+FEFF), as is left where files were put together; remove it"),
+    (
+        r"regexp_matches(id, '[\n\r]')",
+        'has a line break in it; is a quote not closed? If quotes are plain characters here, set quoting = "none"',
+    ),
+    (
+        f"regexp_full_match(id, '{_LIST}', 's')",
+        "is a list or a structure, '{value}', and not one id; write one {role} in each row",
+    ),
+]
+_PLACEHOLDER = (
+    "is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
+    " dataset's key `unknown`"
+)
 
 
 def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
@@ -123,18 +133,24 @@ def preparation_state(name: str, source: DatasetSpec, data_dir: Path) -> str:
 def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
     paths = source_paths(source, data_dir)
     before = _signatures(paths)
-    with duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = '{str(folder / 'spill').replace(chr(39), chr(39) * 2)}'")
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
-        load_raw(connection, source, data_dir)
+    with confined(paths, folder) as connection:
+        notes = load_raw(connection, source, data_dir)
+        if isinstance(source, TableSource) and source.items is not None:
+            join_items(connection, source, paths[1])
         _check_rows(connection, source, paths)
-        time = _time_expression(connection, source, paths)
+        time = time_expression(
+            connection,
+            getattr(source, "time_format", ""),
+            _place(paths),
+            lambda row: _row_place(source, paths, row),
+        )
         if isinstance(source, TableSource) and source.duplicates is not None:
             extreme = {"newest": "max", "oldest": "min"}[source.duplicates.keep]
             same = ", ".join(f"same{i}" for i in range(len(source.duplicates.columns)))
             connection.execute(_WITHOUT_DUPLICATES.format(extreme=extreme, time=time, columns=same))
         _filter(connection, source.filter, _place(paths))
+        count_providers(connection, getattr(source, "unknown", ()))
+        reading = reading_of(connection, notes, paths[1] if len(paths) > 1 else None)
         connection.execute(_NUMBER_USERS)
         connection.execute(_NUMBER_ITEMS)
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
@@ -170,6 +186,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         "stand_in": bool(stand_in),
         "filter": str(source.filter or Filter()),
         "statistics": asdict(describe(**arrays, unknown_provider=UNKNOWN_PROVIDER)),
+        "reading": asdict(reading),
         "source": source.model_dump(mode="json"),
         "files": files,
     }
@@ -187,36 +204,42 @@ def _signatures(paths: Iterable[Path]) -> list[tuple[int, int]]:
 def _row_place(source: DatasetSpec, paths: Sequence[Path], row: int) -> str:
     if not isinstance(source, TableSource):
         return f"synthetic data: row {row}"
-    return place_of(paths[0], row, header=not source.columns, delimiter=source.delimiter)
+    return place_of(paths[0], row, source)
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, paths: Sequence[Path]) -> None:
-    """Refuse an empty source and rows that lack what every row must have."""
-    roles = ("user", "item", "time")
-    ids = ("user", "item", "provider")
-    rows, *found = _only_row(
-        connection,
-        "SELECT count(*), "
-        + ", ".join(f"min(row) FILTER ({column} IS NULL OR {column} = '')" for column in roles)
-        + ", "
-        + ", ".join(f"min(row) FILTER (length({column}) > {MAX_ID})" for column in ids)
-        + " FROM raw",
-    )
+    """Refuse an empty source, and rows that lack what every row must have or hold an id that is none."""
+    (rows,) = _only_row(connection, "SELECT count(*) FROM raw")
     if not rows:
         used = {"`where`": bool(getattr(source, "where", "")), "`scale`": source.scale not in (None, 1)}
         chosen = " and ".join(name for name, is_used in used.items() if is_used)
         kept = f" that {chosen} leaves" if chosen else ""
         raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
-    missing, long = found[: len(roles)], found[len(roles) :]
-    for column, row in zip(roles, missing, strict=True):
-        if row is not None:
-            raise DataError(f"{_row_place(source, paths, row)}: there is no {column}; fill it in or remove the row")
-    for column, row in zip(ids, long, strict=True):
-        if row is not None:
-            raise DataError(
-                f"{_row_place(source, paths, row)}: the {column} has more than {MAX_ID:,} characters; is a quote not"
-                " closed?"
-            )
+    if not isinstance(source, TableSource):
+        return
+    (untimed,) = _only_row(connection, "SELECT min(row) FILTER (time IS NULL OR time = '') FROM raw")
+    if untimed is not None:
+        raise DataError(f"{_row_place(source, paths, untimed)}: there is no time; fill it in or remove the row")
+    for role in ("user", "item", "provider"):
+        # Each distinct text once, at its first row.
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {role} AS id, min(row) AS row FROM raw GROUP BY 1"
+        )
+        checks = [(f"length(id) > {MAX_ID}", f"has more than {MAX_ID:,} characters; is a quote not closed?"), *_ODD_IDS]
+        if role == "provider":
+            if source.items is not None:
+                continue  # its rows are those of another file
+        else:
+            checks = [(is_unknown("id", ()), "is empty; fill it in or remove the row"), *checks]
+            checks.append((is_unknown("id", source.unknown), _PLACEHOLDER))
+        for condition, reason in checks:
+            found = connection.execute(f"SELECT row, id FROM ids WHERE {condition} ORDER BY row LIMIT 1").fetchone()
+            if found is not None:
+                row, value = found
+                value = shorten(value or "", 50)
+                raise DataError(
+                    f"{_row_place(source, paths, row)}: the {role} " + reason.format(role=role, value=value)
+                )
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:
@@ -232,25 +255,6 @@ def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place:
             raise DataError(f"{place}: the filter ({wanted}) leaves nothing; give it wider bounds")
         if wanted.passes == "one" or left == before:
             return
-
-
-def _time_expression(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, paths: Sequence[Path]) -> str:
-    """Return the SQL that turns `time` into int64, float64 or microseconds, whichever fits every row."""
-    for kind, expression in _TIME_TYPES.items():
-        unfit = "" if kind == "timestamp" else f" OR ({expression}) < 0"
-        if not _only_row(connection, f"SELECT count(*) FILTER (({expression}) IS NULL{unfit}) FROM raw")[0]:
-            return f"({expression})"
-    number, timestamp = _TIME_TYPES["number"], _TIME_TYPES["timestamp"]
-    row, value = _only_row(
-        connection,
-        f"SELECT min(row), arg_min(time, row) FROM raw WHERE coalesce(({number}) < 0, ({timestamp}) IS NULL)",
-    )
-    if row is None:
-        raise DataError(f"{_place(paths)}: the time column mixes numbers and timestamps; use one of them")
-    raise DataError(
-        f"{_row_place(source, paths, row)}: the time is '{shorten(value, 50)}', which is neither a finite number from"
-        " 0 on nor a timestamp such as 2019-10-01 00:00:00"
-    )
 
 
 def _only_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

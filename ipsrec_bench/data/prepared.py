@@ -6,13 +6,13 @@ providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
 times.npy      int64 or float64, likewise: whole numbers, other numbers, or microseconds since 1970
 offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
 users.parquet, items.parquet, providers.parquet    raw id <-> dense id
-meta.json      format, fingerprint, statistics, source and the sha256 of its files
+meta.json      format, fingerprint, statistics, what reading found, source and the sha256 of its files
 ```
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,21 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 4
+PREPARED_FORMAT = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading the raw files has found that a reader of results should know."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences, for people."""
+    placeholders: dict[str, int] = field(default_factory=dict)
+    """Interactions by the text that stands for an unknown provider; empty texts are not among them."""
+    unlisted_actions: int | None = None
+    """Interactions with an item that the item table does not list; None without such a table."""
+    largest_providers: tuple[tuple[str, int], ...] = ()
+    """The known providers with the most interactions, and how many these are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +62,7 @@ class PreparedDataset:
     filter: str
     """Which users and items stayed."""
     statistics: DatasetStatistics
+    reading: Reading
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
         """Let a copy in another process map the same files."""
@@ -84,4 +99,10 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         scale=meta["source"]["scale"] or 1.0,
         filter=meta["filter"],
         statistics=DatasetStatistics(**meta["statistics"]),
+        reading=Reading(
+            notes=tuple(meta["reading"]["notes"]),
+            placeholders=meta["reading"]["placeholders"],
+            unlisted_actions=meta["reading"]["unlisted_actions"],
+            largest_providers=tuple((name, count) for name, count in meta["reading"]["largest_providers"]),
+        ),
     )

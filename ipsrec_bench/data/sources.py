@@ -5,42 +5,89 @@
 
 import ast
 import contextlib
-import csv
-import gzip
 import json
 import os
 import re
-import zlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal, TextIO, TypedDict
 
 import duckdb
 
+from ipsrec_bench.data.raw_files import (
+    BOM,
+    DAMAGED,
+    bad_line,
+    check_packed,
+    dialect_of,
+    header_of,
+    is_json_array,
+    is_packed,
+    kind_of,
+    line_at,
+    line_of,
+    open_bytes,
+    open_text,
+    refuse_other_encodings,
+    refuse_other_kinds,
+)
 from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.data.synthetic import generate
 from ipsrec_bench.errors import DataError, MissingDataError, did_you_mean, listed
-from ipsrec_bench.suite.schema import Column, DatasetSpec, ItemTable, SyntheticSource, TableSource
+from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, TableFile, TableSource
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
 """Names that RecBole's atomic files give to the columns where a suite does not name others."""
-ATOMIC_FILES = (".inter", ".item")
-JSON_LINES = (".json", ".jsonl", ".ndjson")
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
 JSON_SAMPLE = 100_000
 """Lines in which the names of columns are looked for."""
 JOINED = " + "
 """Between the names of columns whose texts are put together."""
-MAX_HEADER = 1_000_000
-"""Characters read in search of the first line's end."""
 MAX_ID = 1000
 """Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
+MAX_LISTED = 30
+"""Names of columns in an error."""
+MEMORY = "2GB"
+"""What DuckDB may hold; what needs more is spilled to disk."""
 SAMPLE_SPACE = 2**32
-_DAMAGED = (OSError, EOFError, zlib.error)
-"""What Python says of a packed file that is cut off or damaged."""
+BEYOND = "may read the file's columns and nothing else"
+"""Said of a condition that asks for more."""
+SEVERAL = ("token_seq", "float_seq")
+"""Types of RecBole's columns that hold several values in each row."""
+NESTED = {"list", "array", "struct", "map", "union", "variant"}
+"""Likewise, of Parquet's."""
+
+
+@contextlib.contextmanager
+def confined(paths: Sequence[Path], folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open DuckDB in memory so that it can read `paths`, use `folder`, and reach nothing else.
+
+    SQL from a suite runs in it: it reads no other file, uses no network, and installs no extension. Times with a zone
+    are read as UTC, whatever zone the machine is in.
+
+    Args:
+        paths: files to read.
+        folder: where files may be read and written; DuckDB spills to `folder / "spill"`.
+    """
+    with duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    ) as connection:
+        with contextlib.suppress(duckdb.CatalogException):  # without the ICU extension it knows no zone but UTC
+            connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET temp_directory = {_literal(folder / 'spill')}")
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
+        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
+        connection.execute(f"SET allowed_directories = [{_literal(folder)}]")
+        connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, paths))}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path.absolute()).replace("'", "''") + "'"
 
 
 def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
@@ -64,116 +111,80 @@ def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
     return paths
 
 
-def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_dir: Path) -> None:
+def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_dir: Path) -> list[str]:
     """Create the table `raw` from `source`: `user`, `item`, `provider`, `time` as text, and `row`.
 
-    An unknown provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
-    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...
+    An empty provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
+    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...; `providers.join_items` adds what
+    an item table says.
+
+    Returns:
+        Sentences that a reader of the results should know.
 
     Raises:
-        DataError: a file cannot be read, lacks a column, or its item table is ambiguous.
+        DataError: the file cannot be read or lacks a column.
     """
     if isinstance(source, SyntheticSource):
-        log = vars(generate(source))  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
+        connection.register("log", vars(generate(source)))
         connection.execute(
             'CREATE TABLE raw AS SELECT "user"::VARCHAR AS "user", item::VARCHAR AS item,'
             f" provider::VARCHAR AS provider, time::VARCHAR AS time, row_number() OVER () AS row FROM log"
             f" WHERE {_sampled('user::VARCHAR', source.scale)}"
         )
-        return
+        return []
     paths = source_paths(source, data_dir)
     names = _column_names(source, paths[0])
+    table = open_table(connection, paths[0], source)
+    notes = []
     if source.items is not None:
-        names.pop("provider", None)
-    same = source.duplicates.columns if source.duplicates else ()
-    table = open_table(connection, paths[0], source, source.columns)
+        del names["provider"]
+    elif "provider" in names and "provider" not in source.model_fields_set:
+        unnamed = names["provider"]
+        if not _has_column(table, unnamed):
+            del names["provider"]
+            notes.append(
+                f"{paths[0]}: there is no column {listed(_alternatives(unnamed))}, so every provider is unknown; name"
+                f" the column with `provider`, or a second file with `items`{did_you_mean(str(unnamed), table.columns)}"
+            )
     columns = {role: find_column(table, name, f"{role} column", paths[0]) for role, name in names.items()}
-    columns |= {f"same{i}": find_column(table, name, "of duplicates", paths[0]) for i, name in enumerate(same)}
+    same = source.duplicates.columns if source.duplicates else ()
+    columns |= {
+        f"same{i}": find_column(table, name, "of duplicates", paths[0], several=True) for i, name in enumerate(same)
+    }
     provider = columns.pop("provider", "NULL")
     numbered = table.project('*, row_number() OVER () AS "row of the file"')
-    if source.where:
-        numbered = _where(numbered, source.where, paths[0], table.columns)
+    numbered = where(numbered, source.where, paths[0], table.columns)
     rows = numbered.filter(_sampled(f"CAST({columns['user']} AS VARCHAR)", source.scale)).project(
         ", ".join(f'CAST({column} AS VARCHAR) AS "{role}"' for role, column in columns.items())
-        + f", nullif(CAST({provider} AS VARCHAR), '') AS provider, \"row of the file\" AS row"
+        + f', CAST({provider} AS VARCHAR) AS provider, "row of the file" AS row'
     )
-    with ThreadPoolExecutor() as pool:
-        checks = [pool.submit(_check_packed, path) for path in paths if path.suffix == ".gz"]
-        try:
-            rows.create_view("wanted")
-            connection.execute("CREATE TABLE raw AS SELECT * FROM wanted")
-            refuse_bad_lines(connection)
-            if source.items is not None:
-                _join_items(connection, source, paths[1])
-                refuse_bad_lines(connection)
-        except (DataError, duckdb.Error, *_DAMAGED) as error:
-            for check in checks:  # a damaged file explains whatever else is wrong
-                check.result()
-            if not isinstance(error, duckdb.Error) or is_full(error):
-                raise
-            raise DataError(_bad_line(paths[0]) or f"{paths[0]}: {_reason(error)}") from None
-        for check in checks:
-            check.result()
+    materialise(connection, paths[0], rows, "raw")
+    return notes
 
 
-def _check_packed(path: Path) -> None:
-    """Read a gzip file to its end, whose checksum DuckDB does not look at; that takes no longer than it does.
+def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.DuckDBPyRelation, table: str) -> None:
+    """Read `rows` of the file `path` into `table`.
 
     Raises:
-        DataError: the file is cut off or damaged.
+        DataError: the file is damaged, or a line of it cannot be read.
     """
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
-    except _DAMAGED as error:
-        raise DataError(f"{path}: the gzip file is cut off or damaged: {error}; get it again") from None
-
-
-def _bad_line(path: Path) -> str:
-    """Return where and what is wrong with a file in which DuckDB names no line, or another one; empty if not found.
-
-    That is, lines of JSON that are none, and lines of text that end in different ways.
-    """
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return ""
-    with contextlib.suppress(*_DAMAGED), _text(path) as lines:
-        if name.endswith(JSON_LINES):
-            for number, line in enumerate(lines, start=1):
-                try:
-                    json.loads(line.strip() or "{}")
-                except ValueError:
-                    return f"{path}:{number}: the line is no JSON"
-            return ""
-        first = next(lines, "").endswith("\r\n")
-        for number, line in enumerate(lines, start=2):
-            if line.endswith("\n") and line.endswith("\r\n") != first:
-                ends = ("\\r\\n", "\\n") if first else ("\\n", "\\r\\n")
-                return f"{path}: line 1 ends in {ends[0]} and line {number} in {ends[1]}; make them alike"
-    return ""
-
-
-def place_of(path: Path, row: int, *, header: bool, delimiter: str | None) -> str:
-    """Return where data row `row` (from 1) of the file stands: by line in text, else by its number."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return f"{path}: row {row}"
-    if name.endswith(JSON_LINES):
-        return f"{path}:{row}"
-    with _text(path) as lines:
-        records = csv.reader(lines, **_dialect(path, delimiter))
-        left = row + header
-        line = 1
+    with ThreadPoolExecutor(1) as pool:
+        check = pool.submit(check_packed, path) if is_packed(path) else None
         try:
-            for record in records:
-                left -= bool(record)  # empty lines are no rows
-                if not left:
-                    break
-                line = records.line_num + 1  # a quoted value may hold line breaks
-        except csv.Error:
-            pass  # a value too long for this reader begins on the line that is looked for, or on one before it
-    return f"{path}:{line}"
+            rows.create_view("wanted")
+            connection.execute(f"CREATE TABLE {table} AS SELECT * FROM wanted")
+            connection.execute("DROP VIEW wanted")
+            refuse_bad_lines(connection, path)
+        except (DataError, duckdb.Error, *DAMAGED) as error:
+            if check is not None:
+                check.result()  # a damaged file explains whatever else is wrong
+            if not isinstance(error, duckdb.Error) or is_full(error):
+                raise
+            if isinstance(error, duckdb.PermissionException):
+                raise DataError(f"{path}: `where` {BEYOND}") from None
+            raise DataError(bad_line(path) or f"{path}: {_reason(error)}") from None
+        if check is not None:
+            check.result()
 
 
 def _sampled(user: str, scale: float | None) -> str:
@@ -184,88 +195,96 @@ def _sampled(user: str, scale: float | None) -> str:
     return f"coalesce({user}, '') = '' OR {chosen}"  # who has no name is not sampled away but refused
 
 
-def _where(
+def where(
     table: duckdb.DuckDBPyRelation, condition: str, path: Path, columns: Sequence[str]
 ) -> duckdb.DuckDBPyRelation:
+    """Return the rows for which a suite's `condition` holds; all if it is empty.
+
+    Raises:
+        DataError: it cannot be asked of the file, whose columns are `columns`.
+    """
+    if not condition:
+        return table
     try:
         return table.filter(f"({condition})")
     except duckdb.Error as error:
+        beyond = isinstance(error, duckdb.PermissionException)
+        reason = f"it {BEYOND}" if beyond else _reason(error)
         raise DataError(
-            f"{path}: where = {condition!r} cannot be asked of this file: {_reason(error)}; its columns, all text, are"
-            f" {listed(columns)}"
+            f"{path}: where = {condition!r} cannot be asked of this file: {reason}; its columns, all text, are"
+            f" {_columns(columns)}"
         ) from None
 
 
-def _join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
-    assert source.items is not None
-    table = open_table(connection, path, source.items)
-    item = find_column(table, source.items.item, "item column", path)
-    provider = find_column(table, source.items.provider, "provider column", path)
-    table.project(f"CAST({item} AS VARCHAR) AS item, nullif(CAST({provider} AS VARCHAR), '') AS provider").filter(
-        "item <> ''"
-    ).distinct().create("item_providers")
-    ambiguous = connection.execute(
-        "SELECT item, count(provider) AS providers FROM item_providers GROUP BY item HAVING providers > 1"
-        " ORDER BY item LIMIT 1"
-    ).fetchone()
-    if ambiguous is not None:
-        raise DataError(
-            f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers; an item table must name one"
-        )
-    connection.execute(
-        "CREATE OR REPLACE TABLE raw AS SELECT raw.* REPLACE (item_providers.provider AS provider)"
-        " FROM raw LEFT JOIN (SELECT item, max(provider) AS provider FROM item_providers GROUP BY item)"
-        " AS item_providers USING (item)"
-    )
-
-
-def open_table(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    written: TableSource | ItemTable,
-    columns: Sequence[str] = (),
-) -> duckdb.DuckDBPyRelation:
-    """Return the file as a relation of text columns (delimited, atomic, JSON lines) or typed columns (Parquet).
+def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: TableFile) -> duckdb.DuckDBPyRelation:
+    """Return the file as a relation of text columns (delimited, atomic, JSON) or typed columns (Parquet).
 
     Args:
         connection: where the relation lives; its temporary folder takes what must be rewritten first.
         path: the file.
         written: how it is written.
-        columns: names of the columns of a delimited file without a header.
+
+    Raises:
+        DataError: it is no such file.
     """
-    literal = re.sub(r"([*?\[])", r"[\1]", str(path))  # a path is one file, not a pattern
-    name = path.name.removesuffix(".gz")
+    refuse_other_kinds(path)
+    kind, packed = kind_of(path), is_packed(path)
+    literal = str(path.absolute())
     try:
-        if name.endswith(".parquet"):
+        if re.search(r"[*?\[]", literal):  # to DuckDB a pattern, which is to be one file
+            literal = str(_linked(connection, path))
+        if kind == "parquet":
             return connection.read_parquet(literal)
-        if name.endswith(JSON_LINES):
+        if kind == "json":
+            is_array = is_json_array(path) and written.lines == "json"
             if written.lines == "python":
-                literal = str(_as_json(connection, path))
-            found = connection.read_json(literal, format="newline_delimited", sample_size=JSON_SAMPLE).columns
-            return connection.read_json(literal, format="newline_delimited", columns=dict.fromkeys(found, "VARCHAR"))
-        dialect = _dialect(path, written.delimiter)
+                literal, packed = str(_as_json(connection, path)), False
+            elif _begins_with_mark(path):
+                literal, packed = str(_without_mark(connection, path)), False
+            if not is_array:
+                _refuse_other_json(path)
+            read = partial(
+                connection.read_json,
+                literal,
+                format="array" if is_array else "newline_delimited",
+                compression="gzip" if packed else "none",
+            )
+            return read(columns=dict.fromkeys(read(sample_size=JSON_SAMPLE).columns, "VARCHAR"))
+        dialect = dialect_of(path, written)
         # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
         # and refused afterwards, which names them better than the reader's own error does.
         return connection.read_csv(
             literal,
             auto_detect=False,
-            header=not columns,
-            columns=dict.fromkeys(columns or _header(path, dialect), "VARCHAR"),
+            header=not written.columns,
+            columns=dict.fromkeys(written.columns or header_of(path, dialect), "VARCHAR"),
             delimiter=dialect["delimiter"],
             quotechar=dialect["quotechar"] or "",
             escapechar=dialect["quotechar"] or "",
+            compression="gzip" if packed else "none",
             store_rejects=True,
         )
-    except (duckdb.Error, *_DAMAGED) as error:
-        raise DataError(_bad_line(path) or f"{path}: cannot be read as a table: {_reason(error)}") from None
+    except (duckdb.Error, *DAMAGED) as error:
+        raise DataError(bad_line(path) or f"{path}: cannot be read as a table: {_reason(error)}") from None
+
+
+def _scratch(connection: duckdb.DuckDBPyConnection, name: str) -> Path:
+    """Return the place for a file in the folder that DuckDB may use."""
+    folder = Path(connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _linked(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
+    link = _scratch(connection, f"link-{len(list(_scratch(connection, '').iterdir()))}")
+    link.symlink_to(path.absolute())
+    return link
 
 
 def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
     """Write a file of Python dictionaries as JSON lines, and return where."""
-    folder = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
-    rewritten = Path(folder) / f"{path.name}.jsonl"
-    rewritten.parent.mkdir(parents=True, exist_ok=True)
-    with _text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
+    rewritten = _scratch(connection, f"{path.name}.jsonl")
+    with open_text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
         for number, line in enumerate(lines, start=1):
             try:
                 file.write(json.dumps({**ast.literal_eval(line)}) + "\n")
@@ -274,66 +293,58 @@ def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
     return rewritten
 
 
-def _text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+def _begins_with_mark(path: Path) -> bool:
+    with open_bytes(path) as file:
+        return file.read(len(BOM)) == BOM
 
 
-def _first_line(path: Path) -> str:
-    with _text(path) as file:
-        return file.readline(MAX_HEADER)
+def _without_mark(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
+    """Write the file without its byte order mark, which DuckDB's JSON reader refuses, and return where."""
+    rewritten = _scratch(connection, f"{path.name}.unmarked")
+    with open_bytes(path) as file, rewritten.open("wb") as copy:
+        file.read(len(BOM))
+        shutil.copyfileobj(file, copy, 1 << 20)
+    return rewritten
 
 
-class _Dialect(TypedDict):
-    """How a delimited file is written, as Python's csv module takes it."""
+def _refuse_other_json(path: Path) -> None:
+    """Refuse a JSON file whose first line is no object, or whose only one is such as `{"a": {...}, "b": {...}}`."""
+    with open_text(path) as lines:
+        first, second = next(lines, ""), next(lines, "")
+    try:
+        values = json.loads(first.strip() or "{}")
+    except ValueError:
+        return  # DuckDB refuses it
+    if not isinstance(values, dict):
+        raise DataError(bad_line(path))
+    if not second.strip() and values and all(isinstance(value, dict) for value in values.values()):
+        raise DataError(
+            f"{path}: the file is one JSON object of objects; expected an object on each line, or an array of objects,"
+            " each with its id"
+        )
 
-    delimiter: str
-    quotechar: str | None
-    quoting: Literal[0, 3]
 
+def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raise an error on the first line of `path` that the reader of delimited files had to set aside.
 
-def _dialect(path: Path, delimiter: str | None) -> _Dialect:
-    """Return the file's dialect: atomic files quote nothing, others as RFC 4180 says."""
-    name = path.name.removesuffix(".gz")
-    delimiter = delimiter or DELIMITERS.get(Path(name).suffix) or max(",\t;|", key=_first_line(path).count)
-    if name.endswith(ATOMIC_FILES):
-        return {"delimiter": delimiter, "quotechar": None, "quoting": csv.QUOTE_NONE}
-    return {"delimiter": delimiter, "quotechar": '"', "quoting": csv.QUOTE_MINIMAL}
-
-
-def _header(path: Path, dialect: _Dialect) -> list[str]:
-    """Return the columns' names; empty ones are named by their place, repeated ones numbered.
-
-    Raises:
-        DataError: there is no first line.
+    No other file may have been read through `connection` before.
     """
-    names: dict[str, str] = {}
-    for place, written in enumerate(next(csv.reader([_first_line(path)], **dialect), [])):
-        name = unnumbered = written.strip() or f"column{place}"
-        for number in count(1):
-            if name.lower() not in names:  # SQL knows no case
-                break
-            name = f"{unnumbered}_{number}"
-        names[name.lower()] = name
-    if not names:
-        raise DataError(f"{path}: the file is empty: its first line names no columns")
-    return list(names.values())
-
-
-def refuse_bad_lines(connection: duckdb.DuckDBPyConnection) -> None:
-    """Raise an error on the first line that the reader of delimited files had to set aside."""
     try:
         first = connection.execute(
-            "SELECT file_path, line, has_header, delimiter, error_message"
-            " FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY line LIMIT 1"
+            "SELECT line_byte_position, error_type, error_message FROM reject_errors ORDER BY ALL LIMIT 1"
         ).fetchone()
     except duckdb.CatalogException:
         return  # no delimited file was read
-    if first is not None:
-        file, line, header, delimiter, message = first
-        place = place_of(Path(file), line - header, header=header, delimiter=delimiter)
-        raise DataError(f"{place}: {message}; correct the line or remove it")
+    if first is None:
+        return
+    position, kind, message = first
+    line = line_at(path, position)
+    if kind == "INVALID ENCODING":
+        refuse_other_encodings(path, line, line_of(path, line))
+    remedy = "correct the line or remove it"
+    if kind == "UNQUOTED VALUE":
+        remedy += '; if quotes are plain characters here, set quoting = "none"'
+    raise DataError(f"{path}:{line}: {message}; {remedy}")
 
 
 def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
@@ -341,24 +352,69 @@ def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
     wanted: dict[str, Column] = {"user": source.user, "item": source.item, "time": source.time}
     if source.provider:
         wanted["provider"] = source.provider
-    if path.name.removesuffix(".gz").endswith(".inter"):
+    if path.name.lower().removesuffix(".gz").endswith(".inter"):
         wanted |= {role: ATOMIC_COLUMNS[role] for role in wanted if role not in source.model_fields_set}
     return wanted
 
 
-def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path) -> str:
-    """Return the column `wanted` as SQL, quoted; an atomic file's `name:type` answers to `name`."""
+def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path, *, several: bool = False) -> str:
+    """Return the column `wanted` as SQL, quoted; an atomic file's `name:type` answers to `name`.
+
+    Args:
+        table: the file's rows.
+        wanted: name of the column.
+        role: what it is for, in errors.
+        path: the file, in errors.
+        several: whether it may hold several values in each row.
+
+    Raises:
+        DataError: the file has no such column, or it holds several values in each row.
+    """
     names = _alternatives(wanted)
+    columns = _columns_by_name(table)
+    found = _parts(columns, wanted)
+    if found is None:
+        raise DataError(
+            f"{path}: there is no column {listed(names)} ({role}); the file has {_columns(table.columns)}"
+            f"{did_you_mean(names[0], columns) or _of_one_column(table)}"
+        )
+    for part in found:
+        kind = table.types[table.columns.index(part)].id
+        if not several and (kind in NESTED or part.partition(":")[2] in SEVERAL):
+            what = part.partition(":")[2] if kind not in NESTED else kind
+            raise DataError(
+                f"{path}: the column '{part}' ({role}) is of type {what}, with several values in a row; name a column"
+                " with one value in each row"
+            )
+    return " || ".join('"' + part.replace('"', '""') + '"' for part in found)
+
+
+def _of_one_column(table: duckdb.DuckDBPyRelation) -> str:
+    alone = len(table.columns) == 1
+    return "; set `delimiter` if it is another one, and `columns` if the file has no header" if alone else ""
+
+
+def _has_column(table: duckdb.DuckDBPyRelation, wanted: Column) -> bool:
+    return _parts(_columns_by_name(table), wanted) is not None
+
+
+def _columns_by_name(table: duckdb.DuckDBPyRelation) -> dict[str, str]:
     columns = {column.partition(":")[0]: column for column in reversed(table.columns)}
-    columns |= {column: column for column in table.columns}
-    for name in names:
+    return columns | {column: column for column in table.columns}
+
+
+def _parts(columns: Mapping[str, str], wanted: Column) -> list[str] | None:
+    """Return the columns whose texts make up `wanted`; None if the file lacks them."""
+    for name in _alternatives(wanted):
         parts = [name] if name in columns else name.split(JOINED)
         if all(part in columns for part in parts):
-            return " || ".join('"' + columns[part].replace('"', '""') + '"' for part in parts)
-    raise DataError(
-        f"{path}: there is no column {listed(names)} ({role}); the file has {listed(table.columns)}"
-        f"{did_you_mean(names[0], columns)}"
-    )
+            return [columns[part] for part in parts]
+    return None
+
+
+def _columns(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return listed(names[:MAX_LISTED]) + more
 
 
 def _alternatives(column: Column) -> tuple[str, ...]:

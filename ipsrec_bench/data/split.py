@@ -12,8 +12,12 @@ the user before it, so that nothing from after the cut is known, be it from trai
 
 User holdout: users, not interactions, are held out. Training sees the whole history of the others and nothing of
 them; of a held-out user the last interaction is the target and everything before it the history.
+
+Where the history is no candidate (`mask_history = true`), a target that stands in its own history cannot be ranked
+among the candidates: its user is left out, and counted.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.repeats import seen_before
 from ipsrec_bench.data.statistics import MIN_TEST_LENGTH, MIN_VALID_LENGTH, held_out
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import Protocol
@@ -38,6 +43,8 @@ class Targets:
     users: NDArray[np.int64]
     positions: NDArray[np.int64]
     """Index into the dataset's flat arrays; the history is everything of the user before it."""
+    left_out: int = 0
+    """Further users of the split, whose target stands in their history, which is masked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +57,62 @@ class Split:
     test: Targets
 
 
+@dataclass(frozen=True)
+class TargetSet:
+    """What ranks are of: users may be paired where targets and candidates are equal."""
+
+    users: int
+    """That are ranked."""
+    left_out: int
+    """Further users of the split, whose target stands in their history, which is masked."""
+    targets: str
+    """Digest of the dataset, the users and their targets."""
+    candidates: str
+    """Among which a target is ranked, in words."""
+
+
+CANDIDATES = {
+    False: "",
+    True: ", without the history; no target stands in it",
+    "miss": ", without the history; a target in it is a miss",
+}
+
+
+def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict[HeldOut, TargetSet]:
+    """Return what ranks of the targets of `split` are of."""
+    parts: dict[HeldOut, Targets] = {"valid": split.valid, "test": split.test}
+    found: dict[HeldOut, TargetSet] = {}
+    for name, targets in parts.items():
+        digest = hashlib.sha256(data.fingerprint.encode())
+        for array in (targets.users, targets.positions):
+            digest.update(array.astype("<i8").tobytes())
+        candidates = f"{data.num_items} items{CANDIDATES[protocol.mask_history]}"
+        found[name] = TargetSet(len(targets.users), targets.left_out, digest.hexdigest()[:32], candidates)
+    return found
+
+
 def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
-    """Split `data` as `protocol` says.
+    """Split `data` as `protocol` says; under `mask_history = true` without the targets that repeat an item.
+
+    Raises:
+        DataError: nobody is left to train, validate or test on.
+    """
+    split = hold_out(data, protocol)
+    if protocol.mask_history is not True:
+        return split
+    result = Split(split.train_ends, _without_repeats(data, split.valid), _without_repeats(data, split.test))
+    for part, targets in (("validate", result.valid), ("test", result.test)):
+        if not len(targets.users):
+            raise DataError(
+                f"{data.name}: protocol.mask_history = true leaves nobody to {part} on: each of the"
+                f" {targets.left_out:,} targets stands in its user's history; set mask_history = false, or 'miss' to"
+                " count such targets as misses"
+            )
+    return result
+
+
+def hold_out(data: PreparedDataset, protocol: Protocol) -> Split:
+    """Split `data` as `protocol` says, whatever it says of the history.
 
     Raises:
         DataError: nobody is left to train, validate or test on.
@@ -133,6 +194,16 @@ def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -
     held_out_users = np.concatenate([result.valid.users, result.test.users])
     assert not trained[data.ranges(starts[held_out_users], ends[held_out_users])].any()
     return result
+
+
+def _without_repeats(data: PreparedDataset, targets: Targets) -> Targets:
+    repeats = repeated(data, targets)
+    return Targets(targets.users[~repeats], targets.positions[~repeats], int(repeats.sum()))
+
+
+def repeated(data: PreparedDataset, targets: Targets) -> NDArray[np.bool_]:
+    """Return, bool `[targets]`, whether a target stands in its user's history, however long ago."""
+    return seen_before(data.items, data.offsets[targets.users], targets.positions)
 
 
 def _first_at(data: PreparedDataset, cut: float) -> NDArray[np.int64]:

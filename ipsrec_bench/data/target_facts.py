@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER, PreparedDataset
+from ipsrec_bench.data.repeats import seen_before
 from ipsrec_bench.data.split import Split
-
-CHUNK = 1 << 22
-"""Interactions looked at together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +26,13 @@ class TargetFacts:
     provider_seen: NDArray[np.bool_]
     """Whether the history holds the target's provider; false where it is unknown."""
 
+    def of(self, users: NDArray[np.int32]) -> "TargetFacts | None":
+        """Return the facts of the targets of `users`, ascending; None if some of them are not known here."""
+        places = np.searchsorted(self.users, users).clip(max=max(len(self.users) - 1, 0))
+        if not len(self.users) or not np.array_equal(self.users[places], users):
+            return None
+        return TargetFacts(**{name: column[places] for name, column in vars(self).items()})
+
 
 def target_facts(data: PreparedDataset, split: Split) -> TargetFacts:
     """Return the facts of the test targets of `split`."""
@@ -42,24 +47,6 @@ def target_facts(data: PreparedDataset, split: Split) -> TargetFacts:
         history=(positions - begins).astype(np.int32),
         item_count=item_counts[items].astype(np.int32),
         provider_count=np.where(providers == UNKNOWN_PROVIDER, -1, provider_counts[providers]).astype(np.int32),
-        item_seen=_seen(data.items, begins, positions),
-        provider_seen=_seen(data.providers, begins, positions) & (providers != UNKNOWN_PROVIDER),
+        item_seen=seen_before(data.items, begins, positions),
+        provider_seen=seen_before(data.providers, begins, positions) & (providers != UNKNOWN_PROVIDER),
     )
-
-
-def _seen(values: NDArray[np.int32], begins: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return whether `values[positions[i]]` stands in `values` from `begins[i]` up to it."""
-    lengths = positions - begins
-    ends = np.cumsum(lengths)
-    found = np.empty(len(positions), dtype=bool)
-    first = 0
-    while first < len(positions):
-        done = ends[first] - lengths[first]
-        last = max(first + 1, int(np.searchsorted(ends, done + CHUNK, side="right")))
-        part = slice(first, last)
-        owner = np.repeat(np.arange(last - first), lengths[part])
-        places = np.arange(len(owner)) - np.repeat(ends[part] - lengths[part] - done, lengths[part])
-        equal = values[begins[part][owner] + places] == values[positions[part]][owner]
-        found[part] = np.bincount(owner[equal], minlength=last - first) > 0
-        first = last
-    return found

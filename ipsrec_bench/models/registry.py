@@ -8,7 +8,9 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +110,25 @@ def build_model(name: str, config: ModelConfig, sizes: "Sizes") -> "Model":
     return model
 
 
+def is_installed(name: str) -> bool:
+    """Return whether `name` is that of a model of the toolkit, or one that an installed package adds."""
+    return name in REGISTRY or any(point.name == name for point in _installed())
+
+
+def module_at(module: str, folder: Path | None = None) -> Path | None:
+    """Return the file of a top-level module, or of its package, without importing it; None if there is none.
+
+    Args:
+        module: its name.
+        folder: where to look; where Python would take it from if not given.
+    """
+    try:
+        spec = find_spec(module) if folder is None else PathFinder.find_spec(module, [str(folder)])
+    except (ImportError, ValueError):  # no name of a module, or one without a file
+        return None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
 def _installed() -> Iterator[EntryPoint]:
     yield from entry_points(group=ENTRY_POINTS)
 
@@ -124,7 +145,7 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     module, _, attribute = path.partition(":")
     try:
         found = getattr(import_module(module), attribute, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
             raise ModelError(
                 f"'{name}': there is no module '{module}'; put its file beside the suite, or install its package"

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Targets
+from ipsrec_bench.data.repeats import count_as_misses
+from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.kernels import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.metrics import realistic_rank
+from ipsrec_bench.suite.schema import MaskHistory
 
 USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA = 512, 4096
 """Whose scores are counted together, at most. A GPU takes about as long to be told of 512 users' work as to do it."""
@@ -54,7 +56,7 @@ def rank_targets(
     targets: Targets,
     max_length: int,
     *,
-    mask_history: bool = False,
+    mask_history: MaskHistory = False,
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
 
@@ -66,7 +68,8 @@ def rank_targets(
         sequences: the same, on the model's device.
         targets: what to rank, and after which history.
         max_length: how much of a history the model sees.
-        mask_history: leave the items of the user's whole history out of the candidates, the target itself excepted.
+        mask_history: leave the items of the user's whole history out of the candidates. A target among them is a
+            miss; under `true` the split has none such.
 
     Raises:
         ModelError: a score is not a finite number.
@@ -117,11 +120,16 @@ def rank_targets(
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+    if mask_history:
+        count_as_misses(higher, ties, repeated(data, targets), data.num_items)
     return Ranks(np.asarray(targets.users), higher, ties)
 
 
 def _pairs(histories: Tensor, targets: Tensor) -> Pairs:
-    """Return the distinct items of each row of `histories [B, L]`, without 0 and without the row's target."""
+    """Return the distinct items of each row of `histories [B, L]`, without 0 and without the row's target.
+
+    A target is no rival of itself; one that is masked is counted as a miss once the others are ranked.
+    """
     ordered = histories.sort(dim=1).values
     fresh = ordered != ordered.roll(1, dims=1)
     fresh[:, 0] = True

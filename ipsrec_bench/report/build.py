@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,7 +28,13 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.provenance import cell_lines, too_few_resamples, warnings, without_foreign
+from ipsrec_bench.report.provenance import (
+    cell_lines,
+    not_taken,
+    stale_imports,
+    too_few_resamples,
+    warnings,
+)
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.studies import StudyResult
@@ -53,23 +60,31 @@ CURVE_POINTS = 60
 """Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
 
 
-def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult] = ()) -> Report:
+def build_report(
+    connection: Connection, run: Run, studies: Sequence[StudyResult] = (), unread: Sequence[str] = ()
+) -> Report:
     """Return the report on `run`.
 
     Args:
         connection: the store.
         run: what the report is about.
         studies: tuning studies, of which the store knows nothing; those of the run's models on its data are shown.
+        unread: a sentence for each study that could not be read; the report says that it lacks them.
 
-    Raises:
-        StoreError: cells of a dataset rank different users.
     """
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
-    run, left_out = without_foreign(run, summaries)
+    left_out = list(stale_imports(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
     results = Results(run, queries.test_ranks(connection, keys))
-    results.check_pairing()
+    for cell in results.unpaired():
+        remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
+        left_out.append(
+            f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks other users than the cells beside it and is"
+            f" left out; {remedy}"
+        )
+        run = replace(run, cells=tuple(other for other in run.cells if other != cell))
+    results = Results(run, results.ranks)
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
     statistics, training = run.suite.statistics, run.suite.training
@@ -95,6 +110,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
         tuned=tuned(results, summaries, datasets, studies),
+        unread_studies=tuple(unread),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
@@ -111,11 +127,7 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         interval_rule=interval_rule(statistics),
         protocol=(
             ("Split", _split(run.suite.protocol)),
-            (
-                "Candidates",
-                "the whole catalogue"
-                + (", without the user's history" if run.suite.protocol.mask_history else ", history not masked"),
-            ),
+            ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
             ("Maximum length", _lengths(summaries, run)),
@@ -136,7 +148,12 @@ def build_report(connection: Connection, run: Run, studies: Sequence[StudyResult
         settings=tuple(_settings(summaries, run)),
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
-        warnings=(*left_out, *warnings(run, summaries, environments, datasets), *too_few_resamples(run, comparisons)),
+        warnings=(
+            *left_out,
+            *not_taken(run),
+            *warnings(run, summaries, environments, datasets),
+            *too_few_resamples(run, comparisons),
+        ),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
@@ -155,6 +172,23 @@ def _split(protocol: Protocol) -> str:
         "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
         "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
     }[protocol.split]
+
+
+def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
+    if not protocol.mask_history:
+        return "the whole catalogue, history not masked"
+    masked = "the whole catalogue, without the user's history"
+    if protocol.mask_history == "miss":
+        return f"{masked}; a target that stands in it is a miss"
+    counts = []
+    for line in datasets:
+        parts = [
+            f"{users.left_out:,} of {users.users + users.left_out:,} {what} users"
+            for what, users in (("test", line.test), ("validation", line.valid))
+            if users is not None
+        ]
+        counts += [f"{line.label}: {', '.join(parts)}"] if parts else []
+    return f"{masked}; users whose target stands in it are left out" + (f" ({'; '.join(counts)})" if counts else "")
 
 
 def _objective(training: Training) -> str:
@@ -259,7 +293,8 @@ def _slices(
     """Yield the slices of every finding's row and dataset, where the store has the facts that they are cut by."""
     for line in datasets:
         facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
-        if facts is None or not np.array_equal(facts.users, results.users(line.label)):
+        facts = None if facts is None else facts.of(results.users(line.label))
+        if facts is None:
             continue
         for c in _findings(results, comparisons):
             if c.dataset == line.label:
@@ -321,7 +356,13 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
 def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:
     fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
     known = queries.datasets(connection, set(fingerprints.values()))
-    return tuple(DatasetLine(label, known[fingerprint]) for label, fingerprint in fingerprints.items())
+    own = [cell for cell in run.cells if cell.type != EXTERNAL]
+    ranked = queries.ranked_users(connection, [cell.key for cell in own])
+    users = {cell.dataset: ranked[cell.key] for cell in own if cell.key in ranked}
+    return tuple(
+        DatasetLine(label, known[fingerprint], users.get(label, {}).get("test"), users.get(label, {}).get("valid"))
+        for label, fingerprint in fingerprints.items()
+    )
 
 
 def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> Iterable[Curves]:

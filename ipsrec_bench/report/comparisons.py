@@ -11,6 +11,7 @@ from ipsrec_bench.report.content import Comparison, Row
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.correction import Correction, adjust
 from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
+from ipsrec_bench.stats.differences import mean_differences, over_seeds, rounded
 from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import MIN_USERS, paired_t_test, wilcoxon_p, win_tie_loss
@@ -98,7 +99,7 @@ def compare(
         if len(ours) < MIN_USERS:
             continue
         if resampled:
-            differences[pair.dataset].append((len(made), (ours - theirs).mean(axis=1)))
+            differences[pair.dataset].append((len(made), mean_differences(ours, theirs)))
         made.append(compare_arrays(pair, ours, theirs, statistics))
     for indexed in differences.values():
         for index, comparison in _resample(made, indexed, statistics):
@@ -115,10 +116,11 @@ def compare_arrays(
         ValueError: fewer than two users.
     """
     confidence, alpha = statistics.confidence, statistics.alpha
-    of_users, of_reference = ours.mean(axis=1), theirs.mean(axis=1)
-    mean_difference = of_users - of_reference
+    mean_difference = mean_differences(ours, theirs)
+    of_reference = over_seeds(theirs)
+    of_users = of_reference + mean_difference
     by_users = paired_t_test(mean_difference, confidence)
-    crossed = crossed_test(ours - theirs, confidence) if ours.shape[1] >= MIN_SEEDS else None
+    crossed = crossed_test(rounded(ours - theirs), confidence) if ours.shape[1] >= MIN_SEEDS else None
     declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
     p: float | None = declared.p
     if statistics.test == "crossed" and crossed is None:
@@ -139,7 +141,7 @@ def compare_arrays(
         pair.reference,
         users=len(ours),
         seeds=ours.shape[1],
-        mean=float(of_users.mean()),
+        mean=float(over_seeds(ours).mean()),
         reference_mean=float(of_reference.mean()),
         by_users=by_users,
         crossed=crossed,

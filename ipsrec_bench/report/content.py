@@ -8,7 +8,7 @@ from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
-from ipsrec_bench.store.queries import CurvePoint, DatasetRow
+from ipsrec_bench.store.queries import CurvePoint, DatasetRow, RankedUsers
 from ipsrec_bench.store.records import Environment
 
 MAX_COLUMNS = 8
@@ -197,6 +197,10 @@ class DatasetLine:
 
     label: str
     statistics: DatasetRow
+    test: RankedUsers | None = None
+    """Whom the run's cells rank under its split; None where no cell says so."""
+    valid: RankedUsers | None = None
+    """Likewise, of the validation."""
 
 
 @dataclass(frozen=True)
@@ -392,6 +396,8 @@ class Report:
     surfaces: tuple[Surface, ...]
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data."""
+    unread_studies: tuple[str, ...]
+    """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int

@@ -1,14 +1,14 @@
 """Where every number comes from, and a warning where numbers of one table come from different places."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 
 from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
 from ipsrec_bench.report.content import CellLine, Comparison, DatasetLine
 from ipsrec_bench.report.results import row_of
-from ipsrec_bench.store.queries import CellSummary, Run
-from ipsrec_bench.store.records import EXTERNAL, Environment
+from ipsrec_bench.store.queries import Basis, CellSummary, Run
+from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 
 SHOWN = 3
 """Rows that are named in a warning."""
@@ -31,25 +31,28 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
             )
 
 
-def without_foreign(run: Run, summaries: Mapping[str, CellSummary]) -> tuple[Run, list[str]]:
-    """Return `run` without imported cells that rank other targets than its own cells do, and a sentence for each.
+def stale_imports(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
+    """Yield a sentence for every import that is left out, for it ranks other targets than the run's own cells do."""
+    beside = {cell.dataset: bases[cell.key] for cell in run.cells if cell.key in bases}
+    for cell in run.stale:
+        yield f"{stale(cell, bases[cell.key], beside[cell.dataset])} and is left out; import it again"
 
-    They were imported when the suite had other data or another protocol.
-    """
-    own = {cell.dataset: summaries[cell.key] for cell in run.cells if cell.type != EXTERNAL and cell.key in summaries}
-    kept, told = [], []
-    for cell in run.cells:
-        summary, beside = summaries.get(cell.key), own.get(cell.dataset)
-        if cell.type == EXTERNAL and summary is not None and beside is not None:
-            differs = [what for what, of in _TARGETS.items() if of(summary) != of(beside)]
-            if differs:
-                told.append(
-                    f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported for another"
-                    f" {' and another '.join(differs)} and is left out; import it again"
-                )
-                continue
-        kept.append(cell)
-    return replace(run, cells=tuple(kept)), told
+
+def stale(cell: PlannedCell, imported: Basis, wanted: Basis) -> str:
+    """Return the words that say for what `cell` was imported, and what would be wanted."""
+    return (
+        f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported for another"
+        f" {' and another '.join(imported.differences(wanted))}"
+    )
+
+
+def not_taken(run: Run) -> Iterator[str]:
+    """Yield a sentence if the suite was stored with settings that this version of the toolkit does not take."""
+    if run.not_taken:
+        yield (
+            "The suite was stored by another version of ipsrec-bench. This one does not take these of its settings and"
+            f" shows its own defaults in their place: {'; '.join(run.not_taken)}"
+        )
 
 
 def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -100,11 +103,6 @@ def warnings(
             )
 
 
-_TARGETS: dict[str, Callable[[CellSummary], object]] = {
-    "dataset": lambda summary: summary.fingerprint,
-    "split": lambda summary: summary.settings["protocol"].get("split"),
-    "mask_history": lambda summary: summary.settings["protocol"].get("mask_history"),
-}
 NAMES = {
     "package": "the version of ipsrec-bench",
     "revision": "the revision of ipsrec-bench",

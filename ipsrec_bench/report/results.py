@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.errors import StoreError
 from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
+from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.store.queries import Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
@@ -100,10 +100,10 @@ class Results:
 
     def by_seed(self, dataset: str, row: Row, name: str) -> list[float]:
         """Return the mean of a metric over users for every complete seed, ascending."""
-        table = gains(name)[:-1]
         means = []
         for seed in self.seeds(dataset, row):
             counts = self.histogram(self.keys[dataset, row.label][seed])
+            table = gains(name, len(counts) - 1)[:-1]
             within = counts[: len(table)]
             means.append(float(within @ table[: len(within)]) / int(counts.sum()))
         return means
@@ -140,22 +140,16 @@ class Results:
         ]
         # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
         most = max((seeds for seeds, *_ in scored), default=0)
-        return max((pair for pair in scored if pair[0] == most > 0), key=lambda pair: pair[1], default=(0, 0.0, None))[
-            2
+        return max(
+            (pair for pair in scored if pair[0] == most > 0),
+            key=lambda pair: round(pair[1], DECIMALS),
+            default=(0, 0.0, None),
+        )[2]
+
+    def unpaired(self) -> list[PlannedCell]:
+        """Return the cells that rank other users than the first of their dataset, so that nothing can be paired."""
+        return [
+            cell
+            for cell in self.run.cells
+            if cell.key in self.ranks and not np.array_equal(self.ranks[cell.key].users, self.users(cell.dataset))
         ]
-
-    def check_pairing(self) -> None:
-        """Make sure that all cells of a dataset rank the same users.
-
-        Raises:
-            StoreError: they do not, so that nothing can be paired.
-        """
-        for dataset in self.datasets:
-            users = self.users(dataset)
-            for (name, label), seeds in self.keys.items():
-                for seed, key in seeds.items():
-                    if name == dataset and not np.array_equal(self.ranks[key].users, users):
-                        raise StoreError(
-                            f"{dataset}: the cell of {label}, seed {seed}, ranks other users than the others, so that"
-                            " they cannot be compared; import its ranks again for this suite"
-                        )

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ipsrec_bench.errors import StoreError, listed
+from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Comparison
+from ipsrec_bench.report.provenance import stale
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
@@ -61,9 +62,10 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
         for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
     ]
-    _refuse_other_data(connection, cells, f"'{a}' and '{b}'")
+    _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
     results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, [cell.key for cell in cells]))
-    results.check_pairing()
+    for cell in results.unpaired():
+        raise StoreError(f"'{a}' and '{b}' rank other users on {cell.dataset}, so that they cannot be paired")
     made = compare(
         results,
         [
@@ -77,17 +79,17 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     return list(made)
 
 
-def _refuse_other_data(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
-    summaries = queries.cell_summaries(connection, [cell.key for cell in cells])
-    prints: dict[str, set[str]] = {}
-    for cell in cells:
-        if cell.key in summaries:
-            prints.setdefault(cell.dataset, set()).add(summaries[cell.key].fingerprint[:12])
-    for dataset, found in prints.items():
-        if len(found) > 1:
+def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
+    """Raise an error if some cells of a dataset may not stand in one table."""
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        keys = [cell.key for cell in cells if cell.dataset == dataset]
+        other = queries.unlike(connection, keys)
+        if other is not None:
+            bases = queries.bases(connection, keys)
+            first = next(bases[key] for key in keys if key in bases)
             raise StoreError(
-                f"{who} were run on different data called '{dataset}' (fingerprints {listed(sorted(found))}), so that"
-                " their users cannot be paired"
+                f"{who} cannot be compared on '{dataset}', for their targets or candidates are not the same: they"
+                f" differ in {' and in '.join(first.differences(bases[other]))}"
             )
 
 
@@ -95,6 +97,14 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     labels = {cell.label: cell.display for cell in run.cells}
     if name in labels:
         return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]))
+    for cell in run.stale:
+        if cell.label == name:
+            bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
+            beside = next(bases[own.key] for own in run.cells if own.dataset == cell.dataset and own.key in bases)
+            raise StoreError(
+                f"'{name}' cannot be compared with rows of '{run.suite_name}':"
+                f" {stale(cell, bases[cell.key], beside)}; import it again"
+            )
     suite, at, number = name.partition("@")
     known = {summary.suite for summary in queries.suite_summaries(connection)}
     if suite in known and (not at or (number.isascii() and number.isdigit())):
@@ -111,6 +121,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     raise StoreError(
         f"'{name}' is no row of the suite '{run.suite_name}' ({listed(labels)}), no suite of the store"
         f" ({listed(sorted(known))}, or one with @ and the number of a run), and no key of a cell"
+        f"{did_you_mean(name, [*labels, *known])}"
     )
 
 

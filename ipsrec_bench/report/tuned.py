@@ -9,6 +9,7 @@ from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.studies import StudyResult
+from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
 from ipsrec_bench.store.queries import CellSummary
 
@@ -42,7 +43,7 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
     best, default = study.best, study.default_trial
     if best is None or default is None or best.settings == study.default or len(default.by_seed) < len(study.seeds):
         return None
-    differences = np.subtract(best.by_seed, default.by_seed)
+    differences = rounded(np.subtract(best.by_seed, default.by_seed))
     return paired_t_test(differences, confidence) if len(differences) >= MIN_USERS else None
 
 

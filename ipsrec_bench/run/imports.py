@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import ipsrec_bench
 from ipsrec_bench.data.predictions import read_predictions
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.split import hold_out, split_dataset, target_sets
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import claim_name, record_import, record_targets
+from ipsrec_bench.store.queries import fits
 from ipsrec_bench.store.records import EXTERNAL, CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 
@@ -33,6 +35,17 @@ _ELSEWHERE = Environment(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """What was entered, and what that means for what was there."""
+
+    record: CellRecord
+    replaced: str | None
+    """The file whose ranks gave way; None if there were none."""
+    fits: bool
+    """Whether the newest run of the suite has the same targets and candidates, so that its report shows it."""
+
+
 def import_ranks(
     path: Path,
     file: SuiteFile,
@@ -43,11 +56,11 @@ def import_ranks(
     dataset: str | None = None,
     variant: str = "",
     seed: int = 1,
-) -> CellRecord:
+    replace: bool = False,
+) -> Imported:
     """Read the predictions at `path` for the test targets of `file`'s dataset and write them to the store.
 
-    Every run of the suite has them then, as row `model` (and `variant`) of its tables. What stood there under the same
-    names is replaced.
+    Every run of the suite with the same targets has them then, as row `model` (and `variant`) of its tables.
 
     Args:
         path: the predictions; see `read_predictions`.
@@ -58,12 +71,13 @@ def import_ranks(
         dataset: a dataset of the suite; its only one if not given.
         variant: of the model.
         seed: with which it was trained; compared with our cells of the same seed.
+        replace: other ranks of the same targets, imported under the same names, give way.
 
     Raises:
         SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none; or the store has
             another suite of the suite's name.
         DataError: the predictions are not of this dataset, or are incomplete.
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be written, or has other ranks under this name.
     """
     cells = cells_of(file, data_dir)
     sources = {cell.dataset: cell for cell in cells}
@@ -100,11 +114,12 @@ def import_ranks(
         seconds=0.0,
         depth=predictions.depth,
         ranks={"test": Ranks(predictions.users, predictions.higher, predictions.ties)},
+        target_sets=target_sets(data, split, cell.protocol),
     )
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
-    facts = target_facts(data, split)
+    facts = target_facts(data, hold_out(data, cell.protocol))
     with writing(store) as connection:
         claim_name(connection, file, store)
-        record_import(connection, file.name, data, planned, record)
+        replaced = record_import(connection, file.name, data, planned, record, replace=replace)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
-    return record
+        return Imported(record, replaced, fits(connection, file.name, record.key))

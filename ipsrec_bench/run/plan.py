@@ -1,8 +1,9 @@
 """From a suite to what is left to do."""
 
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.errors import MissingDataError
+from ipsrec_bench.errors import MissingDataError, MissingStoreError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
-from ipsrec_bench.models.registry import model_entry
+from ipsrec_bench.models.registry import is_installed, model_entry, module_at
+from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
@@ -65,12 +67,42 @@ def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
     return catalogue(data_dir, file.suite.scale if file.suite.stand_in else None)
 
 
-def cells_of(file: SuiteFile, data_dir: Path = Path("data")) -> list[Cell]:
-    """Expand `file` with the datasets and models that are known here, and with modules that lie beside it."""
-    beside = str(file.path.parent.resolve())
-    if beside not in sys.path:
-        sys.path.append(beside)
-    return expand(file, catalogue_of(file, data_dir), model_entry)
+def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto") -> list[Cell]:
+    """Expand `file` with the datasets and models that are known here, and with the modules in its folder.
+
+    `device` is where they would be trained: their precision follows from it, unless the suite says.
+
+    Raises:
+        SuiteError: a dataset or model is unknown, one of its settings is wrong, or a module in the suite's folder has
+            the name of another one.
+    """
+    if not file.modules.is_dir():
+        raise file.error(("modules",), f"there is no folder {file.modules}")
+    if str(file.modules) not in sys.path:
+        sys.path.append(str(file.modules))
+    for place, module in _own_modules(file):
+        here, taken = module_at(module, file.modules), module_at(module)
+        if here and taken and not here.samefile(taken):
+            raise file.error(place, f"the module '{module}' is {taken}, which hides {here}; rename your file")
+    return expand(file, catalogue_of(file, data_dir), model_entry, default_precision(device))
+
+
+def modules_elsewhere(file: SuiteFile) -> list[str]:
+    """Return a sentence for each module that `file` imports, and that lies neither in its folder nor is a plug-in."""
+    told = []
+    for place, module in _own_modules(file):
+        if not module_at(module, file.modules) and (elsewhere := module_at(module)):
+            told.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
+                        f" {elsewhere}")  # fmt: skip
+    return told
+
+
+def _own_modules(file: SuiteFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the place and the module of each model that is named as `module:Class`; only the package of a submodule."""
+    for label, table in file.suite.models.items():
+        name = table.get("type", label)
+        if isinstance(name, str) and ":" in name and not is_installed(name):
+            yield (("models", label, "type") if "type" in table else ("models", label)), re.split("[.:]", name)[0]
 
 
 def preview(
@@ -80,13 +112,14 @@ def preview(
     *,
     force: bool,
     available: bool,
+    device: str = "auto",
     estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
     With `available`, cells of datasets whose raw files are not there are left out.
     """
-    cells = cells_of(file, data_dir)
+    cells = cells_of(file, data_dir, device)
     if available:
         missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
         cells = [cell for cell in cells if cell.dataset not in missing]
@@ -122,7 +155,9 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
     return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
 
 
-def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False) -> Plan:
+def make_plan(
+    file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False, device: str = "auto"
+) -> Plan:
     """Prepare the suite's datasets and look up which of its cells the store holds complete.
 
     Args:
@@ -131,6 +166,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, avail
         store: the store's file.
         emit: told of every dataset.
         available: leave out datasets whose raw files are not there.
+        device: where cells would be trained.
 
     Raises:
         SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
@@ -139,7 +175,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, avail
     known = catalogue_of(file, data_dir)
     for name in file.suite.datasets:
         known.provide(name)
-    cells = cells_of(file, data_dir)
+    cells = cells_of(file, data_dir, device)
     missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
     cells = [cell for cell in cells if cell.dataset not in missing]
     if missing and not (available and cells):
@@ -156,7 +192,7 @@ def make_plan(file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, avail
             s = data.statistics
             seconds = time.perf_counter() - began
             split_dataset(data, cell.protocol)  # refused, if nobody can be evaluated, before anything runs
-            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds))
+            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
 
@@ -173,7 +209,8 @@ def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, st
 
 
 def _complete(store: Path, keys: list[str]) -> set[str]:
-    if not store.exists():
+    try:
+        with reading(store) as connection:
+            return complete_keys(connection, keys)
+    except MissingStoreError:
         return set()
-    with reading(store) as connection:
-        return complete_keys(connection, keys)

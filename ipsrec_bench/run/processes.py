@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Emit, Event
 from ipsrec_bench.run.environment import keep_freed_memory, start_threads
+from ipsrec_bench.run.supervision import STOPPING
 
 Work = Callable[[Emit], None]
 """What a process does until nothing is left; it and what it holds can be pickled. A `KeyboardInterrupt` that `emit`
@@ -80,12 +81,13 @@ class _Team:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=_member, args=(self.work, self.threads, there))
-        # Ctrl-C in a terminal goes to all: they are to hear of it from here, once. What is ignored now stays so there.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C, or the end of a terminal, reaches all processes: these are to stop when this one closes their pipes.
+        # What is blocked now stays so there.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             process.start()
         finally:
-            signal.signal(signal.SIGINT, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         there.close()  # or its end would not be noticed
         self.members[here] = process
 

@@ -13,13 +13,14 @@ import torch
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Split, split_dataset
+from ipsrec_bench.data.split import Split, split_dataset, target_sets
+from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.ranking.rank import Ranks, rank_targets
 from ipsrec_bench.run.environment import (
     available_cores,
     describe_environment,
@@ -29,6 +30,7 @@ from ipsrec_bench.run.environment import (
     reset_peak_memory,
     start_threads,
 )
+from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.fit import Epoch, Fitted, Step, fit
@@ -40,7 +42,9 @@ class Worker:
 
     device: torch.device
     checkpoints: Path
-    """Folder of the best weights, one file per key."""
+    """Folder of the best weights, one file per key; nobody else writes there while a cell is trained."""
+    workplace: Workplace
+    """Working files of all runs on the store."""
 
 
 def make_worker(store: Path, device: str = "auto", threads: int | None = None) -> Worker:
@@ -51,7 +55,7 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
     """
     keep_freed_memory()
     start_threads(threads or available_cores())
-    return Worker(pick_device(device), store.parent / "checkpoints")
+    return Worker(pick_device(device), store.parent / "checkpoints", Workplace(store))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class Trained:
     sequences: ResidentSequences
     split: Split
     fitted: Fitted
+    valid: Ranks
+    """Of the validation targets, after the best epoch."""
 
 
 def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> Trained:
@@ -78,12 +84,18 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
     sequences = ResidentSequences(data, worker.device)
     split = split_dataset(data, cell.protocol)
 
+    best: tuple[float, Ranks] | None = None
+
     def validate() -> float:
+        nonlocal best
         with _denormals(flushed=False):
             ranks = rank_targets(
                 model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history
             )
-        return float(metric(cell.training.stop_metric, ranks.realistic).mean())
+        value = float(metric(cell.training.stop_metric, ranks.realistic).mean())
+        if best is None or value > best[0]:
+            best = value, ranks
+        return value
 
     with _denormals(flushed=True):
         fitted = fit(
@@ -101,7 +113,8 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
             on_step=_step_listener(key, cell, emit),
             on_epoch=_epoch_listener(key, cell, emit),
         )
-    return Trained(model, sequences, split, fitted)
+    assert best is not None
+    return Trained(model, sequences, split, fitted, best[1])
 
 
 @contextmanager
@@ -121,36 +134,31 @@ def _denormals(*, flushed: bool) -> Iterator[None]:
 def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> CellRecord:
     """Train the cell, rank every held-out target, and return what the store keeps of it.
 
-    An error of the cell becomes a failed record with its traceback; an interruption passes through.
+    An error of the cell becomes a failed record with its traceback, and so does `sys.exit`; an interruption passes
+    through.
+
+    Raises:
+        StoreError: the best weights cannot be written.
     """
-    started, began = datetime.now(UTC), time.perf_counter()
+    began = time.perf_counter()
     reset_peak_memory()
     emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric))
-    record = CellRecord(
-        key=key,
-        fingerprint=data.fingerprint,
-        type=cell.type,
-        seed=cell.seed,
-        settings=dumps(cell.settings(), sort_keys=True),
-        environment=describe_environment(worker.device),
-        started=started,
-        seconds=0.0,
-    )
+    record = new_record(key, cell, data, worker)
     try:
         trained = train_cell(key, cell, data, worker, emit)
-        ranks = {
-            name: rank_targets(
-                trained.model,
-                data,
-                trained.sequences,
-                targets,
-                cell.protocol.max_length,
-                mask_history=cell.protocol.mask_history,
-            )
-            for name, targets in (("valid", trained.split.valid), ("test", trained.split.test))
-        }
-    except Exception:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)
-        return replace(record, seconds=time.perf_counter() - began, error=traceback.format_exc())
+        test = rank_targets(
+            trained.model,
+            data,
+            trained.sequences,
+            trained.split.test,
+            cell.protocol.max_length,
+            mask_history=cell.protocol.mask_history,
+        )
+    except (KeyboardInterrupt, StoreError):
+        raise
+    except BaseException:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)
+        error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may be no valid text
+        return replace(record, seconds=time.perf_counter() - began, error=error)
     fitted = trained.fitted
     return replace(
         record,
@@ -162,7 +170,22 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
         best_epoch=fitted.best_epoch,
         best_valid=fitted.best_valid,
         epochs=fitted.epochs,
-        ranks=ranks,
+        ranks={"valid": trained.valid, "test": test},
+        target_sets=target_sets(data, trained.split, cell.protocol),
+    )
+
+
+def new_record(key: str, cell: Cell, data: PreparedDataset, worker: Worker) -> CellRecord:
+    """Return the record of a cell that begins now, without its results."""
+    return CellRecord(
+        key=key,
+        fingerprint=data.fingerprint,
+        type=cell.type,
+        seed=cell.seed,
+        settings=dumps(cell.settings(), sort_keys=True),
+        environment=describe_environment(worker.device),
+        started=datetime.now(UTC),
+        seconds=0.0,
     )
 
 

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, mean_test
 
 MIN_SEEDS = 3
 """Two say next to nothing of how much seeds vary."""
+
+
+NOISE = 1e-12
+"""Share of all squares from which on a sum of squares is more than what floating-point sums leave."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,13 @@ def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> 
         raise ValueError(f"expected differences of at least two users x three seeds, found shape {differences.shape}")
     users, seeds = differences.shape
     by_seed = differences.mean(axis=0)
-    mean = float(by_seed.mean())
+    mean = float(rounded(by_seed.mean()))
     centred = np.ascontiguousarray(differences.T) - mean  # a row per seed, as a store has them
     by_user = centred.mean(axis=0)
     of_users, of_seeds = seeds * float(by_user @ by_user), users * float(((by_seed - mean) ** 2).sum())
-    residual = max(float(np.vdot(centred, centred)) - of_users - of_seeds, 0.0)
-    squares = np.array([of_users, of_seeds, residual])
+    total = float(np.vdot(centred, centred))
+    squares = np.array([of_users, of_seeds, total - of_users - of_seeds])
+    squares[squares <= NOISE * total] = 0.0
     degrees = np.array([users - 1.0, seeds - 1.0, (users - 1.0) * (seeds - 1.0)])
     ms_user, ms_seed, ms_residual = (float(value) for value in squares / degrees)
     variance = max(ms_user + ms_seed - ms_residual, ms_residual)

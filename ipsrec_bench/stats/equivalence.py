@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MeanTest
 
 
@@ -29,7 +30,8 @@ def equivalence_p(
     Returns:
         The larger of both one-sided p-values.
     """
-    return max(_one_sided(test(contrast)) for contrast in (ours - (1 - margin) * theirs, (1 + margin) * theirs - ours))
+    contrasts = (ours - (1 - margin) * theirs, (1 + margin) * theirs - ours)
+    return max(_one_sided(test(rounded(contrast))) for contrast in contrasts)
 
 
 def _one_sided(test: MeanTest) -> float:

@@ -1,34 +1,56 @@
-"""Opening the store: briefly, with patience for other processes, and only if it is a store of this version."""
+"""Opening the store: briefly, with patience for other processes, and with the schema of this version."""
 
 import contextlib
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import duckdb
 
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.data.staging import alone, is_full
+from ipsrec_bench.errors import MissingStoreError, StoreError
+from ipsrec_bench.store import database
+from ipsrec_bench.store.database import Connection, OnWait
+from ipsrec_bench.store.migrate import migrate
 
-SCHEMA_VERSION = 5
+__all__ = ["Connection", "reading", "writing"]
+
 PATIENCE_SECONDS = 5.0
-_PAUSE_SECONDS = 0.05
-
-Connection = duckdb.DuckDBPyConnection
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Connection]:
+def reading(
+    path: Path,
+    patience: float = PATIENCE_SECONDS,
+    on_wait: OnWait | None = None,
+    export_to: Path | None = None,
+) -> Iterator[Connection]:
     """Open the store at `path` for reading, for as short as possible: nobody can write meanwhile.
 
+    A store with an older schema is migrated first.
+
+    Args:
+        path: the store.
+        patience: seconds to wait while another process has the store open.
+        on_wait: callback that receives one sentence on who is waited for.
+        export_to: the only other file that SQL on the connection may write.
+
     Raises:
-        StoreError: there is no store, it is not one of this version, or another process keeps it locked.
+        MissingStoreError: there is no store yet.
+        StoreError: it cannot be read or migrated, it is damaged, or another process keeps it locked.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: there is no result store yet; run a suite first, or give its place with --store")
-    with _open(path, read_only=True, patience=PATIENCE_SECONDS) as connection:
-        _check_version(connection, path)
+    place = _place(path)
+    missing = MissingStoreError(
+        f"{path}: there is no result store yet; run a suite first, or give its place with --store"
+    )
+    if not place.exists() or _is_empty_file(place):
+        raise missing
+
+    def connect() -> Connection:
+        return database.connect(place, read_only=True, export_to=export_to)
+
+    with _current(place, connect, patience, on_wait) as (connection, version):
+        if version is None:
+            raise missing
         yield connection
 
 
@@ -36,87 +58,108 @@ def reading(path: Path) -> Iterator[Connection]:
 def writing(
     path: Path,
     patience: float = PATIENCE_SECONDS,
-    on_wait: Callable[[str], None] | None = None,
+    on_wait: OnWait | None = None,
 ) -> Iterator[Connection]:
     """Open the store at `path` for one transaction, making the file if need be; commit on success.
+
+    A store with an older schema is migrated first. An empty database becomes a store.
 
     Args:
         path: the store.
         patience: seconds to wait while another process has the store open.
-        on_wait: told once, in a sentence, who is waited for.
+        on_wait: callback that receives one sentence on who is waited for.
 
     Raises:
-        StoreError: the file is not a store of this version, cannot be written, or stays locked.
+        StoreError: the file is not a store, is damaged, cannot be written or migrated, or stays locked.
     """
+    place = _place(path)
     try:
-        if not path.exists():
-            _create(path)
+        if not place.exists() or _is_empty_file(place):
+            _create(place)
     except OSError as error:
         raise StoreError(f"{path}: the store cannot be made there: {error.strerror}") from None
-    with _open(path, read_only=False, patience=patience, on_wait=on_wait) as connection:
+    with _current(place, lambda: database.connect(place), patience, on_wait) as (connection, version):
         connection.begin()
-        _check_version(connection, path)
+        if version is None:
+            database.build(connection)
         yield connection
         connection.commit()
 
 
 @contextlib.contextmanager
-def _open(
-    path: Path,
-    *,
-    read_only: bool,
-    patience: float,
-    on_wait: Callable[[str], None] | None = None,
-) -> Iterator[Connection]:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            connection = duckdb.connect(str(path), read_only=read_only)
-            break
-        except duckdb.Error as error:
-            if "Could not set lock on file" not in str(error):
-                raise StoreError(f"{path}: cannot be opened as a result store: {_sentence(error)}") from None
-            message = f"{path}: the store is locked by another process: {_holder(error)}"
-            if time.monotonic() >= deadline:
-                raise StoreError(f"{message}; close it, or give another place with --store") from None
-            if on_wait is not None:
-                on_wait(message)
-                on_wait = None
-            time.sleep(_PAUSE_SECONDS)
-    with connection:
-        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
-        yield connection
+def _current(
+    place: Path, connect: Callable[[], Connection], patience: float, on_wait: OnWait | None
+) -> Iterator[tuple[Connection, int | None]]:
+    """Yield a connection to the store at `place`, migrated if need be, and its version, None if the file is empty."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(database.patiently(place, connect, patience, on_wait))
+        version = database.version_of(connection, place)
+        if version is not None and version < database.SCHEMA_VERSION:
+            stack.close()
+            migrate(place, patience, on_wait)
+            connection = stack.enter_context(database.patiently(place, connect, patience, on_wait))
+        with _in_sentences(place):
+            yield connection, version
 
 
-def _create(path: Path) -> None:
-    """Make an empty store beside `path` and link it into place, so that what bears the name is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        with duckdb.connect(str(new)) as connection:
-            connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
-            connection.execute("INSERT INTO store VALUES (?, (now() AT TIME ZONE 'UTC'))", [SCHEMA_VERSION])
-        with contextlib.suppress(FileExistsError):  # another process was first
-            path.hardlink_to(new)
+@contextlib.contextmanager
+def _in_sentences(place: Path) -> Iterator[None]:
+    """Turn what DuckDB says of the open store at `place` into one sentence.
 
-
-def _check_version(connection: Connection, path: Path) -> None:
+    Raises:
+        StoreError: DuckDB raised an error.
+    """
     try:
-        row = connection.execute("SELECT version FROM store").fetchone()
-    except duckdb.Error:
-        raise StoreError(f"{path}: this DuckDB file is not a result store of ipsrec-bench") from None
-    if row is None or row[0] != SCHEMA_VERSION:
+        yield
+    except duckdb.Error as error:
+        if is_full(error):
+            raise StoreError(f"{place}: the store cannot be written: the disk is full") from error
         raise StoreError(
-            f"{path}: the store has schema version {row and row[0]}, this program reads {SCHEMA_VERSION}; use the"
-            " version of ipsrec-bench that wrote it, or give another place with --store"
-        )
+            f"{place}: the store cannot be read or written, it may be damaged: {database.first_line(error)}; restore a"
+            " copy, or give another place with --store"
+        ) from error
 
 
-def _sentence(error: duckdb.Error) -> str:
-    return str(error).splitlines()[0]
+def _place(path: Path) -> Path:
+    """Return the file that `path` names, in a form that DuckDB takes for a file's path and nothing else.
+
+    Raises:
+        StoreError: a store cannot have this path.
+    """
+    try:
+        place = path.resolve()
+        other = place.exists() and not place.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a loop of links
+        raise StoreError(f"{path}: the store cannot be there: {error}") from None
+    if other:
+        raise StoreError(f"{path}: cannot be opened as a result store: it is not a file")
+    if "?" in str(place):
+        raise StoreError(f"{path}: DuckDB cannot keep a store below a name with '?'; give another place with --store")
+    return place
 
 
-def _holder(error: duckdb.Error) -> str:
-    """Return who holds the lock, as far as DuckDB tells."""
-    _, _, holder = _sentence(error).partition("Conflicting lock is held in ")
-    return holder.partition(". ")[0] or _sentence(error)
+def _is_empty_file(place: Path) -> bool:
+    return place.stat().st_size == 0
+
+
+def _create(place: Path) -> None:
+    """Make an empty store beside `place` and rename it, so that a file of this name is complete.
+
+    One process at a time does so, and first removes what a dead one left. A store that another process has made there
+    meanwhile is kept.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{place.name}.part")
+    beside = (new, new.with_name(f"{new.name}.wal"))
+    with alone(place.parent):
+        if place.exists() and not _is_empty_file(place):
+            return
+        for left in beside:
+            left.unlink(missing_ok=True)
+        try:
+            with _in_sentences(place), database.connect(new) as connection:
+                database.build(connection)
+            new.replace(place)
+        finally:
+            for left in beside:
+                left.unlink(missing_ok=True)

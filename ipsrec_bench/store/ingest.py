@@ -1,18 +1,22 @@
 """The only writer of the store."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.target_facts import TargetFacts
+from ipsrec_bench.errors import StoreError
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import check_file, complete_keys, place_of
+from ipsrec_bench.store.queries import check_file, complete_keys, place_of, unlike
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Protocol
@@ -81,34 +85,69 @@ def record_targets(connection: Connection, fingerprint: str, protocol: Protocol,
     place = [fingerprint, protocol.split_name]
     if connection.execute("SELECT 1 FROM targets WHERE fingerprint = ? AND split = ? LIMIT 1", place).fetchone():
         return
-    arrays = vars(facts)  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
-    connection.execute(
-        "INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
-        " FROM arrays",
-        place,
-    )
+    with _as_table(connection, vars(facts)) as arrays:
+        connection.execute(
+            f"INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
+            f" FROM {arrays}",
+            place,
+        )
 
 
 def record_import(
-    connection: Connection, suite: str, data: PreparedDataset, cell: PlannedCell, record: CellRecord
-) -> None:
-    """Write ranks made elsewhere, as row `cell` of the suite's tables, in place of what was imported there before."""
+    connection: Connection,
+    suite: str,
+    data: PreparedDataset,
+    cell: PlannedCell,
+    record: CellRecord,
+    *,
+    replace: bool = False,
+) -> str | None:
+    """Write ranks made elsewhere, as row `cell` of the suite's tables.
+
+    What was imported under the same label and seed for other targets gives way; what ranks the same targets does so
+    only with `replace`.
+
+    Returns:
+        The name of the file whose ranks gave way, None if there were none, or the same.
+
+    Raises:
+        StoreError: other ranks of the same targets stand there.
+    """
     _record_dataset(connection, data)
     record_cell(connection, record)
+    before = connection.execute(
+        "SELECT key, json_extract_string(settings, '$.config.file')"
+        " FROM imported_cells JOIN cells USING (key)"
+        " WHERE suite = ? AND dataset = ? AND trim(model || ' ' || variant) = ? AND imported_cells.seed = ?"
+        " AND key <> ?",
+        [suite, cell.dataset, cell.label, cell.seed, cell.key],
+    ).fetchall()
+    for key, name in before:
+        if not replace and unlike(connection, [cell.key, key]) is None:
+            raise StoreError(
+                f"'{cell.label}' on '{cell.dataset}', seed {cell.seed}, was imported before, from {name}; import it"
+                " with --replace, or under another --model, --variant or --seed"
+            )
     connection.execute(
-        "INSERT OR REPLACE INTO imported_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "DELETE FROM imported_cells WHERE suite = ? AND dataset = ? AND trim(model || ' ' || variant) = ? AND seed = ?",
+        [suite, cell.dataset, cell.label, cell.seed],
+    )
+    connection.execute(
+        "INSERT INTO imported_cells (suite, key, dataset, model, title, type, variant, seed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [suite, cell.key, cell.dataset, cell.model, cell.title, cell.type, cell.variant, cell.seed],
     )
     replaced = "SELECT cell FROM cells WHERE type = ? AND key NOT IN (SELECT key FROM imported_cells)"
-    connection.execute(f"DELETE FROM ranks WHERE cell IN ({replaced})", [cell.type])
-    connection.execute(f"DELETE FROM cells WHERE cell IN ({replaced})", [cell.type])
+    for table in ("ranks", "cell_targets", "cells"):
+        connection.execute(f"DELETE FROM {table} WHERE cell IN ({replaced})", [cell.type])
+    return before[0][1] if before else None
 
 
 def record_cell(connection: Connection, record: CellRecord) -> None:
     """Write a cell with all its rows, in place of what the store has under its key; a failure replaces no result."""
     if record.error is not None and complete_keys(connection, [record.key]):
         return
-    for table in ("ranks", "epochs", "cells"):
+    for table in ("ranks", "epochs", "cell_targets", "cells"):
         connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [record.key])
     row = connection.execute(
         """
@@ -135,12 +174,26 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
             ],
         )  # fmt: skip
     for split, ranks in (record.ranks or {}).items():
-        arrays = {  # noqa: F841  (DuckDB finds the dictionary of arrays by its name)
-            "user": ranks.users.astype(np.int32),
-            "higher": ranks.higher,
-            "ties": ranks.ties,
-        }
-        connection.execute('INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM arrays', [cell, split])
+        columns = {"user": ranks.users.astype(np.int32), "higher": ranks.higher, "ties": ranks.ties}
+        with _as_table(connection, columns) as arrays:
+            connection.execute(f'INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM {arrays}', [cell, split])
+    for split, found in record.target_sets.items():
+        if split in (record.ranks or {}):
+            connection.execute(
+                "INSERT INTO cell_targets (cell, split, users, left_out, targets, candidates)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [cell, split, found.users, found.left_out, found.targets, found.candidates],
+            )
+
+
+@contextlib.contextmanager
+def _as_table(connection: Connection, arrays: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Let SQL read `arrays` as columns; yield the table's name."""
+    connection.register("arrays", arrays)  # DuckDB finds no Python variable without external access
+    try:
+        yield "arrays"
+    finally:
+        connection.unregister("arrays")
 
 
 def _environment(connection: Connection, environment: Environment) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
-from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.store.connect import Connection, reading
 from ipsrec_bench.store.records import Environment, PlannedCell
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
 
 
@@ -32,6 +33,39 @@ class Run:
     overrides: tuple[str, ...]
     started: datetime
     cells: tuple[PlannedCell, ...]
+    """With what was imported for its suite."""
+    stale: tuple[PlannedCell, ...] = ()
+    """Imports for other targets or candidates, which are not among `cells`."""
+    not_taken: tuple[str, ...] = ()
+    """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the test ranks of a cell are of, in the words of its settings; None where these do not say."""
+
+    fingerprint: str
+    filter: str | None
+    split: str | None
+    mask_history: str | None
+
+    def differences(self, other: "Basis") -> list[str]:
+        """Return in what two differ that are not comparable, with the values of both, this one's first."""
+        parts = [
+            (name, getattr(self, name), getattr(other, name)) for name in ("filter", "split", "mask_history")
+        ]  # a filter makes other data, and says why they are others
+        found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
+        if self.fingerprint != other.fingerprint and self.filter == other.filter:
+            found.insert(0, f"data (fingerprints {self.fingerprint[:12]} and {other.fingerprint[:12]})")
+        return found or ["targets, under the same settings"]
+
+
+@dataclass(frozen=True)
+class RankedUsers:
+    """How many users a cell ranks in a split, and how many the mask leaves out."""
+
+    users: int
+    left_out: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +152,31 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How the cell of a key ended last."""
+
+    number: int
+    """Grows with every result that the store is given."""
+    error: str | None
+    """The traceback of a failed cell."""
+    started: datetime
+
+
+def outcome_of(connection: Connection, key: str) -> Outcome | None:
+    """Return how the cell `key` ended, or None if the store has nothing of it."""
+    row = connection.execute("SELECT cell, error, started FROM cells WHERE key = ?", [key]).fetchone()
+    return Outcome(*row) if row is not None else None
+
+
+def newest_number(connection: Connection) -> int:
+    """Return the largest `Outcome.number` so far, 0 in an empty store."""
+    row = connection.execute("SELECT coalesce(max(cell), 0) FROM cells").fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
     """Return the newest run, of all, of the named suite, or the one of this number.
 
@@ -140,29 +199,29 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )
     run, name, settings, text, overrides, started = row
-    columns = "key, dataset, model, title, type, variant, seed"
-    own = [
-        PlannedCell(*row)
-        for row in connection.execute(
-            f"SELECT {columns} FROM run_cells WHERE run = ? ORDER BY position", [run]
-        ).fetchall()
-    ]
-    imported = [
-        PlannedCell(*row)
-        for row in connection.execute(
-            f"SELECT {columns} FROM imported_cells WHERE suite = ? ORDER BY ALL", [name]
-        ).fetchall()
-    ]
-    datasets, labels = {cell.dataset for cell in own}, {cell.label for cell in own}
-    own += [cell for cell in imported if cell.dataset in datasets and cell.label not in labels]
+    rows = connection.execute(
+        "SELECT fits, key, dataset, model, title, type, variant, seed FROM table_cells WHERE run = ?"
+        ' ORDER BY imported, "position", dataset, model, variant, seed',
+        [run],
+    ).fetchall()
+    fitting, stale = ([PlannedCell(*row) for fits, *row in rows if fits == wanted] for wanted in (True, False))
+    try:
+        understood, not_taken = stored_suite(settings)
+    except (SuiteError, ValueError) as error:
+        raise StoreError(
+            f"the suite of run {run} of '{name}' cannot be read: {error}; use the version of ipsrec-bench that ran it,"
+            " or run the suite again"
+        ) from None
     return Run(
         run=run,
         suite_name=name,
-        suite=Suite.model_validate_json(settings),
+        suite=understood,
         text=text,
         overrides=tuple(overrides),
         started=started,
-        cells=tuple(_distinct(own)),
+        cells=tuple(_distinct(fitting)),
+        stale=tuple(stale),
+        not_taken=not_taken,
     )
 
 
@@ -199,6 +258,54 @@ def check_file(connection: Connection, suite: str, file: Path, store: Path) -> N
         )
 
 
+def unlike(connection: Connection, keys: Sequence[str]) -> str | None:
+    """Return the first of the complete cells with these keys that may not stand in one table with the first of all."""
+    row = connection.execute(
+        """
+        WITH wanted AS (
+            SELECT cell_bases.*, list_position(?, key) AS place FROM cell_bases WHERE key IN (SELECT unnest(?))
+        )
+        SELECT other.key FROM wanted AS other, (SELECT * FROM wanted ORDER BY place LIMIT 1) AS beside
+        WHERE NOT comparable(beside.said, beside.digest, other.said, other.digest) ORDER BY other.place LIMIT 1
+        """,
+        [list(keys), list(keys)],
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def fits(connection: Connection, suite: str, key: str) -> bool:
+    """Return whether an import may stand in the tables of the suite's newest run; of no run it may."""
+    row = connection.execute(
+        "SELECT fits FROM table_cells WHERE key = ? AND run = (SELECT max(run) FROM runs WHERE suite = ?)", [key, suite]
+    ).fetchone()
+    return row is None or bool(row[0])
+
+
+def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
+    """Return what the complete cells among `keys` rank."""
+    rows = connection.execute(
+        """
+        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history
+        FROM cell_bases LEFT JOIN datasets USING (fingerprint) WHERE key IN (SELECT unnest(?))
+        """,
+        [list(keys)],
+    ).fetchall()
+    return {key: Basis(*basis) for key, *basis in rows}
+
+
+def ranked_users(connection: Connection, keys: Collection[str]) -> dict[str, dict[str, RankedUsers]]:
+    """Return, by key and split, whom the complete cells among `keys` rank; nothing of cells of older versions."""
+    rows = connection.execute(
+        'SELECT key, "split"::VARCHAR, users, left_out FROM cell_targets JOIN cells USING (cell)'
+        " WHERE status = 'complete' AND key IN (SELECT unnest(?))",
+        [list(keys)],
+    ).fetchall()
+    found: dict[str, dict[str, RankedUsers]] = {}
+    for key, split, users, left_out in rows:
+        found.setdefault(key, {})[split] = RankedUsers(users, left_out)
+    return found
+
+
 def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
     """Return the complete cells whose keys begin with `key`, under the labels of the newest run that has them."""
     rows = connection.execute(
@@ -217,29 +324,6 @@ def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
     return [PlannedCell(*row) for row in rows]
 
 
-def export_ranks(connection: Connection, path: Path, kind: str, suite: str | None) -> int:
-    """Write `user_ranks`, of one suite or of all, to a Parquet or CSV file; return the number of rows.
-
-    Raises:
-        StoreError: there is nothing to write, or the file cannot be written.
-    """
-    if suite is not None:
-        find_run(connection, suite)
-    condition = "WHERE suite = coalesce(?, suite)"
-    count = connection.execute(f"SELECT count(*) FROM user_ranks {condition}", [suite]).fetchone()
-    if not count or not count[0]:
-        raise StoreError("the store holds no ranks yet; run a suite first")
-    options = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}[kind]
-    target = str(path).replace("'", "''")
-    try:
-        connection.execute(
-            f"COPY (SELECT * EXCLUDE (cell) FROM user_ranks {condition}) TO '{target}' ({options})", [suite]
-        )
-    except duckdb.Error as error:
-        raise StoreError(f"{path}: the ranks cannot be written there: {str(error).splitlines()[0]}") from None
-    return int(count[0])
-
-
 def basis_of(connection: Connection, run: Run, studies: object) -> str:
     """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
 
@@ -252,6 +336,20 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
     ).fetchall()
     content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+
+    Raises:
+        SuiteError: the file is missing or wrong, or an override is.
+        StoreError: the store holds no run of that name.
+    """
+    if is_suite_path(suite):
+        return load_suite(Path(suite), overrides)
+    with reading(store) as connection:
+        run = find_run(connection, suite)
+    return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
 
 
 def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
@@ -372,18 +470,81 @@ class QueryResult:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
+    """Numbers, truth values, lists and dictionaries as Python has them; anything else as DuckDB writes it."""
+    cut: bool
+    """Whether there are more rows."""
 
 
-def free_query(connection: Connection, sql: str) -> QueryResult:
-    """Run a reader's own SQL, which can reach nothing but the store.
+def free_query(connection: Connection, sql: str, most: int) -> QueryResult:
+    """Run one statement of a reader's own SQL, which can reach nothing but the store; return its first `most` rows.
+
+    Times with a zone are shown in UTC.
 
     Raises:
-        StoreError: DuckDB refuses it.
+        StoreError: there is no statement, or more than one, or DuckDB refuses it.
     """
     try:
-        connection.execute("SET enable_external_access = false")
-        cursor = connection.execute(sql)
-        rows = tuple(cursor.fetchall())
+        connection.execute("SET TimeZone = 'UTC'")
+        found = connection.sql(_one_statement(connection, sql))
+        if found is None:  # a statement that gives no table
+            return QueryResult((), (), cut=False)
+        columns, types = tuple(found.columns), [str(kind) for kind in found.types]
+        nested = [kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")) for kind in types]
+        if not all(_is_plain(kind) for kind in types):
+            found = found.project(
+                ", ".join(
+                    f"#{i}" if _is_plain(kind) else f"to_json(#{i})::VARCHAR" if inner else f"#{i}::VARCHAR"
+                    for i, (kind, inner) in enumerate(zip(types, nested, strict=True), start=1)
+                )
+            )
+        rows = found.limit(most + 1).fetchall()
     except duckdb.Error as error:
-        raise StoreError(f"the query failed: {error}") from None
-    return QueryResult(tuple(column[0] for column in cursor.description or ()), rows)
+        raise StoreError(f"the query failed: {_explained(error)}") from None
+    return QueryResult(
+        columns,
+        tuple(
+            tuple(
+                json.loads(value) if inner and value is not None else value
+                for value, inner in zip(row, nested, strict=True)
+            )
+            for row in rows[:most]
+        ),
+        cut=len(rows) > most,
+    )
+
+
+def _is_plain(kind: str) -> bool:
+    """Whether Python has the values of a DuckDB type as numbers, truth values or text."""
+    return kind in _PLAIN or (kind.startswith("DECIMAL(") and kind.endswith(")"))
+
+
+_PLAIN = {
+    *("BOOLEAN", "VARCHAR", "FLOAT", "DOUBLE"),
+    *(sign + kind for sign in ("", "U") for kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")),
+}
+
+
+def _one_statement(connection: Connection, sql: str) -> str:
+    """Return the only statement in `sql`, without the semicolon at its end.
+
+    Raises:
+        StoreError: there is none, or another one.
+    """
+    for end in (match.start() for match in re.finditer(";", sql)):
+        try:
+            here, after = (len(connection.extract_statements(part)) for part in (sql[:end], sql[end + 1 :]))
+        except duckdb.Error:  # the semicolon is part of a text or a comment, or there is a mistake that is found later
+            continue
+        if here and after:
+            raise StoreError("the query has more than one statement; give one at a time")
+        if here:
+            return sql[:end]
+    if not connection.extract_statements(sql):
+        raise StoreError('the query is empty; give a statement, for example "SELECT * FROM metrics"')
+    return sql
+
+
+def _explained(error: duckdb.Error) -> str:
+    """Return what DuckDB says and proposes, in one line, without the picture of the place."""
+    text = re.split(r"\n\s*\n?LINE \d+:|\n\s*Candidate functions:", str(error))[0]
+    return " ".join(text.split())

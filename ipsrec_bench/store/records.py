@@ -1,9 +1,11 @@
 """What is written to, and read from, the store, as typed records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from ipsrec_bench.data.split import HeldOut, TargetSet
 
 if TYPE_CHECKING:  # these bring torch along, which reading a store does not need
     from ipsrec_bench.ranking.rank import Ranks
@@ -56,6 +58,8 @@ class CellRecord:
     epochs: "tuple[Epoch, ...]" = ()
     ranks: "Mapping[str, Ranks] | None" = None
     """By split; anything with arrays `users`, `higher` and `ties`."""
+    target_sets: "Mapping[HeldOut, TargetSet]" = field(default_factory=dict)
+    """What the ranks are of, by split."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 -- The result store. Every table and column is described by its comment, so that any DuckDB client can show it
--- (duckdb_tables(), duckdb_columns()).
+-- (duckdb_tables(), duckdb_columns()). A migration copies the columns of an older store by name; a column that is added
+-- here must be nullable or have a default, which says what holds where an older version recorded nothing.
 
 CREATE TABLE store (version INTEGER NOT NULL, created TIMESTAMP NOT NULL);
 COMMENT ON TABLE store IS 'One row: the version of this schema, and when the file was made (UTC).';
@@ -21,9 +22,9 @@ CREATE TABLE datasets (
     valid_users BIGINT NOT NULL,
     tied_targets DOUBLE,
     leaked_targets DOUBLE,
-    stand_in BOOLEAN NOT NULL,
-    scale DOUBLE NOT NULL,
-    filter VARCHAR NOT NULL
+    stand_in BOOLEAN NOT NULL DEFAULT false,
+    scale DOUBLE NOT NULL DEFAULT 1,
+    filter VARCHAR NOT NULL DEFAULT 'not known'
 );
 COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
@@ -43,7 +44,7 @@ CREATE TABLE environments (
     cores INTEGER NOT NULL,
     threads INTEGER NOT NULL,
     device VARCHAR NOT NULL,
-    revision VARCHAR NOT NULL
+    revision VARCHAR NOT NULL DEFAULT 'not known'
 );
 COMMENT ON TABLE environments IS 'Where cells ran: versions, processor, cores available, threads used by torch, device.';
 COMMENT ON COLUMN environments.revision IS 'commit of the toolkit, with "+" if files were changed; empty where it is no git checkout';
@@ -102,6 +103,20 @@ CREATE TABLE ranks (
 );
 COMMENT ON TABLE ranks IS 'One row per cell, split and evaluated user: how many items score above the held-out one, and how many others score the same.';
 COMMENT ON COLUMN ranks."user" IS 'id in users.parquet of the prepared dataset';
+
+CREATE TABLE cell_targets (
+    cell INTEGER NOT NULL,
+    split held_out NOT NULL,
+    users INTEGER NOT NULL,
+    left_out INTEGER NOT NULL,
+    targets VARCHAR NOT NULL,
+    candidates VARCHAR NOT NULL
+);
+COMMENT ON TABLE cell_targets IS 'What the ranks of a cell are of, one row per split. Cells of older versions have none.';
+COMMENT ON COLUMN cell_targets.users IS 'users that are ranked';
+COMMENT ON COLUMN cell_targets.left_out IS 'further users, whose target stands in their history, which is masked';
+COMMENT ON COLUMN cell_targets.targets IS 'digest of the dataset, the users and their targets';
+COMMENT ON COLUMN cell_targets.candidates IS 'among which a target is ranked';
 
 CREATE TABLE targets (
     fingerprint VARCHAR NOT NULL,
@@ -164,32 +179,77 @@ CREATE TABLE imported_cells (
 COMMENT ON TABLE imported_cells IS 'Ranks made elsewhere, under the labels that they have in a suite''s tables: every run of the suite has them, too.';
 
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
-CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE ELSE 0.0::DOUBLE END;
-CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank ELSE 0.0::DOUBLE END;
-CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) ELSE 0.0::DOUBLE END;
+-- NULL, as where a join finds no rank, stays NULL: it is no miss.
+CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE WHEN rank > n THEN 0.0::DOUBLE END;
+CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank WHEN rank > n THEN 0.0::DOUBLE END;
+CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) WHEN rank > n THEN 0.0::DOUBLE END;
 
--- The complete cells of the newest run of every suite, under that run's labels. A cell that several suites, or
--- several rows of one, have in common appears once for each.
-CREATE VIEW current_cells AS
-SELECT suite, run, dataset, model, title, variant, wanted.seed, cell, key
+-- What may stand in one table is decided here and nowhere else: by the report, by compare, by imports and by the views.
+
+-- What the test ranks of a complete cell are of. Cells of older versions have no digest; then what their settings say
+-- has to do, and under a mask their repeated targets were exempt from it, as no cell's are today.
+CREATE VIEW cell_bases AS
+SELECT cell, key, fingerprint, "split", valid_share, test_share, mask_history, digest,
+       concat_ws(' ', fingerprint, "split", valid_share, test_share, mask_history) AS said
 FROM (
-    SELECT suite, run, key, dataset, model, title, variant, seed
-    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN run_cells USING (run)
+    SELECT cells.cell, key, fingerprint, targets || ' ' || candidates AS digest,
+           json_extract_string(settings, '$.protocol.split') AS "split",
+           json_extract_string(settings, '$.protocol.valid_share') AS valid_share,
+           json_extract_string(settings, '$.protocol.test_share') AS test_share,
+           json_extract_string(settings, '$.protocol.mask_history')
+               || CASE WHEN digest IS NULL AND json_extract_string(settings, '$.protocol.mask_history') <> 'false'
+                  THEN ', targets exempt' ELSE '' END AS mask_history
+    FROM cells LEFT JOIN (SELECT * FROM cell_targets WHERE "split" = 'test') AS ranked ON ranked.cell = cells.cell
+    WHERE status = 'complete'
+);
+COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of: data, split, mask, digest of targets and candidates (NULL where an older version made the cell).';
+
+CREATE MACRO comparable(said, digest, other_said, other_digest) AS
+    said = other_said AND coalesce(digest = other_digest, true);
+
+-- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets
+-- under other labels. An import fits if it is comparable to the run's own cells; where none of these is complete, to
+-- the newest import.
+CREATE VIEW table_cells AS
+WITH wanted AS (
+    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported
+    FROM runs JOIN run_cells USING (run)
     UNION ALL
-    SELECT suite, run, key, dataset, model, title, variant, seed
-    FROM (SELECT suite, max(run) AS run FROM runs GROUP BY suite) JOIN imported_cells USING (suite)
-) AS wanted
-JOIN cells USING (key)
-WHERE status = 'complete';
+    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, true
+    FROM runs JOIN imported_cells USING (suite)
+    WHERE (run, dataset) IN (SELECT (run, dataset) FROM run_cells)
+      AND (run, trim(model || ' ' || variant)) NOT IN (SELECT (run, trim(model || ' ' || variant)) FROM run_cells)
+), based AS (
+    SELECT wanted.*, cell, said, digest FROM wanted LEFT JOIN cell_bases USING (key)
+), reference AS (
+    SELECT run, dataset,
+           max_by({'said': said, 'digest': digest}, cell + CASE WHEN imported THEN 0 ELSE 4000000000 END) AS basis
+    FROM based WHERE cell IS NOT NULL GROUP BY run, dataset
+)
+SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
+       NOT imported OR cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
+FROM based LEFT JOIN reference USING (run, dataset);
+COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for an import of other targets or candidates, which is left out.';
+
+-- A cell that several suites, or several rows of one, have in common appears once for each.
+CREATE VIEW current_cells AS
+SELECT suite, run, dataset, model, title, variant, seed, cell, key
+FROM table_cells
+WHERE fits AND cell IS NOT NULL AND run IN (SELECT max(run) FROM runs GROUP BY suite);
+COMMENT ON VIEW current_cells IS 'The complete cells of the newest run of every suite, under that run''s labels, and the imports that fit.';
 
 CREATE VIEW user_ranks AS
 SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
 FROM ranks
 JOIN current_cells USING (cell);
 
+-- A cutoff that is none is an error, not a column of zeros.
+CREATE MACRO cutoff(n) AS
+    CASE WHEN n >= 1 AND n <= 2147483647 AND n = floor(n) THEN n ELSE error('the cutoff must be a whole number from 1 on') END;
+
 CREATE MACRO metrics_at(n) AS TABLE
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
-       avg(hr(rank, n)) AS hr, avg(mrr(rank, n)) AS mrr, avg(ndcg(rank, n)) AS ndcg
+       avg(hr(rank, cutoff(n))) AS hr, avg(mrr(rank, cutoff(n))) AS mrr, avg(ndcg(rank, cutoff(n))) AS ndcg
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;

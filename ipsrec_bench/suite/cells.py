@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from typing import Protocol as Interface
@@ -12,13 +12,16 @@ from typing import Protocol as Interface
 from pydantic import ValidationError
 
 from ipsrec_bench import settings
-from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
+from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
 from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training
+from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training, check_name
 
-RANKS_FORMAT = 7
-"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before."""
+RANKS_FORMAT = 8
+"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before.
+
+`tests/test_golden.py` finds out that they do."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -67,10 +70,12 @@ class Cell:
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
     training: Training
-    """With `samples` resolved to `packed` or `prefix`."""
+    """With `samples` resolved to `packed` or `prefix`, and `precision` to what `auto` is on this machine."""
     protocol: Protocol
     """With the dataset's own `max_length` already in it."""
     seed: int
+    asked: str = "auto"
+    """`training.samples` as the suite says it, before it was resolved for `config`."""
 
     @property
     def label(self) -> str:
@@ -106,7 +111,8 @@ class Cell:
     def key(self, fingerprint: str) -> str:
         """Return the content key, given the fingerprint of the prepared dataset.
 
-        Two cells with equal keys have equal ranks on one machine. Labels, metrics and cutoffs do not enter:
+        Two cells with equal keys have equal ranks on one machine; machines of which one trains in bfloat16 by default
+        and the other does not share no key. Labels, metrics and cutoffs do not enter:
         they change what a table shows, not what was trained.
         """
         content = {
@@ -119,10 +125,30 @@ class Cell:
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+class SettingsConflict(SuiteError):
+    """Settings that exclude each other; `key` is the one of `training` that can be changed."""
+
+    def __init__(self, key: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.key = key
+
+
+def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
+    """Return `cell` with other settings of its model, and with the training that follows from them.
+
+    Raises:
+        SettingsConflict: `training` asks for what the model, so set, cannot do.
+    """
+    changed = replace(cell, config=config, training=_resolved(cell.training, cell.asked, config, known))
+    _check_context(changed)
+    return changed
+
+
 def expand(
     file: SuiteFile,
     catalogue: Mapping[str, Mapping[str, Any]],
     find_model: Callable[[str], KnownModel],
+    precision: Precision,
 ) -> list[Cell]:
     """Return the suite's cells: for each dataset, each seed, each model followed by its variants.
 
@@ -130,13 +156,16 @@ def expand(
         file: the suite.
         catalogue: settings of the datasets that a suite may name without describing them.
         find_model: looks up a model by its name.
+        precision: what `auto` is on this machine.
 
     Raises:
         SuiteError: a dataset or model is unknown, or one of its settings is wrong.
     """
     suite = file.suite
+    if not suite.models:
+        raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
     sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
-    rows = [row for name in suite.models for row in _rows(file, name, find_model)]
+    rows = [row for name in suite.models for row in _rows(file, name, find_model, precision)]
     cells = [
         row(
             dataset=dataset,
@@ -151,12 +180,10 @@ def expand(
         for row in rows
     ]
     for cell in cells:
-        if cell.training.samples == "packed" and cell.training.min_context >= cell.protocol.max_length:
-            raise file.error(
-                ("training", "min_context"),
-                f"found {cell.training.min_context}, but on '{cell.dataset}' a model sees {cell.protocol.max_length}"
-                f" inputs at most (max_length); allowed: up to {cell.protocol.max_length - 1}",
-            )
+        try:
+            _check_context(cell)
+        except SettingsConflict as error:
+            raise file.error(("training", error.key), str(error)) from None
     labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
@@ -197,7 +224,7 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
     if not isinstance(kind, str) or kind not in SOURCES:
         raise file.error(
             (*where, "source"),
-            f"found {kind!r}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
+            f"found {settings.shown(kind)}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
         )
     source = _checked(file, SOURCES[kind], raw, where)
     return source.model_copy(
@@ -217,7 +244,9 @@ def _without_effect(protocol: Protocol) -> set[str]:
     return {"metrics", "cutoffs", "filter", *shares}
 
 
-def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -> Iterator[Callable[..., Cell]]:
+def _rows(
+    file: SuiteFile, name: str, find_model: Callable[[str], KnownModel], precision: Precision
+) -> Iterator[Callable[..., Cell]]:
     """Yield, for the suite's model `name` and each of its variants, what makes a cell of a dataset and a seed."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
@@ -228,6 +257,11 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
         known = find_model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
+    for variant in variants:
+        try:
+            check_name(variant)
+        except ValueError as error:
+            raise file.error((*where, "variants", variant), f"found {settings.shown(variant)}; {error}") from None
     for variant in ("", *variants):
         place = (*where, "variants", variant) if variant else where
         overrides = dict(_of_type(file, (*where, "variants"), dict(variants), variant, Mapping, {}))
@@ -239,21 +273,13 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
             (*place, "training"),
         )
         config = _checked(file, known.config, {**base, **overrides}, place)
-        packs = known.packs(config)
-        if training.samples == "packed" and not packs:
-            raise file.error(
-                (*place, "training", "samples"),
-                "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
-            )
-        weight_norm: float = getattr(config, "weight_norm", 0)
-        if training.optimiser == "lazy-adam" and weight_norm:
-            raise file.error(
-                (*place, "training", "optimiser"),
-                f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set"
-                " weight_norm = 0, or optimiser = 'adam'",
-            )
-        samples = "packed" if packs and training.samples != "prefix" else "prefix"
-        training = training.model_copy(update={"samples": samples})
+        if training.precision == "auto":
+            training = training.model_copy(update={"precision": precision})
+        asked = training.samples
+        try:
+            training = _resolved(training, asked, config, known)
+        except SettingsConflict as error:
+            raise file.error((*place, "training", error.key), str(error)) from None
         yield partial(
             Cell,
             model=name,
@@ -263,6 +289,39 @@ def _rows(file: SuiteFile, name: str, find_model: Callable[[str], KnownModel]) -
             variant=variant,
             config=config,
             training=training,
+            asked=asked,
+        )
+
+
+def _resolved(training: Training, asked: str, config: Settings, known: KnownModel) -> Training:
+    """Return `training` with `samples` resolved for a model that is set so.
+
+    Raises:
+        SettingsConflict: `training` asks for what the model, so set, cannot do.
+    """
+    packs = known.packs(config)
+    if asked == "packed" and not packs:
+        raise SettingsConflict(
+            "samples",
+            "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
+        )
+    weight_norm: float = getattr(config, "weight_norm", 0)
+    if training.optimiser == "lazy-adam" and weight_norm:
+        raise SettingsConflict(
+            "optimiser",
+            f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set weight_norm = 0,"
+            " or optimiser = 'adam'",
+        )
+    return training.model_copy(update={"samples": "packed" if packs and asked != "prefix" else "prefix"})
+
+
+def _check_context(cell: Cell) -> None:
+    training, longest = cell.training, cell.protocol.max_length
+    if training.samples == "packed" and training.min_context >= longest:
+        raise SettingsConflict(
+            "min_context",
+            f"found {training.min_context}, but on '{cell.dataset}' a model sees {longest} inputs at most (max_length);"
+            f" allowed: up to {longest - 1}",
         )
 
 
@@ -272,7 +331,9 @@ def _of_type(
     """Take `key` out of `table`, checked to be of the type that it must have."""
     value = table.pop(key, default)
     if not isinstance(value, kind):
-        raise file.error((*where, key), f"found {value!r}; expected {'a text' if kind is str else 'a table'}")
+        raise file.error(
+            (*where, key), f"found {settings.shown(value)}; expected {'a text' if kind is str else 'a table'}"
+        )
     return value
 
 
@@ -280,5 +341,5 @@ def _checked(file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: se
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        path, message = next(settings.explain(error))
+        path, message = next(settings.explain(error, raw))
         raise file.error((*where, *path), message) from None

@@ -1,8 +1,10 @@
 """Read a suite file, apply overrides, and say where a mistake stands."""
 
+import codecs
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import SuiteError
-from ipsrec_bench.suite.schema import Suite, check_name
+from ipsrec_bench.suite.schema import Suite, check_suite_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class SuiteFile:
     text: str
     overrides: tuple[str, ...]
     suite: Suite
+
+    @property
+    def modules(self) -> Path:
+        """The folder in which the modules of the suite's own models lie."""
+        return (self.path.parent / self.suite.modules).resolve()
 
     def error(self, path: settings.Path, message: str) -> SuiteError:
         """Return an error that points at the line, or the override, that set `path`."""
@@ -60,7 +67,7 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     file = parse_suite(path, _read(path), overrides)
     if file.suite.name is None:
         try:
-            check_name(path.stem)
+            check_suite_name(path.stem)
         except ValueError as error:
             raise SuiteError(f"{path}: the file names the suite: {error}; give it the key `name`") from None
     return file
@@ -68,18 +75,32 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise SuiteError(f"{path}: there is no such suite file; shipped ones are in suites/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    except OSError as error:
+        raise SuiteError(f"{path}: the suite cannot be read: {error.strerror or error}") from None
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SuiteError(f"{path}: the file is written in UTF-16; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SuiteError(
+            f"{path}:{line}: the file is not UTF-8 text (byte 0x{raw[error.start]:02x}); save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise SuiteError(f"{path}: the file has zero bytes, it is no text or is written in UTF-16; save it as UTF-8")
+    return text.replace("\r\n", "\n")
 
 
 def _toml(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also of integers with thousands of digits
         raise SuiteError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise SuiteError(f"{path}: not a suite: lists or tables are nested too deeply") from None
 
 
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
@@ -102,44 +123,92 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         raise SuiteError(
-            "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error))
+            "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error, raw))
         ) from None
     return SuiteFile(suite.name or path.stem, path, text, overrides, suite)
 
 
+def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:
+    """Read a suite as another version of the toolkit stored it, in JSON.
+
+    Returns:
+        The suite, and the settings that this version does not take, like `training.warm_up = 3`. The suite has the
+        defaults in their place.
+
+    Raises:
+        SuiteError: what is left is no suite.
+    """
+    raw = json.loads(text)
+    dropped: list[str] = []
+    while True:
+        try:
+            return Suite.model_validate_json(json.dumps(raw)), tuple(dropped)
+        except ValidationError as error:
+            where, message = next(settings.explain(error, raw))
+            found = _drop(raw, where)
+            if found is None:
+                raise SuiteError(f"{'.'.join(map(str, where)) or 'suite'}: {message}") from None
+            dropped.append(found)
+
+
+def _drop(raw: Any, where: settings.Path) -> str | None:  # noqa: ANN401 (whatever JSON holds)
+    """Remove the innermost value at or above `where` in `raw`; return it with its key, None if there is none."""
+    holders, keys = [raw], list[str | int]()
+    for part in where:
+        holder = holders[-1]
+        if not (
+            part in holder if isinstance(holder, dict) else isinstance(holder, list) and part in range(len(holder))
+        ):
+            break
+        holders.append(holder[part])
+        keys.append(part)
+    if not keys:
+        return None
+    del holders[-2][keys[-1]]
+    return f"{'.'.join(map(_quoted, keys))} = {json.dumps(holders[-1], ensure_ascii=False)}"
+
+
 def _parse_override(override: str) -> dict[str, Any]:
     """Parse `a.b=value`; a value that is not TOML is taken as a string, so that quotes can be left out."""
-    key, equals, value = override.partition("=")
-    if not equals or not key.strip():
+    ends = [place for place, sign in enumerate(override) if sign == "="]
+    if not ends or not override[: ends[0]].strip():
         raise SuiteError(f"--set {override}: expected KEY=VALUE, for example training.epochs=5")
-    try:
-        return tomllib.loads(f"{key} = {value}")
-    except tomllib.TOMLDecodeError:
-        pass
-    try:
-        parsed = tomllib.loads(f"{key} = ''")
-    except tomllib.TOMLDecodeError:
-        raise SuiteError(f"--set {override}: '{key}' is not a key; quote names with spaces or dots") from None
-    *parents, last = _only_path(parsed)
-    reduce(dict.__getitem__, parents, parsed)[last] = value.strip()
-    return parsed
+    for end in ends:  # a key in quotes may hold one, too
+        key, value = override[:end], override[end + 1 :]
+        try:
+            parsed = tomllib.loads(f"{key} = ''")
+        except ValueError:
+            continue
+        if "\n" in key.strip():
+            break
+        try:
+            return tomllib.loads(f"{key} = {value}")
+        except (ValueError, RecursionError):
+            (path,) = _paths(parsed)
+            *parents, last = path
+            reduce(dict.__getitem__, parents, parsed)[last] = value.strip()
+            return parsed
+    raise SuiteError(f"--set {override}: '{override[: ends[0]]}' is not a key; quote names with spaces or dots")
 
 
-def _only_path(table: Mapping[str, Any]) -> list[str]:
+def _paths(table: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the path of every value that is written in `table`."""
     for key, value in table.items():
-        return [key, *_only_path(value)] if isinstance(value, Mapping) else [key]
-    return []
+        if isinstance(value, Mapping) and value:
+            yield from ([key, *path] for path in _paths(value))
+        else:
+            yield [key]
 
 
-def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> None:
+def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str, *, top: bool = True) -> None:
     for key, value in source.items():
         if isinstance(value, Mapping):
             inner = target.setdefault(key, {})
-            if isinstance(inner, list):  # `models = ["pop"]` is short for tables without settings
+            if isinstance(inner, list) and top and key in {"datasets", "models"}:  # a list of names
                 inner = target[key] = {str(name): {} for name in inner}
             if not isinstance(inner, dict):
                 raise SuiteError(f"--set {override}: '{key}' is a value, not a table")
-            _merge(inner, value, override)
+            _merge(inner, value, override, top=False)
         else:
             target[key] = value
 
@@ -147,11 +216,18 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str) -> 
 def _located(path: Path, text: str, overrides: Sequence[str], where: settings.Path, message: str) -> str:
     key = ".".join(_quoted(part) for part in where) or "suite"
     for override in reversed(overrides):  # the last one counts
-        written = _only_path(_parse_override(override))
-        if list(where[: len(written)]) == written:
+        if any(_concerns(written, where, message) for written in _paths(_parse_override(override))):
             return f"--set {override}: {key}: {message}"
     line = find_line(text, where)
     return f"{path}:{line}: {key}: {message}" if line else f"{path}: {key}: {message}"
+
+
+def _concerns(written: Sequence[str], where: settings.Path, message: str) -> bool:
+    """Return whether an override of the key `written` made a mistake: in it, or in its table, where it is named."""
+    if list(where[: len(written)]) == written:
+        return True
+    named = (re.search(rf"(?<!\w){re.escape(part)}(?!\w)", message) for part in written[len(where) :])
+    return list(where) == written[: len(where)] and any(named)
 
 
 def _quoted(part: str | int) -> str:
@@ -165,7 +241,7 @@ def find_line(text: str, where: settings.Path) -> int | None:
     TOML readers keep no positions, but a document cut after any complete statement is a document again: the
     first cut that holds the key ends on its statement, which began after the last cut before it.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     for depth in range(len(where), 0, -1):
         begin = 0
         for end in range(1, len(lines) + 1):

@@ -1,20 +1,59 @@
 """The schema of a suite: every setting that can change a result or a table, with its one default."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from ipsrec_bench.settings import Settings
-from ipsrec_bench.words import visible
 
 Metric = Literal["hr", "mrr", "ndcg"]
 T = TypeVar("T")
-Cutoff = Annotated[int, Field(ge=1)]
-METRIC_PATTERN = r"^(hr|mrr|ndcg)@[1-9]\d*$"
+MOST_ITEMS = 2**31 - 1
+"""No catalogue can be larger, because items are numbered in 32 bits."""
+LONGEST_HISTORY = 100_000
+LONGEST_NAME = 100
+Cutoff = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MIN_WILCOXON = 3
-MAX_NAME = 200
+MOST_OFFERS = 100_000_000
+"""Of a synthetic world: the generator draws a number for every item and provider."""
+MOST_STEPS = 50_000_000
+"""Of a synthetic world: about twice as many steps of walks are held as the users take on average."""
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
+
+
+def check_metric(name: str) -> str:
+    """Return `name` if it is that of a metric, like `ndcg@10`.
+
+    Raises:
+        ValueError: it is not, or its cutoff lies beyond every catalogue.
+    """
+    match = re.fullmatch(r"(?:hr|mrr|ndcg)@([1-9][0-9]*)", name)
+    if not match:
+        raise ValueError("expected 'hr', 'mrr' or 'ndcg' and a cutoff, like 'ndcg@10'")
+    if len(match[1]) > len(str(MOST_ITEMS)) or int(match[1]) > MOST_ITEMS:
+        raise ValueError(f"a cutoff is at most {MOST_ITEMS:,}, because no catalogue is larger")
+    return name
+
+
+def check_name(name: str) -> str:
+    """Return `name` if tables and files can bear it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"a name has 1 to {LONGEST_NAME} characters, no blanks at its ends, and no line breaks or other characters"
+            " that cannot be seen"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+MetricName = Annotated[str, AfterValidator(check_metric)]
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -23,26 +62,22 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-def check_name(name: str) -> str:
+def check_suite_name(name: str) -> str:
     """Return the name of a suite as it is.
 
     Raises:
-        ValueError: commands could not take it for the name of one suite, or not show it.
+        ValueError: tables cannot bear it, or commands would take it for a file or a run.
     """
-    if not name.strip() or name != name.strip() or visible(name) != name:
-        raise ValueError("a suite's name needs letters that can be seen, and no blanks around them")
-    if len(name) > MAX_NAME:
-        raise ValueError(f"a suite's name has at most {MAX_NAME} letters")
     if name.lower().endswith(".toml") or re.search(r"@\d+$", name):
         raise ValueError("a suite's name may not end like a file's (.toml) or a run's (@ and a number)")
-    return name
+    return check_name(name)
 
 
 class Bounds(Settings):
     """How many interactions a user, or an item, must have."""
 
-    min: int = Field(1, ge=1)
-    max: int | None = Field(None, ge=1)
+    min: int = Field(1, ge=1, le=2**31 - 1)
+    max: int | None = Field(None, ge=1, le=2**31 - 1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -68,7 +103,7 @@ class Filter(Settings):
         """Let "none", "5-core" and "5-100" stand for tables."""
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"(\d+)-(core|\d+)", value)
+        match = re.fullmatch(r"([0-9]{1,20})-(core|[0-9]{1,20})", value)
         if value != "none" and not match:
             raise ValueError('expected "none", "5-core", "5-100", or a table with users, items and passes')
         if not match:
@@ -107,7 +142,7 @@ class Source(Settings):
 
     filter: Filter | None = None
     """Overrides the protocol's `filter` for this dataset; the catalogue's does only where the suite gives none."""
-    max_length: int | None = Field(None, ge=1)
+    max_length: int | None = Field(None, ge=1, le=LONGEST_HISTORY)
     """Overrides the protocol's `max_length` for this dataset; likewise."""
     scale: float | None = Field(None, gt=0, le=1)
     """Overrides the suite's `scale` for this dataset."""
@@ -115,46 +150,79 @@ class Source(Settings):
 
 Column = str | tuple[str, ...]
 """Name of a column, or names of which the first counts that the file has."""
-Lines = Literal["json", "python"]
+MAX_DELIMITER = 4
+"""Bytes; DuckDB takes no more."""
+PLACEHOLDERS = (
+    *("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "NULL", "(null)", "None", "nil", "\\N", "?", "-"),
+    *("unknown", "undefined"),
+)
+"""What programs write where they know no value."""
 
 
-class ItemTable(Settings):
-    """A second file that says which provider made each item, joined on the item's id."""
+def _delimiter(value: str) -> str:
+    value = value.replace("\\t", "\t")  # as TOML's single quotes leave it
+    if not 1 <= len(value.encode()) <= MAX_DELIMITER or any(character in '\n\r"\0' for character in value):
+        raise ValueError(f"expected 1 to {MAX_DELIMITER} characters, none of them a quote or a line break")
+    return value
+
+
+class TableFile(Settings):
+    """A file of rows, and how it is written."""
 
     path: str
+    columns: tuple[str, ...] = ()
+    """Names of the columns, in order, of a delimited file that has no header."""
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    """One to four characters; found from the file where not given."""
+    quoting: Literal["auto", "double", "none"] = "auto"
+    """Of delimited text. `double`: a value in double quotes may hold delimiters and line breaks; `none`: quotes are
+    characters like others. `auto` is `none` where tabs delimit, else `double`."""
+    lines: Literal["json", "python"] = "json"
+    """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
+    where: str = ""
+    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read. It can read no other
+    file."""
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [name.lower() for name in value]  # SQL knows no case
+        if "" in names or len(set(names)) < len(names):
+            raise ValueError("each column needs a name of its own")
+        return value
+
+
+class ItemTable(TableFile):
+    """A second file that says which provider made each item, joined on the item's id."""
+
     item: Column
     """Column of the item's id, matched against the interactions' item column."""
     provider: Column
     """Column of the provider's id; empty means unknown."""
-    delimiter: str | None = None
-    lines: Lines = "json"
-    """As in `TableSource`."""
 
 
-class TableSource(Source):
-    """Interactions in delimited text, JSON lines, a Parquet file or a RecBole atomic file (`.inter`).
+class TableSource(Source, TableFile):
+    """Interactions in delimited text, JSON lines, a JSON array, a Parquet file or a RecBole atomic file (`.inter`).
 
     A relative `path` is looked up below `raw/` in the data directory; `${NAME}` is replaced by the
     environment variable of that name.
     """
 
     source: Literal["table"] = "table"
-    path: str
     user: Column = "user"
     item: Column = "item"
     provider: Column = "provider"
-    """Column of the provider's id; empty where the data name none, and not read where `items` is given."""
+    """Column of the provider's id; empty where the data name none, and not read where `items` is given. Where it is not
+    set and the file has no such column, all providers are unknown, which is said."""
     time: Column = "time"
     """Numbers or timestamps; equal times keep the file's order. `"month + day"` puts the texts of columns together."""
-    columns: tuple[str, ...] = ()
-    """Names of the columns, in order, of a delimited file that has no header."""
-    delimiter: str | None = None
-    """Found from the file where not given."""
-    lines: Lines = "json"
-    """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
+    time_format: str = ""
+    """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
+    begin with the year; see `ipsrec_bench.data.times`."""
+    unknown: tuple[str, ...] = PLACEHOLDERS
+    """Texts that stand for an unknown provider, whatever their case and the blanks around them; an empty one always
+    does. As user or item they are refused."""
     items: ItemTable | None = None
-    where: str = ""
-    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read."""
     duplicates: Duplicates | None = None
     origin: str = ""
     """Where the file can be had; said when it is missing."""
@@ -164,12 +232,12 @@ class SyntheticSource(Source):
     """The embedded generator; `ipsrec_bench.data.synthetic` documents the world it draws from."""
 
     source: Literal["synthetic"] = "synthetic"
-    users: int = Field(1500, ge=1)
-    items: int = Field(800, ge=2)
-    providers: int = Field(50, ge=1)
-    providers_per_item: int = Field(3, ge=1)
+    users: int = Field(1500, ge=1, le=10_000_000)
+    items: int = Field(800, ge=2, le=10_000_000)
+    providers: int = Field(50, ge=1, le=10_000_000)
+    providers_per_item: int = Field(3, ge=1, le=10_000_000)
     """How many providers offer the same item; with 1 an item tells its provider."""
-    mean_length: float = Field(12.0, ge=1)
+    mean_length: float = Field(12.0, ge=1, le=LONGEST_HISTORY)
     provider_strength: Literal["none", "low", "high"] = "high"
     """Share of steps at which the provider, not the item's topic, decides what comes next."""
     loyalty: float = Field(0.5, ge=0, le=1)
@@ -177,12 +245,18 @@ class SyntheticSource(Source):
     drift: float = Field(0.5, ge=0, le=1)
     """Probability that such a step moves on to the provider that always follows it; what remains beside `loyalty`
     and `drift` goes to any provider."""
-    popularity_exponent: float = Field(0.8, ge=0)
+    popularity_exponent: float = Field(0.8, ge=0, le=10)
     """Exponent of the power law of item popularity; 0 makes all items alike."""
-    seed: int = 7
+    seed: Seed = 7
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        for what, count, most in (
+            ("items x providers", self.items * self.providers, MOST_OFFERS),
+            ("users x mean_length", self.users * self.mean_length, MOST_STEPS),
+        ):
+            if count > most:
+                raise ValueError(f"{what} is {count:,.0f}, more than the generator can hold; allowed: up to {most:,}")
         if self.loyalty + self.drift > 1:
             raise ValueError(f"loyalty = {self.loyalty} and drift = {self.drift} may not add up to more than 1")
         if self.providers_per_item > self.providers:
@@ -193,6 +267,10 @@ class SyntheticSource(Source):
 
 
 DatasetSpec = TableSource | SyntheticSource
+
+
+MaskHistory = Literal[False, True, "miss"]
+"""What `protocol.mask_history` may be."""
 
 
 class Protocol(Settings):
@@ -207,12 +285,13 @@ class Protocol(Settings):
     """Likewise, for the test."""
     filter: Filter = Filter()
     """Users and items that stay: "none", "5-core" (5 interactions or more), "5-100", or a table."""
-    max_length: int = Field(50, ge=1)
+    max_length: int = Field(50, ge=1, le=LONGEST_HISTORY)
     """A history is cut to its newest `max_length` interactions."""
-    mask_history: bool = False
-    """Whether the items of the user's whole history, the target excepted, are no candidates."""
+    mask_history: MaskHistory = False
+    """Whether the items of the user's whole history are no candidates. A target among them cannot be found then: with
+    `true` its user is left out, with `miss` it counts as a miss, as in RecBole."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
-    cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1)
+    cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1, max_length=100)
 
     _distinct = field_validator("metrics", "cutoffs")(_distinct)
 
@@ -243,13 +322,13 @@ class Training(Settings):
     samples: Literal["auto", "packed", "prefix"] = "auto"
     """`packed` predicts every position of a window in one pass (causal models), `prefix` one position per
     sample; `auto` packs where the model allows it."""
-    min_context: int = Field(0, ge=0)
+    min_context: int = Field(0, ge=0, le=LONGEST_HISTORY)
     """Packed samples: a history longer than the maximum length is cut into windows, at places drawn anew each epoch,
     and every target is predicted from more than so many inputs. More context costs more windows."""
     objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
     """`softmax` is the exact cross-entropy over all items. The others approximate it from `negatives` items a batch,
     for catalogues where exact is too dear, and are named in every table."""
-    negatives: int = Field(256, ge=1)
+    negatives: int = Field(256, ge=1, le=1_000_000)
     """Items drawn for each batch by an approximate objective."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE."""
@@ -258,13 +337,13 @@ class Training(Settings):
     the processor multiplies it faster."""
     optimiser: Literal["adam", "lazy-adam"] = "adam"
     """`lazy-adam` moves only the rows of tables that a batch touched: another optimiser, for very large tables."""
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(256, ge=1)
+    epochs: int = Field(50, ge=1, le=1_000_000)
+    batch_size: int = Field(256, ge=1, le=10_000_000)
     """Targets per optimiser step, whichever way samples are made."""
-    learning_rate: float = Field(1e-3, gt=0)
-    stop_metric: str = Field("mrr@10", pattern=METRIC_PATTERN)
+    learning_rate: float = Field(1e-3, gt=0, le=1000)
+    stop_metric: MetricName = "mrr@10"
     """Validation metric that chooses the best epoch."""
-    patience: int = Field(10, ge=1)
+    patience: int = Field(10, ge=1, le=1_000_000)
     """Epochs without a better `stop_metric` after which training stops."""
 
     @property
@@ -284,7 +363,7 @@ class Statistics(Settings):
     proposed: tuple[str, ...] = ()
     """Models whose improvement over the baseline stands in the result table; all others are baselines. Empty means
     every model whose type begins with `ipsrec`."""
-    metric: str = Field("", pattern=METRIC_PATTERN + "|^$")
+    metric: Annotated[str, AfterValidator(lambda name: name and check_metric(name))] = ""
     """The metric of summary, charts and slices, like `ndcg@10`; empty means the last one of the tables."""
     test: Literal["paired-t", "crossed", "randomisation", "wilcoxon"] = "paired-t"
     """Whose p-values mark the tables. `paired-t` over users, of the mean over seeds (is this trained model better?);
@@ -293,7 +372,7 @@ class Statistics(Settings):
     interval: Literal["test", "bootstrap"] = "test"
     """Intervals of differences: of the t-test that is taken (that of the paired t-test, where it has none), or
     bias-corrected and accelerated bootstrap over users."""
-    resamples: int = Field(10_000, ge=100)
+    resamples: int = Field(10_000, ge=100, le=10_000_000)
     """Sign flips of the randomisation test; samples of the bootstrap."""
     correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
     margin: float | None = Field(None, gt=0, lt=1)
@@ -304,6 +383,10 @@ class Statistics(Settings):
     all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""
     alpha: float = Field(0.01, gt=0, lt=1)
     confidence: float = Field(0.95, gt=0, lt=1)
+
+
+NARROWEST = 1e-9
+"""Least width of a range, relative to its ends: fewer numbers lie between than a search can tell apart."""
 
 
 class Range(Settings):
@@ -317,37 +400,55 @@ class Range(Settings):
     def _possible(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
+        if self.high - self.low <= NARROWEST * max(abs(self.low), abs(self.high)):
+            raise ValueError(
+                f"low = {self.low!r} and high = {self.high!r} are too near to each other to search between"
+            )
         if self.log and self.low <= 0:
             raise ValueError(f"low = {self.low:g} has no logarithm; set log = false, or low above 0")
         return self
 
 
-Choices = Annotated[tuple[float | bool | str, ...], Field(min_length=1)]
+def _searched_as(value: object) -> str | None:
+    if isinstance(value, Mapping | Range):
+        return "range"
+    return "choices" if isinstance(value, list | tuple) else None
+
+
+Choices = Annotated[tuple[float | bool | str, ...], Field(min_length=1), AfterValidator(_distinct)]
 """Values of which one is taken."""
+Searched = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(
+        _searched_as,
+        custom_error_type="searched",
+        custom_error_message="input should be a table with low and high, or a list of values",
+    ),
+]
 
 
 class Tune(Settings):
     """How `tune` searches; what it optimises is `training.stop_metric` on the validation targets."""
 
-    space: dict[str, dict[str, Range | Choices]] = {}  # noqa: RUF012 (pydantic copies it)
+    space: dict[str, dict[str, Searched]] = {}  # noqa: RUF012 (pydantic copies it)
     """By model: its settings and where each is searched. For a model that is not named, those that have a range of
     their own: `lambda` and `tau` of the IPSRec models."""
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
     """`grid` takes every combination once: of choices, or of `grid_points` values of a range."""
-    grid_points: int = Field(5, ge=2)
+    grid_points: int = Field(5, ge=2, le=1000)
     pruner: Literal["percentile", "median", "hyperband", "wilcoxon", "none"] = "percentile"
     """Which trials are given up: `percentile`: those whose best value so far is not among the best quarter of what
     complete trials had at the same epoch; `median`: not among the better half; `hyperband`: successive halving;
     `wilcoxon`: those worse than the best over the seeds so far."""
-    warm_up: int = Field(3, ge=0)
+    warm_up: int = Field(3, ge=0, le=1_000_000)
     """`percentile`, `median`: epochs that every trial may train; `hyperband`: the first rung."""
-    start_up: int = Field(5, ge=1)
+    start_up: int = Field(5, ge=1, le=1_000_000)
     """Trials chosen at random, and trained to their end, before sampler and pruner judge."""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((1,), min_length=1)
     """A trial is trained once with each and counts by the mean; more than one tells luck from settings."""
-    fresh_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((101, 102, 103), min_length=1)
+    fresh_seeds: tuple[Seed, ...] = Field((101, 102, 103), min_length=1)
     """Seeds of the tuned suite, which no trial was trained with."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of the sampler."""
 
     _distinct = field_validator("seeds", "fresh_seeds")(_distinct)
@@ -355,7 +456,7 @@ class Tune(Settings):
     @model_validator(mode="after")
     def _fresh(self) -> Self:
         if shared := set(self.seeds) & set(self.fresh_seeds):
-            raise ValueError(f"fresh_seeds has {min(shared)}, with which trials are trained")
+            raise ValueError(f"fresh_seeds has {min(shared)}, with which trials are trained (seeds)")
         if self.pruner == "wilcoxon" and len(self.seeds) < MIN_WILCOXON:
             raise ValueError(f"pruner = 'wilcoxon' compares over seeds and takes {MIN_WILCOXON} of them or more")
         return self
@@ -364,15 +465,18 @@ class Tune(Settings):
 class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
-    name: Annotated[str, AfterValidator(check_name)] | None = None
+    name: Annotated[str, AfterValidator(check_suite_name)] | None = None
     """Names the suite in the store and its folder of reports; the stem of its file if not given."""
     title: str
     description: str = ""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((1, 2, 3), min_length=1)
-    datasets: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)
+    datasets: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Catalogue names, or tables with a `source` of their own."""
-    models: dict[str, dict[str, Any]] = Field(min_length=1)
-    """A table per model: its parameters, and `type`, `training`, `variants`."""
+    models: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
+    """A table per model: its parameters, and `type`, `training`, `variants`. None are needed where only data are asked
+    for."""
+    modules: str = ""
+    """Folder, relative to the suite's own, in which the modules of own models lie; the suite's own if not given."""
     scale: float = Field(1.0, gt=0, le=1)
     """Share of users that are read, chosen by a hash of their ids; of a stand-in, the share of everything."""
     stand_in: bool = False

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ipsrec_bench.kernels import FIRST_CAPABILITY
+from ipsrec_bench.precision import FIRST_CAPABILITY
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.softmax import full_cross_entropy
 

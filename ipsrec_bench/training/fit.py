@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
-from ipsrec_bench.errors import ModelError
+from ipsrec_bench.data.staging import is_full
+from ipsrec_bench.errors import ModelError, StoreError
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
@@ -85,10 +86,12 @@ def fit(
     """Train `model` until `validate` has not improved for `patience` epochs; leave it with its best weights.
 
     The order of samples is a function of `seed` and the epoch; dropout draws from torch's own generator, which
-    the caller seeds before the model is built. The best weights are kept in `checkpoint` (safetensors).
+    the caller seeds before the model is built. The best weights are kept in `checkpoint` (safetensors), in a folder
+    that no other training writes to.
 
     Raises:
-        ModelError: the loss is no longer a number.
+        ModelError: the loss is no longer a number, or something else has written to `checkpoint`.
+        StoreError: `checkpoint` cannot be written.
     """
     if isinstance(model, CountingModel):
         return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch)
@@ -141,9 +144,13 @@ def fit(
         if best is None or valid > best.valid:
             best = curve[-1]
             save_weights(model, checkpoint)
+            saved = checkpoint.stat()
         elif epoch - best.epoch >= training.patience:
             break
     assert best is not None
+    found = checkpoint.stat()
+    if (found.st_ino, found.st_size, found.st_mtime_ns) != (saved.st_ino, saved.st_size, saved.st_mtime_ns):
+        raise ModelError(f"{checkpoint}: another program has changed the best weights; run the cell again")
     load_weights(model, checkpoint)
     return Fitted(tuple(curve), best.epoch, best.valid, sum(epoch.train_seconds for epoch in curve))
 
@@ -174,14 +181,23 @@ def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
 
 
 def save_weights(model: Model, path: Path) -> None:
-    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        # Copies, for safetensors refuses tensors that share memory: tied weights do, and an RNN's on CUDA.
-        weights = model.state_dict().items()
-        save_file({name: w.cpu().clone(memory_format=torch.contiguous_format) for name, w in weights}, unfinished)
+    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole.
+
+    Raises:
+        StoreError: they cannot be written there.
+    """
+    # Copies, for safetensors refuses tensors that share memory: tied weights do, and an RNN's on CUDA.
+    weights = {
+        name: weight.cpu().clone(memory_format=torch.contiguous_format) for name, weight in model.state_dict().items()
+    }
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights, unfinished)
         unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
+        raise StoreError(f"{path}: the best weights cannot be written: {reason}") from error
 
 
 def load_weights(model: Model, path: Path) -> None:

@@ -46,7 +46,8 @@ class _Rows:
 
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
     """Return the picture of `state` at time `now`, fit for a terminal of `height` lines."""
-    room = max(3, height - FIXED_LINES - len(state.datasets) - 2 * len(state.left_out) - max(1, len(state.running)))
+    said = len(state.datasets) + 2 * len(state.left_out) + 2 * sum(len(d.notes) for d in state.datasets)
+    room = max(3, height - FIXED_LINES - said - max(1, len(state.running)))
     search = state.search
     parts: list[RenderableType] = [_header(state, now) if search is None else _search_header(state, search, now)]
     parts += [
@@ -57,6 +58,7 @@ def dashboard(state: RunState, now: float, height: int) -> RenderableType:
         )
         for d in state.datasets
     ]
+    parts += [Text(f"  {d.dataset}: {note}", style="yellow") for d in state.datasets for note in d.notes]
     parts += [Text(f"  {d.dataset}: left out: {d.reason}", style="yellow") for d in state.left_out]
     if state.running:
         parts += ["", _running(list(state.running.values()))]

@@ -3,8 +3,11 @@
 from datetime import datetime
 
 from ipsrec_bench.events import (
+    CellEvent,
     CellFailed,
     CellFinished,
+    CellFound,
+    CellsAwaited,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -19,7 +22,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.words import visible
 
 
-def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one case per event)
+def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR0912 (one case per event)
     """Return the line for `event`, or None if it is not worth one."""
     match event:
         case DatasetReady():
@@ -27,6 +30,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one ca
                 f"{event.dataset}: {event.users} users, {event.items} items, {event.providers} providers,"
                 f" {event.actions} interactions ({event.seconds:.1f} s)"
             )
+            text += "".join(f"; note: {note}" for note in event.notes)
         case DatasetLeftOut():
             text = f"{event.dataset}: left out: {event.reason}"
         case RunStarted():
@@ -41,6 +45,10 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one ca
         case CellFinished():
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
+        case CellFound():
+            text = f"{_name(event)}: finished by another run"
+        case CellsAwaited():
+            text = f"waiting: {awaited(event)}"
         case CellFailed():
             text = f"{_name(event)}: FAILED after {event.seconds:.1f} s: {event.error}"
         case SearchStarted():
@@ -62,5 +70,11 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901 (one ca
     return f"{now:%Y-%m-%d %H:%M:%S} {visible(text)}"
 
 
-def _name(event: CellStarted | EpochDone | CellFinished | CellFailed) -> str:
+def awaited(event: CellsAwaited) -> str:
+    """Return who is waited for."""
+    what = "the last cell is" if event.cells == 1 else f"the last {event.cells} cells are"
+    return f"{what} being trained by another run on this store"
+
+
+def _name(event: CellEvent) -> str:
     return f"{event.dataset}, {event.label}, seed {event.seed}"

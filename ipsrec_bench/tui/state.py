@@ -8,6 +8,8 @@ from ipsrec_bench.events import (
     CellEvent,
     CellFailed,
     CellFinished,
+    CellFound,
+    CellsAwaited,
     CellStarted,
     DatasetLeftOut,
     DatasetReady,
@@ -20,6 +22,7 @@ from ipsrec_bench.events import (
     StoreBusy,
     TrialEnded,
 )
+from ipsrec_bench.tui.plain import awaited
 from ipsrec_bench.words import visible
 
 
@@ -65,7 +68,7 @@ class RunState:
     """Set while settings are searched; what ends then are trials."""
     trials: tuple[TrialEnded, ...] = ()
     waiting: str | None = None
-    """Why a finished cell is not in the store yet."""
+    """Who or what this run waits for."""
     finished: RunFinished | None = None
 
     @property
@@ -103,7 +106,7 @@ class RunState:
         return min(left, default=None)
 
 
-def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901 (one case per event)
+def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901, PLR0912 (one case per event)
     """Return the state after `event`, which arrived at `now`."""
     event = _visible(event)
     match event:
@@ -145,8 +148,12 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
             return replace(state, running=_without(state, event.key), trials=(*state.trials, event))
         case CellFinished() | CellFailed():
             return replace(state, running=_without(state, event.key), ended=(*state.ended, event), waiting=None)
+        case CellFound():
+            return replace(state, skipped=state.skipped + 1, waiting=None)
         case StoreBusy():
             return replace(state, waiting=event.message)
+        case CellsAwaited():
+            return replace(state, waiting=awaited(event))
         case RunFinished():
             return replace(state, finished=event)
         case _:

@@ -1,26 +1,38 @@
 """The lock under which a study's journal is written."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from optuna.storages.journal import JournalFileOpenLock
 
+BLOCK = 1 << 16
+"""Bytes that are read at a time while the end of the last line is looked for."""
+
 
 class SystemLock(JournalFileOpenLock):  # the base class of both has no public name
     """A lock of the operating system, which is free at once when its owner is killed.
 
     Optuna's own locks are files that a killed owner leaves behind, and that the next process waits 30 seconds for.
+    An owner that was killed while it wrote, or whose disk was full, leaves half a line. The next owner cuts it: a line
+    appended to it would make both unreadable.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
-        self._lock = FileLock(path)
+    def __init__(self, journal: Path) -> None:
+        lock = journal.with_name(f".{journal.name}.lock")
+        super().__init__(str(lock))
+        self._journal = journal
+        self._lock = FileLock(lock)
 
     def acquire(self) -> bool:
-        """Wait until the lock is free, and take it."""
+        """Wait until the lock is free, take it, and cut what follows the journal's last whole line."""
         self._lock.acquire()
+        try:
+            cut_torn_end(self._journal)
+        except BaseException:
+            self._lock.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -29,4 +41,20 @@ class SystemLock(JournalFileOpenLock):  # the base class of both has no public n
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let processes that share a study each open the lock anew."""
-        return SystemLock, (self._path,)
+        return SystemLock, (self._journal,)
+
+
+def cut_torn_end(journal: Path) -> None:
+    """Cut what follows the last line end of `journal`: half a line, or the zeros that a power cut leaves."""
+    with journal.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                end = begin + found + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)

@@ -8,31 +8,30 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ValidationError
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError
+from ipsrec_bench.errors import BenchError, ModelError, StoreError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Tune
-from ipsrec_bench.tuning.space import Space, with_settings
+from ipsrec_bench.tuning.space import LARGEST_GRID, Space, with_settings
 from ipsrec_bench.tuning.study import (
     ENDED,
     INTERRUPTED,
+    OWN,
+    REPEAT,
     SURPLUS,
     is_doubtful,
     is_given_up,
-    queue_point,
+    queue_untried,
     requeue,
     requeue_lost,
     settings_of,
@@ -71,7 +70,16 @@ class _PassedOver(Exception):  # noqa: N818 (it is no error)
     """Another process was faster: it has begun the last trial that was asked for, or the same point of the grid."""
 
 
-def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jobs: int = 1, threads: int = 1) -> bool:
+def run_search(
+    search: Search,
+    budget: Budget,
+    worker: Worker,
+    emit: Emit,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    killed: bool = False,
+) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
     A trial whose process was killed is queued again, one whose training fails is passed over.
@@ -83,6 +91,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
         emit: told everything that happens.
         jobs: trials at a time, in as many processes; with one, in this one.
         threads: of each process, where there are several.
+        killed: whether a trial has ended the process before this one, which then counts against its settings.
 
     Returns:
         Whether it came to its end; False if it was interrupted (Ctrl-C).
@@ -97,9 +106,9 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
             " MySQL server"
         )
     study = search.study
-    requeue_lost(study, killed=False)  # a whole search that was killed says nothing of what it was at
+    requeue_lost(study, killed=killed)  # a whole search that was killed says nothing of what it was at
     points = _points(search)
-    if points:
+    if points:  # each is tried once at most
         budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
@@ -112,7 +121,7 @@ def run_search(search: Search, budget: Budget, worker: Worker, emit: Emit, *, jo
             _number(search, study.get_trials(deepcopy=False)),
             spent_seconds(study),
             best.value if best else None,
-            in_words(best.params) if best else "",
+            in_words(settings_of(best)) if best else "",
         )
     )
     if jobs > 1:
@@ -133,24 +142,25 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
     Raises:
         ModelError: several trials in a row failed.
         KeyboardInterrupt: it came; the trial at work is queued again.
+        StoreError: the weights cannot be written; the trial at work is queued again.
     """
     study, points = search.study, _points(search)
-    failures = 0
+    failures, is_repeat = 0, False
     at_work: list[_Trial] = []
 
     def objective(trial: optuna.Trial) -> float:
         at_work[:] = [_Trial(trial, search, budget, place, emit)]
         return at_work[0].run()
 
-    with TemporaryDirectory() as scratch:  # a trial's weights are not kept
-        place = replace(worker, checkpoints=Path(scratch))
+    with worker.workplace.scratch() as scratch:  # a trial's weights are not kept
+        place = replace(worker, checkpoints=scratch)
         while _goes_on(search, budget, emit):
-            if points:
-                queue_point(study, points)
+            if is_repeat or search.tune.sampler == "grid":
+                queue_untried(study, search.space, points, search.tune.seed)
             at_work.clear()
             try:
                 study.optimize(objective, n_trials=1, catch=(ModelError, _PassedOver))
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoreError):
                 for trial in at_work:
                     if trial.is_interrupted:
                         requeue(study, trial.frozen, killed=False)
@@ -159,6 +169,7 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
                 if not (at_work and at_work[0].is_interrupted):
                     raise
             (last,) = (trial.frozen for trial in at_work)
+            is_repeat = last.user_attrs.get(SURPLUS) == REPEAT
             failures = failures + 1 if "error" in last.user_attrs else 0
             if failures == FAILURES_IN_A_ROW:
                 raise ModelError(f"{failures} trials in a row failed, the last one so: {last.user_attrs['error']}")
@@ -212,17 +223,19 @@ def _find_lost(study: optuna.Study, emit: Emit) -> None:
 
 
 def _points(search: Search) -> list[dict[str, Any]]:
-    """Return the points of a grid; none for other samplers."""
-    return search.space.points(search.tune.grid_points, search.tune.seed) if search.tune.sampler == "grid" else []
+    """Return all points of a space, the suite's own settings first; none where there are too many to try them all."""
+    each = search.tune.grid_points if search.tune.sampler == "grid" else None
+    return search.space.points(each, search.tune.seed) if search.space.size(each) <= LARGEST_GRID else []
 
 
 def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) -> int:
     """Return how many of `trials` count, or will, if they are in these states or have ended.
 
-    Of a grid, points count, also those that are given up.
+    Where there are so many points, points count, also those that are given up.
     """
     wanted = {*ENDED, *states}
-    if search.tune.sampler != "grid":
+    each = search.tune.grid_points if search.tune.sampler == "grid" else None
+    if search.space.size(each) > LARGEST_GRID:
         return sum(trial.state in wanted for trial in trials)
     points = (settings_of(trial) for trial in trials if trial.state in wanted or is_given_up(trial))
     return len({json.dumps(point, sort_keys=True) for point in points})
@@ -272,17 +285,19 @@ class _Trial:
         chosen: dict[str, Any] = {}
         values: list[float] = []
         try:
-            chosen = self._search.space.suggest(self._trial)
+            chosen = self._chosen()
             for seed in self._search.tune.seeds:
                 values.append(self._train(chosen, seed))
                 self._trial.set_user_attr("by_seed", values)
                 if self._search.tune.pruner == "wilcoxon":
                     self._trial.report(values[-1], len(values))
                     self._prune()
+        except _PassedOver:
+            raise
         except optuna.TrialPruned:
             self._tell("pruned", chosen)
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoreError):  # of a full disk, say: no fault of the settings
             self._trial.set_user_attr(INTERRUPTED, True)
             raise
         except UpdateFinishedTrialError:  # another process has taken this one for dead
@@ -290,8 +305,9 @@ class _Trial:
             told = "another machine took this one for dead; it tries these settings itself"
             self._emit(TrialEnded(self._key, number, in_words(chosen), "killed", None, self._epochs, seconds, told))
             raise
-        except Exception as error:  # whatever ends a training: other settings may do
+        except (Exception, SystemExit) as error:  # whatever ends a training: other settings may do
             told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            told = told.encode(errors="backslashreplace").decode()  # a message may be no valid text
             self._trial.set_user_attr("error", told)
             self._tell("failed", chosen, error=told)
             raise ModelError(told) from error
@@ -319,23 +335,41 @@ class _Trial:
         """
         before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
         to_come = (TrialState.RUNNING, TrialState.WAITING)
-        queued = self.frozen.system_attrs.get("fixed_params")
-        twin = any(settings_of(t) == queued and t.state in {*ENDED, *to_come} for t in before)
-        robbed = queued is None and self._search.tune.sampler == "grid"
+        queued = "fixed_params" in self.frozen.system_attrs
+        twin = queued and self._is_held(before, settings_of(self.frozen))
+        robbed = not queued and self._search.tune.sampler == "grid"
         wanted = self._budget.trials
         if twin or robbed or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
             self._trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 
+    def _chosen(self) -> dict[str, Any]:
+        """Return the trial's settings: those it was queued with, or those that the sampler draws.
+
+        Raises:
+            _PassedOver: another trial has what the sampler has drawn.
+        """
+        trial = self.frozen
+        if OWN in trial.user_attrs:
+            return dict(trial.user_attrs[OWN])
+        chosen = self._search.space.suggest(self._trial)
+        before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
+        if "fixed_params" not in trial.system_attrs and self._is_held(before, chosen):
+            self._trial.set_user_attr(SURPLUS, REPEAT)
+            raise _PassedOver
+        return chosen
+
+    @staticmethod
+    def _is_held(before: Iterable[FrozenTrial], chosen: Mapping[str, Any]) -> bool:
+        """Return whether a trial before this one has, had, or will have, these settings."""
+        held = {*ENDED, TrialState.RUNNING, TrialState.WAITING}
+        return any(settings_of(t) == chosen and (t.state in held or is_given_up(t)) for t in before)
+
     def _train(self, chosen: Mapping[str, Any], seed: int) -> float:
         """Train one seed and return its best validation metric."""
         self._judged = self._by_epoch and seed == self._search.tune.seeds[0]
-        cell = self._search.cell
-        try:
-            config = with_settings(cell, chosen)
-        except ValidationError as error:  # each value is allowed, but not beside the others
-            raise ModelError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        tried = replace(cell, config=config, variant=f"({in_words(chosen)})", seed=seed)
+        cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not beside the others
+        tried = replace(cell, variant=f"({in_words(chosen)})", seed=seed)
         name = (self._key, tried.dataset, tried.shown, tried.seed)
         self._emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
         return train_cell(self._key, tried, self._search.data, self._worker, self._listen).fitted.best_valid

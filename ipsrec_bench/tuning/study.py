@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ipsrec_bench.errors import BenchError
+from ipsrec_bench.errors import StudyError
 from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
-from ipsrec_bench.tuning.lock import SystemLock
+from ipsrec_bench.tuning.journal import open_journal
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
@@ -39,8 +39,14 @@ RETRIES = 10
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
+REPEAT = "repeat"
+"""What `SURPLUS` says of a trial whose settings, drawn by the sampler, another trial has already."""
+OWN = "own"
+"""Holds the settings of a trial that lie outside of the space: the suite's own. The sampler does not see them."""
 INTERRUPTED = "interrupted"
 """Marks trials that Ctrl-C ended; their settings are queued again, however often."""
+LONGEST_STEM = 180
+"""Bytes of a file's name, to which a digest and a suffix are added; file systems take 255."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
@@ -55,19 +61,33 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
-    return f"{cell.dataset}-{cell.model}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return f"{file_stem(f'{cell.dataset}-{cell.model}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def file_stem(name: str) -> str:
+    """Return `name` as a file can bear it in its folder: what would name another folder is written as in a URL.
+
+    Different names give different stems. A long one is cut, and ends in a digest.
+    """
+    stem = re.sub(r'[/\\\\%:*?"<>|\x00-\x1f\x7f]', lambda match: f"%{ord(match[0]):02X}", name)
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{stem.encode()[: LONGEST_STEM - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def open_storage(place: str) -> BaseStorage:
     """Open the storage at `place`: a path of a journal file, or a URL of a database that SQLAlchemy knows.
 
+    What is not there is made.
+
     Raises:
-        BenchError: the database cannot be reached, or its driver is not installed.
+        StudyError: the journal is damaged; or the database cannot be reached, or its driver is not installed.
     """
     if "://" not in place:
-        path = Path(place).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path), SystemLock(path.with_name(f".{path.name}.lock"))))
+        return open_journal(Path(place).absolute())
+    if _sqlite_file(place) in {None, "", ":memory:"}:
+        raise StudyError(f"--storage {place}: a database in memory is lost with the process; name a file")
     try:
         return RDBStorage(
             place,
@@ -76,24 +96,35 @@ def open_storage(place: str) -> BaseStorage:
             heartbeat_stale_trial_callback=_requeue_silent,
         )
     except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-        raise BenchError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
+        raise StudyError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _sqlite_file(url: str) -> str | None:
+    """Return the file of an SQLite database, the URL itself for one on a server.
+
+    Raises:
+        StudyError: it is not the URL of a database.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StudyError("--storage: this is not the URL of a database, like postgresql://host/name") from None
+    return parsed.database if parsed.get_backend_name() == "sqlite" else url
 
 
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
-    """Open, or begin, a study; the settings before it are its first trial, where the space has them.
-
-    A grid takes its own points only.
-    """
+    """Open, or begin, a study, whose first trial has the suite's own settings."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    current = cell.config.model_dump(mode="json", by_alias=True)
-    default = {setting: current[setting] for setting in space.where}
     subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
-               tune.pruner, default)  # fmt: skip
+               tune.pruner, dict(space.own))  # fmt: skip
     for key, value in zip(_SUBJECT, subject, strict=True):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
-    if not study.get_trials(deepcopy=False) and tune.sampler != "grid" and space.contains(default):
-        study.enqueue_trial(default)
+    if not study.get_trials(deepcopy=False) and tune.sampler != "grid":  # a grid's points are queued one by one
+        enqueue(study, space, space.own)
     study.sampler = ByNumber(tune)
     study.pruner = _pruner(tune, cell.training.epochs)
     return study
@@ -183,7 +214,11 @@ def _requeue_silent(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return what a trial has chosen, or was queued with."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # what is queued is chosen one by one
+    return {
+        **trial.user_attrs.get(OWN, {}),
+        **trial.system_attrs.get("fixed_params", {}),
+        **trial.params,
+    }  # what is queued is chosen one by one
 
 
 def is_given_up(trial: FrozenTrial) -> bool:
@@ -193,15 +228,27 @@ def is_given_up(trial: FrozenTrial) -> bool:
     return "error" in trial.user_attrs or trial.user_attrs.get("tries", 0) >= RETRIES
 
 
-def queue_point(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
-    """Queue the first of a grid's points that no trial holds, unless one is queued; several processes may do so."""
+def enqueue(study: optuna.Study, space: Space, settings: Mapping[str, Any], **facts: object) -> None:
+    """Queue settings, which need not lie in the space, as the next trial; `facts` are its user attributes."""
+    if space.contains(settings):
+        study.enqueue_trial(dict(settings), user_attrs=facts)
+    else:
+        study.enqueue_trial({}, user_attrs={**facts, OWN: dict(settings)})
+
+
+def queue_untried(study: optuna.Study, space: Space, points: Sequence[Mapping[str, Any]], seed: int) -> None:
+    """Queue the first of `points` that no trial holds, unless a trial is queued; several processes may do so.
+
+    Without points, settings drawn at random are queued, which follow from `seed` and the number of trials.
+    """
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
         return
     held = [settings_of(t) for t in trials if t.state in {*ENDED, TrialState.RUNNING} or is_given_up(t)]
-    free = next((point for point in points if point not in held), None)
+    rng = np.random.default_rng([seed, len(trials)])
+    free = next((p for p in points or iter(lambda: space.draw(rng), None) if p not in held), None)
     if free is not None:
-        study.enqueue_trial(dict(free))
+        enqueue(study, space, free)
 
 
 def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[FrozenTrial, bool]]:
@@ -253,7 +300,10 @@ def requeue(study: optuna.Study, trial: FrozenTrial, *, killed: bool = True) -> 
     settings = settings_of(trial)
     if not settings or tries > RETRIES:
         return False
-    study.enqueue_trial(settings, user_attrs={"tries": tries})
+    if OWN in trial.user_attrs:
+        study.enqueue_trial({}, user_attrs={"tries": tries, OWN: settings})
+    else:
+        study.enqueue_trial(settings, user_attrs={"tries": tries})
     return True
 
 
@@ -274,30 +324,57 @@ def _started(pid: int) -> str:
     return "unknown"
 
 
-def studies_in(folder: Path) -> list[StudyResult]:
-    """Return the studies whose journals lie in `folder`, by name; files that are none are passed over."""
+def studies_in(folder: Path, unreadable: Callable[[str], object] | None = None) -> list[StudyResult]:
+    """Return the studies whose journals lie in `folder`, by name.
+
+    Args:
+        folder: of the journals.
+        unreadable: callback that receives a sentence for every journal that holds no study that can be read.
+
+    Raises:
+        StudyError: a journal holds no such study, and there is no callback to hear of it.
+    """
     found = []
     for path in sorted(folder.glob("*.journal")):
         try:
-            study = optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
-        except (
-            KeyError,
-            ValueError,
-            TypeError,
-            AssertionError,
-            OSError,
-        ):  # what Optuna says of a journal that is none, or of another name
-            continue
-        found += _result_of(study, str(path))
+            found += _studies_of(path)
+        except StudyError as error:
+            if unreadable is None:
+                raise
+            unreadable(str(error))
     return found
+
+
+def _studies_of(path: Path) -> list[StudyResult]:
+    """Return the study in the journal at `path`: of the file's name, where the file was not renamed.
+
+    Raises:
+        StudyError: there is none that can be read.
+    """
+    storage = open_storage(str(path))
+    names = [study.study_name for study in storage.get_all_studies()]
+    if not names:
+        raise StudyError(f"{path}: no study was written there yet; move the file away if its search is not to go on")
+    if path.stem not in names:
+        raise StudyError(
+            f"{path}: it holds the study '{names[0]}', whose file is '{names[0]}.journal'; remove the copy"
+        )
+    study = optuna.load_study(study_name=path.stem, storage=storage)
+    result = _result_of(study, str(path))
+    if not result:
+        raise StudyError(f"{path}: the study in it was not begun by `tune`, or it was stopped at its very start")
+    return result
 
 
 def studies_at(url: str) -> list[StudyResult]:
     """Return the studies in a database, by name; those of other programs are passed over.
 
     Raises:
-        BenchError: the database cannot be used.
+        StudyError: the database cannot be used, or is not there.
     """
+    file = _sqlite_file(url)
+    if file != url and not Path(str(file)).exists():
+        raise StudyError(f"--storage {url}: there is no database {file}")
     storage = open_storage(url)
     names = sorted(optuna.get_all_study_names(storage))
     return [result for name in names for result in _result_of(optuna.load_study(study_name=name, storage=storage), url)]
@@ -360,7 +437,7 @@ def _trial_result(trial: FrozenTrial) -> TrialResult:
     values: Sequence[float] = trial.user_attrs.get("by_seed", ())
     return TrialResult(
         trial.number,
-        dict(trial.params),
+        settings_of(trial),
         float(trial.value or 0.0),
         trial.state == TrialState.PRUNED,
         tuple(values),

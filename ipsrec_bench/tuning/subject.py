@@ -9,7 +9,7 @@ from ipsrec_bench.run.plan import catalogue_of, cells_of
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import SuiteFile, adhoc_suite, load_suite
 from ipsrec_bench.tuning.search import Search
-from ipsrec_bench.tuning.space import search_space
+from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import open_storage, open_study, study_name
 
 
@@ -21,6 +21,8 @@ def searches(
     data_dir: Path,
     prepare: Callable[[Cell], PreparedDataset],
     storage: str,
+    device: str = "auto",
+    loaded: Callable[[SuiteFile], object] = lambda _: None,
 ) -> tuple[SuiteFile, list[Search]]:
     """Return the suite, and a search for every model that is to be tuned.
 
@@ -32,6 +34,8 @@ def searches(
         data_dir: raw data; a stand-in that the suite asks for is made there.
         prepare: prepares the dataset of a cell.
         storage: a folder for journal files, or the URL of a database.
+        device: where trials are trained.
+        loaded: callback that receives the suite before any of its modules is imported.
 
     Raises:
         BenchError: the suite is wrong, or has no such dataset or model.
@@ -42,8 +46,9 @@ def searches(
         file = adhoc_suite([dataset], models, overrides)
     else:
         file = load_suite(suite, overrides)
+    loaded(file)
     catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
-    cells = [cell for cell in cells_of(file, data_dir) if not cell.variant]
+    cells = [cell for cell in cells_of(file, data_dir, device) if not cell.variant]
     wanted_dataset = dataset or cells[0].dataset
     for what, wanted, known in (
         *(("model", model, {cell.model for cell in cells}) for model in models),
@@ -55,6 +60,7 @@ def searches(
                 f"{did_you_mean(wanted, known) or f'; it has {listed(sorted(known))}'}"
             )
     chosen = [next(cell for cell in cells if (cell.model, cell.dataset) == (model, wanted_dataset)) for model in models]
+    check_spaces(file, cells)
     spaces = [search_space(file, cell) for cell in chosen]
     data = prepare(chosen[0])
     found = []

@@ -1,7 +1,8 @@
 """The result of a search as a suite ready to run: the settings before it against the best ones, on fresh seeds."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from ipsrec_bench.errors import BenchError
 from ipsrec_bench.files import replace_files
 from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.tuning.study import file_stem
 
 
-def tuned_suite(file: SuiteFile, results: Sequence[StudyResult]) -> str:
-    """Return the text of the suite: every tuned model, and its best settings as the variant `tuned`.
+def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> str:
+    """Return the text of the suite for `folder`: every tuned model, and its best settings as the variant `tuned`.
 
     Its ablation table then says whether the best settings are better than those before, or were lucky in the search.
+    It names the folder in which the modules of own models lie, because they do not lie beside it.
     """
-    said = file.suite.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    said = file.suite.model_dump(mode="json", exclude_unset=True, exclude_none=True, by_alias=True)
     models = {}
     for result in results:
         if result.best is not None:
@@ -29,6 +32,7 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult]) -> str:
         "title": f"Tuned: {', '.join(models)} on {dataset}",
         "description": " ".join(_told(result) for result in results),
         "seeds": list(file.suite.tune.fresh_seeds),
+        **_modules(file, models, folder),
         **{key: said[key] for key in ("scale", "stand_in") if key in said},
         "protocol": said.get("protocol", {}),
         "training": said.get("training", {}),
@@ -49,13 +53,20 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
     stem = names[0]
     if len(names) > 1:  # names of studies differ wherever data, settings or ranges do: so do those of their suites
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        stem = f"{results[0].dataset}-{'-'.join(result.model for result in results)}-{digest}"
+        stem = file_stem(f"{results[0].dataset}-{'-'.join(result.model for result in results)}-{digest}")
     path = folder / f"{stem}.toml"
     try:
-        replace_files(folder, {path.name: tuned_suite(file, results)})
+        replace_files(folder, {path.name: tuned_suite(file, results, folder)})
     except OSError as error:
         raise BenchError(f"{path}: the tuned suite cannot be written there: {error.strerror}") from None
     return path
+
+
+def _modules(file: SuiteFile, models: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, str]:
+    """Return the suite's key `modules`, if a model is named by its module."""
+    if not any(":" in str(settings.get("type", label)) for label, settings in models.items()):
+        return {}
+    return {"modules": Path(os.path.relpath(file.modules, folder.resolve())).as_posix()}
 
 
 def _told(result: StudyResult) -> str:

@@ -1,0 +1,73 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command in the same way: in order, with one sentence."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import typer
+
+from ipsrec_bench.run.supervision import STOPPING
+
+SAME_SECONDS = 0.5
+"""A terminal sends Ctrl-C to every process, and a supervising parent passes on its own: within that time it is one."""
+
+
+@dataclass
+class _Received:
+    """The signal that ends this command."""
+
+    number: int | None = None
+    when: float = 0.0
+
+
+_received = _Received()
+
+
+@contextlib.contextmanager
+def signals_stop() -> Iterator[None]:
+    """Let the signals that end a command raise KeyboardInterrupt, unless they are ignored, as under nohup."""
+    _received.number = None
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    now = time.monotonic()
+    if _received.number is not None and now - _received.when < SAME_SECONDS:
+        return
+    _received.number, _received.when = number, now
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """End the command with `sentence` and exit code 128 + signal, where a signal ends what is done here.
+
+    Raises:
+        Exit: it was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:  # libraries that run C code raise errors of their own when a signal ends it
+        if _received.number is None or isinstance(error, typer.Exit):
+            raise
+    else:
+        return
+    typer.echo(f"Interrupted. {sentence}".strip(), err=True)
+    raise typer.Exit(128 + (_received.number or signal.SIGINT))

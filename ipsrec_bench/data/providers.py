@@ -1,0 +1,138 @@
+"""Who made an item: item tables, texts that stand for no provider, and what a reader should know of both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from ipsrec_bench.data.prepared import Reading
+from ipsrec_bench.data.sources import find_column, materialise, open_table, where
+from ipsrec_bench.errors import DataError
+from ipsrec_bench.suite.schema import TableSource
+
+LARGEST = 5
+"""Providers that are named with their share."""
+BLANKS = " \t\n\r\v\f\u00a0\u3000\ufeff"
+_SHOWN = 10
+# Ids that differ only by what programs add to numbers, by blanks or by case.
+_LOOSE = rf"lower(regexp_replace(regexp_replace(trim({{0}}, '{BLANKS}'), '\.0+$', ''), '^0+(.)', '\1'))"
+
+
+def is_unknown(column: str, unknown: Sequence[str]) -> str:
+    """Return the SQL condition that `column` names no provider: it is NULL, blank, or one of the texts `unknown`."""
+    texts = ", ".join("'" + text.strip(BLANKS).lower().replace("'", "''") + "'" for text in ("", *unknown))
+    return f"({column} IS NULL OR lower(trim({column}, '{BLANKS}')) IN ({texts}))"
+
+
+def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
+    """Give every row of the table `raw` the provider that the item table names, and the column `listed`.
+
+    Raises:
+        DataError: the item table cannot be read, names two providers for one item, or has none of the items.
+    """
+    assert source.items is not None
+    table = open_table(connection, path, source.items)
+    item = find_column(table, source.items.item, "item column", path)
+    provider = find_column(table, source.items.provider, "provider column", path)
+    rows = where(table, source.items.where, path, table.columns).project(
+        f"CAST({item} AS VARCHAR) AS item, CAST({provider} AS VARCHAR) AS provider"
+    )
+    materialise(connection, path, rows.filter("item <> ''").distinct(), "item_rows")
+    known = f"FILTER (NOT {is_unknown('provider', source.unknown)})"
+    ambiguous = connection.execute(
+        f"SELECT item, count(provider) {known} AS providers, min(provider) {known}, max(provider) {known}"
+        " FROM item_rows GROUP BY item HAVING providers > 1 ORDER BY item LIMIT 1"
+    ).fetchone()
+    if ambiguous is not None:
+        raise DataError(
+            f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers, such as '{ambiguous[2]}' and"
+            f" '{ambiguous[3]}'; an item table must name one"
+        )
+    connection.execute(
+        "CREATE TABLE item_providers AS"
+        f" SELECT item, coalesce(max(provider) {known}, max(provider)) AS provider FROM item_rows GROUP BY item"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TABLE raw AS"
+        " SELECT raw.* REPLACE (named.provider AS provider), named.item IS NOT NULL AS listed"
+        " FROM raw LEFT JOIN item_providers AS named ON named.item = raw.item"
+    )
+    _refuse_strangers(connection, path)
+
+
+def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raise an error, with an example of both sides, if the item table has none of the items."""
+    rows, matched = connection.execute("SELECT count(*), count(*) FILTER (listed) FROM raw").fetchall()[0]
+    if matched or not rows:
+        return
+    alike = connection.execute(
+        "SELECT r.item, i.item FROM (SELECT DISTINCT item FROM raw) AS r JOIN item_providers AS i"
+        f" ON {_LOOSE.format('r.item')} = {_LOOSE.format('i.item')} ORDER BY ALL LIMIT 1"
+    ).fetchone()
+    ours, theirs = (
+        alike
+        or connection.execute("SELECT (SELECT min(item) FROM raw), (SELECT min(item) FROM item_providers)").fetchall()[
+            0
+        ]
+    )
+    if theirs is None:
+        raise DataError(f"{path}: the item table has no row with an item")
+    which = "which are not the same text" if alike else "which is of another kind"
+    raise DataError(
+        f"{path}: none of the interactions' items stands in the item table: an interaction has '{ours}', the table has"
+        f" '{theirs}', {which}; name the right column as its `item`, or write both alike"
+    )
+
+
+def count_providers(connection: duckdb.DuckDBPyConnection, unknown: Sequence[str]) -> None:
+    """Make the table `provider_counts` of `raw`: provider, its interactions, and whether it is unknown."""
+    connection.execute(
+        f"CREATE TABLE provider_counts AS SELECT provider, actions, {is_unknown('provider', unknown)} AS is_unknown"
+        " FROM (SELECT provider, count(*) AS actions FROM raw GROUP BY provider)"
+    )
+
+
+def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], items: Path | None) -> Reading:
+    """Return what a reader of results should know of the providers in `provider_counts` and `raw`.
+
+    Args:
+        connection: holds both tables.
+        notes: sentences so far.
+        items: the item table, if there is one.
+    """
+    placeholders = dict(
+        connection.execute(
+            "SELECT provider, actions FROM provider_counts WHERE is_unknown AND provider <> '' ORDER BY 2 DESC, 1"
+        ).fetchall()
+    )
+    largest = connection.execute(
+        f"SELECT provider, actions FROM provider_counts WHERE NOT is_unknown ORDER BY 2 DESC, 1 LIMIT {LARGEST}"
+    ).fetchall()
+    found = list(notes)
+    if placeholders:
+        texts = [f"'{text}' ({count:,})" for text, count in placeholders.items()]
+        more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+        found.append(
+            f"{sum(placeholders.values()):,} interactions name a provider that stands for none and counts as unknown:"
+            f" {', '.join(texts[:_SHOWN])}{more}; the dataset's key `unknown` lists such texts"
+        )
+    unlisted = None
+    if items is not None:
+        actions, unlisted = connection.execute("SELECT count(*), count(*) FILTER (NOT listed) FROM raw").fetchall()[0]
+        if unlisted:
+            (example,) = connection.execute("SELECT min(item) FROM raw WHERE NOT listed").fetchall()[0]
+            found.append(
+                f"{unlisted:,} of {actions:,} interactions ({unlisted / actions:.1%}) have an item that {items} does"
+                f" not list, such as '{example}'; their provider is unknown"
+            )
+    alike = connection.execute(
+        "SELECT sum(n), arg_min(one, n), arg_min(other, n) FROM ("
+        " SELECT count(*) AS n, min(provider) AS one, max(provider) AS other FROM provider_counts WHERE NOT is_unknown"
+        f" GROUP BY lower(trim(provider, '{BLANKS}')) HAVING n > 1)"
+    ).fetchall()[0]
+    if alike[0]:
+        found.append(
+            f"{alike[0]:,} providers differ from another one only by case or by blanks around them, '{alike[1]}' and"
+            f" '{alike[2]}' for example; each counts as a provider of its own"
+        )
+    return Reading(tuple(found), placeholders, unlisted, tuple((name, count) for name, count in largest))

@@ -1,0 +1,144 @@
+"""Stores with an older schema: their rows are copied into a new store, which then takes their place."""
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from ipsrec_bench.errors import StoreError
+from ipsrec_bench.store.database import (
+    SCHEMA_VERSION,
+    Connection,
+    OnWait,
+    build,
+    confine,
+    connect_to_none,
+    first_line,
+    patiently,
+    quoted,
+    version_of,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
+    """Give the store at `place` the schema of this version; the old file is kept beside it, under its version's name.
+
+    Every table is copied by the names of its columns. A column that the old store lacks gets its default, which says
+    that the value is not known. The old store stays locked until the new one, which is complete, has its name; a kill
+    or a full disk leaves the old one as it was.
+
+    Args:
+        place: the store.
+        patience: seconds to wait while another process has it open.
+        on_wait: callback that receives one sentence on who is waited for.
+
+    Raises:
+        StoreError: it cannot be written, or what it holds does not fit.
+    """
+
+    def attach() -> Connection:
+        connection = connect_to_none()
+        connection.execute(f"ATTACH '{quoted(place)}' AS old (TYPE duckdb)")
+        return connection
+
+    try:
+        with patiently(place, attach, patience, on_wait) as connection:
+            version = version_of(connection, place, "old")
+            if version is None or version == SCHEMA_VERSION:  # another process was first
+                return
+            new = place.with_name(f".{place.name}.migrated")  # of whoever has the old store locked
+            _remove(new)
+            try:
+                connection.execute(f"ATTACH '{quoted(new)}' AS new (TYPE duckdb)")
+                connection.execute(f"SET temp_directory = '{quoted(new)}.tmp'")
+                confine(connection)
+                _copy(connection)
+                connection.execute("DETACH new")  # writes all to the file
+                connection.execute("CHECKPOINT old")  # likewise, so that nothing is left in a file beside it
+                kept = _keep(place, version)
+                new.replace(place)
+            finally:
+                _remove(new)
+    except (OSError, duckdb.Error) as error:
+        reason = first_line(error) if isinstance(error, duckdb.Error) else error.strerror
+        raise StoreError(
+            f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
+            " nothing in it has changed; copy it to a folder that can be written and give that with --store"
+        ) from None
+    _log.warning(
+        "%s: brought from schema version %s to %s; the file as it was is kept as %s",
+        place,
+        version,
+        SCHEMA_VERSION,
+        kept.name,
+    )
+
+
+def _copy(connection: Connection) -> None:
+    """Fill the empty database `new` with a store's tables and the rows of `old`, in one transaction."""
+    connection.begin()
+    connection.execute("USE new")
+    build(connection)
+    for table, columns in _shared_columns(connection):
+        names = ", ".join(f'"{column}"' for column in columns)
+        connection.execute(f'INSERT INTO new.main."{table}" ({names}) SELECT {names} FROM old.main."{table}"')
+    for table, column, sequence in _numbered(connection):
+        highest = connection.execute(f'SELECT coalesce(max("{column}"), 0) FROM new.main."{table}"').fetchall()
+        connection.execute("SELECT max(nextval(?)) FROM range(?)", [f"new.main.{sequence}", highest[0][0]]).fetchall()
+    connection.commit()
+    connection.execute("USE memory")
+
+
+def _shared_columns(connection: Connection) -> Iterator[tuple[str, list[str]]]:
+    """Yield each table of the new store that the old one has, with the columns of both."""
+    yield from connection.execute(
+        """
+        SELECT ours.table_name, list(ours.column_name ORDER BY ours.column_index)
+        FROM duckdb_columns() AS ours
+        JOIN duckdb_tables() AS tables USING (database_name, schema_name, table_name)
+        JOIN duckdb_columns() AS theirs USING (schema_name, table_name, column_name)
+        JOIN duckdb_tables() AS kept ON kept.database_name = 'old' AND kept.table_name = ours.table_name
+        WHERE ours.database_name = 'new' AND theirs.database_name = 'old'
+          AND ours.schema_name = 'main' AND kept.schema_name = 'main' AND ours.table_name <> 'store'
+        GROUP BY ours.table_name ORDER BY ours.table_name
+        """
+    ).fetchall()
+
+
+def _numbered(connection: Connection) -> Iterator[tuple[str, str, str]]:
+    """Yield table, column and sequence of every column whose default is a sequence's next number."""
+    found = connection.execute(
+        "SELECT table_name, column_name, column_default FROM duckdb_columns()"
+        " WHERE database_name = 'new' AND starts_with(column_default, 'nextval')"
+    ).fetchall()
+    for table, column, default in found:
+        name = re.search(r"nextval\('([^']+)'\)", default)
+        assert name is not None, default
+        yield table, column, name[1].rpartition(".")[2]
+
+
+def _keep(place: Path, version: int) -> Path:
+    """Give the old store a second name, which says its version, and return it."""
+    number = 1
+    while True:
+        backup = place.with_name(f"{place.stem}.schema-{version}{f'.{number}' if number > 1 else ''}{place.suffix}")
+        try:
+            backup.hardlink_to(place)
+        except FileExistsError:
+            if backup.samefile(place):  # a migration was killed right after this step
+                return backup
+            number += 1
+        else:
+            return backup
+
+
+def _remove(new: Path) -> None:
+    """Remove a new store that is not needed, or was left by a killed process, and what DuckDB has put beside it."""
+    for file in (new, new.with_name(f"{new.name}.wal")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(new.with_name(f"{new.name}.tmp"), ignore_errors=True)
