@@ -2,8 +2,10 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,9 +13,14 @@ from pathlib import Path
 import pytest
 
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.report import charts, renderer
 from ipsrec_bench.report.charts import charts_of
+from ipsrec_bench.report.content import MissingCell
+from ipsrec_bench.report.drawing import Chart
 from ipsrec_bench.report.render import FORMATS, parse_formats, write_report
+from ipsrec_bench.words import visible
 
+from .conftest import clean_environment
 from .planted import NASTY, ROWS, SEEDS, built, fill
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -62,12 +69,12 @@ def test_the_html_fetches_nothing_and_has_a_chart_of_every_kind(planted, tmp_pat
     report = built(planted)
     written = write_report(report, tmp_path)
     page = parsed(written.pages["html"])
-    charts = charts_of(report)
+    shown = charts_of(report)
     assert page.fetched == []
-    assert page.scripts == len(charts) + 2  # a specification each, the library, and the page's own
-    assert {chart.section for chart in charts} == {"comparisons", "slices", "curves", "seeds", "cost", "learning"}
+    assert page.scripts == len(shown) + 2  # a specification each, the library, and the page's own
+    assert {chart.section for chart in shown} == {"comparisons", "slices", "curves", "seeds", "cost", "learning"}
     assert {path.suffix for path in written.charts} == {".svg", ".pdf"}
-    assert len(written.charts) == 2 * len(charts)
+    assert len(written.charts) == 2 * len(shown)
     assert all(path.parent == written.main.parent for path in written.charts)
     for path in written.charts:
         content = path.read_bytes()
@@ -89,7 +96,7 @@ def test_names_are_inert_in_html(nasty):
     assert parsed(nasty.pages["html"]).fetched == []
     for spec in re.findall(r'<script type="application/json">(.*?)</script>', text):
         assert "<" not in spec
-        assert NASTY in json.loads(spec)["title"]["text"]
+        assert NASTY in " ".join(json.loads(spec)["title"]["text"])
 
 
 def test_names_are_inert_in_markdown(nasty):
@@ -111,6 +118,28 @@ def test_names_are_inert_in_charts_and_json(nasty):
     assert {c["verdict"] for c in content["comparisons"]} <= {"better", "worse", "undecided"}
     assert content["slices"][0]["slices"][0]["comparison"]["verdict"]
     assert content["headline"] == NASTY
+
+
+def test_hidden_characters_of_names_are_written_out_on_every_page(tmp_path):
+    """Escape sequences act on the terminal that shows a file, and marks of direction turn the text around them."""
+    hidden = "\x1b[31mred\x9b \u202egpj\u200b"
+    report = built(fill(tmp_path / "s.duckdb", datasets=(hidden,), display=lambda name: f"{name} {hidden}", seeds=(1,)))
+    error = MissingCell(hidden, report.results.columns[0], 1, hidden)
+    report = replace(
+        report, title=hidden, description=hidden, missing=(error,), suite_text=f"a = 1\n\t{hidden}", overrides=(hidden,)
+    )
+    written = write_report(report, tmp_path / "out", FORMATS)
+    texts = {path.name: path.read_text("utf-8") for path in (*written.pages.values(), *written.tables)}
+    texts |= {path.name: path.read_text("utf-8") for path in written.charts if path.suffix == ".svg"}
+    raw = json.loads(texts.pop("planted.json"))
+    assert raw["title"] == hidden
+    shown = r"\x1b[31mred\x9b \u202egpj\u200b"
+    assert f"a = 1\n\t{shown}" in texts["planted.html"]
+    for name, text in texts.items():
+        text = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)  # noqa: PLW2901 (the library's)
+        assert [c for c in text if c not in "\n\t" and visible(c) != c] == [], name
+    for spec in re.findall(r'<script type="application/json">(.*?)</script>', texts["planted.html"]):
+        assert shown in " ".join(json.loads(spec)["title"]["text"])
 
 
 def test_names_are_inert_in_latex(nasty):
@@ -302,3 +331,98 @@ def test_code_in_a_suites_name_or_override_is_inert_in_markdown(tmp_path):
     text = write_report(report, tmp_path, ("md",)).main.read_text(encoding="utf-8")
     assert "<b onclick" not in text
     assert "<img" not in text
+
+
+def page_without_charts(finished: Path) -> tuple[str, str]:
+    folder = finished / "reports" / "tiny"
+    return (folder / "tiny.html").read_text("utf-8"), (folder / "tiny.md").read_text("utf-8")
+
+
+def test_without_address_space_for_the_renderer_charts_are_left_out_in_a_sentence(finished):
+    """As under `ulimit -v`, which ends V8 and the process around it."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2); sys.argv[1:] = ['report'];"
+        " from ipsrec_bench.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=finished,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "Report: reports/tiny/tiny.html\n")
+    assert re.fullmatch(r"Charts are left out: .* without a limit, and ulimit -v sets one\.\n", done.stderr)
+    for text in page_without_charts(finished):
+        assert "Charts are left out: the chart renderer ended by signal" in text
+        assert "<svg" not in text
+        assert ".svg" not in text
+        assert "SASRec" in text
+    assert not (finished / "reports" / "tiny" / ".basis").exists()  # the next run tries again
+    assert not [path for path in finished.rglob("core*") if path.is_file()]
+
+
+def test_a_chart_that_the_renderer_refuses_is_named_and_the_others_are_drawn(planted, tmp_path, monkeypatch):
+    drawn = charts.draw
+
+    def spoilt(name: str, *rest: object) -> Chart:
+        chart = drawn(name, *rest)
+        return replace(chart, spec={"mark": 7}) if name.startswith("seeds") else chart
+
+    monkeypatch.setattr(charts, "draw", spoilt)
+    written = write_report(built(planted), tmp_path, FORMATS)
+    assert "These charts are left out: 'Test MRR@10 on d: a point per seed" in written.left_out
+    assert "refused it" in written.left_out
+    assert written.charts
+    assert not [path for path in written.charts if "seeds" in path.name]
+    page = parsed(written.pages["html"])
+    assert page.scripts == len(written.charts) / 2 + 2
+
+
+def test_a_renderer_that_was_killed_while_it_waited_is_started_again(planted, tmp_path):
+    report = built(planted)
+    first = write_report(report, tmp_path)
+    process = renderer._renderer()._process
+    process.kill()
+    second = write_report(report, tmp_path)
+    assert (second.left_out, len(second.charts)) == ("", len(first.charts))
+
+
+def test_a_chart_that_ends_the_renderer_is_left_out_alone(planted, tmp_path, monkeypatch):
+    mortal = """
+import json, sys
+for number, line in enumerate(sys.stdin):
+    if number == 2:
+        sys.exit(3)
+    print(json.dumps(["<svg/>" if json.loads(line)[0] == "svg" else "JVBERg==", None]), flush=True)
+"""
+
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", mortal], stdin=pipe, stdout=pipe, encoding="utf-8")
+
+    report = built(planted)
+    monkeypatch.setattr(renderer, "_start", start)
+    renderer._renderer().stop()
+    written = write_report(report, tmp_path, ("md",))
+    renderer._renderer().stop()
+    drawn = len(written.charts) // 2
+    assert drawn == (len(charts_of(report)) + 1) // 2  # every second one
+    assert written.left_out.startswith("These charts are left out: 'MRR@10 on d, by slice")
+    assert "the chart renderer ended with code 3; there may be too little memory" in written.left_out
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_page_that_was_there(finished, bench):
+    """The limit of a file's size stands in for it: the system refuses the rest of a write."""
+    before = {path.name: path.read_bytes() for path in (finished / "reports" / "tiny").iterdir() if path.name[0] != "."}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        done = bench("report", "tiny")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.returncode == 2
+    assert "reports/tiny: the report cannot be written there: File too large; files of an earlier one" in done.stderr
+    assert {path.name: path.read_bytes() for path in (finished / "reports" / "tiny").iterdir()} == before

@@ -1,14 +1,18 @@
 """The dashboard and the plain log: events in, text out."""
 
+import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from rich.console import Console
 
+from ipsrec_bench.cli.listen import listener
 from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
     CellStarted,
+    DatasetLeftOut,
     DatasetReady,
     EpochDone,
     RunFinished,
@@ -150,6 +154,54 @@ def test_names_with_markup_are_shown_as_they_are():
     text = shown(state_after([(RunStarted("s", "[link]t", 1, 0), 0.0), (CellStarted(*name, 1, "hr@5"), 0.0)]))
     assert "[link]t" in text
     assert "[red]m · [bold]d[/bold]" in text
+
+
+def test_a_narrow_terminal_shows_every_cell_and_trial_in_two_lines():
+    done = CellFinished("c", "data", "a model of a long name", 2, {"hr@10": 0.1, "mrr@10": 0.0123}, 3, 61.0)
+    for width in (30, 40):
+        text = shown(state_after([*STREAM, (done, 16.0)]), width=width)
+        assert max(map(len, text.splitlines())) <= width
+        lines = [line.strip() for line in text.splitlines()]
+        assert "sasrec · data" in lines
+        assert "3/10 · 0.2000 · seed 1" in lines
+        assert "pop · data" in lines
+        assert "failed · seed 1" in lines
+        assert "mrr@10 0.0123 · seed 2" in lines
+        lines = [line.strip() for line in shown(state_after(TRIALS), now=12.0, width=width).splitlines()]
+        assert lines[lines.index("3: lambda = 0.2") + 1] == "0.4000, 0:10"
+        assert lines[lines.index("2: lambda = 0.5") + 1] == "pruned, 0:05"
+    many = [(replace(done, key=str(n)), 16.0) for n in range(40)]
+    assert len(shown(state_after([*STREAM, *many]), width=30, height=30).splitlines()) <= 30
+
+
+def test_a_terminal_without_unicode_gets_plain_lines(capsys):
+    for encoding, words in (("ascii", "My suite: 5 cells"), ("utf-8", "")):
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with listener(Console(file=screen, force_terminal=True, width=30), quiet=False, as_json=False) as emit:
+            for event, _ in STREAM:
+                emit(event)
+        assert words in capsys.readouterr().out
+        screen.flush()
+        assert bool(screen.buffer.getvalue()) == (encoding == "utf-8")
+
+
+def test_hidden_characters_of_names_and_errors_are_written_out():
+    hidden = "a\x1b[2Jb\u202ec\nd"
+    name = ("k", hidden, hidden, 1)
+    events = [
+        RunStarted("s", hidden, 2, 0),
+        CellStarted(*name, epochs=1, stop_metric="hr@5"),
+        CellFailed(*name, error=hidden, seconds=1.0),
+        DatasetLeftOut(hidden, hidden),
+        StoreBusy(hidden),
+        CellStarted("l", hidden, hidden, 2, epochs=1, stop_metric="hr@5"),
+    ]
+    text = shown(state_after([(event, 0.0) for event in events]), width=200)
+    assert text.count(r"a\x1b[2Jb\u202ec\nd") == 10
+    for event in events:
+        text += plain_line(event, datetime(2026, 1, 2, tzinfo=UTC)) or ""
+    assert {"\x1b", "\u202e"}.isdisjoint(text)
+    assert len((plain_line(events[2], datetime(2026, 1, 2, tzinfo=UTC)) or "").splitlines()) == 1
 
 
 def test_sparklines_and_clocks():

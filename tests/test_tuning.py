@@ -161,6 +161,12 @@ def test_every_model_gets_the_same_budget_and_no_test_target_is_ranked(suite, be
     for r in results:
         assert all(t["epochs"] <= 4 for t in r["trials"])
         assert all(t["pruned"] or len(t["by_seed"]) == 1 for t in r["trials"])
+    (together,) = (tmp_path / "suites/tuned").glob("*.toml")
+    assert re.fullmatch(r"world-ipsrec-s-ipsrec-c-[0-9a-f]{8}", together.stem)
+    other = SUITE.replace("[models.sasrec]", "[models.ipsrec-c]").replace("epochs = 4", "epochs = 1")
+    (tmp_path / "other.toml").write_text(other, encoding="utf-8")
+    tuned(bench, "other.toml", "--trials", "1")
+    assert len(list((tmp_path / "suites/tuned").glob("*.toml"))) == 2  # another suite's result takes no place
     by_time = tuned(bench, suite, "--model", "ipsrec-c", "--budget", "1", "--set", "tune.seed=5")
     assert sum(t["seconds"] for t in by_time[0]["trials"]) >= 1
 

@@ -27,8 +27,8 @@ def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
     """Give the run a callback for its events.
 
     JSON lines if asked for; else nothing but failures and what is waited for, as errors, if quiet; else the dashboard
-    on a terminal and plain, timestamped lines anywhere else. Meanwhile, what cannot be written to standard output or
-    standard error is dropped, with one warning.
+    on a terminal that shows Unicode and plain, timestamped lines anywhere else. Meanwhile, what cannot be written to
+    standard output or standard error is dropped, with one warning.
     """
     with (
         contextlib.redirect_stderr(cast("TextIO", _Lasting(sys.stderr, "standard error"))),
@@ -36,7 +36,7 @@ def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
     ):
         if as_json:
             yield _isolated(_print_json)
-        elif quiet or not console.is_terminal:
+        elif quiet or not console.is_terminal or not console.encoding.startswith("utf"):  # it needs blocks and dots
 
             def log(event: Event) -> None:
                 line = plain_line(event, datetime.now().astimezone())

@@ -233,12 +233,11 @@ def report(
 ) -> None:
     """Write the report on the newest run of each SUITE."""
     from ipsrec_bench.report.render import parse_formats
-    from ipsrec_bench.suite.load import suite_name
 
     wanted = parse_formats(formats)
-    for name in [suite_name(suite) for suite in suites or ()] or (None,):
+    for suite in suites or (None,):
         written = _write_report(
-            store, output or store.parent, name, overrides=overrides or (), formats=wanted, storage=storage
+            store, output or store.parent, suite, overrides=overrides or (), formats=wanted, storage=storage
         )
         typer.echo(f"Report: {written}")
         if open_it:
@@ -481,18 +480,25 @@ def _write_report(
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import basis_of, find_run, shown_otherwise
+    from ipsrec_bench.store.queries import basis_of, check_file, find_run, shown_otherwise
+    from ipsrec_bench.suite.load import is_suite_path, suite_name
 
+    name = suite and suite_name(suite)
     state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
     unread: list[str] = []
     studies = _studies(store, storage, unread)
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite, number), overrides)
+        if suite and name and is_suite_path(suite) and Path(suite).is_file():
+            check_file(connection, name, Path(suite), store)
+        run = shown_otherwise(find_run(connection, name, number), overrides)
         basis = basis_of(connection, run, state)
         content = build_report(connection, run, studies, unread)
     for sentence in unread:
-        typer.echo(f"The report lacks a tuning study: {sentence}", err=True)
-    return write_report(content, output, formats, basis=basis).main
+        typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
+    written = write_report(content, output, formats, basis=basis)
+    if written.left_out:
+        typer.echo(visible(written.left_out), err=True)
+    return written.main
 
 
 def _current_page(store: Path, number: int) -> Path | None:

@@ -4,15 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import groupby
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from ipsrec_bench.report.content import Comparison, Report, Row, Surface, SurfacePoint
-from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
+from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
 from ipsrec_bench.report.sentences import between, signed
 from ipsrec_bench.report.study_charts import study_charts
 
@@ -44,13 +42,6 @@ def charts_of(report: Report) -> list[Chart]:
         *_learning_curves(report, style),
     ]
     return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
-
-
-@cache
-def javascript() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle
 
 
 def _styles(rows: Sequence[Row]) -> Style:
@@ -149,7 +140,7 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
             .mark_line(strokeWidth=1.4)
             .encode(
                 opacity=alt.condition(chosen := _legend_choice(), alt.value(0.85), alt.value(0.1)),
-                x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+                x=alt.X("epoch:Q", axis=whole_ticks(point.epoch for _, _, point in curves.points)),
                 y=alt.Y("valid:Q", title=f"validation {metric}", scale=alt.Scale(zero=False)),
                 color=_colour("row", names, style),
                 strokeDash=_dash("row", names, style),
@@ -184,10 +175,11 @@ def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
 
 
 _COSTS = {
-    "train_seconds": ("time", "seconds of training"),
-    "parameters": ("parameters", "parameters"),
-    "peak_memory": ("memory", "peak memory, bytes"),
+    "train_seconds": ("~g", "seconds of training"),
+    "parameters": ("~s", "parameters"),
+    "peak_memory": ("~s", "peak memory, bytes"),
 }
+"""Format and title of each axis; `~s` would write 10 milliseconds as 10m."""
 
 
 def _costs(report: Report, style: Style) -> Iterator[Chart]:
@@ -200,14 +192,14 @@ def _costs(report: Report, style: Style) -> Iterator[Chart]:
             for line in lines
         ]
         panels = []
-        for cost, (_, title) in _COSTS.items():
+        for cost, (form, title) in _COSTS.items():
             there = [value for value in values if value[cost] > 0]  # a counting model has no parameters
             panels.append(
                 alt.Chart(inline(there))
                 .mark_point(filled=True, size=80)
                 .encode(
                     x=alt.X(
-                        f"{cost}:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", tickCount=4)
+                        f"{cost}:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format=form, tickCount=4)
                     ),
                     y=alt.Y("value:Q", title=f"test {metric}", scale=alt.Scale(zero=False)),
                     color=_colour("row", names, style),
@@ -223,7 +215,7 @@ def _costs(report: Report, style: Style) -> Iterator[Chart]:
 def _surface(surface: Surface, confidence: float) -> Chart:
     values = [_of_point(point) for point in surface.points]
     base = alt.Chart(inline(values)).encode(
-        x=alt.X("lambda:O", title="lambda", axis=alt.Axis(labelAngle=0)),
+        x=alt.X("lambda:O", title="lambda", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=6)),
         y=alt.Y("tau:O", title="tau", sort="descending"),
     )
     tooltip = ["lambda:Q", "tau:Q", alt.Tooltip("value:Q", format=".4f"), "difference:N", "interval:N"]

@@ -249,12 +249,12 @@ class DatasetLine:
     @property
     def tested(self) -> str:
         """How many users are tested, and how many the protocol leaves out."""
-        return _users(self.test, self.split and self.split.test_users)
+        return _users(self.test, self.split.test_users if self.split else None)
 
     @property
     def validated(self) -> str:
         """Likewise, for the validation."""
-        return _users(self.valid, self.split and self.split.valid_users)
+        return _users(self.valid, self.split.valid_users if self.split else None)
 
 
 def _users(ranked: RankedUsers | None, of_split: int | None) -> str:

@@ -4,16 +4,31 @@ Text and rules take the colour of the page around them, so that a chart reads in
 it has a dark grey instead.
 """
 
+import itertools
 import re
+import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import altair as alt
-import vl_convert
+
+from ipsrec_bench.report.renderer import pdf_of, svg_of
+from ipsrec_bench.words import visible
 
 WIDTH = 520
+MOST_LETTERS = 50
+"""Of a file's name, whose place on the disk is 255 bytes."""
+FONT = "Liberation Sans, Arial, Arimo, Helvetica, sans-serif"
+"""The renderer measures the first, which it brings along; letters of the others are as wide, but for the last."""
+TITLE_LETTERS = 52
+"""Of a line of a title: as many as a small screen shows."""
+MOST_TICKS = 12
+MARGIN = 24
+"""Pixels on both sides, one more for each letter of longer texts: in another font than the renderer's, a letter of a
+label or a legend takes up to a pixel more."""
 PAGE_INK, FILE_INK = "currentColor", "#333333"
 
 
@@ -31,23 +46,31 @@ class Chart:
     @cached_property
     def svg(self) -> str:
         """SVG text for the page, labelled for who cannot see it."""
-        text: str = vl_convert.vegalite_to_svg(self.spec, allowed_base_urls=[])
-        return text
+        return svg_of(self.spec)
 
     @cached_property
     def svg_file(self) -> str:
         """SVG text for a file of its own, which has no page around it to take a colour from."""
         return re.sub(rf'( (?:fill|stroke)="){PAGE_INK}"', rf'\g<1>{FILE_INK}"', self.svg)
 
-    def pdf(self) -> bytes:
-        """Return it as a PDF file."""
-        content: bytes = vl_convert.svg_to_pdf(self.svg_file)
-        return content
+    @cached_property
+    def pdf_file(self) -> bytes:
+        """PDF file."""
+        return pdf_of(self.svg_file)
 
 
 def inline(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     """Return `values` as data that stands in the chart."""
     return alt.InlineData(values=[dict(value) for value in values])
+
+
+def whole_ticks(values: Iterable[int], most: int = MOST_TICKS) -> alt.Axis:
+    """Return an axis with at most `most` + 1 ticks, all of them whole numbers between the least and greatest value."""
+    values = [*values]
+    low, high = min(values), max(values)
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if high - low <= most * step)
+    return alt.Axis(values=[*range(-(-low // step) * step, high + 1, step)], format="d")
 
 
 def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
@@ -59,9 +82,10 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
         title: what it shows, in a sentence.
         chart: altair's.
     """
+    lines = textwrap.wrap(visible(title), TITLE_LETTERS, break_on_hyphens=False)
     configured = (
-        chart.properties(title=alt.Title(title, anchor="start", fontSize=13, fontWeight="normal", limit=0))
-        .configure(background="transparent", font="system-ui, sans-serif")
+        chart.properties(title=alt.Title(lines, anchor="start", fontSize=13, fontWeight="normal", limit=0))
+        .configure(background="transparent", font=FONT)
         .configure_title(color=PAGE_INK)
         .configure_axis(
             labelColor=PAGE_INK,
@@ -71,7 +95,9 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
             gridColor=PAGE_INK,
             gridOpacity=0.15,
             titleFontWeight="normal",
+            titlePadding=10,
         )
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy", labelSeparation=6)
         .configure_legend(
             labelColor=PAGE_INK,
             titleColor=PAGE_INK,
@@ -83,13 +109,21 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
         .configure_view(stroke=None)
     )
     spec = _printable(configured.to_dict() | {"description": title})
-    return Chart(re.sub(r"[^\w.-]+", "_", name), section, title, spec)
+    texts = (value for rows in spec["datasets"].values() for row in rows for value in row.values())
+    beside = max([MARGIN, *(_letters(text) for text in texts if isinstance(text, str))])
+    spec["padding"] = {"top": 5, "bottom": 5, "left": beside, "right": beside}
+    return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec)
+
+
+def _letters(text: str) -> int:
+    """Return how many letters of the Latin alphabet are about as wide."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        return visible(value)
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list) else value

@@ -1,5 +1,6 @@
 """Where the pages of a report lie, and whether they are up to date; light, for a run with nothing to do asks it."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -10,15 +11,34 @@ CURRENT = ("html", "md")
 """Formats that `run` writes."""
 
 
+_PLAIN = re.compile(r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*")
+"""Names that every file system takes as they are and keeps apart; Windows has devices of the names left out."""
+_MARKED = re.compile(r"--[0-9a-f]{8}$")
+_TAKEN = {"studies", "checkpoints"}
+"""Folders beside the store that are no reports."""
+MOST_LETTERS = 40
+
+
 def file_name(name: str) -> str:
-    """Return `name` with nothing in it that is more than a letter of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)
+    """Return a file's name for `name`, another one for every other name, whatever the file system makes of letters.
+
+    A name of few lower-case letters, digits and inner `-`, `_` and `.` stands as it is; any other is spelt with what
+    may stand in a file's name, and ends in a digest.
+    """
+    if len(name) <= MOST_LETTERS and _PLAIN.fullmatch(name) and not _MARKED.search(name) and name not in _TAKEN:
+        return name
+    spelt = re.sub(r"[^\w-]+", "_", name)[:MOST_LETTERS].strip("_-") or "suite"
+    return f"{spelt}--{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def report_folder(folder: Path, suite: str) -> Path:
+    """Return the place, below `folder`, of all files of the report on `suite`."""
+    return folder / file_name(suite)
 
 
 def page_path(folder: Path, suite: str, kind: str) -> Path:
     """Return the place, below `folder`, of the page on `suite` in the format `kind`."""
-    name = file_name(suite)
-    return folder / name / f"{name}.{SUFFIXES[kind]}"
+    return report_folder(folder, suite) / f"{file_name(suite)}.{SUFFIXES[kind]}"
 
 
 def basis_path(folder: Path, suite: str) -> Path:
@@ -26,7 +46,7 @@ def basis_path(folder: Path, suite: str) -> Path:
 
     It is removed before any file of the report is written, and written again after the last one.
     """
-    return folder / file_name(suite) / ".basis"
+    return report_folder(folder, suite) / ".basis"
 
 
 def signature(basis: str) -> str:

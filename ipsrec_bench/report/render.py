@@ -13,11 +13,13 @@ from markupsafe import Markup
 
 from ipsrec_bench import __version__
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
-from ipsrec_bench.report.charts import charts_of, javascript
+from ipsrec_bench.files import replace_files
+from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.drawing import Chart
-from ipsrec_bench.report.pages import CURRENT, basis_path, file_name, page_path, signature
+from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
+from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
 from ipsrec_bench.report.sentences import (
     between,
     budgets,
@@ -33,6 +35,7 @@ from ipsrec_bench.report.sentences import (
 )
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
+from ipsrec_bench.words import visible
 
 FORMATS = ("html", "md", "latex", "json")
 PAGE = 40
@@ -47,6 +50,8 @@ class Written:
     charts: tuple[Path, ...]
     tables: tuple[Path, ...]
     """LaTeX tables, each for a document of one's own."""
+    left_out: str
+    """A sentence on charts that could not be drawn, and why; empty if all were."""
 
     @property
     def main(self) -> Path:
@@ -83,44 +88,83 @@ def write_report(
         formats: names from `FORMATS`.
         basis: digest of what the report was made of, by which `pages.is_current` knows it again; it never does if None.
 
+    Charts that cannot be drawn are left out, which the pages and `Written.left_out` say. Files of an earlier report are
+    replaced once the new ones are whole.
+
     Raises:
         BenchError: the folder cannot be written.
     """
     pages = {name: page_path(folder, report.suite, name) for name in FORMATS if name in formats}
-    target = folder / file_name(report.suite)
-    charts = charts_of(report) if {*formats} - {"json"} else []
-    files: dict[Path, str | bytes] = {}
-    for chart in charts:
-        files[target / f"{chart.name}.svg"] = chart.svg_file
-        files[target / f"{chart.name}.pdf"] = chart.pdf()
-    common = {"report": report, "version": __version__, "PAGE": PAGE}
-    tables: dict[Path, str] = {}
+    target = report_folder(folder, report.suite)
+    charts, pictures, script, left_out = _drawn(report) if {*formats} - {"json"} else ([], {}, "", "")
+    files: dict[str, str | bytes] = {**pictures}
+    common = {"report": report, "version": __version__, "PAGE": PAGE, "without_charts": left_out}
+    tables: dict[str, str] = {}
     if "md" in formats:
-        files[pages["md"]] = _environment().get_template("report.md.j2").render(**common, charts=_by_section(charts))
+        text = _environment().get_template("report.md.j2").render(**common, charts=_by_section(charts))
+        files[pages["md"].name] = text
     if "latex" in formats:
-        tables = {target / f"table-{name}.tex": text for name, text in _tex_tables(common)}
+        tables = {f"table-{name}.tex": text for name, text in _tex_tables(common)}
         document = _tex_environment().get_template("document.tex.j2")
-        names = [path.name for path in tables]
-        files |= {**tables, pages["latex"]: document.render(**common, charts=charts, tables=names)}
+        files |= {**tables, pages["latex"].name: document.render(**common, charts=charts, tables=[*tables])}
     if "json" in formats:
-        files[pages["json"]] = json.dumps(plain(report) | {"version": __version__}, indent=1, ensure_ascii=False)
+        content = plain(report) | {"version": __version__}
+        files[pages["json"].name] = json.dumps(content, indent=1, ensure_ascii=False)
     if "html" in formats:
-        files[pages["html"]] = _html(charts, common)
+        files[pages["html"].name] = _html(charts, script, common)
     made_of = basis_path(folder, report.suite)
     try:
-        target.mkdir(parents=True, exist_ok=True)
         made_of.unlink(missing_ok=True)
-        for path, content in files.items():
-            path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        if basis is not None and {*CURRENT} <= {*formats}:
-            made_of.write_text(signature(basis), encoding="utf-8")
+        replace_files(target, files)
+        if pictures and not left_out:
+            _remove_charts(target, pictures)
+        if basis is not None and {*CURRENT} <= {*formats} and not left_out:
+            replace_files(target, {made_of.name: signature(basis)})
     except OSError as error:
-        raise BenchError(f"{target}: the report cannot be written there: {error.strerror}") from None
-    beside = tuple(path for path in files if path not in pages.values() and path not in tables)
-    return Written(pages, beside, tuple(tables))
+        raise BenchError(
+            f"{target}: the report cannot be written there: {error.strerror}; files of an earlier one are kept"
+        ) from None
+    return Written(pages, tuple(target / name for name in pictures), tuple(target / name for name in tables), left_out)
 
 
-def _html(charts: list[Chart], common: Mapping[str, object]) -> str:
+def _remove_charts(folder: Path, pictures: Collection[str]) -> None:
+    """Remove charts of an earlier report that are not among `pictures`: no page shows them any more."""
+    for path in folder.glob("chart-[0-9][0-9]-*"):
+        if path.suffix in {".svg", ".pdf"} and path.name not in pictures:
+            path.unlink(missing_ok=True)
+
+
+def _drawn(report: Report) -> tuple[list[Chart], dict[str, str | bytes], str, str]:
+    """Draw a report's charts.
+
+    Returns:
+        The charts, their files by name, the script that makes them answer, and a sentence on what could not be made.
+    """
+    charts = charts_of(report)
+    drawn: list[Chart] = []
+    pictures: dict[str, str | bytes] = {}
+    reasons: dict[str, str] = {}
+    for number, chart in enumerate(charts):
+        try:
+            pictures |= {f"{chart.name}.svg": chart.svg_file, f"{chart.name}.pdf": chart.pdf_file}
+            drawn.append(chart)
+        except RendererUnusableError as error:
+            reasons |= {left.title: str(error) for left in charts[number:]}
+            break
+        except NotDrawnError as error:
+            reasons[chart.title] = str(error)
+    script, notes = "", []
+    if reasons:
+        which = f"These charts are left out: {listed(reasons)}" if drawn else "Charts are left out"
+        notes.append(f"{which}: {'; '.join(dict.fromkeys(reasons.values()))}.")
+    try:
+        script = javascript() if drawn else ""
+    except NotDrawnError as error:
+        notes.append(f"Charts do not answer to the mouse: {error}.")
+    return drawn, pictures, script, " ".join(notes)
+
+
+def _html(charts: list[Chart], script: str, common: Mapping[str, object]) -> str:
     environment = _environment()
     loader = environment.loader
     assert loader is not None
@@ -134,7 +178,7 @@ def _html(charts: list[Chart], common: Mapping[str, object]) -> str:
         charts=shown,
         style=Markup(sources["style.css"]),  # noqa: S704 (our own)
         script=Markup(sources["report.js"]),  # noqa: S704 (our own)
-        vega=Markup(javascript()) if charts else "",  # noqa: S704 (the library's)
+        vega=Markup(script),  # noqa: S704 (the library's)
     )
 
 
@@ -159,12 +203,18 @@ def _environment() -> Environment:
         loader=PackageLoader("ipsrec_bench.report"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= _FILTERS
     return environment
+
+
+def _visible(value: object) -> object:
+    """Return what a template shows, without characters that act on a terminal or turn the direction of writing."""
+    return visible(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _tex_environment() -> Environment:

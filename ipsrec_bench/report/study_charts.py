@@ -8,9 +8,10 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline
+from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
 from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.smoothing import smoothed
+from ipsrec_bench.words import visible
 
 CELLS = 48
 """Of the smoothed surface, along each side."""
@@ -19,6 +20,9 @@ BANDS = 10
 MIN_SMOOTHED = 8
 """Complete trials from which on a surface is drawn below them."""
 PANEL = 190
+PANEL_TICKS = 5
+NAME_LETTER = 8
+"""Pixels for a letter of a name that stands beside others below a chart."""
 STATES = {"complete": "#0072B2", "pruned": "#7F7F7F"}
 
 
@@ -67,7 +71,7 @@ def _history(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
     complete = [trial for trial in study.trials if not trial.pruned]
     best = accumulate((trial.value for trial in complete), max)
     steps = [{"trial": t.number, "value": value} for t, value in zip(complete, best, strict=True)]
-    x = alt.X("trial:Q", axis=alt.Axis(tickMinStep=1, format="d"))
+    x = alt.X("trial:Q", axis=whole_ticks(trial.number for trial in study.trials))
     y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False))
     line = alt.Chart(inline(steps)).mark_line(interpolate="step-after", strokeWidth=1.6, color="#D55E00")
     points = alt.Chart(inline(values)).mark_point(size=50)
@@ -165,13 +169,17 @@ def _settings(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altai
     for name in study.default:
         kind = ":Q" if _is_number(study, name) else ":N"
         scale: Any = alt.Undefined
+        axis: Any = alt.Undefined
         if kind == ":Q":
             scale = alt.Scale(type="log") if name in study.logarithmic else alt.Scale(zero=False)
+            tried = [trial.settings[name] for trial in study.trials]
+            if name not in study.logarithmic and all(isinstance(value, int) for value in tried):
+                axis = whole_ticks(tried, PANEL_TICKS)
         panels.append(
             alt.Chart(inline(values))
             .mark_point(size=40)
             .encode(
-                x=alt.X(f"{_field(study, name)}{kind}", title=_title(name), scale=scale),
+                x=alt.X(f"{_field(study, name)}{kind}", title=_title(name), scale=scale, axis=axis),
                 y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
                 color=_state(),
                 shape=_shape(),
@@ -217,7 +225,7 @@ def _parallel(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altai
             tooltip=_tooltip(study),
         )
         + named.encode(x=x, y=y, text="shown:N")
-    ).properties(width=WIDTH - 60, height=240)
+    ).properties(width=max(WIDTH - 60, NAME_LETTER * max(map(len, axes)) * len(axes)), height=240)
 
 
 def _importance(study: StudyResult) -> Any:  # noqa: ANN401 (as altair has it)
@@ -263,7 +271,7 @@ def _field(study: StudyResult, name: str) -> str:
 
 def _title(name: str) -> str:
     """Return a setting's name as an axis may bear it: Vega-Lite makes expressions of titles, and escapes nothing."""
-    return name.replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
+    return visible(name).replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
 
 
 def _tooltip(study: StudyResult) -> list[Any]:

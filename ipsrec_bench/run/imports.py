@@ -16,7 +16,7 @@ from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import record_import, record_split, record_targets
+from ipsrec_bench.store.ingest import claim_name, record_import, record_split, record_targets
 from ipsrec_bench.store.queries import fits
 from ipsrec_bench.store.records import EXTERNAL, CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
@@ -75,7 +75,8 @@ def import_ranks(
         replace: other ranks of the same targets, imported under the same names, give way.
 
     Raises:
-        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none.
+        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none; or the store has
+            another suite of the suite's name.
         DataError: the predictions are not of this dataset, or are incomplete.
         StoreError: the store cannot be written, or has other ranks under this name.
     """
@@ -119,6 +120,7 @@ def import_ranks(
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
     facts = target_facts(data, hold_out(data, cell.protocol))
     with writing(store) as connection:
+        claim_name(connection, file, store)
         replaced = record_import(connection, file.name, data, planned, record, replace=replace)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
         record_split(connection, data.fingerprint, cell.protocol, describe_split(data, split, facts))

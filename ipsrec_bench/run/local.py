@@ -31,7 +31,7 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.workplace import MOST_DEATHS, Workplace
 from ipsrec_bench.store.connect import reading, writing
-from ipsrec_bench.store.ingest import begin_run, record_cell, record_split, record_targets
+from ipsrec_bench.store.ingest import begin_run, claim_name, record_cell, record_split, record_targets
 from ipsrec_bench.store.queries import newest_number, outcome_of
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
@@ -66,6 +66,7 @@ def execute(
         How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
 
     Raises:
+        SuiteError: the store has another suite of the suite's name.
         StoreError: the store, or the folder beside it, cannot be written. A trained cell is kept beside the store, and
             the next run enters it.
         BenchError: `make_worker` raised it; nothing has been written.
@@ -88,6 +89,7 @@ def execute(
         facts = target_facts(data, split)
         held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
     with writing(store) as connection:
+        claim_name(connection, plan.file, store)
         number = newest_number(connection)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
         for fingerprint, protocol, facts, statistics in held_out:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,24 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import complete_keys, unlike
+from ipsrec_bench.store.queries import check_file, complete_keys, place_of, unlike
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Protocol
+
+
+def claim_name(connection: Connection, file: SuiteFile, store: Path) -> None:
+    """Record where the file of a suite lies, so that no other suite takes its name in this store.
+
+    A file that is no longer where it was has been moved, and its name is free.
+
+    Raises:
+        SuiteError: another file has the name.
+    """
+    if not file.path.is_file():  # a suite that the store itself has kept
+        return
+    check_file(connection, file.name, file.path, store)
+    connection.execute("INSERT OR REPLACE INTO suites VALUES (?, ?)", [file.name, place_of(file.path, store)])
 
 
 def begin_run(

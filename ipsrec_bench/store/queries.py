@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -251,6 +252,29 @@ def _distinct(cells: Sequence[PlannedCell]) -> Iterable[PlannedCell]:
     for cell in cells:
         shared = len(labels[cell.display]) > 1
         yield replace(cell, title=f"{cell.title} ({cell.model})") if shared else cell
+
+
+def place_of(file: Path, store: Path) -> str:
+    """Return the path of a suite's file as the store keeps it: from its own folder."""
+    return os.path.relpath(file.resolve(), store.resolve().parent)
+
+
+def check_file(connection: Connection, suite: str, file: Path, store: Path) -> None:
+    """Check that the store's runs of `suite` are of `file`, and not of another suite of that name.
+
+    Raises:
+        SuiteError: they are of another file, which is there and says something else.
+    """
+    row = connection.execute("SELECT place FROM suites WHERE suite = ?", [suite]).fetchone()
+    if row is None or row[0] == place_of(file, store):
+        return
+    other = store.resolve().parent / row[0]
+    if other.is_file() and other.read_bytes() != file.read_bytes():
+        raise SuiteError(
+            f"{file}: the store {store} has another suite of the name '{suite}', that of"
+            f' {os.path.normpath(other)}; give this one a name of its own, like name = "{suite}-2" at its top, or'
+            " another --store"
+        )
 
 
 def unlike(connection: Connection, keys: Sequence[str]) -> str | None:

@@ -163,6 +163,10 @@ CREATE TABLE runs (
 );
 COMMENT ON TABLE runs IS 'Every start of a suite, with the suite as written (text) and as understood (settings, JSON).';
 
+CREATE TABLE suites (suite VARCHAR PRIMARY KEY, place VARCHAR NOT NULL);
+COMMENT ON TABLE suites IS 'Where the file of every suite lay when it was last run or imported for. An older version recorded none.';
+COMMENT ON COLUMN suites.place IS 'path from the folder of the store, so that both can be moved together';
+
 CREATE TABLE run_cells (
     run INTEGER NOT NULL,
     position INTEGER NOT NULL,

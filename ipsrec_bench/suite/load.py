@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import SuiteError
-from ipsrec_bench.suite.schema import Suite
+from ipsrec_bench.suite.schema import Suite, check_suite_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SuiteFile:
     """A suite as it was written, and as it is understood."""
 
     name: str
-    """The file's stem; names the suite in the store and its folder below `reports/`."""
+    """What the suite calls itself, else the file's stem; names it in the store and in its folder below `reports/`."""
     path: Path
     text: str
     overrides: tuple[str, ...]
@@ -44,8 +44,16 @@ def is_suite_path(text: str) -> bool:
 
 
 def suite_name(text: str) -> str:
-    """Return the name of a suite that is given by its name or by its file, which need not exist any more."""
-    return Path(text).stem if is_suite_path(text) else text
+    """Return the name of a suite that is given by its name or by its file, which need not exist any more.
+
+    Raises:
+        SuiteError: the file cannot be read, or is not TOML.
+    """
+    path = Path(text)
+    if not is_suite_path(text):
+        return text
+    named = _toml(path, _read(path)).get("name") if path.is_file() else None
+    return named if isinstance(named, str) else path.stem
 
 
 def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
@@ -56,7 +64,13 @@ def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
     Raises:
         SuiteError: the file is missing, is not TOML, or does not follow the schema.
     """
-    return parse_suite(path, _read(path), overrides)
+    file = parse_suite(path, _read(path), overrides)
+    if file.suite.name is None:
+        try:
+            check_suite_name(path.stem)
+        except ValueError as error:
+            raise SuiteError(f"{path}: the file names the suite: {error}; give it the key `name`") from None
+    return file
 
 
 def _read(path: Path) -> str:
@@ -80,6 +94,15 @@ def _read(path: Path) -> str:
     return text.replace("\r\n", "\n")
 
 
+def _toml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # also of integers with thousands of digits
+        raise SuiteError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise SuiteError(f"{path}: not a suite: lists or tables are nested too deeply") from None
+
+
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
     """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
     text = "title = 'From the command line'\n" + "".join(
@@ -93,12 +116,7 @@ def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Itera
 def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFile:
     """Check the suite written in `text`; `path` is what errors call it."""
     overrides = tuple(overrides)
-    try:
-        raw = tomllib.loads(text)
-    except ValueError as error:  # also of integers with thousands of digits
-        raise SuiteError(f"{path}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise SuiteError(f"{path}: not a suite: lists or tables are nested too deeply") from None
+    raw = _toml(path, text)
     for override in overrides:
         _merge(raw, _parse_override(override), override)
     try:
@@ -107,7 +125,7 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
         raise SuiteError(
             "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error, raw))
         ) from None
-    return SuiteFile(path.stem, path, text, overrides, suite)
+    return SuiteFile(suite.name or path.stem, path, text, overrides, suite)
 
 
 def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:

@@ -62,6 +62,17 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def check_suite_name(name: str) -> str:
+    """Return the name of a suite as it is.
+
+    Raises:
+        ValueError: tables cannot bear it, or commands would take it for a file or a run.
+    """
+    if name.lower().endswith(".toml") or re.search(r"@\d+$", name):
+        raise ValueError("a suite's name may not end like a file's (.toml) or a run's (@ and a number)")
+    return check_name(name)
+
+
 class Bounds(Settings):
     """How many interactions a user, or an item, must have."""
 
@@ -454,6 +465,8 @@ class Tune(Settings):
 class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
+    name: Annotated[str, AfterValidator(check_suite_name)] | None = None
+    """Names the suite in the store and its folder of reports; the stem of its file if not given."""
     title: str
     description: str = ""
     seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)

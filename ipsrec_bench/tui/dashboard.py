@@ -1,6 +1,9 @@
 """The live dashboard: a run's state as a Rich renderable."""
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -12,8 +15,33 @@ from ipsrec_bench.tui.state import RunningCell, RunState
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16
 SHOWN_FAILURES = 3
+NARROW = 72
+"""Columns of a terminal below which a table that does not fit becomes two lines a row."""
 FIXED_LINES = 11 + SHOWN_FAILURES
 """Lines of the screen that are taken whatever the run does: header, bar, table heads, gaps, errors."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows as a table or, on a narrow terminal that has no room for it, as two lines each."""
+
+    table: Table
+    head: str
+    rows: Sequence[tuple[Text, str]]
+    """What each row is about, and the rest of it."""
+    most: int
+    """Lines to be taken, about."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = console.measure(self.table, options=options.update(max_width=1000)).maximum
+        if options.max_width >= NARROW or needed <= options.max_width:
+            yield self.table
+            return
+        yield Text(self.head, style="dim")
+        for name, rest in self.rows[-max(1, self.most // 2) :]:
+            name.truncate(options.max_width, overflow="ellipsis")
+            yield name
+            yield Text(f"  {rest}", no_wrap=True, overflow="ellipsis")
 
 
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
@@ -124,7 +152,7 @@ def _best(state: RunState, search: SearchStarted) -> tuple[float, str] | None:
     return max(found, key=lambda one: one[0], default=None)
 
 
-def _trials(state: RunState, search: SearchStarted, room: int) -> Table:
+def _trials(state: RunState, search: SearchStarted, room: int) -> _Rows:
     shown = state.trials[-room:]
     hidden = len(state.trials) - len(shown)
     best = _best(state, search)
@@ -134,6 +162,7 @@ def _trials(state: RunState, search: SearchStarted, room: int) -> Table:
     table.add_column(f"validation {search.metric}", justify="right")
     table.add_column("epochs", justify="right")
     table.add_column("time", justify="right")
+    rows = []
     for trial in shown:
         style = {"complete": "", "pruned": "dim"}.get(trial.outcome, "red")
         if best is not None and (trial.value, trial.settings) == best:
@@ -146,14 +175,17 @@ def _trials(state: RunState, search: SearchStarted, room: int) -> Table:
             clock(trial.seconds),
             style=style,
         )
-    return table
+        rows.append(
+            (Text(f"{trial.number}: {trial.settings}", style=style), f"{_outcome(trial)}, {clock(trial.seconds)}")
+        )
+    return _Rows(table, f"Trials, validation {search.metric}", rows, room)
 
 
 def _outcome(trial: TrialEnded) -> str:
     return f"{trial.value:.4f}" if trial.value is not None else trial.outcome
 
 
-def _running(cells: list[RunningCell]) -> Table:
+def _running(cells: list[RunningCell]) -> _Rows:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
     table.add_column("Running", style="cyan", no_wrap=True)
     table.add_column("seed", justify="right")
@@ -161,22 +193,26 @@ def _running(cells: list[RunningCell]) -> Table:
     table.add_column("loss", justify="right", min_width=7)
     table.add_column(f"validation {cells[0].stop_metric}", no_wrap=True, min_width=SPARK_WIDTH + 7)
     table.add_column("targets/s", justify="right", min_width=8)
+    rows = []
     for cell in cells:
         spark = Text(sparkline(cell.valid).ljust(SPARK_WIDTH), style="green")
         if cell.valid:
             spark.append(f" {cell.valid[-1]:.4f}", style="default")
+        epoch = f"{cell.epoch + 1 if cell.epoch < cell.epochs else cell.epoch}/{cell.epochs}"
         table.add_row(
             Text(f"{cell.label} · {cell.dataset}"),
             str(cell.seed),
-            f"{cell.epoch + 1 if cell.epoch < cell.epochs else cell.epoch}/{cell.epochs}",
+            epoch,
             "" if cell.loss is None else f"{cell.loss:.4f}",
             spark,
             "" if cell.rate is None else f"{cell.rate:,.0f}",
         )
-    return table
+        rest = [epoch, *(f"{value:.4f}" for value in cell.valid[-1:]), f"seed {cell.seed}"]
+        rows.append((Text(f"{cell.label} · {cell.dataset}", style="cyan"), " · ".join(rest)))
+    return _Rows(table, f"Running, validation {cells[0].stop_metric}", rows, 2 * len(rows))
 
 
-def _ended(state: RunState, room: int) -> Table:
+def _ended(state: RunState, room: int) -> _Rows:
     shown = state.ended[-room:]
     hidden = len(state.ended) - len(shown)
     names = _shown_metrics(shown)
@@ -187,11 +223,13 @@ def _ended(state: RunState, room: int) -> Table:
         table.add_column(name, justify="right")
     table.add_column("best epoch", justify="right")
     table.add_column("time", justify="right")
+    rows = []
     for cell in shown:
         label = f"{cell.label} · {cell.dataset}"
         if isinstance(cell, CellFailed):
             failed = [Text(text, style="red") for text in (label, str(cell.seed))]
             table.add_row(*failed, *[""] * len(names), Text("failed", style="bold red"), clock(cell.seconds))
+            rows.append((Text(label, style="red"), f"failed · seed {cell.seed}"))
         else:
             table.add_row(
                 Text(label),
@@ -200,7 +238,9 @@ def _ended(state: RunState, room: int) -> Table:
                 str(cell.best_epoch),
                 clock(cell.seconds),
             )
-    return table
+            rest = [*(f"{name} {cell.metrics[name]:.4f}" for name in names[-1:]), f"seed {cell.seed}"]
+            rows.append((Text(label), " · ".join(rest)))
+    return _Rows(table, "Finished", rows, room)
 
 
 def _shown_metrics(cells: tuple[CellFinished | CellFailed, ...]) -> list[str]:

@@ -19,6 +19,7 @@ from ipsrec_bench.events import (
     StoreBusy,
     TrialEnded,
 )
+from ipsrec_bench.words import visible
 
 
 def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR0912 (one case per event)
@@ -66,7 +67,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             text = f"{how} after {event.seconds:.1f} s: {event.complete} complete, {event.failed} failed"
         case _:
             return None
-    return f"{now:%Y-%m-%d %H:%M:%S} {text}"
+    return f"{now:%Y-%m-%d %H:%M:%S} {visible(text)}"
 
 
 def awaited(event: CellsAwaited) -> str:

@@ -1,7 +1,8 @@
 """The state of a run as far as its events tell, folded one event at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ipsrec_bench.events import (
     CellEvent,
@@ -22,6 +23,7 @@ from ipsrec_bench.events import (
     TrialEnded,
 )
 from ipsrec_bench.tui.plain import awaited
+from ipsrec_bench.words import visible
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class RunState:
 
 def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR0911, C901, PLR0912 (one case per event)
     """Return the state after `event`, which arrived at `now`."""
+    event = _visible(event)
     match event:
         case DatasetReady():
             return replace(state, datasets=(*state.datasets, event), began=now)
@@ -155,6 +158,18 @@ def fold(state: RunState, event: Event, now: float) -> RunState:  # noqa: PLR091
             return replace(state, finished=event)
         case _:
             return state
+
+
+def _visible(event: Event) -> Event:
+    """Return `event` with its texts as a terminal may show them."""
+    changes: dict[str, Any] = {}
+    for part in fields(event):
+        value = getattr(event, part.name)
+        if isinstance(value, str):
+            changes[part.name] = visible(value)
+        elif isinstance(value, tuple):
+            changes[part.name] = tuple(visible(text) for text in value)
+    return replace(event, **changes)
 
 
 def _without(state: RunState, key: str) -> dict[str, RunningCell]:

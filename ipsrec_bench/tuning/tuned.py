@@ -1,5 +1,6 @@
 """The result of a search as a suite ready to run: the settings before it against the best ones, on fresh seeds."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import tomli_w
 
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.files import replace_files
 from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.tuning.study import file_stem
@@ -65,11 +67,13 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
         BenchError: the folder cannot be written.
     """
     names = [result.name for result in results]
-    stem = names[0] if len(names) == 1 else file_stem(f"{results[0].dataset}-{'-'.join(r.model for r in results)}")
+    stem = names[0]
+    if len(names) > 1:  # names of studies differ wherever data, settings or ranges do: so do those of their suites
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        stem = file_stem(f"{results[0].dataset}-{'-'.join(result.model for result in results)}-{digest}")
     path = folder / f"{stem}.toml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(tuned_suite(file, results, folder), encoding="utf-8")
+        replace_files(folder, {path.name: tuned_suite(file, results, folder)})
     except OSError as error:
         raise BenchError(f"{path}: the tuned suite cannot be written there: {error.strerror}") from None
     return path

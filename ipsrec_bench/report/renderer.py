@@ -1,0 +1,118 @@
+"""Charts become pictures in a process of their own, which may end without taking this one along."""
+
+import atexit
+import base64
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+
+class NotDrawnError(Exception):
+    """The renderer refused a chart, or ended while it drew it; says why, in a clause."""
+
+
+class RendererUnusableError(NotDrawnError):
+    """A renderer ended at the first thing that it was asked: the next one would, too."""
+
+
+def svg_of(specification: Mapping[str, Any]) -> str:
+    """Return the picture of a Vega-Lite specification as SVG.
+
+    Raises:
+        NotDrawnError: it cannot be drawn.
+    """
+    return _renderer().ask("svg", specification)
+
+
+def pdf_of(svg: str) -> bytes:
+    """Return an SVG picture as PDF.
+
+    Raises:
+        NotDrawnError: it cannot be drawn.
+    """
+    return base64.b64decode(_renderer().ask("pdf", svg))
+
+
+@cache
+def javascript() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it.
+
+    Raises:
+        NotDrawnError: the renderer does not give it.
+    """
+    return _renderer().ask("bundle", "window.vegaEmbed = vegaEmbed;")
+
+
+@cache
+def _renderer() -> "_Renderer":
+    renderer = _Renderer()
+    atexit.register(renderer.stop)
+    return renderer
+
+
+class _Renderer:
+    """The other process; it takes half a second to start, and is kept until this one ends."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, kind: str, content: object) -> str:
+        """Return what the other process makes of `content`."""
+        if self._process is not None and self._process.poll() is not None:  # killed while it waited
+            self.stop()
+        fresh = self._process is None
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = ""
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps([kind, content]), file=process.stdin, flush=True)
+                line = process.stdout.readline()
+        finally:
+            if not line:  # it has ended, or its answer is not waited for
+                code = self.stop()
+        if not line:
+            raise (RendererUnusableError if fresh else NotDrawnError)(_why(code))
+        made, error = json.loads(line)
+        if error is not None:
+            raise NotDrawnError(f"the chart renderer refused it: {error}")
+        return str(made)
+
+    def stop(self) -> int:
+        """End the other process; return its exit code, negative for a signal."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()
+        return process.returncode
+
+
+def _start() -> subprocess.Popen[str]:
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "ipsrec_bench.report.painter"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=found,
+    )
+
+
+def _why(code: int) -> str:
+    limits = {"-v": resource.RLIMIT_AS, "-d": resource.RLIMIT_DATA}
+    limited = [
+        f"ulimit {flag}" for flag, which in limits.items() if resource.getrlimit(which)[0] != resource.RLIM_INFINITY
+    ]
+    ended = f"the chart renderer ended by signal {-code}" if code < 0 else f"the chart renderer ended with code {code}"
+    if limited:
+        return f"{ended}; it needs address space without a limit, and {' and '.join(limited)} sets one"
+    return f"{ended}; there may be too little memory"
