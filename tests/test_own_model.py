@@ -206,7 +206,7 @@ def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
 
 
 def test_a_folder_of_modules_that_is_not_there_is_named(folder):
-    with pytest.raises(SuiteError, match="--set modules=nowhere: modules: there is no folder .*nowhere"):
+    with pytest.raises(SuiteError, match=r"--set modules=nowhere: modules: there is no folder .*nowhere"):
         cells_of(load_suite(folder / "mine.toml", ["modules=nowhere"]))
 
 

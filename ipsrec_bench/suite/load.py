@@ -198,23 +198,30 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str, *, 
 def _located(path: Path, text: str, overrides: Sequence[str], where: settings.Path, message: str) -> str:
     key = ".".join(_quoted(part) for part in where) or "suite"
     for override in reversed(overrides):  # the last one counts
-        if any(_concerns(written, where, message) for written in _paths(_parse_override(override))):
+        if any(_concerns(written, where, message, text) for written in _paths(_parse_override(override))):
             return f"--set {override}: {key}: {message}"
     line = find_line(text, where)
     return f"{path}:{line}: {key}: {message}" if line else f"{path}: {key}: {message}"
 
 
-def _concerns(written: Sequence[str], where: settings.Path, message: str) -> bool:
-    """Return whether an override of the key `written` made a mistake: in it, or in its table, where it is named."""
+def _concerns(written: Sequence[str], where: settings.Path, message: str, text: str) -> bool:
+    """Return whether the override of the key `written` made a mistake that was found at `where`.
+
+    It did if it wrote there, or within a table that is wrong as a whole: one that the file does not have, or of whose
+    mistake the sentence names what was written.
+    """
     if list(where[: len(written)]) == written:
         return True
+    if list(where) != written[: len(where)]:
+        return False
     named = (re.search(rf"(?<!\w){re.escape(part)}(?!\w)", message) for part in written[len(where) :])
-    return list(where) == written[: len(where)] and any(named)
+    return any(named) or not _holds(tomllib.loads(text), where)
 
 
 def _quoted(part: str | int) -> str:
     text = str(part)
-    return text if text.replace("-", "").replace("_", "").isalnum() else f'"{text}"'
+    plain = text.replace("-", "").replace("_", "").isalnum()
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def find_line(text: str, where: settings.Path) -> int | None:

@@ -361,7 +361,7 @@ class Statistics(Settings):
     interval: Literal["test", "bootstrap"] = "test"
     """Intervals of differences: of the t-test that is taken (that of the paired t-test, where it has none), or
     bias-corrected and accelerated bootstrap over users."""
-    resamples: int = Field(10_000, ge=100, le=10_000_000)
+    resamples: int = Field(10_000, ge=100, le=1_000_000)
     """Sign flips of the randomisation test; samples of the bootstrap."""
     correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
     margin: float | None = Field(None, gt=0, lt=1)

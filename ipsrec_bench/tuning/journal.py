@@ -59,7 +59,7 @@ def _check(path: Path) -> None:
             if line.endswith(b"\n") and not _is_entry(line):
                 kept = f"to keep what came before it, cut the file there (head -n {number - 1}); " if number > 1 else ""
                 raise StudyError(
-                    f"{path}: line {number} is not an entry of a study's journal, the file is damaged or something else;"
+                    f"{path}: line {number} is not an entry of a study's journal, the file is damaged or no journal;"
                     f" {kept}to begin the study anew, move the file away"
                 )
 

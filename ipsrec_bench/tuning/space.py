@@ -16,7 +16,7 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
 from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.settings import LogRange, Settings
-from ipsrec_bench.suite.cells import Cell, SettingsConflict, with_config
+from ipsrec_bench.suite.cells import Cell, ConflictError, with_config
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Range
 
@@ -201,7 +201,7 @@ def with_settings(cell: Cell, chosen: Mapping[str, Any]) -> Cell:
     except ValidationError as error:
         _, sentence = next(settings.explain(error, wanted))
         raise ModelError(sentence) from None
-    except SettingsConflict as error:
+    except ConflictError as error:
         raise ModelError(f"training.{error.key}: {error}") from None
 
 
