@@ -133,13 +133,12 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
             yield sentence
 
 
-def _written(mistake: ErrorDetails, raw: object) -> Path:
+def _written(mistake: ErrorDetails, raw: Any) -> Path:  # noqa: ANN401 (whatever TOML holds)
     """Return the mistake's path in what was written, without the steps that pydantic adds: kinds of a union, say."""
     path: list[str | int] = []
     for number, part in enumerate(mistake["loc"], start=1):
-        if isinstance(raw, Mapping) and part in raw:
-            raw = raw[part]
-        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+        holds = isinstance(raw, Mapping) and part in raw
+        if holds or (isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw)):
             raw = raw[part]
         elif mistake["type"] != "missing" or number < len(mistake["loc"]):
             continue

@@ -200,7 +200,8 @@ def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
     sys.modules.pop("my_models")
     sys.path[:] = [place for place in sys.path if place != str(folder)]
     again = bench("validate", tuned)
-    assert (again.returncode, again.stderr) == (0, "")
+    told = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
+    assert (again.returncode, again.stderr) == (0, f"{told}: {folder / 'my_models.py'}\n")
     keys = {cell.type for cell in cells_of(load_suite(tuned))}
     assert keys == {"my_models:DecayedSum"}
 

@@ -13,21 +13,9 @@ from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.settings import explain
-from ipsrec_bench.suite.cells import SOURCES
+from ipsrec_bench.settings import Settings, explain
+from ipsrec_bench.suite import schema
 from ipsrec_bench.suite.load import find_line, load_suite, parse_suite
-from ipsrec_bench.suite.schema import (
-    Bounds,
-    Duplicates,
-    Filter,
-    ItemTable,
-    Protocol,
-    Range,
-    Statistics,
-    Suite,
-    Training,
-    Tune,
-)
 
 from .conftest import ROOT, TINY_SUITE
 
@@ -395,12 +383,14 @@ def cells_of_type(cells, model):
     return type(next(cell.config for cell in cells if cell.model == model))
 
 
-CLASSES = [Suite, Protocol, Training, Statistics, Tune, Range, Filter, Bounds, Duplicates, ItemTable, *SOURCES.values(),
-           *sorted({entry.config for entry in REGISTRY.values()}, key=lambda config: config.__name__)]  # fmt: skip
-FIELDS = [(schema, field.alias or name, field) for schema in CLASSES for name, field in schema.model_fields.items()]
-WRONG = [True, "", "x", "hr@0", 1.5, -1, 0, 10**19, -(10**19), 10**5000, 1e308, -1e308, math.inf, math.nan, [], {},
-         [[]], [True], [1, "x"], [{}], {"min": 0}, {"low": "x"}, {"x": {"y": {}}}, {"": 1}, {"x": 1}, [1, 1], ["x", "x"],
-         dt.date(2024, 1, 2), dt.time(1), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)]  # fmt: skip
+CLASSES = [
+    *(one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, Settings) and one.model_fields),
+    *sorted({entry.config for entry in REGISTRY.values()}, key=lambda config: config.__name__),
+]
+FIELDS = [(group, field.alias or name, field) for group in CLASSES for name, field in group.model_fields.items()]
+WRONG = [True, "", "x", "hr@0", 1.5, -1, 0, 10**19, -(10**19), 10**5000, 1e308, -1e308, math.inf, math.nan, [],
+         {}, [[]], [True], [1, "x"], [{}], {"min": 0}, {"low": "x"}, {"x": {"y": {}}}, {"": 1}, {"x": 1}, [1, 1],
+         ["x", "x"], dt.date(2024, 1, 2), dt.time(1), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)]  # fmt: skip
 FOREIGN = re.compile(
     r"pydantic|function-|union|tagged|Extra|extra input|instance|valid (int|num|str|bool|tup|dict)|dictionary|tuple\b|"
     r"model_|nullable|literal|validator|Value error|Assertion|Bounds|None\b|True|False|"
@@ -408,13 +398,13 @@ FOREIGN = re.compile(
 )
 
 
-@pytest.mark.parametrize(("schema", "key", "field"), FIELDS, ids=[f"{s.__name__}.{key}" for s, key, _ in FIELDS])
-def test_a_wrong_value_of_any_field_is_told_in_plain_words(schema, key, field):
+@pytest.mark.parametrize(("group", "key", "field"), FIELDS, ids=[f"{s.__name__}.{key}" for s, key, _ in FIELDS])
+def test_a_wrong_value_of_any_field_is_told_in_plain_words(group, key, field):
     refused = 0
     for value in WRONG:
         raw = {key: value}
         try:
-            schema.model_validate(raw)
+            group.model_validate(raw)
         except ValidationError as error:
             told = [(path, sentence) for path, sentence in explain(error, raw) if path[:1] in ((key,), ())]
             refused += bool(told)
@@ -427,7 +417,7 @@ def test_a_wrong_value_of_any_field_is_told_in_plain_words(schema, key, field):
         else:
             kinds = []
         numbers = re.findall(r"\b(?:int|float)\b", str(field.annotation))
-        bounded = numbers and schema is not Range  # whose ends the model's own setting bounds
+        bounded = numbers and group is not schema.Range  # whose ends the model's own setting bounds
         if bounded and isinstance(value, int | float) and abs(value) > 1e18:
             assert kinds, f"{value} is taken"
     assert refused

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -191,6 +192,15 @@ def test_a_grid_ends_when_every_point_is_done(suite, bench):
 def test_a_metric_that_cannot_be_meant_is_blamed_on_its_option(suite, bench, metric):
     done = bench("tune", suite, "--metric", metric)
     assert (done.returncode, done.stderr.startswith(f"error: --metric {metric}: ")) == (2, True)
+
+
+@pytest.mark.parametrize("budget", ["inf", "1e999"])
+def test_a_search_has_an_end(suite, bench, budget):
+    done = bench("tune", suite, "--budget", budget)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --budget inf: a search must have an end; give seconds\n",
+    )
 
 
 def test_models_are_named_once_and_at_all(suite, bench):
@@ -393,6 +403,19 @@ def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench,
     for kind in ("md", "html"):
         page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
         assert "Tuning studies that this report lacks" in page
+
+
+def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path, monkeypatch):
+    search = search_at(f"sqlite:///{tmp_path / 'studies.db'}")
+
+    def broken(*_):
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            database.execute("DROP TABLE trial_user_attributes")
+        raise RuntimeError
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", broken)
+    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; trials that have"):
+        run(search, 1)
 
 
 def test_a_full_disk_under_a_journal_is_a_sentence(search_at, monkeypatch):

@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError, StoreError
+from ipsrec_bench.errors import BenchError, ModelError, StoreError, StudyError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
@@ -29,6 +29,7 @@ from ipsrec_bench.tuning.study import (
     OWN,
     REPEAT,
     SURPLUS,
+    database_failure,
     is_doubtful,
     is_given_up,
     queue_untried,
@@ -141,9 +142,22 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
 
     Raises:
         ModelError: several trials in a row failed.
+        StudyError: the journal or the database fails.
         KeyboardInterrupt: it came; the trial at work is queued again.
         StoreError: the weights cannot be written; the trial at work is queued again.
     """
+    try:
+        _run_trials(search, budget, worker, emit)
+    except Exception as error:
+        reason = None if isinstance(error, BenchError) else database_failure(error)
+        if reason is None:
+            raise
+        raise StudyError(
+            f"--storage: the database failed: {reason}; trials that have ended are kept, and the same command goes on"
+        ) from error
+
+
+def _run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
     study, points = search.study, _points(search)
     failures, is_repeat = 0, False
     at_work: list[_Trial] = []

@@ -99,6 +99,16 @@ def open_storage(place: str) -> BaseStorage:
         raise StudyError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def database_failure(error: BaseException) -> str | None:
+    """Return what a database said, if that is behind `error`, which Optuna may have replaced by one of its own."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, SQLAlchemyError):
+        behind = behind.__cause__ or behind.__context__
+    return None if behind is None else str(behind).splitlines()[0]
+
+
 def _sqlite_file(url: str) -> str | None:
     """Return the file of an SQLite database, the URL itself for one on a server.
 
