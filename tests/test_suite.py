@@ -15,7 +15,7 @@ from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.settings import Settings, explain
 from ipsrec_bench.suite import schema
-from ipsrec_bench.suite.load import find_line, load_suite, parse_suite
+from ipsrec_bench.suite.load import adhoc_suite, find_line, load_suite, parse_suite
 
 from .conftest import ROOT, TINY_SUITE
 
@@ -146,6 +146,18 @@ def test_what_the_file_has_wrong_is_not_blamed_on_an_override_beside_it():
     text = replaced("batch_size = 128", "batch_size = 0")
     for override in ("training={ epochs = 1 }", "training.epochs=1", "models.sasrec.n_heads=1"):
         assert mistake(text, override).startswith(f"here.toml:{line_of(text, 'batch_size')}: training.batch_size: ")
+
+
+def test_a_suite_full_of_mistakes_tells_the_first_of_them():
+    told = mistake("\n".join(f"wrong{i} = 1" for i in range(3)) + "\n" + TINY_SUITE + "fresh = 1\n")
+    assert "wrong0" in told
+    seeds = ", ".join(["-1"] * 30)
+    told = mistake(replaced("seeds = [1, 2]", f"seeds = [{seeds}]")).splitlines()
+    assert (len(told), told[-1]) == (21, "and 10 more mistakes")
+
+
+def test_names_on_the_command_line_may_be_any_text():
+    assert list(adhoc_suite(["カフェ 😀"], ["pop"]).suite.datasets) == ["カフェ 😀"]
 
 
 def test_lines_are_counted_as_editors_do():

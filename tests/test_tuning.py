@@ -112,6 +112,10 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.similarity = { low = 0, high = 1 }\n", "a range is for numbers, .* is 'dot'; give a list"),
         ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
         (
+            "sampler = 'cma-es'\nspace.ipsrec-s.tau = {low=0.1,high=1}\n",
+            "tune.sampler: 'cma-es' searches 2 ranges or more",
+        ),
+        (
             "sampler = 'grid'\ngrid_points = 400\n",
             "160,000 points, more than a search can try",
         ),
@@ -250,11 +254,11 @@ def test_the_suites_own_setting_is_tried_first_though_the_choices_lack_it(suite,
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
 def test_the_same_settings_are_not_trained_again(search_at, sampler):
-    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }",
+    search = search_at("studies", "tune.space.ipsrec-s={ inner_size = {low=16,high=18}, n_layers = {low=1,high=2} }",
                        f"tune.sampler={sampler}")  # fmt: skip
     run(search, 50)
     trained = [t for t in search.study.get_trials() if t.user_attrs.get("epochs")]
-    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6
+    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6  # the suite's own (16, 2) among them
     before = len(search.study.get_trials())
     run(search, 50)
     assert len(search.study.get_trials()) == before

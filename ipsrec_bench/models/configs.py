@@ -35,7 +35,7 @@ class ModelConfig(Settings):
         return True
 
     @property
-    def longest(self) -> int | None:
+    def longest_history(self) -> int | None:
         """The longest history that a model of these settings can be built for; None if any."""
         return None
 
@@ -122,7 +122,7 @@ class CaserConfig(NeuralConfig):
     weight_norm: float = Field(1e-4, ge=0, le=HEAVIEST)
 
     @property
-    def longest(self) -> int:
+    def longest_history(self) -> int:
         """The filters of all heights up to L together have n_horizontal d L^2 / 2 weights."""
         return min(500, max(1, math.isqrt(2 * MOST_WEIGHTS // (self.n_horizontal * self.embedding_size))))
 

@@ -184,7 +184,7 @@ def expand(
             _check_context(cell)
         except ConflictError as error:
             raise file.error(("training", error.key), str(error)) from None
-        longest: int | None = getattr(cell.config, "longest", None)
+        longest: int | None = getattr(cell.config, "longest_history", None)
         if longest is not None and cell.protocol.max_length > longest:
             own = "max_length" in suite.datasets[cell.dataset]
             raise file.error(

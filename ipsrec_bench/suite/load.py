@@ -17,6 +17,10 @@ from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.suite.schema import Suite
 
 
+MOST_MISTAKES = 20
+"""Mistakes of a suite that are told at once; to find the line of one takes a while in a long file."""
+
+
 @dataclass(frozen=True)
 class SuiteFile:
     """A suite as it was written, and as it is understood."""
@@ -83,7 +87,7 @@ def _read(path: Path) -> str:
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
     """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
     text = "title = 'From the command line'\n" + "".join(
-        f"[{kind}.{json.dumps(name)}]\n"
+        f"[{kind}.{json.dumps(name, ensure_ascii=False)}]\n"
         for kind, names in (("datasets", datasets), ("models", models))
         for name in names
     )
@@ -104,9 +108,10 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
-        raise SuiteError(
-            "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error, raw))
-        ) from None
+        mistakes = list(settings.explain(error, raw))
+        told = [_located(path, text, overrides, *mistake) for mistake in mistakes[:MOST_MISTAKES]]
+        more = len(mistakes) - len(told)
+        raise SuiteError("\n".join([*told, *([f"and {more} more mistakes"] if more else [])])) from None
     return SuiteFile(path.stem, path, text, overrides, suite)
 
 

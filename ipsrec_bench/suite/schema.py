@@ -370,8 +370,8 @@ class Statistics(Settings):
     family: Literal["metric", "dataset", "suite"] = "metric"
     """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
     all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""
-    alpha: float = Field(0.01, gt=0, lt=1)
-    confidence: float = Field(0.95, gt=0, lt=1)
+    alpha: float = Field(0.01, ge=1e-12, lt=1)
+    confidence: float = Field(0.95, ge=0.01, le=1 - 1e-12)
 
 
 NARROWEST = 1e-9
