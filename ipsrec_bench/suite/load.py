@@ -16,7 +16,6 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.suite.schema import Suite
 
-
 MOST_MISTAKES = 20
 """Mistakes of a suite that are told at once; to find the line of one takes a while in a long file."""
 
