@@ -4,6 +4,7 @@ Settings are frozen pydantic models that refuse unknown keys. They import neithe
 suite can be checked in a moment.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
@@ -154,6 +155,8 @@ def _sentence(path: Path, mistake: ErrorDetails) -> tuple[Path, str]:
         return path, _SAID_ALONE[kind]
     if kind in _OWN_SENTENCE:
         message = message.partition(", ")[2]
+    elif kind == "literal_error":
+        message = re.sub(r"(?<!')\b(True|False)\b(?!')", lambda match: match[0].lower(), message)
     elif kind in _SAID:
         message = _SAID[kind].format(**context)
     if isinstance(mistake["input"], Mapping | BaseModel):  # the sentence itself says what is wrong within

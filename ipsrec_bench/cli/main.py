@@ -418,7 +418,6 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
-    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
@@ -426,12 +425,7 @@ def tune(
 
     if budget is not None and not math.isfinite(budget):
         raise BenchError(f"--budget {budget}: a search must have an end; give seconds")
-    wanted = with_sizes(overrides, scale, stand_in=stand_in)
-    if metric is not None:
-        try:
-            wanted.append(f"training.stop_metric={check_metric(metric)}")
-        except ValueError as error:
-            raise BenchError(f"--metric {metric}: {error}") from None
+    wanted = [*with_sizes(overrides, scale, stand_in=stand_in), *_stop_metric(metric)]
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
@@ -463,6 +457,18 @@ def tune(
         path = write_tuned_suite(file, results, output)
         if not (quiet or as_json):
             typer.echo(f"The best settings against those before, on fresh seeds: ipsrec-bench run {path}")
+
+
+def _stop_metric(metric: str | None) -> list[str]:
+    """Return what `--metric` stands for."""
+    from ipsrec_bench.suite.schema import check_metric
+
+    if metric is None:
+        return []
+    try:
+        return [f"training.stop_metric={check_metric(metric)}"]
+    except ValueError as error:
+        raise BenchError(f"--metric {metric}: {error}") from None
 
 
 def _write_report(
