@@ -68,6 +68,12 @@ def line_of(text: str, start: str) -> int:
         ("[models.pop]", '[models."ipsrec-s w/o CL"]\ntype = "pop"', "models", "the name 'ipsrec-s w/o CL' is taken"),
         ("[models.pop]", '[models.best]\ntype = "pop"', "models", "the name 'best' is taken"),
         ('source = "synthetic"', "source = []", "datasets.world.source", "found []; allowed: 'table', 'synthetic'"),
+        (
+            'title = "Tiny"',
+            'title = "Tiny"\nprotocol.filter = 5',
+            "protocol.filter",
+            'found 5; expected "none", "5-core"',
+        ),
         ("seeds = [1, 2]", "seeds = [4294967296]", "seeds.0", "input should be less than 2147483648"),
         (
             "[training]",
@@ -154,6 +160,19 @@ def test_a_suite_full_of_mistakes_tells_the_first_of_them():
     seeds = ", ".join(["-1"] * 30)
     told = mistake(replaced("seeds = [1, 2]", f"seeds = [{seeds}]")).splitlines()
     assert (len(told), told[-1]) == (21, "and 10 more mistakes")
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may stand only once"),
+        ('["pop", 5]', "models: found ['pop', 5]; expected a list of names, or a table for each name"),
+        ("5", "models: found 5; input should be a table"),
+        ("[]", "models: the suite has no models"),
+    ],
+)
+def test_lists_of_names_are_checked(models, words):
+    assert f"here.toml:3: {words}" in mistake(f'title="x"\ndatasets=["positive-control"]\nmodels={models}\n')
 
 
 def test_names_on_the_command_line_may_be_any_text():

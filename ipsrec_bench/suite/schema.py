@@ -75,6 +75,9 @@ class Bounds(Settings):
         return self
 
 
+FILTER_FORMS = 'expected "none", "5-core", "5-100", or a table with users, items and passes'
+
+
 class Filter(Settings):
     """Which users and items stay in a dataset, by how many interactions they have.
 
@@ -90,11 +93,13 @@ class Filter(Settings):
     @classmethod
     def _short(cls, value: object) -> object:
         """Let "none", "5-core" and "5-100" stand for tables."""
-        if not isinstance(value, str):
+        if isinstance(value, Mapping | Filter):
             return value
+        if not isinstance(value, str):
+            raise ValueError(FILTER_FORMS)  # noqa: TRY004 (pydantic takes no TypeError)
         match = re.fullmatch(r"([0-9]{1,20})-(core|[0-9]{1,20})", value)
         if value != "none" and not match:
-            raise ValueError('expected "none", "5-core", "5-100", or a table with users, items and passes')
+            raise ValueError(FILTER_FORMS)
         if not match:
             return {}
         bounds = {"min": int(match[1]), "max": None if match[2] == "core" else int(match[2])}
@@ -477,9 +482,12 @@ class Suite(Settings):
     @classmethod
     def _names_alone(cls, value: object) -> object:
         """Let a list of names stand for tables without settings."""
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return {name: {} for name in value}
-        return value
+        if not isinstance(value, list):
+            return value
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("expected a list of names, or a table for each name")
+        _distinct(tuple(value))
+        return {name: {} for name in value}
 
     _distinct_seeds = field_validator("seeds")(_distinct)
 
