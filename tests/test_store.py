@@ -81,7 +81,7 @@ def test_views_give_metrics_at_any_cutoff(store):
 @pytest.mark.parametrize("n", ["0", "-1", "NULL", "2.5", "1e20", "3000000000", "'x'"])
 def test_a_cutoff_that_is_none_is_refused_by_the_macro(store, n):
     with reading(store) as connection, pytest.raises(StoreError, match="the query failed"):
-        queries.free_query(connection, f"SELECT * FROM metrics_at({n})")
+        queries.free_query(connection, f"SELECT * FROM metrics_at({n})", 10)
 
 
 @settings(deadline=None)

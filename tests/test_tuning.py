@@ -378,10 +378,13 @@ def test_journals_without_a_study_are_named(journal):
     for name, content in (("empty", b""), ("copied", journal.read_bytes()), ("zeros", b"\0" * 4096)):
         (journal.parent / f"{name}.journal").write_bytes(content)
     (journal.parent / "folder.journal").mkdir()
+    (journal.parent / "link.journal").symlink_to("nowhere")
     told: list[str] = []
     (study,) = studies_in(journal.parent, told.append)
     assert study.name == journal.stem
-    copied, empty, folder, zeros = told
+    copied, empty, folder, link, zeros = told
+    assert "link.journal: it is a link to a file that is not there" in link
+    assert not (journal.parent / "nowhere").exists()
     assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
     assert "empty.journal: no study was written there yet" in empty
     assert "folder.journal: the study cannot be opened: Is a directory" in folder
@@ -407,6 +410,20 @@ def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench,
     for kind in ("md", "html"):
         page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
         assert "Tuning studies that this report lacks" in page
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"x\n" + LINE)])
+def test_a_journal_that_is_removed_or_damaged_within_a_search_is_a_sentence(search_at, tmp_path, monkeypatch, damage):
+    search = search_at("studies")
+
+    def at_work(*_):
+        (path,) = (tmp_path / "studies").glob("*.journal")
+        damage(path)
+        raise RuntimeError
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", at_work)
+    with pytest.raises(StudyError, match=r"\.journal: the study cannot be (read|written): "):
+        run(search, 1)
 
 
 def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path, monkeypatch):

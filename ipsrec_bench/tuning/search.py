@@ -29,7 +29,6 @@ from ipsrec_bench.tuning.study import (
     OWN,
     REPEAT,
     SURPLUS,
-    database_failure,
     is_doubtful,
     is_given_up,
     queue_untried,
@@ -37,6 +36,7 @@ from ipsrec_bench.tuning.study import (
     requeue_lost,
     settings_of,
     spent_seconds,
+    storage_failure,
     this_process,
 )
 
@@ -149,12 +149,10 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
     try:
         _run_trials(search, budget, worker, emit)
     except Exception as error:
-        reason = None if isinstance(error, BenchError) else database_failure(error)
-        if reason is None:
+        failure = None if isinstance(error, BenchError) else storage_failure(error)
+        if failure is None:
             raise
-        raise StudyError(
-            f"--storage: the database failed: {reason}; trials that have ended are kept, and the same command goes on"
-        ) from error
+        raise StudyError(failure) from error
 
 
 def _run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
