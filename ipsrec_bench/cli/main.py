@@ -4,9 +4,11 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 results waits for torch.
 """
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
     from ipsrec_bench.suite.load import SuiteFile
 
 
-def _say_what_is_imported(file: "SuiteFile") -> None:
+def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
     """Tell, before it happens, of modules that a suite imports from outside of its folder."""
     from ipsrec_bench.run.plan import modules_elsewhere
 
-    for sentence in modules_elsewhere(file):
+    for sentence in () if quiet else modules_elsewhere(file):
         typer.echo(sentence, err=True)
 
 
@@ -139,7 +141,7 @@ def run(
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
-    _say_what_is_imported(file)
+    _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -396,7 +398,9 @@ def tune(
         float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trials at a time, in as many processes.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time, in as many processes.")
+    ] = 1,
     storage: StorageOption = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
@@ -423,18 +427,14 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
-    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    wanted = with_sizes(overrides, scale, stand_in=stand_in)
-    if metric is not None:
-        try:
-            wanted.append(f"training.stop_metric={check_metric(metric)}")
-        except ValueError as error:
-            raise BenchError(f"--metric {metric}: {error}") from None
+    if budget is not None and not math.isfinite(budget):
+        raise BenchError(f"--budget {budget}: a search must have an end; give seconds")
+    wanted = [*with_sizes(overrides, scale, stand_in=stand_in), *_stop_metric(metric)]
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
@@ -448,7 +448,7 @@ def tune(
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
             device,
-            _say_what_is_imported,
+            partial(_say_what_is_imported, quiet=quiet or as_json),
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
@@ -466,6 +466,18 @@ def tune(
         path = write_tuned_suite(file, results, output)
         if not (quiet or as_json):
             typer.echo(f"The best settings against those before, on fresh seeds: ipsrec-bench run {path}")
+
+
+def _stop_metric(metric: str | None) -> list[str]:
+    """Return what `--metric` stands for."""
+    from ipsrec_bench.suite.schema import check_metric
+
+    if metric is None:
+        return []
+    try:
+        return [f"training.stop_metric={check_metric(metric)}"]
+    except ValueError as error:
+        raise BenchError(f"--metric {metric}: {error}") from None
 
 
 def _write_report(

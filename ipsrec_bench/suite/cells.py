@@ -131,7 +131,7 @@ class Cell:
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-class SettingsConflict(SuiteError):
+class ConflictError(SuiteError):
     """Settings that exclude each other; `key` is the one of `training` that can be changed."""
 
     def __init__(self, key: str, sentence: str) -> None:
@@ -143,7 +143,7 @@ def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
     """Return `cell` with other settings of its model, and with the training that follows from them.
 
     Raises:
-        SettingsConflict: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` asks for what the model, so set, cannot do.
     """
     changed = replace(cell, config=config, training=_resolved(cell.training, cell.asked, config, known))
     _check_context(changed)
@@ -198,8 +198,16 @@ def expand(
     for cell in cells:
         try:
             _check_context(cell)
-        except SettingsConflict as error:
+        except ConflictError as error:
             raise file.error(("training", error.key), str(error)) from None
+        longest: int | None = getattr(cell.config, "longest_history", None)
+        if longest is not None and cell.protocol.max_length > longest:
+            own = "max_length" in suite.datasets[cell.dataset]
+            raise file.error(
+                ("datasets", cell.dataset, "max_length") if own else ("protocol", "max_length"),
+                f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
+                " at most",
+            )
     labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
@@ -294,7 +302,7 @@ def _rows(
         asked = training.samples
         try:
             training = _resolved(training, asked, config, known)
-        except SettingsConflict as error:
+        except ConflictError as error:
             raise file.error((*place, "training", error.key), str(error)) from None
         yield partial(
             Cell,
@@ -314,17 +322,17 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
     """Return `training` with `samples` resolved for a model that is set so.
 
     Raises:
-        SettingsConflict: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` asks for what the model, so set, cannot do.
     """
     packs = known.packs(config)
     if asked == "packed" and not packs:
-        raise SettingsConflict(
+        raise ConflictError(
             "samples",
             "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
         )
     weight_norm: float = getattr(config, "weight_norm", 0)
     if training.optimiser == "lazy-adam" and weight_norm:
-        raise SettingsConflict(
+        raise ConflictError(
             "optimiser",
             f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set weight_norm = 0,"
             " or optimiser = 'adam'",
@@ -335,7 +343,7 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
 def _check_context(cell: Cell) -> None:
     training, longest = cell.training, cell.protocol.max_length
     if training.samples == "packed" and training.min_context >= longest:
-        raise SettingsConflict(
+        raise ConflictError(
             "min_context",
             f"found {training.min_context}, but on '{cell.dataset}' a model sees {longest} inputs at most (max_length);"
             f" allowed: up to {longest - 1}",

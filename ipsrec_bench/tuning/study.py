@@ -106,6 +106,26 @@ def open_storage(place: str) -> BaseStorage:
         raise StudyError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def storage_failure(error: BaseException) -> str | None:
+    """Return a sentence on the failure of a journal or a database behind `error`, by which Optuna may have replaced it.
+
+    None if there is no such failure.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, StudyError):
+            return str(behind)
+        if isinstance(behind, SQLAlchemyError):
+            said = str(behind).splitlines()[0]
+            return (
+                f"--storage: the database failed: {said}; trials that have ended are kept, and the same command goes on"
+            )
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
 def _sqlite_file(url: str) -> str | None:
     """Return the file of an SQLite database, the URL itself for one on a server.
 
@@ -358,6 +378,8 @@ def _studies_of(path: Path) -> list[StudyResult]:
     Raises:
         StudyError: there is none that can be read.
     """
+    if not path.exists():  # or it would be made
+        raise StudyError(f"{path}: it is a link to a file that is not there")
     storage = open_storage(str(path))
     names = [study.study_name for study in storage.get_all_studies()]
     if not names:
