@@ -27,6 +27,7 @@ from ipsrec_bench.data.statistics import describe
 from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
+from ipsrec_bench.words import visible
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
@@ -68,18 +69,21 @@ MOST_INTERACTIONS = 2**62
 _VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
 _LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
 _ODD_IDS = [
-    ("contains(id, '\ufeff')", "has a byte order mark (U+FEFF), as is left where files were put together; remove it"),
+    (
+        "contains(id, '\ufeff')",
+        "the {role} has a byte order mark (U+FEFF), as is left where files were put together; remove it",
+    ),
     (
         r"regexp_matches(id, '[\n\r]')",
-        'has a line break in it; is a quote not closed? If quotes are plain characters here, set quoting = "none"',
+        'the {role} has a line break in it; is a quote not closed? If quotes are plain here, set quoting = "none"',
     ),
     (
         f"regexp_full_match(id, '{_LIST}', 's')",
-        "is a list or a structure, '{value}', and not one id; write one {role} in each row",
+        "the {role} is a list or a structure, '{value}', and not one id; write one {role} in each row",
     ),
 ]
 _PLACEHOLDER = (
-    "is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
+    "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
     " dataset's key `unknown`"
 )
 
@@ -225,21 +229,22 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {role} AS id, min(row) AS row FROM raw GROUP BY 1"
         )
-        checks = [(f"length(id) > {MAX_ID}", f"has more than {MAX_ID:,} characters; is a quote not closed?"), *_ODD_IDS]
+        checks = [
+            (f"length(id) > {MAX_ID}", f"the {{role}} has more than {MAX_ID:,} characters; is a quote not closed?"),
+            *_ODD_IDS,
+        ]
         if role == "provider":
             if source.items is not None:
                 continue  # its rows are those of another file
         else:
-            checks = [(is_unknown("id", ()), "is empty; fill it in or remove the row"), *checks]
+            checks = [(is_unknown("id", ()), "there is no {role}; fill it in or remove the row"), *checks]
             checks.append((is_unknown("id", source.unknown), _PLACEHOLDER))
         for condition, reason in checks:
             found = connection.execute(f"SELECT row, id FROM ids WHERE {condition} ORDER BY row LIMIT 1").fetchone()
             if found is not None:
                 row, value = found
-                value = shorten(value or "", 50)
-                raise DataError(
-                    f"{_row_place(source, paths, row)}: the {role} " + reason.format(role=role, value=value)
-                )
+                value = visible(shorten(value or "", 50))
+                raise DataError(f"{_row_place(source, paths, row)}: {reason.format(role=role, value=value)}")
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:

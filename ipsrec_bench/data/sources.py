@@ -38,6 +38,7 @@ from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.data.synthetic import generate
 from ipsrec_bench.errors import DataError, MissingDataError, did_you_mean, listed
 from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, TableFile, TableSource
+from ipsrec_bench.words import visible
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
 """Names that RecBole's atomic files give to the columns where a suite does not name others."""
@@ -344,7 +345,7 @@ def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     remedy = "correct the line or remove it"
     if kind == "UNQUOTED VALUE":
         remedy += '; if quotes are plain characters here, set quoting = "none"'
-    raise DataError(f"{path}:{line}: {message}; {remedy}")
+    raise DataError(f"{path}:{line}: {visible(message)}; {remedy}")
 
 
 def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
@@ -414,7 +415,7 @@ def _parts(columns: Mapping[str, str], wanted: Column) -> list[str] | None:
 
 def _columns(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return listed(names[:MAX_LISTED]) + more
+    return visible(listed(names[:MAX_LISTED])) + more
 
 
 def _alternatives(column: Column) -> tuple[str, ...]:
@@ -440,4 +441,4 @@ def _resolve(written: str, data_dir: Path) -> Path:
 
 def _reason(error: Exception) -> str:
     """Return what DuckDB says went wrong, without its advice on reader options."""
-    return shorten(str(error).splitlines()[0], 300)
+    return visible(shorten(str(error).splitlines()[0], 300))

@@ -20,6 +20,7 @@ from typing import NoReturn
 import duckdb
 
 from ipsrec_bench.errors import DataError
+from ipsrec_bench.words import visible
 
 Place = Callable[[int], str]
 """Returns where a row of the file stands."""
@@ -140,7 +141,7 @@ class _Column:
         found = self._connection.execute(query).fetchone()
         if found is not None:
             row, time = found
-            raise DataError(f"{self._place(row)}: the time is '{shorten(str(time), 50)}', {reason}")
+            raise DataError(f"{self._place(row)}: the time is '{visible(shorten(str(time), 50))}', {reason}")
 
     def _refuse_mixture(self, form: str, what: str, among: str = ".*") -> None:
         """Raise an error if some times have this form and some have not."""
