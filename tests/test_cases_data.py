@@ -96,8 +96,8 @@ def test_a_users_placeholder_is_refused_and_can_be_allowed(tmp_path):
 
 def test_several_providers_in_a_row_are_refused_by_name(tmp_path):
     assert refusal(CASES / "rb_provseq.inter", tmp_path) == (
-        ": the column 'provider_id:token_seq' (provider column) is of type token_seq, with several values in a row; name"
-        " a column with one value in each row"
+        ": the column 'provider_id:token_seq' (provider column) is of type token_seq, with several values in a row;"
+        " name a column with one value in each row"
     )
 
 
@@ -244,6 +244,19 @@ def test_times_of_parquet_files_are_exact_whatever_their_type(kind, values, expe
     assert prepare("x", TableSource(path=str(path)), tmp_path).times.tolist() == expected
 
 
+def test_times_that_32_bit_floats_have_merged_are_refused(tmp_path):
+    path = tmp_path / "log.parquet"
+    for moment, refused in ((1_569_888_000, True), (16_000_000, False)):
+        duckdb.execute(f"COPY (SELECT 'u' AS user, 'i' AS item, 'p' AS provider, {moment}::FLOAT AS time) TO '{path}'")
+        if refused:
+            words = (
+                ': the column "time" (time column) is of 32-bit floats, which cannot tell times above 16,777,216 apart'
+            )
+            assert refusal(path, tmp_path).startswith(words)
+        else:
+            assert prepare("x", TableSource(path=str(path)), tmp_path).times.tolist() == [moment]
+
+
 # Providers
 
 
@@ -375,6 +388,8 @@ def test_the_largest_providers_are_shown_with_their_share(tmp_path, bench):
     assert "other 30.0%, p10 5.0%, p11 5.0%" in shown
     found = json.loads(bench("data", "stats", "log.csv", "--json").stdout)
     assert found["largest_providers"][0] == ["other", 6]
+    assert found["stickiness"] == pytest.approx(5 / 19)
+    assert found["stickiness_without_largest"] == 0
 
 
 def test_a_provider_that_nobody_named_may_be_absent_which_is_said(tmp_path, bench):
@@ -401,6 +416,14 @@ def test_a_mark_in_the_middle_of_a_file_is_refused(tmp_path):
         '{"user": "u", "item": "i", "time": 1}\n\ufeff{"user": "u", "item": "i", "time": 2}\n', encoding="utf-8"
     )
     assert refusal(tmp_path / "log.json", tmp_path).startswith(":2: the line begins with a byte order mark (U+FEFF)")
+
+
+@pytest.mark.parametrize("row", ["u,i,p,\x1b[31mred", 'u,i\x1b[31m"\x07,p,x', "\x1b]0;t\x07,i,p,x", "u,i\u202e,p"])
+def test_no_error_shows_control_characters(row, tmp_path):
+    (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
+    assert refusal(tmp_path / "log.csv", tmp_path).startswith(":3: ")
+    (tmp_path / "head.csv").write_text("us\x1b[31mer,item,provider,time\nu,i,p,1\n", encoding="utf-8")
+    assert r"'us\x1b[31mer'" in refusal(tmp_path / "head.csv", tmp_path)
 
 
 # Files that are none, or other ones
@@ -693,7 +716,7 @@ PLAIN = 'title = "x"\nforms = [{ path = "x.csv" }]\n'
         ('[mine]\ntitle = "x"\nforms = [{ path = "../../x.csv" }]\n', "mine.forms"),
         ('[mine]\ntitle = "x"\nforms = [{ path = "${HOME}/../x.csv" }]\n', "mine.forms"),
         (
-            '[mine]\ntitle = "x"\nforms = [{ path = "x.csv", items = { path = "../y", item = "i", provider = "p" } }]\n',
+            '[mine]\ntitle = "x"\nforms = [{ path = "x.csv", items = { path = "..", item = "i", provider = "p" } }]\n',
             "mine.forms",
         ),
         (f'[mine]\n{PLAIN}files_of = "../tmall"\n', "mine.files_of"),

@@ -269,6 +269,7 @@ def print_statistics(
         ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
         ("Test targets older than the newest training interaction", _percent(s.leaked_targets, digits=2)),
         ("Provider stickiness", _percent(s.stickiness)),
+        ("  without the largest provider", _percent(reading.stickiness_without_largest)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
     ]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -23,7 +23,7 @@ from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.sources import MAX_ID, confined, load_raw, source_paths
 from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
-from ipsrec_bench.data.statistics import describe
+from ipsrec_bench.data.statistics import describe, stickiness_without
 from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
@@ -83,8 +83,8 @@ _ODD_IDS = [
     ),
 ]
 _PLACEHOLDER = (
-    "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
-    " dataset's key `unknown`"
+    "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it"
+    " out of the dataset's key `unknown`"
 )
 
 
@@ -165,6 +165,9 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         users, items, providers = (
             int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
         )
+        largest = connection.execute(
+            "SELECT id FROM provider_counts JOIN providers ON raw = provider ORDER BY actions DESC, raw LIMIT 1"
+        ).fetchone()
         (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)
     lengths = np.bincount(columns["user"], minlength=users)
@@ -175,6 +178,9 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     }
     del columns
+    if largest is not None:
+        rest = stickiness_without(arrays["offsets"], arrays["items"], arrays["providers"], largest[0], UNKNOWN_PROVIDER)
+        reading = replace(reading, stickiness_without_largest=rest)
     fingerprint = hashlib.sha256()
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

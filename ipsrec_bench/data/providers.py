@@ -46,8 +46,8 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     ).fetchone()
     if ambiguous is not None:
         raise DataError(
-            f"{path}: item '{visible(ambiguous[0])}' has {ambiguous[1]} different providers, such as '{visible(ambiguous[2])}' and"
-            f" '{visible(ambiguous[3])}'; an item table must name one"
+            f"{path}: item '{visible(ambiguous[0])}' has {ambiguous[1]} different providers, such as"
+            f" '{visible(ambiguous[2])}' and '{visible(ambiguous[3])}'; an item table must name one"
         )
     connection.execute(
         "CREATE TABLE item_providers AS"
@@ -80,8 +80,8 @@ def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None
         raise DataError(f"{path}: the item table has no row with an item")
     which = "which are not the same text" if alike else "which is of another kind"
     raise DataError(
-        f"{path}: none of the interactions' items stands in the item table: an interaction has '{visible(ours)}', the table has"
-        f" '{visible(theirs)}', {which}; name the right column as its `item`, or write both alike"
+        f"{path}: none of the interactions' items stands in the item table: an interaction has '{visible(ours)}', the"
+        f" table has '{visible(theirs)}', {which}; name the right column as its `item`, or write both alike"
     )
 
 
@@ -133,7 +133,7 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
     ).fetchall()[0]
     if alike[0]:
         found.append(
-            f"{alike[0]:,} providers differ from another one only by case or by blanks around them, '{visible(alike[1])}' and"
-            f" '{visible(alike[2])}' for example; each counts as a provider of its own"
+            f"{alike[0]:,} providers differ from another one only by case or by blanks around them, such as"
+            f" '{visible(alike[1])}' and '{visible(alike[2])}'; each counts as a provider of its own"
         )
     return Reading(tuple(found), placeholders, unlisted, tuple((name, count) for name, count in largest))

@@ -52,6 +52,8 @@ MAX_LISTED = 30
 """Names of columns in an error."""
 MEMORY = "2GB"
 """What DuckDB may hold; what needs more is spilled to disk."""
+MOST_FLOAT = 2**24
+"""Up to it a 32-bit float holds every whole number."""
 SAMPLE_SPACE = 2**32
 BEYOND = "may read the file's columns and nothing else"
 """Said of a condition that asks for more."""
@@ -145,7 +147,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
             del names["provider"]
             notes.append(
                 f"{paths[0]}: there is no column {listed(_alternatives(unnamed))}, so every provider is unknown; name"
-                f" the column with `provider`, or a second file with `items`{did_you_mean(str(unnamed), table.columns)}"
+                f" the column with `provider`, or a second file with `items`{visible(did_you_mean(str(unnamed), table.columns))}"
             )
     columns = {role: find_column(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     same = source.duplicates.columns if source.duplicates else ()
@@ -160,7 +162,25 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         + f', CAST({provider} AS VARCHAR) AS provider, "row of the file" AS row'
     )
     materialise(connection, paths[0], rows, "raw")
+    _refuse_narrow_times(connection, paths[0], table, columns["time"])
     return notes
+
+
+def _refuse_narrow_times(
+    connection: duckdb.DuckDBPyConnection, path: Path, table: duckdb.DuckDBPyRelation, time: str
+) -> None:
+    """Refuse times that are 32-bit floats and so large that neighbouring whole numbers have become one."""
+    kinds = {
+        '"' + name.replace('"', '""') + '"': kind.id for name, kind in zip(table.columns, table.types, strict=True)
+    }
+    if kinds.get(time) != "float":
+        return
+    ((largest,),) = connection.execute("SELECT max(abs(TRY_CAST(time AS DOUBLE))) FROM raw").fetchall()
+    if largest is not None and largest > MOST_FLOAT:
+        raise DataError(
+            f"{path}: the column {time} (time column) is of 32-bit floats, which cannot tell times above {MOST_FLOAT:,}"
+            " apart; write it as 64-bit numbers from its source"
+        )
 
 
 def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.DuckDBPyRelation, table: str) -> None:
@@ -377,7 +397,7 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
     if found is None:
         raise DataError(
             f"{path}: there is no column {listed(names)} ({role}); the file has {_columns(table.columns)}"
-            f"{did_you_mean(names[0], columns) or _of_one_column(table)}"
+            f"{visible(did_you_mean(names[0], columns)) or _of_one_column(table)}"
         )
     for part in found:
         kind = table.types[table.columns.index(part)].id

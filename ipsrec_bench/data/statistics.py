@@ -98,6 +98,19 @@ def describe(
     )
 
 
+def stickiness_without(
+    offsets: NDArray[np.int64],
+    items: NDArray[np.int32],
+    providers: NDArray[np.int32],
+    provider: int,
+    unknown_provider: int,
+) -> float | None:
+    """Return the stickiness, as in `DatasetStatistics`, that remains where `provider` counts as unknown."""
+    together = np.ones(max(0, len(items) - 1), dtype=np.bool_)
+    together[offsets[1:-1] - 1] = False
+    return _stickiness(items, np.where(providers == provider, unknown_provider, providers), together, unknown_provider)
+
+
 def held_out(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how many interactions at the end of histories of these lengths leave-one-out keeps from training."""
     return np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
