@@ -145,9 +145,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         unnamed = names["provider"]
         if not _has_column(table, unnamed):
             del names["provider"]
+            hint = visible(did_you_mean(str(unnamed), table.columns))
             notes.append(
                 f"{paths[0]}: there is no column {listed(_alternatives(unnamed))}, so every provider is unknown; name"
-                f" the column with `provider`, or a second file with `items`{visible(did_you_mean(str(unnamed), table.columns))}"
+                f" the column with `provider`, or a second file with `items`{hint}"
             )
     columns = {role: find_column(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     same = source.duplicates.columns if source.duplicates else ()
