@@ -269,7 +269,7 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
                 connection.read_json,
                 literal,
                 format="array" if is_array else "newline_delimited",
-                compression="gzip" if packed else "none",
+                compression="gzip" if packed else "auto_detect",
             )
             return read(columns=dict.fromkeys(read(sample_size=JSON_SAMPLE).columns, "VARCHAR"))
         dialect = dialect_of(path, written)
