@@ -160,7 +160,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
         columns = connection.execute(_ORDERED.format(time=time), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
         for table in ("users", "items", "providers"):
-            path = str(folder / f"{table}.parquet")
+            path = str((folder / f"{table}.parquet").absolute())
             connection.table(table).order("id").write_parquet(path, compression="zstd")
         users, items, providers = (
             int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
