@@ -702,6 +702,22 @@ def test_a_condition_reads_no_other_file_and_fetches_nothing(of, condition, tmp_
     assert not (tmp_path / "home" / ".duckdb" / "extensions").exists()
 
 
+@pytest.mark.parametrize(
+    "condition", ["random() < 0.5", "time < NOW ()", "CAST(time AS DATE) < current_date", "uuid() > '8'"]
+)
+def test_a_condition_that_answers_differently_each_time_is_refused(condition, tmp_path):
+    (tmp_path / "log.csv").write_text(HEADER + "u,a,p,1\n", encoding="utf-8")
+    assert "answers differently each time" in refusal(tmp_path / "log.csv", tmp_path, where=condition)
+
+
+def test_words_of_functions_may_be_texts_and_columns(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,random,time\nu,a,random(),1\nu,b,x,2\n", encoding="utf-8")
+    written = TableSource(
+        path=str(tmp_path / "log.csv"), provider="", where="random = 'random()' OR \"random\" = 'now'"
+    )
+    assert raw_sequences(prepare("x", written, tmp_path)) == {"u": ["a"]}
+
+
 def own_catalogue(folder: Path, text: str) -> None:
     (folder / "data").mkdir(exist_ok=True)
     (folder / "data" / "catalog.toml").write_text(text, encoding="utf-8")

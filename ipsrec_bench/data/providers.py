@@ -35,7 +35,7 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     table = open_table(connection, path, source.items)
     item = find_column(table, source.items.item, "item column", path)
     provider = find_column(table, source.items.provider, "provider column", path)
-    rows = where(table, source.items.where, path, table.columns).project(
+    rows = where(connection, table, source.items.where, path, table.columns).project(
         f"CAST({item} AS VARCHAR) AS item, CAST({provider} AS VARCHAR) AS provider"
     )
     materialise(connection, path, rows.filter("item <> ''").distinct(), "item_rows")

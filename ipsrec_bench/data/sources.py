@@ -157,7 +157,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     }
     provider = columns.pop("provider", "NULL")
     numbered = table.project('*, row_number() OVER () AS "row of the file"')
-    numbered = where(numbered, source.where, paths[0], table.columns)
+    numbered = where(connection, numbered, source.where, paths[0], table.columns)
     rows = numbered.filter(_sampled(f"CAST({columns['user']} AS VARCHAR)", source.scale)).project(
         ", ".join(f'CAST({column} AS VARCHAR) AS "{role}"' for role, column in columns.items())
         + f', CAST({provider} AS VARCHAR) AS provider, "row of the file" AS row'
@@ -218,15 +218,20 @@ def _sampled(user: str, scale: float | None) -> str:
 
 
 def where(
-    table: duckdb.DuckDBPyRelation, condition: str, path: Path, columns: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    table: duckdb.DuckDBPyRelation,
+    condition: str,
+    path: Path,
+    columns: Sequence[str],
 ) -> duckdb.DuckDBPyRelation:
     """Return the rows for which a suite's `condition` holds; all if it is empty.
 
     Raises:
-        DataError: it cannot be asked of the file, whose columns are `columns`.
+        DataError: it cannot be asked of the file, whose columns are `columns`, or its answer is another each time.
     """
     if not condition:
         return table
+    _refuse_changing(connection, condition, path)
     try:
         return table.filter(f"({condition})")
     except duckdb.Error as error:
@@ -236,6 +241,21 @@ def where(
             f"{path}: where = {condition!r} cannot be asked of this file: {reason}; its columns, all text, are"
             f" {_columns(columns)}"
         ) from None
+
+
+def _refuse_changing(connection: duckdb.DuckDBPyConnection, condition: str, path: Path) -> None:
+    """Refuse a condition that asks for random numbers, the time of day or the state of the process."""
+    changing = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    ).fetchall()
+    calls = "|".join(re.escape(name) for (name,) in changing)
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"", "''", condition)
+    found = re.search(rf"\b(?:({calls})\s*\(|((?:current_|local)(?:date|time|timestamp))\b)", plain, re.IGNORECASE)
+    if found:
+        raise DataError(
+            f"{path}: where = {condition!r}: '{found[1] or found[2]}' answers differently each time, so that no two"
+            " preparations would be alike; use `scale` for a sample of the users, and a fixed date for today's"
+        )
 
 
 def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: TableFile) -> duckdb.DuckDBPyRelation:

@@ -3,7 +3,7 @@
 A time column holds one of these, the same in all rows:
 
 - whole numbers of up to 64 bits, kept as int64;
-- numbers of which some have decimals, kept as float64 as long as no two of them become one; where all decimals are zeros
+- numbers of which some have decimals, kept as float64 as long as no two of them become one; where all decimals are 0
   (`1700000000000000020.0`), those beyond 2**53 are kept as int64;
 - dates and times that begin with the year: `2019-10-01`, `2019/10/1 9:05`, `2019-10-01T09:05:07.123456789`, with AM or
   PM, and with `Z`, `UTC`, `GMT` or an offset such as `+05:30` at the end: microseconds since 1970 (UTC), or nanoseconds
