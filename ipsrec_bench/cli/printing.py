@@ -288,6 +288,7 @@ def print_statistics(
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
         ("Provider stickiness", _percent(s.stickiness)),
+        ("  without the largest provider", _percent(reading.stickiness_without_largest)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
         ("Split", split),

@@ -37,6 +37,8 @@ class Reading:
     """Interactions with an item that the item table does not list; None without such a table."""
     largest_providers: tuple[tuple[str, int], ...] = ()
     """The known providers with the most interactions, and how many these are."""
+    stickiness_without_largest: float | None = None
+    """The stickiness that remains where the first of them counts as unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,5 +112,6 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
             placeholders=meta["reading"]["placeholders"],
             unlisted_actions=meta["reading"]["unlisted_actions"],
             largest_providers=tuple((name, count) for name, count in meta["reading"]["largest_providers"]),
+            stickiness_without_largest=meta["reading"]["stickiness_without_largest"],
         ),
     )

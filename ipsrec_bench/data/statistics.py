@@ -79,6 +79,19 @@ def describe(
     )
 
 
+def stickiness_without(
+    offsets: NDArray[np.int64],
+    items: NDArray[np.int32],
+    providers: NDArray[np.int32],
+    provider: int,
+    unknown_provider: int,
+) -> float | None:
+    """Return the stickiness, as in `DatasetStatistics`, that remains where `provider` counts as unknown."""
+    together = np.ones(max(0, len(items) - 1), dtype=np.bool_)
+    together[offsets[1:-1] - 1] = False
+    return _stickiness(items, np.where(providers == provider, unknown_provider, providers), together, unknown_provider)
+
+
 def _stickiness(
     items: NDArray[np.int32], providers: NDArray[np.int32], pairs: NDArray[np.bool_], unknown: int
 ) -> float | None:
