@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import duckdb
@@ -173,3 +174,19 @@ def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_p
         assert process.wait(timeout=60) == 143
     assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(1,)]
     assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
+
+
+def test_a_signal_while_code_is_made_of_text_ends_a_process_with_its_code(tiny_suite, tmp_path):
+    """Python would end it by SIGINT; classes are made so, while modules are imported."""
+    program = """
+        import signal
+        from ipsrec_bench.cli.main import main
+        from ipsrec_bench.run import plan
+        plan.prepare = lambda *_: exec("signal.raise_signal(signal.SIGTERM)", {"signal": signal})
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), "run", tiny_suite],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.startswith("Interrupted. Finished cells")) == (143, True), done.stderr

@@ -33,7 +33,7 @@ from ipsrec_bench.cli.options import (
     ThreadsOption,
     with_sizes,
 )
-from ipsrec_bench.cli.stopping import interruptible, signals_stop
+from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
@@ -92,7 +92,11 @@ def main() -> NoReturn:
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    app(obj=True)
+    try:
+        app(obj=True)
+    except SystemExit as end:
+        end_if_interrupted(end.code)
+        raise
     sys.exit(0)
 
 

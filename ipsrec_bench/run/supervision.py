@@ -74,7 +74,7 @@ def supervised(store: Path) -> Supervised:
 
 def _tie_to_parent(there: socket.socket) -> None:
     """Let this process say goodbye when it ends in order, and end when its parent is killed."""
-    atexit.register(there.send, _GOODBYE)
+    atexit.register(there.send, _GOODBYE)  # neither a signal nor os._exit gets there
 
     def watch() -> None:
         there.recv(1)  # returns when the other end is closed
