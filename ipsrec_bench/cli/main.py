@@ -94,8 +94,8 @@ def main() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app(obj=True)
-    except SystemExit as end:
-        end_if_interrupted(end.code)
+    except SystemExit:
+        end_if_interrupted()
         raise
     sys.exit(0)
 

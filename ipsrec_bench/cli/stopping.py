@@ -48,11 +48,11 @@ def signals_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_if_interrupted(code: int | str | None) -> None:
-    """End this process with `code` at once, if a signal ends it.
+def end_if_interrupted() -> None:
+    """End this process at once with exit code 128 + signal, if a signal ends it.
 
-    Python itself would end it by SIGINT where the signal came while text was executed as code, as the making of classes
-    does, whatever was made of it since.
+    Started with `python -m`, Python itself would end it by SIGINT where the signal came while text was executed as
+    code, as the making of classes does, whatever became of it since.
     """
     if _received.number is None:
         return
@@ -61,7 +61,7 @@ def end_if_interrupted(code: int | str | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    os._exit(128 + _received.number)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
