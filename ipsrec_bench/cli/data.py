@@ -1,5 +1,6 @@
 """`ipsrec-bench data`: what datasets there are, how to get them, their preparation and their statistics."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -200,11 +201,12 @@ def stats(
 
     What is said of targets follows from a split: that of the suite given, else leave-one-out.
     """
-    from tempfile import TemporaryDirectory
+    from tempfile import gettempdir
 
     from ipsrec_bench.cli.printing import print_statistics
     from ipsrec_bench.data.prepare import prepare as build
     from ipsrec_bench.errors import DataError
+    from ipsrec_bench.run.workplace import Workplace
 
     of_file: dict[str, object] = {
         "user": user, "item": item, "provider": provider, "time": time, "items": items, "columns": columns,
@@ -219,8 +221,10 @@ def stats(
         if suite or stand_in:
             raise DataError(f"{dataset}: it is a file, which --suite and --stand-in do not concern; leave them out")
         file = _file_suite(path, given, overrides or [], scale)
-        with TemporaryDirectory() as folder:
-            data = build(path.name, _source(file, FILE, data_dir), Path(folder))
+        workplace = Workplace(Path(gettempdir()) / f"ipsrec-bench-{os.getuid()}")
+        workplace.sweep()
+        with workplace.scratch() as folder:
+            data = build(path.name, _source(file, FILE, data_dir), folder)
         published = None
     else:
         file = _suite_file(dataset, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)

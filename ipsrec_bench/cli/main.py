@@ -35,7 +35,7 @@ from ipsrec_bench.cli.options import (
     ThreadsOption,
     with_sizes,
 )
-from ipsrec_bench.cli.stopping import interruptible, signals_stop
+from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
@@ -94,7 +94,11 @@ def main() -> NoReturn:
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    app(obj=True)
+    try:
+        app(obj=True)
+    except SystemExit:
+        end_if_interrupted()
+        raise
     sys.exit(0)
 
 
@@ -136,8 +140,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
-    if context.obj and not dry_run:
-        supervised(store)
+    before = supervised(store) if context.obj and not dry_run else None
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
@@ -177,7 +180,15 @@ def run(
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
         with listener(Console(), quiet=quiet, as_json=as_json) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=device)
-            ended = execute(plan, store, start_worker, emit, force=force, retry_failed=retry_failed)
+            ended = execute(
+                plan,
+                store,
+                start_worker,
+                emit,
+                force=force,
+                retry_failed=retry_failed and not (before and before.deaths),
+                since=before.since if before else None,
+            )
         if ended.interrupted:
             raise KeyboardInterrupt
         written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
@@ -419,7 +430,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
-    deaths = supervised(store) if context.obj and not show else 0
+    before = supervised(store) if context.obj and not show else None
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -455,9 +466,10 @@ def tune(
             worker = make_worker(store, device, threads)
             each = max(1, (threads or available_cores()) // jobs)
             worker.workplace.sweep()
+            is_killed = before is not None and before.deaths > 0
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
-                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=deaths > 0):
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=is_killed):
                         raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:

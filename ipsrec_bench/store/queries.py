@@ -175,8 +175,6 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
 class Outcome:
     """How the cell of a key ended last."""
 
-    number: int
-    """Grows with every result that the store is given."""
     error: str | None
     """The traceback of a failed cell."""
     started: datetime
@@ -184,16 +182,8 @@ class Outcome:
 
 def outcome_of(connection: Connection, key: str) -> Outcome | None:
     """Return how the cell `key` ended, or None if the store has nothing of it."""
-    row = connection.execute("SELECT cell, error, started FROM cells WHERE key = ?", [key]).fetchone()
+    row = connection.execute("SELECT error, started FROM cells WHERE key = ?", [key]).fetchone()
     return Outcome(*row) if row is not None else None
-
-
-def newest_number(connection: Connection) -> int:
-    """Return the largest `Outcome.number` so far, 0 in an empty store."""
-    row = connection.execute("SELECT coalesce(max(cell), 0) FROM cells").fetchone()
-    assert row is not None
-    number: int = row[0]
-    return number
 
 
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
