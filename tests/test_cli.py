@@ -356,7 +356,9 @@ def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, finished_o
 def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(tiny_suite, bench):
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--json"]
     (study,) = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0").stdout)
-    assert study["trials"][0]["settings"]["lambda"] > 0
+    assert study["trials"][0]["settings"]["lambda"] == study["default"]["lambda"] == 0
+    (study,) = json.loads(bench(*arguments, "--set", "models.ipsrec-s.lambda=0", "--trials", "2").stdout)
+    assert study["trials"][1]["settings"]["lambda"] > 0
     done = bench(*arguments, "--set", "training.learning_rate=1e30")
     *failures, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)

@@ -345,7 +345,7 @@ class Training(Settings):
     epochs: int = Field(50, ge=1, le=1_000_000)
     batch_size: int = Field(256, ge=1, le=10_000_000)
     """Targets per optimiser step, whichever way samples are made."""
-    learning_rate: float = Field(1e-3, gt=0, le=1000)
+    learning_rate: float = Field(1e-3, gt=0, le=1e30)
     stop_metric: MetricName = "mrr@10"
     """Validation metric that chooses the best epoch."""
     patience: int = Field(10, ge=1, le=1_000_000)
