@@ -83,7 +83,10 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
 @pytest.mark.parametrize(
     ("tune", "message"),
     [
-        ("[tune.space.ipsrec-s]\nlamda = [1]\n", "tiny.toml:26: tune.space.ipsrec-s.lamda: .*did you mean 'lambda'"),
+        (
+            "[tune.space.ipsrec-s]\nlamda = [1]\n",
+            rf"tiny.toml:{SUITE.count(chr(10)) + 2}: tune.space.ipsrec-s.lamda: .*did you mean 'lambda'",
+        ),
         ("[tune.space.ipsrec-s]\nlambda = [-1.0]\n", "tune.space.ipsrec-s.lambda: .*greater than or equal to 0"),
         ("[tune.space.ipsrec-x]\nlambda = [1]\n", "has no model 'ipsrec-x'; did you mean 'ipsrec-s'"),
         ("space.ipsrec-s.tau = { low = 2, high = 1 }\n", "low = 2 must be less than high = 1"),
