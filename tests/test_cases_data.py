@@ -659,6 +659,13 @@ def test_what_the_command_cannot_mean_is_refused(arguments, words, tmp_path, ben
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
+def test_a_suite_without_models_is_enough_for_its_data(tmp_path, bench):
+    (tmp_path / "log.csv").write_text(HEADER + "u,i,p,1\nu,j,p,2\nu,k,p,3\n", encoding="utf-8")
+    (tmp_path / "s.toml").write_text(f'title = "x"\n[datasets.d]\npath = "{tmp_path / "log.csv"}"\n', encoding="utf-8")
+    done = bench("data", "stats", "d", "--suite", "s.toml", "--json")
+    assert (done.returncode, json.loads(done.stdout)["actions"]) == (0, 3)
+
+
 def test_a_sample_of_a_file_is_read(tmp_path, bench):
     rows = "".join(f"u{n},i,p,1\n" for n in range(1000))
     (tmp_path / "log.csv").write_text(HEADER + rows, encoding="utf-8")
