@@ -42,8 +42,9 @@ class ModelError(BenchError):
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to `found`, else an empty string."""
-    close = get_close_matches(found, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    names = {name.casefold(): name for name in known}
+    close = get_close_matches(found.casefold(), names, n=1, cutoff=0.6)
+    return f"; did you mean '{names[close[0]]}'?" if close else ""
 
 
 def listed(names: Iterable[str]) -> str:

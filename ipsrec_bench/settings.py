@@ -4,6 +4,7 @@ Settings are frozen pydantic models that refuse unknown keys. They import neithe
 suite can be checked in a moment.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
@@ -95,6 +96,15 @@ _KINDS = {
 """What was expected where a value is of the wrong kind, by pydantic's name of the mistake."""
 _OWN_SENTENCE = {"value_error", "assertion_error"}
 """Mistakes whose sentence was written in this package, or by the author of a model."""
+_SAID_ALONE = {"missing": "this key is required", "extra_forbidden": "unknown key"}
+_SAID = {
+    **dict.fromkeys(("too_short", "string_too_short"), "at least {min_length} must be given"),
+    **dict.fromkeys(("too_long", "string_too_long"), "at most {max_length} may be given"),
+    "string_pattern_mismatch": "it does not have the form {pattern}",
+    "union_tag_invalid": "allowed: {expected_tags}",
+    "union_tag_not_found": "a key {discriminator} must say which kind of table it is",
+}
+"""Sentences for what pydantic says in words of its own."""
 LONGEST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
 
@@ -102,8 +112,8 @@ LONGEST_SHOWN = 60
 def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
     """Yield, for every mistake pydantic found in `raw`, its path and a sentence: what was found, what is allowed.
 
-    Where a value may be of several kinds, pydantic tells a mistake for each. Those of the kind that was meant stay; where
-    none was, their sentences become one.
+    Where a value may be of several kinds, pydantic tells a mistake for each. Those of the kind that was meant stay;
+    where none was, their sentences become one.
     """
     found = [(_written(mistake, raw), mistake) for mistake in error.errors(include_url=False)]
     told: set[tuple[Path, str]] = set()
@@ -124,13 +134,12 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
             yield sentence
 
 
-def _written(mistake: ErrorDetails, raw: object) -> Path:
+def _written(mistake: ErrorDetails, raw: Any) -> Path:  # noqa: ANN401 (whatever TOML holds)
     """Return the mistake's path in what was written, without the steps that pydantic adds: kinds of a union, say."""
     path: list[str | int] = []
     for number, part in enumerate(mistake["loc"], start=1):
-        if isinstance(raw, Mapping) and part in raw:
-            raw = raw[part]
-        elif isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw):
+        holds = isinstance(raw, Mapping) and part in raw
+        if holds or (isinstance(raw, list | tuple) and isinstance(part, int) and part < len(raw)):
             raw = raw[part]
         elif mistake["type"] != "missing" or number < len(mistake["loc"]):
             continue
@@ -142,22 +151,14 @@ def _sentence(path: Path, mistake: ErrorDetails) -> tuple[Path, str]:
     kind, context, message = mistake["type"], mistake.get("ctx", {}), mistake["msg"]
     if kind == "unknown_key":
         return (*path, context["key"]), message
-    if kind in {"missing", "missing_argument"}:
-        return path, "this key is required"
-    if kind == "extra_forbidden":
-        return path, "unknown key"
+    if kind in _SAID_ALONE:
+        return path, _SAID_ALONE[kind]
     if kind in _OWN_SENTENCE:
         message = message.partition(", ")[2]
-    elif kind in {"too_short", "string_too_short"}:
-        message = f"at least {context['min_length']} must be given"
-    elif kind in {"too_long", "string_too_long"}:
-        message = f"at most {context['max_length']} may be given"
-    elif kind == "string_pattern_mismatch":
-        message = f"it does not have the form {context['pattern']}"
-    elif kind == "union_tag_invalid":
-        message = f"allowed: {context['expected_tags']}"
-    elif kind == "union_tag_not_found":
-        message = f"a key {context['discriminator']} must say which kind of table it is"
+    elif kind == "literal_error":
+        message = re.sub(r"(?<!')\b(True|False)\b(?!')", lambda match: match[0].lower(), message)
+    elif kind in _SAID:
+        message = _SAID[kind].format(**context)
     if isinstance(mistake["input"], Mapping | BaseModel):  # the sentence itself says what is wrong within
         return path, _lower_first(message)
     return path, f"found {shown(mistake['input'])}; {_lower_first(message)}"

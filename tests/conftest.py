@@ -37,6 +37,7 @@ providers = 6
 mean_length = 7
 max_length = 8
 [models.pop]
+[models.recent-pop]
 [models.sasrec]
 embedding_size = 8
 inner_size = 16

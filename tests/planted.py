@@ -96,8 +96,7 @@ def fill(
         begin_run(connection, suite, [], cells)
         for number, dataset in enumerate(datasets):
             connection.execute(
-                "INSERT OR IGNORE INTO datasets VALUES"
-                " (?, ?, ?, ?, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, 5, 4, 0.2, 0.3, ?, ?, 'none')",
+                "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, ?, ?, 'none')",
                 [f"{fingerprint}{number or ''}", dataset, users, items, stand_in, scale],
             )
             if facts:

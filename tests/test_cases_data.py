@@ -96,8 +96,8 @@ def test_a_users_placeholder_is_refused_and_can_be_allowed(tmp_path):
 
 def test_several_providers_in_a_row_are_refused_by_name(tmp_path):
     assert refusal(CASES / "rb_provseq.inter", tmp_path) == (
-        ": the column 'provider_id:token_seq' (provider column) is of type token_seq, with several values in a row; name a"
-        " column with one value in each row"
+        ": the column 'provider_id:token_seq' (provider column) is of type token_seq, with several values in a row;"
+        " name a column with one value in each row"
     )
 
 
@@ -244,6 +244,19 @@ def test_times_of_parquet_files_are_exact_whatever_their_type(kind, values, expe
     assert prepare("x", TableSource(path=str(path)), tmp_path).times.tolist() == expected
 
 
+def test_times_that_32_bit_floats_have_merged_are_refused(tmp_path):
+    path = tmp_path / "log.parquet"
+    for moment, refused in ((1_569_888_000, True), (16_000_000, False)):
+        duckdb.execute(f"COPY (SELECT 'u' AS user, 'i' AS item, 'p' AS provider, {moment}::FLOAT AS time) TO '{path}'")
+        if refused:
+            words = (
+                ': the column "time" (time column) is of 32-bit floats, which cannot tell times above 16,777,216 apart'
+            )
+            assert refusal(path, tmp_path).startswith(words)
+        else:
+            assert prepare("x", TableSource(path=str(path)), tmp_path).times.tolist() == [moment]
+
+
 # Providers
 
 
@@ -314,7 +327,7 @@ def test_a_placeholder_is_no_user_and_no_item(role, text, tmp_path):
 @pytest.mark.parametrize("row", ['" ",i,p,2', 'u,"\t",p,2', "u,\u00a0,p,2"])
 def test_a_blank_is_no_user_and_no_item_whatever_is_unknown(row, tmp_path):
     (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
-    assert " is empty; fill it in or remove the row" in refusal(tmp_path / "log.csv", tmp_path, unknown=[])
+    assert "; fill it in or remove the row" in refusal(tmp_path / "log.csv", tmp_path, unknown=[])
 
 
 def test_an_item_table_may_name_a_provider_and_a_placeholder(tmp_path):
@@ -375,15 +388,18 @@ def test_the_largest_providers_are_shown_with_their_share(tmp_path, bench):
     assert "other 30.0%, p10 5.0%, p11 5.0%" in shown
     found = json.loads(bench("data", "stats", "log.csv", "--json").stdout)
     assert found["largest_providers"][0] == ["other", 6]
+    assert found["stickiness"] == pytest.approx(5 / 19)
+    assert found["stickiness_without_largest"] == 0
 
 
 def test_a_provider_that_nobody_named_may_be_absent_which_is_said(tmp_path, bench):
     (tmp_path / "log.csv").write_text("user,item,time\nu,a,1\nu,b,2\nu,c,3\nu,d,4\n", encoding="utf-8")
     data = prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path / "data")
     assert data.providers.tolist() == [UNKNOWN_PROVIDER] * 4
-    assert data.reading.notes == (
+    (note,) = data.reading.notes
+    assert note == (
         f"{tmp_path / 'log.csv'}: there is no column 'provider', so every provider is unknown; name the column with"
-        " `provider`, or a second file with `items`",
+        " `provider`, or a second file with `items`"
     )
     (tmp_path / "s.toml").write_text(
         f'title = "x"\nseeds = [1]\nmodels = ["pop"]\n[datasets.d]\npath = "{tmp_path / "log.csv"}"\n', encoding="utf-8"
@@ -400,6 +416,14 @@ def test_a_mark_in_the_middle_of_a_file_is_refused(tmp_path):
         '{"user": "u", "item": "i", "time": 1}\n\ufeff{"user": "u", "item": "i", "time": 2}\n', encoding="utf-8"
     )
     assert refusal(tmp_path / "log.json", tmp_path).startswith(":2: the line begins with a byte order mark (U+FEFF)")
+
+
+@pytest.mark.parametrize("row", ["u,i,p,\x1b[31mred", 'u,i\x1b[31m"\x07,p,x', "\x1b]0;t\x07,i,p,x", "u,i\u202e,p"])
+def test_no_error_shows_control_characters(row, tmp_path):
+    (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
+    assert refusal(tmp_path / "log.csv", tmp_path).startswith(":3: ")
+    (tmp_path / "head.csv").write_text("us\x1b[31mer,item,provider,time\nu,i,p,1\n", encoding="utf-8")
+    assert r"'us\x1b[31mer'" in refusal(tmp_path / "head.csv", tmp_path)
 
 
 # Files that are none, or other ones
@@ -672,10 +696,26 @@ def test_a_condition_reads_no_other_file_and_fetches_nothing(of, condition, tmp_
     (tmp_path / "items.csv").write_text("item,brand\na,p\n", encoding="utf-8")
     where = condition.format(secret=secret, folder=secret.parent)
     settings = {"where": where} if of == "log" else {"table": {"where": where}}
-    with pytest.raises(DataError, match="cannot be asked of this file|may read the file's columns and nothing else"):
+    with pytest.raises(DataError, match=r"cannot be asked of this file|may read the file's columns and nothing else"):
         prepare("x", with_items(tmp_path, **settings), tmp_path / "data")
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
     assert not (tmp_path / "home" / ".duckdb" / "extensions").exists()
+
+
+@pytest.mark.parametrize(
+    "condition", ["random() < 0.5", "time < NOW ()", "CAST(time AS DATE) < current_date", "uuid() > '8'"]
+)
+def test_a_condition_that_answers_differently_each_time_is_refused(condition, tmp_path):
+    (tmp_path / "log.csv").write_text(HEADER + "u,a,p,1\n", encoding="utf-8")
+    assert "answers differently each time" in refusal(tmp_path / "log.csv", tmp_path, where=condition)
+
+
+def test_words_of_functions_may_be_texts_and_columns(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,random,time\nu,a,random(),1\nu,b,x,2\n", encoding="utf-8")
+    written = TableSource(
+        path=str(tmp_path / "log.csv"), provider="", where="random = 'random()' OR \"random\" = 'now'"
+    )
+    assert raw_sequences(prepare("x", written, tmp_path)) == {"u": ["a"]}
 
 
 def own_catalogue(folder: Path, text: str) -> None:
@@ -683,26 +723,32 @@ def own_catalogue(folder: Path, text: str) -> None:
     (folder / "data" / "catalog.toml").write_text(text, encoding="utf-8")
 
 
+PLAIN = 'title = "x"\nforms = [{ path = "x.csv" }]\n'
+
+
 @pytest.mark.parametrize(
     ("entry", "key"),
     [
         ('[mine]\ntitle = "x"\nforms = [{ path = "../../x.csv" }]\n', "mine.forms"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv", items = { path = "a/../../y", item = "i", provider = "p" } }]\n', "mine.forms"),
         ('[mine]\ntitle = "x"\nforms = [{ path = "${HOME}/../x.csv" }]\n', "mine.forms"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\nfiles_of = "../tmall"\n', "mine.files_of"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\nfiles_of = "a/b"\n', "mine.files_of"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\narchive = "/tmp/x.zip"\n', "mine.archive"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\nmembers = ["../x"]\n', "mine.members.0"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\ndownloads = [{ url = "u", file = "../x" }]\n', "mine.downloads.0.file"),
-        ('[mine]\ntitle = "x"\nforms = [{ path = "x.csv" }]\ndownloads = [{ url = "u", file = "/x" }]\n', "mine.downloads.0.file"),
-        ('["../mine"]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', "../mine"),
-        ('["a/b"]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', "a/b"),
-        ('[".."]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', ".."),
-        ('["/"]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', "/"),
-        ('[""]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', ""),
-        ('["a\\u001b"]\ntitle = "x"\nforms = [{ path = "x.csv" }]\n', ""),
+        (
+            '[mine]\ntitle = "x"\nforms = [{ path = "x.csv", items = { path = "..", item = "i", provider = "p" } }]\n',
+            "mine.forms",
+        ),
+        (f'[mine]\n{PLAIN}files_of = "../tmall"\n', "mine.files_of"),
+        (f'[mine]\n{PLAIN}files_of = "a/b"\n', "mine.files_of"),
+        (f'[mine]\n{PLAIN}archive = "/tmp/x.zip"\n', "mine.archive"),
+        (f'[mine]\n{PLAIN}members = ["../x"]\n', "mine.members.0"),
+        (f'[mine]\n{PLAIN}downloads = [{{ url = "u", file = "../x" }}]\n', "mine.downloads.0.file"),
+        (f'[mine]\n{PLAIN}downloads = [{{ url = "u", file = "/x" }}]\n', "mine.downloads.0.file"),
+        (f'["../mine"]\n{PLAIN}', "../mine"),
+        (f'["a/b"]\n{PLAIN}', "a/b"),
+        (f'[".."]\n{PLAIN}', ".."),
+        (f'["/"]\n{PLAIN}', "/"),
+        (f'[""]\n{PLAIN}', ""),
+        (f'["a\\u001b"]\n{PLAIN}', ""),
     ],
-)  # fmt: skip
+)
 def test_entries_of_the_catalogue_stay_below_its_folder(entry, key, tmp_path, bench):
     own_catalogue(tmp_path, entry)
     done = bench("data", "list")

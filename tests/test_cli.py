@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,10 @@ def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, ben
     lines = plain.stdout.splitlines()
     assert all(line[:4].isdigit() for line in lines[:-1])
     assert lines[-1] == "Report: reports/tiny/tiny.html"
+    for line in plain.stderr.splitlines():
+        assert re.fullmatch(
+            r"Training was cut off: .* on world: [12] of 2 trainings .* in the last one allowed \(2\) .*", line
+        )
     assert (tmp_path / "reports/tiny/tiny.html").exists()
     again = bench("run", tiny_suite, "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
@@ -128,9 +133,9 @@ def test_reading_commands(tiny_suite, bench):
     assert [(row["suite"], row["cells"], row["complete"]) for row in listed] == [("tiny", 8, 8)]
     assert "tiny" in bench("ls").stdout
     rows = json.loads(bench("query", "SELECT model, users FROM metrics WHERE split = 'test'", "--json").stdout)
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert "ndcg@10" in bench("query", "SELECT * FROM metrics").stdout
-    assert "8 cells: 1 datasets x 4 models and variants x 2 seeds" in bench("validate", tiny_suite).stdout
+    assert "8 cells: 1 datasets x 5 models and variants x 2 seeds" in bench("validate", tiny_suite).stdout
     assert "8 cells, 0 to run" in bench("run", tiny_suite, "--dry-run").stdout
     assert bench("report", "tiny", "--output", "elsewhere").stdout == "Report: elsewhere/tiny/tiny.html\n"
     assert "negative-control" in bench("data", "list").stdout

@@ -412,8 +412,26 @@ def test_other_targets_under_the_same_settings_are_found_by_their_digest(tmp_pat
         "UPDATE cell_targets SET targets = 'x' WHERE cell IN (SELECT cell FROM cells WHERE settings LIKE"
         " '%\"max_length\": 5%')"
     ).close()
-    with pytest.raises(StoreError, match="differ in targets, under the same settings"):
+    with pytest.raises(StoreError, match="differ in set of targets under the same settings"):
         compared(tmp_path / "s.duckdb", "own@1", "own@2")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_cell_of_the_runs_own_that_ranks_other_targets_is_left_out_and_named(tmp_path, bench):
+    """As after a change to the split that nobody raised RANKS_FORMAT for."""
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    duckdb.connect(str(tmp_path / "s.duckdb")).execute(
+        "UPDATE cell_targets SET targets = 'x' WHERE cell = (SELECT min(cell) FROM cells)"
+    ).close()
+    report = built(tmp_path / "s.duckdb")
+    (warning,) = (warning for warning in report.warnings if "left out" in warning)
+    assert warning == (
+        "Pop on world, seed 1, was run with another set of targets under the same settings and is left out; run the"
+        " suite again with --force"
+    )
+    assert [row.label for row in report.results.columns] == ["recent-pop"]
+    done = bench("compare", "pop", "recent-pop", "--store", "s.duckdb")
+    assert (done.returncode, "run the suite again with --force" in done.stderr.replace("\n", " ")) == (2, True)
 
 
 def test_two_imports_under_one_label_are_refused_unless_one_replaces_the_other(tmp_path, own, bench):

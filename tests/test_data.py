@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
-from ipsrec_bench.data.split import leave_one_out
+from ipsrec_bench.data.split import leave_one_out, split_dataset
+from ipsrec_bench.data.split_statistics import SplitStatistics, describe_split
 from ipsrec_bench.data.statistics import describe
 from ipsrec_bench.data.synthetic import generate
+from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.suite.schema import SyntheticSource, TableSource
+from ipsrec_bench.suite.schema import Protocol, SyntheticSource, TableSource
 
 from .conftest import lengths, raw_sequences, vocabulary
 
+CASES = Path(__file__).parent / "cases"
 HEADER = "user,item,provider,time\n"
 LOG = """user,item,provider,time
 u2,a,p,5
@@ -263,14 +266,56 @@ def test_what_leave_one_out_leaks_and_what_ties_decide(prepared_table):
         "y": (5,),  # trains on one
     }
     log = HEADER + "".join(f"{user},{n},p,{t}\n" for user, times in rows.items() for n, t in enumerate(times))
-    s = prepared_table(log).statistics
-    assert s.test_users == 3
+    s = of_split(prepared_table(log))
+    assert (s.test_users, s.valid_users) == (3, 2)
     assert s.tied_targets == pytest.approx(1 / 3)
     assert s.leaked_targets == pytest.approx(1 / 3)  # the newest training interaction is x's, at 6
-    later = prepared_table(log.replace("x,1,p,6", "x,1,p,9"), "later.csv").statistics
+    later = of_split(prepared_table(log.replace("x,1,p,6", "x,1,p,9"), "later.csv"))
     assert later.leaked_targets == pytest.approx(2 / 3)  # 9 is not older than 9
-    alone = prepared_table(HEADER + "u,a,p,1\n", "alone.csv").statistics
-    assert (alone.tied_targets, alone.leaked_targets) == (None, None)
+
+
+def of_split(data, **protocol) -> SplitStatistics:
+    split = split_dataset(data, Protocol(**protocol))
+    return describe_split(data, split, target_facts(data, split))
+
+
+def test_every_split_has_statistics_of_its_own(prepared_table):
+    rows = {
+        "a": "x1 y2 x3 x9",  # repeats x, at 9
+        "b": "x1 y2 z7 w8",  # w is in no training interaction of the temporal split
+        "c": "y1 x2 y3 x4",
+        "d": "x9 y9",  # no history before the last cut
+    }
+    log = HEADER + "".join(f"{u},{word[0]},p,{word[1]}\n" for u, text in rows.items() for word in text.split())
+    data = prepared_table(log)
+    one_out = of_split(data)
+    assert (one_out.test_users, one_out.valid_users) == (3, 3)
+    assert one_out.leaked_targets == pytest.approx(2 / 3)  # d is trained on until 9, which is the time of a's target
+    temporal = of_split(data, split="temporal", valid_share=0.2, test_share=0.25)
+    assert (temporal.test_users, temporal.valid_users) == (2, 3)
+    assert (temporal.leaked_targets, temporal.tied_targets) == (0, 0)
+    assert (temporal.repeated_targets, temporal.unseen_targets) == (0.5, 0.5)
+
+
+def test_data_stats_states_the_split(tmp_path, bench):
+    (tmp_path / "t.toml").write_text(
+        f'title = "t"\n[datasets.shop]\npath = "{CASES}/shop.csv"\n[protocol]\nsplit = "temporal"\ntest_share = 0.2\n'
+        "[models.pop]\n",
+        encoding="utf-8",
+    )
+
+    def stats(*arguments):
+        done = bench("data", "stats", *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["split"]
+
+    assert stats(CASES / "shop.csv")["name"] == "leave-one-out"
+    assert stats("shop", "--suite", "t.toml")["name"] == "temporal 0.1 0.2"
+    assert stats("shop", "--suite", "t.toml", "--set", "protocol.split=user-holdout")["test_users"] == 8
+    (tmp_path / "short.csv").write_text(HEADER + "u,a,p,1\n", encoding="utf-8")
+    assert "no user has 4 interactions" in stats("short.csv")["problem"]
+    assert "no user has 4 interactions" in bench("data", "stats", "short.csv").stdout
+    assert "│ Split " in bench("data", "stats", CASES / "shop.csv").stdout
 
 
 def test_counts_and_shares(prepared_table):
@@ -281,7 +326,6 @@ def test_counts_and_shares(prepared_table):
     assert s.stickiness == pytest.approx(2 / 3)
     assert s.untied_stickiness == pytest.approx(1 / 2)
     assert s.length_quantiles["1"] == 4
-    assert (s.test_users, s.valid_users) == (1, 1)
 
 
 # Split
@@ -361,14 +405,16 @@ needs_real_data = pytest.mark.skipif(not REAL, reason="IPSREC_BENCH_REAL_DATA na
     ],
 )
 def test_real_statistics(tmp_path, name, counts, ties, sticky, shuffled, untied, tied, leaked):
-    s = prepare(name, TableSource(path=f"{REAL}/{name}.tsv.gz"), tmp_path).statistics
+    data = prepare(name, TableSource(path=f"{REAL}/{name}.tsv.gz"), tmp_path)
+    s = data.statistics
     assert (s.users, s.items, s.providers, s.actions) == counts
     assert s.tie_share == pytest.approx(ties, abs=0.005)
     assert s.stickiness == pytest.approx(sticky, abs=0.0006)
     assert s.shuffled_stickiness == pytest.approx(shuffled, abs=0.0006)
     assert s.untied_stickiness == pytest.approx(untied, abs=0.0006)
-    assert s.tied_targets == pytest.approx(tied, abs=0.0001)
-    assert s.leaked_targets == pytest.approx(leaked, abs=0.0001)
+    assert of_split(data).tied_targets == pytest.approx(tied, abs=0.0001)
+    assert of_split(data).leaked_targets == pytest.approx(leaked, abs=0.0001)
+    assert of_split(data, split="temporal").leaked_targets == 0
 
 
 @needs_real_data

@@ -200,13 +200,14 @@ def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
     sys.modules.pop("my_models")
     sys.path[:] = [place for place in sys.path if place != str(folder)]
     again = bench("validate", tuned)
-    assert (again.returncode, again.stderr) == (0, "")
+    told = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
+    assert (again.returncode, again.stderr) == (0, f"{told}: {folder / 'my_models.py'}\n")
     keys = {cell.type for cell in cells_of(load_suite(tuned))}
     assert keys == {"my_models:DecayedSum"}
 
 
 def test_a_folder_of_modules_that_is_not_there_is_named(folder):
-    with pytest.raises(SuiteError, match="--set modules=nowhere: modules: there is no folder .*nowhere"):
+    with pytest.raises(SuiteError, match=r"--set modules=nowhere: modules: there is no folder .*nowhere"):
         cells_of(load_suite(folder / "mine.toml", ["modules=nowhere"]))
 
 

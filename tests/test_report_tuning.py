@@ -78,6 +78,27 @@ def test_only_studies_of_the_runs_models_on_its_data_are_shown(planted):
     assert built(planted).tuned == ()
 
 
+def test_a_study_made_under_other_settings_is_named_and_not_shown(planted):
+    here = {"config": {}, "training": {}, "protocol": {"max_length": 5}}
+    other = {"config": {"size": 8}, "training": {"epochs": 3}, "protocol": {"max_length": 5}}
+    report = built(planted, study(fixed=here), study(fixed=other, name="d-ipsrec-s-other"))
+    assert [tuned.study.fixed for tuned in report.tuned] == [here]
+    (told,) = report.other_studies
+    assert told.startswith("study d-ipsrec-s-other of ipsrec-s on d was made under other settings")
+    assert "(size: 8 there, not set here; epochs: 3 there, not set here)" in told
+    assert "did not record" not in tuned_finding(report.tuned[0], 0.95, 0.05)
+    assert "did not record" in tuned_finding(built(planted, study()).tuned[0], 0.95, 0.05)  # of an older version
+
+
+def test_seeds_that_all_give_the_same_difference_have_no_interval(planted):
+    trials = [trial(0, OWN, 0.125, 0.125, 0.125), trial(1, BEST, 0.25, 0.25, 0.25)]
+    (tuned,) = built(planted, study(trials=trials)).tuned
+    assert tuned.gain is None
+    assert "Seeds that all give the same difference cannot tell that from luck." in tuned_finding(tuned, 0.95, 0.05)
+    (wide,) = built(planted, study(seeds=(11, 12), trials=[trial(0, OWN, 0.1, 0.2), trial(1, BEST, 0.3, 0.9)])).tuned
+    assert (wide.gain.low, wide.gain.high) == (-1, 1)
+
+
 def test_the_best_is_compared_over_the_seeds_of_its_trial_and_on_fresh_ones(planted):
     (tuned,) = built(planted, study()).tuned
     expected = paired_t_test(np.array([0.1, 0.11, 0.1]), 0.95)

@@ -1,5 +1,9 @@
 """The store: one transaction a cell, its views, and every way in which it cannot be opened."""
 
+import contextlib
+import os
+import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -14,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.errors import MissingStoreError, StoreError
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.store import queries
@@ -81,7 +85,7 @@ def test_views_give_metrics_at_any_cutoff(store):
 @pytest.mark.parametrize("n", ["0", "-1", "NULL", "2.5", "1e20", "3000000000", "'x'"])
 def test_a_cutoff_that_is_none_is_refused_by_the_macro(store, n):
     with reading(store) as connection, pytest.raises(StoreError, match="the query failed"):
-        queries.free_query(connection, f"SELECT * FROM metrics_at({n})")
+        queries.free_query(connection, f"SELECT * FROM metrics_at({n})", 1)
 
 
 @settings(deadline=None)
@@ -107,7 +111,7 @@ def test_every_table_and_view_is_described(store):
 
 def test_a_cell_is_written_whole_or_not_at_all(store):
     bad = record("new", ranks={"test": ranks([1]), "nonsense": ranks([1])})
-    with pytest.raises(duckdb.Error), writing(store) as connection:
+    with pytest.raises(StoreError, match="'nonsense'"), writing(store) as connection:
         record_cell(connection, bad)
     with reading(store) as connection:
         assert queries.complete_keys(connection, ["k", "new"]) == {"k"}
@@ -200,6 +204,116 @@ def test_what_is_no_store_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be made there"), writing(tmp_path / "file" / "s.duckdb"):
         pass
+
+
+@pytest.mark.parametrize(
+    "name", [":memory:", "md:x", "s3:x", "it's", "a b.db", "x.csv", "system", "temp.duckdb", "memory"]
+)
+def test_a_store_has_any_name_of_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with writing(Path(name)) as connection:
+        record_cell(connection, record())
+    with reading(Path(name)) as connection:
+        assert queries.complete_keys(connection, ["k"]) == {"k"}
+        assert connection.execute("SELECT count(*) FROM ranks").fetchall() == [(6,)]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_no_store_can_have_gets_a_sentence(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in (
+        ("a?b.duckdb", "a name with '?'"),
+        ("a?b/s.duckdb", "a name with '?'"),
+        ("s" * 300, "cannot be there"),
+        ("loop", "cannot be there"),
+        ("", "it is not a file"),
+    ):
+        for opened in (reading, writing):
+            with pytest.raises(StoreError, match=re.escape(words)), opened(tmp_path / name):
+                pass
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        for opened in (reading, writing):
+            with pytest.raises(StoreError, match="it is not a file"), opened(path):
+                pass
+    assert not Path("/dev/null").is_file()
+
+
+def test_an_empty_file_becomes_a_store(tmp_path):
+    zero, empty, link = tmp_path / "zero.duckdb", tmp_path / "empty.duckdb", tmp_path / "link.duckdb"
+    zero.touch()
+    duckdb.connect(str(empty)).close()
+    link.symlink_to(tmp_path / "elsewhere" / "s.duckdb")
+    for path in (zero, empty, link):
+        with pytest.raises(MissingStoreError, match="there is no result store yet"), reading(path):
+            pass
+    for path in (zero, empty, link):
+        with writing(path) as connection:
+            record_cell(connection, record())
+        with reading(path) as connection:
+            assert queries.complete_keys(connection, ["k"]) == {"k"}
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "s.duckdb").is_file()
+
+
+def test_a_store_that_is_removed_or_replaced_while_it_is_waited_for_is_made_anew(store):
+    def removed(_):
+        store.unlink()
+        process.stdin.close()
+
+    with held_by_another_process(store) as process, writing(store, patience=30, on_wait=removed) as connection:
+        record_cell(connection, record("late"))
+    with reading(store) as connection:
+        assert queries.complete_keys(connection, ["k", "late"]) == {"late"}
+
+
+def test_a_store_reaches_nothing_but_itself(store, tmp_path):
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n", encoding="utf-8")
+    with duckdb.connect(str(store)) as connection:  # as a stranger may have made it
+        connection.execute(f"CREATE VIEW leak AS SELECT * FROM read_csv('{secret}', columns = {{'a': 'INTEGER'}})")
+    for opened in (reading, writing):
+        with opened(store) as connection:
+            for sql in (
+                "FROM leak",
+                f"FROM '{secret}'",
+                f"FROM read_text('{secret}')",
+                "FROM read_text('/etc/passwd')",
+                f"COPY cells TO '{tmp_path / 'leak.csv'}'",
+                f"ATTACH '{tmp_path / 'other.duckdb'}'",
+                f"EXPORT DATABASE '{tmp_path / 'all'}'",
+                "INSTALL spatial",
+                "LOAD spatial",
+                "SET enable_external_access = true",
+                "SET allowed_paths = ['/etc/passwd']",
+                "FROM 'https://example.org/x.csv'",
+            ):
+                with pytest.raises(duckdb.Error):
+                    connection.execute(sql)
+                if opened is writing:  # its transaction has failed
+                    connection.rollback()
+                    connection.begin()
+            for setting in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
+                assert connection.execute("SELECT current_setting(?)", [setting]).fetchall() == [(False,)]
+    assert {path.name for path in tmp_path.iterdir()} == {"s.duckdb", "secret.csv"}
+
+
+def test_a_file_of_another_kind_asks_for_no_extension(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.duckdb")) as other:
+        other.execute("CREATE TABLE store (version INTEGER)")
+        other.commit()
+    for opened in (reading, writing):
+        with pytest.raises(StoreError, match="cannot be opened as a result store"), opened(tmp_path / "s.duckdb"):
+            pass
+
+
+def test_large_queries_may_use_the_disk(store):
+    with reading(store) as connection:
+        connection.execute("SET memory_limit = '60MB'; SET threads = 1")
+        rows = queries.free_query(
+            connection, "SELECT max(x) FROM (SELECT x FROM range(4_000_000) t(x) ORDER BY hash(x) DESC OFFSET 1)", 1
+        ).rows
+    assert rows[0][0] >= 3_999_998
 
 
 def test_making_a_store_at_once_makes_one(tmp_path):

@@ -1,13 +1,21 @@
 """Suites: where mistakes are found, how cells follow, what a key depends on."""
 
+import datetime as dt
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import Field, ValidationError
 
 from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.suite.load import find_line, load_suite, parse_suite
+from ipsrec_bench.settings import Settings, explain
+from ipsrec_bench.suite import schema
+from ipsrec_bench.suite.load import adhoc_suite, find_line, load_suite, parse_suite
 
 from .conftest import ROOT, TINY_SUITE
 
@@ -60,6 +68,12 @@ def line_of(text: str, start: str) -> int:
         ("[models.pop]", '[models."ipsrec-s w/o CL"]\ntype = "pop"', "models", "the name 'ipsrec-s w/o CL' is taken"),
         ("[models.pop]", '[models.best]\ntype = "pop"', "models", "the name 'best' is taken"),
         ('source = "synthetic"', "source = []", "datasets.world.source", "found []; allowed: 'table', 'synthetic'"),
+        (
+            'title = "Tiny"',
+            'title = "Tiny"\nprotocol.filter = 5',
+            "protocol.filter",
+            'found 5; expected "none", "5-core"',
+        ),
         ("seeds = [1, 2]", "seeds = [4294967296]", "seeds.0", "input should be less than 2147483648"),
         (
             "[training]",
@@ -140,6 +154,31 @@ def test_what_the_file_has_wrong_is_not_blamed_on_an_override_beside_it():
         assert mistake(text, override).startswith(f"here.toml:{line_of(text, 'batch_size')}: training.batch_size: ")
 
 
+def test_a_suite_full_of_mistakes_tells_the_first_of_them():
+    told = mistake("\n".join(f"wrong{i} = 1" for i in range(3)) + "\n" + TINY_SUITE + "fresh = 1\n")
+    assert "wrong0" in told
+    seeds = ", ".join(["-1"] * 30)
+    told = mistake(replaced("seeds = [1, 2]", f"seeds = [{seeds}]")).splitlines()
+    assert (len(told), told[-1]) == (21, "and 10 more mistakes")
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may stand only once"),
+        ('["pop", 5]', "models: found ['pop', 5]; expected a list of names, or a table for each name"),
+        ("5", "models: found 5; input should be a table"),
+        ("[]", "models: the suite has no models"),
+    ],
+)
+def test_lists_of_names_are_checked(models, words):
+    assert f"here.toml:3: {words}" in mistake(f'title="x"\ndatasets=["positive-control"]\nmodels={models}\n')
+
+
+def test_names_on_the_command_line_may_be_any_text():
+    assert list(adhoc_suite(["カフェ 😀"], ["pop"]).suite.datasets) == ["カフェ 😀"]
+
+
 def test_lines_are_counted_as_editors_do():
     text = replaced('title = "Tiny"', "title = 'a\u2028b\x85c'").replace("epochs = 2", "epoch = 2")
     assert mistake(text).startswith(f"here.toml:{text[: text.index('epoch = 2')].count(chr(10)) + 1}: ")
@@ -213,7 +252,7 @@ def test_every_shipped_suite_is_valid():
 def test_cells_are_datasets_times_seeds_times_rows():
     cells = cells_of(parse_suite(HERE, TINY_SUITE))
     assert [(cell.seed, cell.label) for cell in cells] == [
-        (seed, label) for seed in (1, 2) for label in ("pop", "sasrec", "ipsrec-s", "ipsrec-s w/o CL")
+        (seed, label) for seed in (1, 2) for label in ("pop", "recent-pop", "sasrec", "ipsrec-s", "ipsrec-s w/o CL")
     ]
     assert {cell.protocol.max_length for cell in cells} == {8}
 
@@ -224,7 +263,8 @@ def keys(text: str, fingerprint: str = "f") -> list[str]:
 
 def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
     original = keys(TINY_SUITE)
-    assert len(set(original)) == len(original)
+    rows = [(cell.label, None if cell.counts else cell.seed) for cell in cells_of(parse_suite(HERE, TINY_SUITE))]
+    assert len(set(original)) == len(set(rows)) == 8  # what counts is fitted once for all seeds
     same = [
         replaced('title = "Tiny"', 'title = "Other"\ndescription = "words"'),
         TINY_SUITE + "[protocol]\ncutoffs = [20]\nmetrics = ['hr']\n",
@@ -240,15 +280,12 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
     ]
     for text in same:
         assert keys(text) == original
-    for text in (
-        replaced("max_length = 8", "max_length = 9"),
-        replaced("seeds = [1, 2]", "seeds = [3, 4]"),
-    ):
-        assert not set(keys(text)) & set(original)
+    assert not set(keys(replaced("max_length = 8", "max_length = 9"))) & set(original)
     trained = {
         key for key, cell in zip(original, cells_of(parse_suite(HERE, TINY_SUITE)), strict=True) if not cell.counts
     }
     for text in (
+        replaced("seeds = [1, 2]", "seeds = [3, 4]"),
         replaced("epochs = 2", "epochs = 3"),
         replaced("batch_size = 128", "batch_size = 64"),
         replaced("epochs = 2", "epochs = 2\nmin_context = 1"),
@@ -259,7 +296,7 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
         assert set(keys(text)) & set(original) == set(original) - trained  # counting is not training
     assert not set(keys(TINY_SUITE, "other data")) & set(original)
     changed = keys(replaced("{ lambda = 0 }", "{ lambda = 0.2 }"))
-    assert [a == b for a, b in zip(changed, original, strict=True)] == [True, True, True, False] * 2
+    assert [a == b for a, b in zip(changed, original, strict=True)] == [True, True, True, True, False] * 2
 
 
 @pytest.mark.parametrize(
@@ -373,3 +410,116 @@ def test_the_fidelity_suite_switches_every_option_of_both_models_alone():
 
 def cells_of_type(cells, model):
     return type(next(cell.config for cell in cells if cell.model == model))
+
+
+CLASSES = [
+    *(one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, Settings) and one.model_fields),
+    *sorted({entry.config for entry in REGISTRY.values()}, key=lambda config: config.__name__),
+]
+FIELDS = [(group, field.alias or name, field) for group in CLASSES for name, field in group.model_fields.items()]
+WRONG = [True, "", "x", "hr@0", 1.5, -1, 0, 10**19, -(10**19), 10**5000, 1e308, -1e308, math.inf, math.nan, [],
+         {}, [[]], [True], [1, "x"], [{}], {"min": 0}, {"low": "x"}, {"x": {"y": {}}}, {"": 1}, {"x": 1}, [1, 1],
+         ["x", "x"], dt.date(2024, 1, 2), dt.time(1), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)]  # fmt: skip
+FOREIGN = re.compile(
+    r"pydantic|function-|union|tagged|Extra|extra input|instance|valid (int|num|str|bool|tup|dict)|dictionary|tuple\b|"
+    r"model_|nullable|literal|validator|Value error|Assertion|Bounds|None\b|True|False|"
+    r"datetime\.|\bint\b|(?<!')\bfloat\b|\bstr\b"
+)
+
+
+@pytest.mark.parametrize(("group", "key", "field"), FIELDS, ids=[f"{s.__name__}.{key}" for s, key, _ in FIELDS])
+def test_a_wrong_value_of_any_field_is_told_in_plain_words(group, key, field):
+    refused = 0
+    for value in WRONG:
+        raw = {key: value}
+        try:
+            group.model_validate(raw)
+        except ValidationError as error:
+            told = [(path, sentence) for path, sentence in explain(error, raw) if path[:1] in ((key,), ())]
+            refused += bool(told)
+            for path, sentence in told:
+                assert not FOREIGN.search(sentence), sentence
+                assert not [part for part in path if FOREIGN.search(str(part))], path
+                assert len(sentence) < 300
+                assert sentence[0].islower() or sentence[0] == "`"
+            kinds = [error["type"] for error in error.errors() if error["loc"][:1] in ((key,), ())]
+        else:
+            kinds = []
+        numbers = re.findall(r"\b(?:int|float)\b", str(field.annotation))
+        bounded = numbers and group is not schema.Range  # whose ends the model's own setting bounds
+        if bounded and isinstance(value, int | float) and abs(value) > 1e18:
+            assert kinds, f"{value} is taken"
+    assert refused
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.learning_rate",
+        "statistics.alpha",
+        "models.ipsrec-s.lambda",
+        "models.ipsrec-s.weight_norm",
+        'models.ipsrec-s.variants."w/o CL".tau',
+        "datasets.world.mean_length",
+        "datasets.world.popularity_exponent",
+        "scale",
+    ],
+)
+def test_no_setting_is_infinite(key, value):
+    assert mistake(TINY_SUITE, f"{key}={value}").startswith(f"--set {key}={value}: {key}: found ")
+
+
+def test_a_setting_may_say_that_it_is_infinite():
+    class Bold(ModelConfig):
+        reach: float = Field(1.0, allow_inf_nan=True)
+
+    assert Bold(reach=math.inf).reach == math.inf
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("datasets.world={ items = 1000000, providers = 1000 }", "items x providers is 1,000,000,000, more than"),
+        ("datasets.world={ users = 10000000, mean_length = 100.0 }", "users x mean_length is 1,000,000,000, more than"),
+        ("datasets.world.seed=-1", "greater than or equal to 0"),
+        ("datasets.world.seed=2147483648", "less than 2147483648"),
+        ("tune.seed=18446744073709551616", "less than 2147483648"),
+        ("models.sasrec.n_layers=1000000", "less than or equal to 64"),
+        ("models.sasrec={ n_layers = 64, embedding_size = 4096 }", "weights; allowed: up to"),
+        ("models.sasrec.hidden_dropout=1.0", "less than or equal to 0.99"),
+        ("models.ipsrec-s.tau=1e-320", "greater than or equal to 0.0001"),
+        ("training.batch_size=10000000000000000000", "less than or equal to 10000000"),
+        ("training.epochs=10000000000000000000", "less than or equal to 1000000"),
+        ("training.stop_metric=hr@3000000000", "a cutoff is at most 2,147,483,647"),
+        ("protocol.max_length=1000000000", "less than or equal to 100000"),
+        ("protocol.cutoffs=[3000000000]", "less than or equal to 2147483647"),
+        ("protocol.cutoffs=[100000000000000000000]", "less than or equal to 2147483647"),
+        ("protocol.filter=10000000000-core", "less than or equal to 2147483647"),
+        ("statistics.metric=mrr@99999999999999999999", "a cutoff is at most 2,147,483,647"),
+        ("seeds=[true]", "input should be a number"),
+        ('models."a\\u0000b".type=pop', "a name has 1 to 100 characters"),
+        ("models.'  '.type=pop", "a name has 1 to 100 characters"),
+        ('models.pop.variants."a\\nb"={}', "a name has 1 to 100 characters"),
+    ],
+)
+def test_what_could_not_be_computed_is_refused(override, words):
+    found = mistake(TINY_SUITE, override)
+    assert found.startswith("--set ")
+    assert words in found
+
+
+def test_a_model_that_grows_with_the_history_says_how_long_one_it_can_be_built_for():
+    text = TINY_SUITE.replace("[models.pop]", "[models.caser]")
+    assert "'caser', as it is set, can be built for 500 at most" in mistake(text, "datasets.world.max_length=600")
+    text = text.replace("max_length = 8\n", "")
+    assert mistake(text, "protocol.max_length=600").startswith("--set protocol.max_length=600: protocol.max_length: ")
+
+
+@pytest.mark.parametrize("case", ["delimiter", "tune", "bom", "nonascii"])
+def test_the_reported_suites_are_read_or_refused_in_a_sentence(case, bench):
+    cases = ROOT / "tests" / "cases"
+    done = bench("validate", cases / f"{case}.toml", IPSREC_BENCH_CASES=str(cases))
+    if case == "delimiter":
+        return  # what it says is the business of the data's reader
+    assert (done.returncode, done.stderr) == (0, "")

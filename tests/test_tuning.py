@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,10 @@ from ipsrec_bench.tuning.study import (
     study_result,
 )
 from ipsrec_bench.tuning.subject import searches
+from ipsrec_bench.tuning.tuned import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
+from .test_report_tuning import study
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
@@ -111,8 +114,11 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.similarity = { low = 0, high = 1 }\n", "a range is for numbers, .* is 'dot'; give a list"),
         ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
         (
-            "sampler = 'grid'\ngrid_points = 400\nspace.ipsrec-s.tau = {low=0.1,high=1}\n"
-            "space.ipsrec-s.lambda = {low=0.1,high=1}\n",
+            "sampler = 'cma-es'\nspace.ipsrec-s.tau = {low=0.1,high=1}\n",
+            "tune.sampler: 'cma-es' searches 2 ranges or more",
+        ),
+        (
+            "sampler = 'grid'\ngrid_points = 400\n",
             "160,000 points, more than a search can try",
         ),
     ],
@@ -200,6 +206,15 @@ def test_a_metric_that_cannot_be_meant_is_blamed_on_its_option(suite, bench, met
     assert (done.returncode, done.stderr.startswith(f"error: --metric {metric}: ")) == (2, True)
 
 
+@pytest.mark.parametrize("budget", ["inf", "1e999"])
+def test_a_search_has_an_end(suite, bench, budget):
+    done = bench("tune", suite, "--budget", budget)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --budget inf: a search must have an end; give seconds\n",
+    )
+
+
 def test_models_are_named_once_and_at_all(suite, bench):
     done = bench("tune", suite, "--model", " , ")
     assert (done.returncode, done.stderr) == (2, "error: --model: name at least one model\n")
@@ -241,17 +256,17 @@ def test_the_suites_own_setting_is_tried_first_though_the_choices_lack_it(suite,
     (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", f"tune.sampler={sampler}", "--set",
                       "tune.pruner=none", "--set", "training.epochs=1", "--set",
                       "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")  # fmt: skip
-    assert [t["settings"] for t in result["trials"]][0] == {"tau": 1.0} == result["default"]
+    assert result["trials"][0]["settings"] == {"tau": 1.0} == result["default"]
     assert sorted(t["settings"]["tau"] for t in result["trials"]) == [0.5, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
 def test_the_same_settings_are_not_trained_again(search_at, sampler):
-    search = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }",
+    search = search_at("studies", "tune.space.ipsrec-s={ inner_size = {low=16,high=18}, n_layers = {low=1,high=2} }",
                        f"tune.sampler={sampler}")  # fmt: skip
     run(search, 50)
     trained = [t for t in search.study.get_trials() if t.user_attrs.get("epochs")]
-    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6
+    assert len(trained) == len({tuple(t.params.values()) for t in trained}) == 6  # the suite's own (16, 2) among them
     before = len(search.study.get_trials())
     run(search, 50)
     assert len(search.study.get_trials()) == before
@@ -309,6 +324,21 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     assert bench("run", path, "--quiet").returncode == 0
     markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")
     assert "— tuned" in markdown
+    assert "IPSRec-S tuned" in markdown.partition("## Results")[0]  # the headline is about the best settings
+    assert "did not record" not in markdown
+    assert bench("run", suite, "--quiet", "--set", "training.epochs=1").returncode == 0
+    other = (tmp_path / "reports/tiny/tiny.md").read_text(encoding="utf-8")
+    assert f"Not shown: study {study.name}" in other
+    assert "was made under other settings (epochs: 4 there, 1 here)" in other
+
+
+def test_a_tuned_suite_with_a_baseline_compares_with_the_best(suite, tmp_path):
+    file = load_suite(suite, ["statistics.test=crossed", "statistics.proposed=['ipsrec-s', 'pop']"])
+    found = [study(model, dataset="world") for model in ("ipsrec-s", "sasrec")]
+    both = tomllib.loads(tuned_suite(file, found, tmp_path))
+    assert both["statistics"] == {"test": "crossed", "proposed": ["ipsrec-s"], "baseline": "best"}
+    assert tomllib.loads(tuned_suite(file, found[:1], tmp_path))["statistics"]["baseline"] == "ipsrec-s"
+    assert tomllib.loads(tuned_suite(file, found[1:], tmp_path))["statistics"]["baseline"] == "sasrec"
 
 
 LINE = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"seconds":1.0}}\n'
@@ -371,10 +401,13 @@ def test_journals_without_a_study_are_named(journal):
     for name, content in (("empty", b""), ("copied", journal.read_bytes()), ("zeros", b"\0" * 4096)):
         (journal.parent / f"{name}.journal").write_bytes(content)
     (journal.parent / "folder.journal").mkdir()
+    (journal.parent / "link.journal").symlink_to("nowhere")
     told: list[str] = []
     (study,) = studies_in(journal.parent, told.append)
     assert study.name == journal.stem
-    copied, empty, folder, zeros = told
+    copied, empty, folder, link, zeros = told
+    assert "link.journal: it is a link to a file that is not there" in link
+    assert not (journal.parent / "nowhere").exists()
     assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
     assert "empty.journal: no study was written there yet" in empty
     assert "folder.journal: the study cannot be opened: Is a directory" in folder
@@ -400,6 +433,33 @@ def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench,
     for kind in ("md", "html"):
         page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
         assert "Tuning studies that this report lacks" in page
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"x\n" + LINE)])
+def test_a_journal_that_is_removed_or_damaged_within_a_search_is_a_sentence(search_at, tmp_path, monkeypatch, damage):
+    search = search_at("studies")
+
+    def at_work(*_):
+        (path,) = (tmp_path / "studies").glob("*.journal")
+        damage(path)
+        raise RuntimeError
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", at_work)
+    with pytest.raises(StudyError, match=r"\.journal: the study cannot be (read|written): "):
+        run(search, 1)
+
+
+def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path, monkeypatch):
+    search = search_at(f"sqlite:///{tmp_path / 'studies.db'}")
+
+    def broken(*_):
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            database.execute("DROP TABLE trial_user_attributes")
+        raise RuntimeError
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", broken)
+    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; trials that have"):
+        run(search, 1)
 
 
 def test_a_full_disk_under_a_journal_is_a_sentence(search_at, monkeypatch):

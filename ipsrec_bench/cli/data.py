@@ -1,5 +1,6 @@
 """`ipsrec-bench data`: what datasets there are, how to get them, their preparation and their statistics."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,12 +8,14 @@ import typer
 
 from ipsrec_bench.cli.options import (
     DATA_DIR,
+    STORE,
     DataDirOption,
     JsonOption,
     QuietOption,
     ScaleOption,
     SetOption,
     StandInOption,
+    StoreOption,
     with_sizes,
 )
 
@@ -20,12 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ipsrec_bench.data.catalog import Published
+    from ipsrec_bench.data.prepared import PreparedDataset
+    from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.suite.load import SuiteFile
-    from ipsrec_bench.suite.schema import DatasetSpec
+    from ipsrec_bench.suite.schema import DatasetSpec, Protocol
 
 app = typer.Typer(help="Datasets: list, download, stand-ins, prepare, statistics.", no_args_is_help=True)
 
-SuiteOption = Annotated[Path | None, typer.Option("--suite", help="A suite whose own datasets are meant as well.")]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--suite", help="A suite file or the name of a suite that was run; its own datasets are meant as well."
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the catalogue, or of the suite given.")]
 
 
@@ -35,6 +45,7 @@ def list_datasets(
         str | None, typer.Argument(metavar="[NAME]", help="Tell all about this dataset of the catalogue.")
     ] = None,
     suite: SuiteOption = None,
+    store: StoreOption = STORE,
     overrides: SetOption = None,
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
@@ -43,14 +54,15 @@ def list_datasets(
     from ipsrec_bench.cli.printing import DatasetState, print_datasets, print_entry
     from ipsrec_bench.data.catalog import catalogue, catalogued
     from ipsrec_bench.data.prepare import preparation_state
-    from ipsrec_bench.suite.load import adhoc_suite, load_suite
+    from ipsrec_bench.store.queries import suite_file
+    from ipsrec_bench.suite.load import adhoc_suite
 
     known = catalogue(data_dir)
     if name is not None:
         print_entry(name, catalogued(name, known), known.state(name), as_json=as_json)
         return
     names = [key for key in known if known.entry(key) is not None]
-    file = load_suite(suite, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
+    file = suite_file(suite, store, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
     states = []
     for key in file.suite.datasets:
         found = known.entry(key)
@@ -136,6 +148,7 @@ def synth(
 def prepare(
     name: NameArgument,
     suite: SuiteOption = None,
+    store: StoreOption = STORE,
     overrides: SetOption = None,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
@@ -144,7 +157,7 @@ def prepare(
     """Prepare a dataset and say where it lies."""
     from ipsrec_bench.data.prepare import prepare as build
 
-    file = _suite_file(name, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
+    file = _suite_file(name, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
     data = build(name, _source(file, name, data_dir), data_dir)
     for note in data.reading.notes:
         typer.echo(f"note: {note}", err=True)
@@ -169,6 +182,7 @@ def stats(
     delimiter: Annotated[str | None, typer.Option("--delimiter", help="What stands between the columns.")] = None,
     where: Annotated[str | None, typer.Option("--where", help="SQL condition; other rows are not read.")] = None,
     suite: SuiteOption = None,
+    store: StoreOption = STORE,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,12 +197,16 @@ def stats(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks."""
-    from tempfile import TemporaryDirectory
+    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks.
+
+    What is said of targets follows from a split: that of the suite given, else leave-one-out.
+    """
+    from tempfile import gettempdir
 
     from ipsrec_bench.cli.printing import print_statistics
     from ipsrec_bench.data.prepare import prepare as build
     from ipsrec_bench.errors import DataError
+    from ipsrec_bench.run.workplace import Workplace
 
     of_file: dict[str, object] = {
         "user": user, "item": item, "provider": provider, "time": time, "items": items, "columns": columns,
@@ -203,15 +221,35 @@ def stats(
         if suite or stand_in:
             raise DataError(f"{dataset}: it is a file, which --suite and --stand-in do not concern; leave them out")
         file = _file_suite(path, given, overrides or [], scale)
-        with TemporaryDirectory() as folder:
-            data = build(path.name, _source(file, FILE, data_dir), Path(folder))
+        workplace = Workplace(Path(gettempdir()) / f"ipsrec-bench-{os.getuid()}")
+        workplace.sweep()
+        with workplace.scratch() as folder:
+            data = build(path.name, _source(file, FILE, data_dir), folder)
         published = None
     else:
-        file = _suite_file(dataset, suite, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
+        file = _suite_file(dataset, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
     title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
-    print_statistics(title, data.statistics, published, reading=data.reading, as_json=as_json)
+    protocol = file.suite.protocol
+    found = _targets(data, protocol)
+    print_statistics(
+        title, data.statistics, protocol.split_name, found, published, reading=data.reading, as_json=as_json
+    )
+
+
+def _targets(data: "PreparedDataset", protocol: "Protocol") -> "SplitStatistics | str":
+    """Return the statistics of the split that `protocol` names, or why nobody can be evaluated under it."""
+    from ipsrec_bench.data.split import hold_out
+    from ipsrec_bench.data.split_statistics import describe_split
+    from ipsrec_bench.data.target_facts import target_facts
+    from ipsrec_bench.errors import DataError
+
+    try:
+        split = hold_out(data, protocol)
+    except DataError as error:
+        return str(error)
+    return describe_split(data, split, target_facts(data, split))
 
 
 FILE = "file"
@@ -239,16 +277,17 @@ def _file_suite(path: Path, given: "Mapping[str, object]", overrides: list[str],
     return parse_suite(Path("(command line)"), text, sized)
 
 
-def _suite_file(name: str, suite: Path | None, overrides: list[str], data_dir: Path) -> "SuiteFile":
+def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str], data_dir: Path) -> "SuiteFile":
     """Return the suite given, or one made of the catalogued dataset `name`, whose stand-in or archive is seen to."""
     from ipsrec_bench.data.catalog import catalogue
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.run.plan import catalogue_of
-    from ipsrec_bench.suite.load import adhoc_suite, load_suite
+    from ipsrec_bench.store.queries import suite_file
+    from ipsrec_bench.suite.load import adhoc_suite
 
     if suite is None and (Path(name).suffix or Path(name).name != name) and catalogue(data_dir).entry(name) is None:
         raise DataError(f"{name}: there is no such file, and the catalogue has no dataset of this name")
-    file = load_suite(suite, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
+    file = suite_file(suite, store, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
     catalogue_of(file, data_dir).provide(name)
     return file
 

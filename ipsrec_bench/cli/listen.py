@@ -91,7 +91,8 @@ class _Lasting:
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
         if sys.stderr is not self:
-            _warn(f"{self._name} cannot be written any more ({error}); the work goes on without its lines")
+            reason = error.strerror if isinstance(error, OSError) else error
+            _warn(f"{self._name} cannot be written any more ({reason}); the work goes on without its lines")
 
 
 def _isolated(listen: Emit) -> Emit:

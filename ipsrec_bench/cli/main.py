@@ -4,9 +4,11 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 results waits for torch.
 """
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -33,7 +35,7 @@ from ipsrec_bench.cli.options import (
     ThreadsOption,
     with_sizes,
 )
-from ipsrec_bench.cli.stopping import interruptible, signals_stop
+from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
     from ipsrec_bench.suite.load import SuiteFile
 
 
-def _say_what_is_imported(file: "SuiteFile") -> None:
+def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
     """Tell, before it happens, of modules that a suite imports from outside of its folder."""
     from ipsrec_bench.run.plan import modules_elsewhere
 
-    for sentence in modules_elsewhere(file):
+    for sentence in () if quiet else modules_elsewhere(file):
         typer.echo(sentence, err=True)
 
 
@@ -92,7 +94,11 @@ def main() -> NoReturn:
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    app(obj=True)
+    try:
+        app(obj=True)
+    except SystemExit:
+        end_if_interrupted()
+        raise
     sys.exit(0)
 
 
@@ -134,12 +140,11 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
-    if context.obj and not dry_run:
-        supervised(store)
+    before = supervised(store) if context.obj and not dry_run else None
     from ipsrec_bench.suite.load import load_suite
 
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
-    _say_what_is_imported(file)
+    _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
         from ipsrec_bench.run.estimate import estimate
@@ -175,11 +180,21 @@ def run(
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
         with listener(Console(), quiet=quiet, as_json=as_json) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=device)
-            ended = execute(plan, store, start_worker, emit, force=force, retry_failed=retry_failed)
+            ended = execute(
+                plan,
+                store,
+                start_worker,
+                emit,
+                force=force,
+                retry_failed=retry_failed and not (before and before.deaths),
+                since=before.since if before else None,
+            )
         if ended.interrupted:
             raise KeyboardInterrupt
         written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
     if not (quiet or as_json):
+        for line in _cut_off(store, ended.run):
+            typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
         typer.echo(
@@ -194,6 +209,7 @@ def run(
 def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDirOption = DATA_DIR) -> None:
     """Check SUITE without running it."""
     from ipsrec_bench.run.plan import cells_of
+    from ipsrec_bench.suite.cells import trainings
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.tuning.space import check_spaces
 
@@ -201,8 +217,12 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
+    trained = list(trainings(cells))
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
-    typer.echo("{}: {} cells: {} datasets x {} models and variants x {} seeds".format(suite, len(cells), *counts))
+    once = "; models that count are fitted once for all seeds" if len(trained) < len(cells) else ""
+    typer.echo(
+        "{}: {} cells: {} datasets x {} models and variants x {} seeds{}".format(suite, len(trained), *counts, once)
+    )
 
 
 @app.command()
@@ -255,6 +275,7 @@ def compare(
 ) -> None:
     """Print every statistic of A against B: two rows of a suite, two cells, or two runs."""
     from ipsrec_bench.cli.printing import print_comparisons
+    from ipsrec_bench.report.provenance import not_taken
     from ipsrec_bench.report.selections import compare_named
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import find_run, shown_otherwise
@@ -263,6 +284,8 @@ def compare(
     with reading(store) as connection:
         run = shown_otherwise(find_run(connection, suite and suite_name(suite)), overrides or ())
         made = compare_named(connection, run, a, b)
+    for sentence in not_taken(run):
+        typer.echo(visible(sentence), err=True)
     print_comparisons(made, run.suite.statistics, as_json=as_json)
 
 
@@ -349,7 +372,7 @@ def list_runs(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     print_suites(summaries, as_json=as_json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # SQL may begin with a comment: --
 def query(
     sql: Annotated[str, typer.Argument(help='For example "SELECT * FROM metrics".')],
     store: StoreOption = STORE,
@@ -386,7 +409,9 @@ def tune(
         float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trials at a time, in as many processes.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time, in as many processes.")
+    ] = 1,
     storage: StorageOption = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
@@ -405,7 +430,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
-    deaths = supervised(store) if context.obj and not show else 0
+    before = supervised(store) if context.obj and not show else None
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -413,18 +438,14 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import available_cores
     from ipsrec_bench.run.worker import make_worker
-    from ipsrec_bench.suite.schema import check_metric
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
 
-    wanted = with_sizes(overrides, scale, stand_in=stand_in)
-    if metric is not None:
-        try:
-            wanted.append(f"training.stop_metric={check_metric(metric)}")
-        except ValueError as error:
-            raise BenchError(f"--metric {metric}: {error}") from None
+    if budget is not None and not math.isfinite(budget):
+        raise BenchError(f"--budget {budget}: a search must have an end; give seconds")
+    wanted = [*with_sizes(overrides, scale, stand_in=stand_in), *_stop_metric(metric)]
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
@@ -438,16 +459,17 @@ def tune(
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
             device,
-            _say_what_is_imported,
+            partial(_say_what_is_imported, quiet=quiet or as_json),
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
             worker = make_worker(store, device, threads)
             each = max(1, (threads or available_cores()) // jobs)
             worker.workplace.sweep()
+            is_killed = before is not None and before.deaths > 0
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
-                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=deaths > 0):
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=is_killed):
                         raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:
@@ -456,6 +478,18 @@ def tune(
         path = write_tuned_suite(file, results, output)
         if not (quiet or as_json):
             typer.echo(f"The best settings against those before, on fresh seeds: ipsrec-bench run {path}")
+
+
+def _stop_metric(metric: str | None) -> list[str]:
+    """Return what `--metric` stands for."""
+    from ipsrec_bench.suite.schema import check_metric
+
+    if metric is None:
+        return []
+    try:
+        return [f"training.stop_metric={check_metric(metric)}"]
+    except ValueError as error:
+        raise BenchError(f"--metric {metric}: {error}") from None
 
 
 def _write_report(
@@ -502,6 +536,19 @@ def _current_page(store: Path, number: int) -> Path | None:
         basis = basis_of(connection, run, _state_of_studies(store))
     folder, suite = store.parent, run.suite_name
     return page_path(folder, suite, "html") if is_current(folder, suite, basis) else None
+
+
+def _cut_off(store: Path, number: int) -> list[str]:
+    """Return a sentence for each row of a run with trainings that their number of epochs cut off."""
+    from ipsrec_bench.report.provenance import cut_off_rows
+    from ipsrec_bench.report.sentences import cut_off
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import cell_summaries, find_run
+
+    with reading(store) as connection:
+        run = find_run(connection, number=number)
+        summaries = cell_summaries(connection, [cell.key for cell in run.cells])
+    return [cut_off(line) for line in cut_off_rows(run, summaries)]
 
 
 def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:

@@ -60,7 +60,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors o
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads for torch; all available cores if not given.")
+    int | None, typer.Option("--threads", min=1, max=1024, help="Threads for torch; all available cores if not given.")
 ]
 
 STORE = Path("reports/ipsrec-bench.duckdb")

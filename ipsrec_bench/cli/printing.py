@@ -22,6 +22,7 @@ from ipsrec_bench.words import visible
 if TYPE_CHECKING:
     from ipsrec_bench.data.catalog import Entry, Published
     from ipsrec_bench.data.prepared import Reading
+    from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.report.studies import StudyResult
@@ -165,7 +166,7 @@ def _number(value: object) -> object:
 def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *, as_json: bool) -> None:
     """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
     from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
-    from ipsrec_bench.report.sentences import finding, p_value, percent, signed
+    from ipsrec_bench.report.sentences import effect, finding, p_value, percent, signed
 
     if as_json:
         print_json(made)
@@ -175,27 +176,28 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
         groups.setdefault((c.dataset, c.row.label, c.reference.label), []).append(c)
     for (dataset, _, _), group in groups.items():
         first = group[0]
-        print(visible(finding(group[-1], statistics.confidence)))  # noqa: T201
+        headline = next((c for c in group if c.metric == statistics.metric), group[-1])
+        print(visible(finding(headline, statistics.confidence)))  # noqa: T201
         interval = f"{100 * statistics.confidence:g}%"
         lines: list[tuple[str, Callable[[Comparison], str]]] = [
             (first.row.display, lambda c: f"{c.mean:.4f}"),
             (first.reference.display, lambda c: f"{c.reference_mean:.4f}"),
             ("difference", lambda c: signed(c.difference)),
-            (f"  {interval} from", lambda c: signed(c.low)),
-            ("  to", lambda c: signed(c.high)),
+            (f"  {interval} from", lambda c: _if_finite(c.low, signed)),
+            ("  to", lambda c: _if_finite(c.high, signed)),
             ("gain", lambda c: percent(c.gain.value if c.gain else None)),
             (f"  {interval} from", lambda c: percent(c.gain.low if c.gain and isfinite(c.gain.low) else None)),
             ("  to", lambda c: percent(c.gain.high if c.gain and isfinite(c.gain.high) else None)),
-            ("effect size d_z", lambda c: f"{c.effect.value:.3f}"),
-            (f"  {interval} from", lambda c: f"{c.effect.low:.3f}"),
-            ("  to", lambda c: f"{c.effect.high:.3f}"),
+            ("effect size d_z", lambda c: effect(c.effect.value)),
+            (f"  {interval} from", lambda c: effect(c.effect.low)),
+            ("  to", lambda c: effect(c.effect.high)),
             ("users who win", lambda c: f"{c.counts.wins:,}"),
             ("  tie", lambda c: f"{c.counts.ties:,}"),
             ("  lose", lambda c: f"{c.counts.losses:,}"),
             ("p, users", lambda c: p_value(c.by_users.p)),
             ("p, users x seeds", lambda c: p_value(c.crossed.test.p if c.crossed else None)),
             ("adjusted p", lambda c: p_value(c.adjusted_p)),
-            ("detectable at 80%", lambda c: f"{c.detectable:.4f}"),
+            ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
         ]
         if first.margin:
             lines.append((f"p, equivalent within {100 * first.margin:g}%", lambda c: p_value(c.equivalence_p)))
@@ -203,12 +205,21 @@ def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *,
         print_table(
             ["", *(c.metric.upper() for c in group)],
             [(name, *(of(c) for c in group)) for name, of in lines],
-            f"{dataset}: {first.users:,} users, {first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common",
+            f"{dataset}: {first.users:,} users, "
+            + (
+                "no seed changes either"
+                if first.without_seeds
+                else f"{first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common"
+            ),
         )
     print(  # noqa: T201
         f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
         f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
     )
+
+
+def _if_finite(value: float, shown: "Callable[[float], str]") -> str:
+    return shown(value) if isfinite(value) else "–"
 
 
 def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:
@@ -243,11 +254,22 @@ def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None
 
 
 def print_statistics(
-    name: str, s: "DatasetStatistics", published: "Published | None", *, reading: "Reading", as_json: bool
+    name: str,
+    s: "DatasetStatistics",
+    split: str,
+    targets: "SplitStatistics | str",
+    published: "Published | None",
+    *,
+    reading: "Reading",
+    as_json: bool,
 ) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and notes."""
+    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and notes.
+
+    `targets` is a sentence where the split leaves nobody to evaluate.
+    """
     if as_json:
-        print_json({**asdict(s), **asdict(reading)})
+        found = {"problem": targets} if isinstance(targets, str) else asdict(targets)
+        print_json({**asdict(s), **asdict(reading), "split": {"name": split, **found}})
         return
     print_table(
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
@@ -261,17 +283,29 @@ def print_statistics(
     quantiles = ", ".join(f"{float(q):.0%} {n}" for q, n in s.length_quantiles.items())
     facts: list[tuple[str, str]] = [
         ("Sequence length", f"mean {s.mean_length:.2f}; quantiles: {quantiles}"),
-        ("Test / validation users", f"{s.test_users:,} / {s.valid_users:,}"),
         ("Unknown provider", _percent(1 - s.known_provider_actions / s.actions)),
         ("Largest providers", _largest(reading, s.actions)),
         ("Repeat share", _percent(s.repeat_share)),
         ("Neighbours with equal time", _percent(s.tie_share)),
-        ("Test targets that tie with what precedes them", _percent(s.tied_targets)),
-        ("Test targets older than the newest training interaction", _percent(s.leaked_targets, digits=2)),
         ("Provider stickiness", _percent(s.stickiness)),
+        ("  without the largest provider", _percent(reading.stickiness_without_largest)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
+        ("Split", split),
     ]
+    if isinstance(targets, str):
+        facts.append(("  nobody to evaluate", targets))
+    else:
+        facts += [
+            ("  test / validation users", f"{targets.test_users:,} / {targets.valid_users:,}"),
+            ("  test targets that tie with what precedes them", _percent(targets.tied_targets)),
+            (
+                "  test targets older than the newest training interaction",
+                _percent(targets.leaked_targets, digits=2),
+            ),
+            ("  test targets that repeat an item of the history", _percent(targets.repeated_targets)),
+            ("  test targets that no training interaction has", _percent(targets.unseen_targets)),
+        ]
     print_table(["Property", "Value"], facts)
     for note in reading.notes:
         print(f"Note: {note}")  # noqa: T201

@@ -1,7 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command in the same way: in order, with one sentence."""
 
+import atexit
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +46,22 @@ def signals_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_if_interrupted() -> None:
+    """End this process at once with exit code 128 + signal, if a signal ends it.
+
+    Started with `python -m`, Python itself would end it by SIGINT where the signal came while text was executed as
+    code, as the making of classes does, whatever became of it since.
+    """
+    if _received.number is None:
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    atexit._run_exitfuncs()  # noqa: SLF001 (there is no public way)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(128 + _received.number)
 
 
 def _stop(number: int, _: FrameType | None) -> None:

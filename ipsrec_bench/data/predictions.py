@@ -199,8 +199,8 @@ def _note_history(
     lengths = targets.positions - begins if masked else np.zeros_like(begins)
     ends = np.cumsum(lengths)
     places = np.arange(lengths.sum()) - np.repeat(ends - lengths - begins, lengths)
-    connection.register("seen", {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])})
-    connection.execute("CREATE TABLE history AS SELECT DISTINCT * FROM seen")
+    connection.register("pairs", {"user": np.repeat(targets.users, lengths), "item": np.asarray(data.items[places])})
+    connection.execute("CREATE TABLE history AS SELECT DISTINCT * FROM pairs")
 
 
 def _predictions(connection: duckdb.DuckDBPyConnection, depth: int | None) -> Predictions:

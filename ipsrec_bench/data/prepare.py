@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -23,10 +23,11 @@ from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.sources import MAX_ID, confined, load_raw, source_paths
 from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
-from ipsrec_bench.data.statistics import describe
+from ipsrec_bench.data.statistics import describe, stickiness_without
 from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
+from ipsrec_bench.words import visible
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
@@ -68,19 +69,22 @@ MOST_INTERACTIONS = 2**62
 _VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
 _LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
 _ODD_IDS = [
-    ("contains(id, '\ufeff')", "has a byte order mark (U+FEFF), as is left where files were put together; remove it"),
+    (
+        "contains(id, '\ufeff')",
+        "the {role} has a byte order mark (U+FEFF), as is left where files were put together; remove it",
+    ),
     (
         r"regexp_matches(id, '[\n\r]')",
-        'has a line break in it; is a quote not closed? If quotes are plain characters here, set quoting = "none"',
+        'the {role} has a line break in it; is a quote not closed? If quotes are plain here, set quoting = "none"',
     ),
     (
         f"regexp_full_match(id, '{_LIST}', 's')",
-        "is a list or a structure, '{value}', and not one id; write one {role} in each row",
+        "the {role} is a list or a structure, '{value}', and not one id; write one {role} in each row",
     ),
 ]
 _PLACEHOLDER = (
-    "is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it out of the"
-    " dataset's key `unknown`"
+    "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it"
+    " out of the dataset's key `unknown`"
 )
 
 
@@ -156,11 +160,14 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
         columns = connection.execute(_ORDERED.format(time=time), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
         for table in ("users", "items", "providers"):
-            path = str(folder / f"{table}.parquet")
+            path = str((folder / f"{table}.parquet").absolute())
             connection.table(table).order("id").write_parquet(path, compression="zstd")
         users, items, providers = (
             int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
         )
+        largest = connection.execute(
+            "SELECT id FROM provider_counts JOIN providers ON raw = provider ORDER BY actions DESC, raw LIMIT 1"
+        ).fetchone()
         (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)
     lengths = np.bincount(columns["user"], minlength=users)
@@ -171,11 +178,15 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     }
     del columns
+    if largest is not None:
+        rest = stickiness_without(arrays["offsets"], arrays["items"], arrays["providers"], largest[0], UNKNOWN_PROVIDER)
+        reading = replace(reading, stickiness_without_largest=rest)
     fingerprint = hashlib.sha256()
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
         fingerprint.update(array.data)
-    files = {path.name: _sha256(path) for path in paths}
+    names = [path.name for path in paths]
+    files = {path.name if names.count(path.name) == 1 else str(path): _sha256(path) for path in paths}
     if _signatures(paths) != before:
         raise DataError(f"{_place(paths)}: the file changed while it was read; prepare it again when it is whole")
     meta = {
@@ -225,21 +236,22 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {role} AS id, min(row) AS row FROM raw GROUP BY 1"
         )
-        checks = [(f"length(id) > {MAX_ID}", f"has more than {MAX_ID:,} characters; is a quote not closed?"), *_ODD_IDS]
+        checks = [
+            (f"length(id) > {MAX_ID}", f"the {{role}} has more than {MAX_ID:,} characters; is a quote not closed?"),
+            *_ODD_IDS,
+        ]
         if role == "provider":
             if source.items is not None:
                 continue  # its rows are those of another file
         else:
-            checks = [(is_unknown("id", ()), "is empty; fill it in or remove the row"), *checks]
+            checks = [(is_unknown("id", ()), "there is no {role}; fill it in or remove the row"), *checks]
             checks.append((is_unknown("id", source.unknown), _PLACEHOLDER))
         for condition, reason in checks:
             found = connection.execute(f"SELECT row, id FROM ids WHERE {condition} ORDER BY row LIMIT 1").fetchone()
             if found is not None:
                 row, value = found
-                value = shorten(value or "", 50)
-                raise DataError(
-                    f"{_row_place(source, paths, row)}: the {role} " + reason.format(role=role, value=value)
-                )
+                value = visible(shorten(value or "", 50))
+                raise DataError(f"{_row_place(source, paths, row)}: {reason.format(role=role, value=value)}")
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:

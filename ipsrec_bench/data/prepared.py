@@ -11,7 +11,7 @@ meta.json      format, fingerprint, statistics, what reading found, source and t
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Reading:
     """Interactions with an item that the item table does not list; None without such a table."""
     largest_providers: tuple[tuple[str, int], ...] = ()
     """The known providers with the most interactions, and how many these are."""
+    stickiness_without_largest: float | None = None
+    """The stickiness that remains where the first of them counts as unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,10 @@ class PreparedDataset:
     """Share of the users that were read; of a stand-in, which is made small, always 1."""
     filter: str
     """Which users and items stayed."""
+    source: Mapping[str, Any]
+    """The settings that it was read with, as plain JSON values."""
+    files: Mapping[str, str]
+    """sha256 of the raw files by their names: of the interactions, then of the item table where there is one."""
     statistics: DatasetStatistics
     reading: Reading
 
@@ -98,11 +104,14 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
         stand_in=meta["stand_in"],
         scale=meta["source"]["scale"] or 1.0,
         filter=meta["filter"],
+        source=meta["source"],
+        files=meta["files"],
         statistics=DatasetStatistics(**meta["statistics"]),
         reading=Reading(
             notes=tuple(meta["reading"]["notes"]),
             placeholders=meta["reading"]["placeholders"],
             unlisted_actions=meta["reading"]["unlisted_actions"],
             largest_providers=tuple((name, count) for name, count in meta["reading"]["largest_providers"]),
+            stickiness_without_largest=meta["reading"]["stickiness_without_largest"],
         ),
     )

@@ -9,6 +9,7 @@ from ipsrec_bench.data.prepared import Reading
 from ipsrec_bench.data.sources import find_column, materialise, open_table, where
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import TableSource
+from ipsrec_bench.words import visible
 
 LARGEST = 5
 """Providers that are named with their share."""
@@ -34,7 +35,7 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     table = open_table(connection, path, source.items)
     item = find_column(table, source.items.item, "item column", path)
     provider = find_column(table, source.items.provider, "provider column", path)
-    rows = where(table, source.items.where, path, table.columns).project(
+    rows = where(connection, table, source.items.where, path, table.columns).project(
         f"CAST({item} AS VARCHAR) AS item, CAST({provider} AS VARCHAR) AS provider"
     )
     materialise(connection, path, rows.filter("item <> ''").distinct(), "item_rows")
@@ -45,8 +46,8 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     ).fetchone()
     if ambiguous is not None:
         raise DataError(
-            f"{path}: item '{ambiguous[0]}' has {ambiguous[1]} different providers, such as '{ambiguous[2]}' and"
-            f" '{ambiguous[3]}'; an item table must name one"
+            f"{path}: item '{visible(ambiguous[0])}' has {ambiguous[1]} different providers, such as"
+            f" '{visible(ambiguous[2])}' and '{visible(ambiguous[3])}'; an item table must name one"
         )
     connection.execute(
         "CREATE TABLE item_providers AS"
@@ -79,8 +80,8 @@ def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None
         raise DataError(f"{path}: the item table has no row with an item")
     which = "which are not the same text" if alike else "which is of another kind"
     raise DataError(
-        f"{path}: none of the interactions' items stands in the item table: an interaction has '{ours}', the table has"
-        f" '{theirs}', {which}; name the right column as its `item`, or write both alike"
+        f"{path}: none of the interactions' items stands in the item table: an interaction has '{visible(ours)}', the"
+        f" table has '{visible(theirs)}', {which}; name the right column as its `item`, or write both alike"
     )
 
 
@@ -110,7 +111,7 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
     ).fetchall()
     found = list(notes)
     if placeholders:
-        texts = [f"'{text}' ({count:,})" for text, count in placeholders.items()]
+        texts = [f"'{visible(text)}' ({count:,})" for text, count in placeholders.items()]
         more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
         found.append(
             f"{sum(placeholders.values()):,} interactions name a provider that stands for none and counts as unknown:"
@@ -123,7 +124,7 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
             (example,) = connection.execute("SELECT min(item) FROM raw WHERE NOT listed").fetchall()[0]
             found.append(
                 f"{unlisted:,} of {actions:,} interactions ({unlisted / actions:.1%}) have an item that {items} does"
-                f" not list, such as '{example}'; their provider is unknown"
+                f" not list, such as '{visible(example)}'; their provider is unknown"
             )
     alike = connection.execute(
         "SELECT sum(n), arg_min(one, n), arg_min(other, n) FROM ("
@@ -132,7 +133,7 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
     ).fetchall()[0]
     if alike[0]:
         found.append(
-            f"{alike[0]:,} providers differ from another one only by case or by blanks around them, '{alike[1]}' and"
-            f" '{alike[2]}' for example; each counts as a provider of its own"
+            f"{alike[0]:,} providers differ from another one only by case or by blanks around them, such as"
+            f" '{visible(alike[1])}' and '{visible(alike[2])}'; each counts as a provider of its own"
         )
     return Reading(tuple(found), placeholders, unlisted, tuple((name, count) for name, count in largest))

@@ -38,6 +38,7 @@ from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.data.synthetic import generate
 from ipsrec_bench.errors import DataError, MissingDataError, did_you_mean, listed
 from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, TableFile, TableSource
+from ipsrec_bench.words import visible
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
 """Names that RecBole's atomic files give to the columns where a suite does not name others."""
@@ -51,6 +52,8 @@ MAX_LISTED = 30
 """Names of columns in an error."""
 MEMORY = "2GB"
 """What DuckDB may hold; what needs more is spilled to disk."""
+MOST_FLOAT = 2**24
+"""Up to it a 32-bit float holds every whole number."""
 SAMPLE_SPACE = 2**32
 BEYOND = "may read the file's columns and nothing else"
 """Said of a condition that asks for more."""
@@ -142,9 +145,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
         unnamed = names["provider"]
         if not _has_column(table, unnamed):
             del names["provider"]
+            hint = visible(did_you_mean(str(unnamed), table.columns))
             notes.append(
                 f"{paths[0]}: there is no column {listed(_alternatives(unnamed))}, so every provider is unknown; name"
-                f" the column with `provider`, or a second file with `items`{did_you_mean(str(unnamed), table.columns)}"
+                f" the column with `provider`, or a second file with `items`{hint}"
             )
     columns = {role: find_column(table, name, f"{role} column", paths[0]) for role, name in names.items()}
     same = source.duplicates.columns if source.duplicates else ()
@@ -153,13 +157,31 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     }
     provider = columns.pop("provider", "NULL")
     numbered = table.project('*, row_number() OVER () AS "row of the file"')
-    numbered = where(numbered, source.where, paths[0], table.columns)
+    numbered = where(connection, numbered, source.where, paths[0], table.columns)
     rows = numbered.filter(_sampled(f"CAST({columns['user']} AS VARCHAR)", source.scale)).project(
         ", ".join(f'CAST({column} AS VARCHAR) AS "{role}"' for role, column in columns.items())
         + f', CAST({provider} AS VARCHAR) AS provider, "row of the file" AS row'
     )
     materialise(connection, paths[0], rows, "raw")
+    _refuse_narrow_times(connection, paths[0], table, columns["time"])
     return notes
+
+
+def _refuse_narrow_times(
+    connection: duckdb.DuckDBPyConnection, path: Path, table: duckdb.DuckDBPyRelation, time: str
+) -> None:
+    """Refuse times that are 32-bit floats and so large that neighbouring whole numbers have become one."""
+    kinds = {
+        '"' + name.replace('"', '""') + '"': kind.id for name, kind in zip(table.columns, table.types, strict=True)
+    }
+    if kinds.get(time) != "float":
+        return
+    ((largest,),) = connection.execute("SELECT max(abs(TRY_CAST(time AS DOUBLE))) FROM raw").fetchall()
+    if largest is not None and largest > MOST_FLOAT:
+        raise DataError(
+            f"{path}: the column {time} (time column) is of 32-bit floats, which cannot tell times above {MOST_FLOAT:,}"
+            " apart; write it as 64-bit numbers from its source"
+        )
 
 
 def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.DuckDBPyRelation, table: str) -> None:
@@ -196,15 +218,20 @@ def _sampled(user: str, scale: float | None) -> str:
 
 
 def where(
-    table: duckdb.DuckDBPyRelation, condition: str, path: Path, columns: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    table: duckdb.DuckDBPyRelation,
+    condition: str,
+    path: Path,
+    columns: Sequence[str],
 ) -> duckdb.DuckDBPyRelation:
     """Return the rows for which a suite's `condition` holds; all if it is empty.
 
     Raises:
-        DataError: it cannot be asked of the file, whose columns are `columns`.
+        DataError: it cannot be asked of the file, whose columns are `columns`, or its answer is another each time.
     """
     if not condition:
         return table
+    _refuse_changing(connection, condition, path)
     try:
         return table.filter(f"({condition})")
     except duckdb.Error as error:
@@ -214,6 +241,21 @@ def where(
             f"{path}: where = {condition!r} cannot be asked of this file: {reason}; its columns, all text, are"
             f" {_columns(columns)}"
         ) from None
+
+
+def _refuse_changing(connection: duckdb.DuckDBPyConnection, condition: str, path: Path) -> None:
+    """Refuse a condition that asks for random numbers, the time of day or the state of the process."""
+    changing = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    ).fetchall()
+    calls = "|".join(re.escape(name) for (name,) in changing)
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"", "''", condition)
+    found = re.search(rf"\b(?:({calls})\s*\(|((?:current_|local)(?:date|time|timestamp))\b)", plain, re.IGNORECASE)
+    if found:
+        raise DataError(
+            f"{path}: where = {condition!r}: '{found[1] or found[2]}' answers differently each time, so that no two"
+            " preparations would be alike; use `scale` for a sample of the users, and a fixed date for today's"
+        )
 
 
 def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: TableFile) -> duckdb.DuckDBPyRelation:
@@ -247,7 +289,7 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
                 connection.read_json,
                 literal,
                 format="array" if is_array else "newline_delimited",
-                compression="gzip" if packed else "none",
+                compression="gzip" if packed else "auto_detect",
             )
             return read(columns=dict.fromkeys(read(sample_size=JSON_SAMPLE).columns, "VARCHAR"))
         dialect = dialect_of(path, written)
@@ -344,7 +386,7 @@ def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     remedy = "correct the line or remove it"
     if kind == "UNQUOTED VALUE":
         remedy += '; if quotes are plain characters here, set quoting = "none"'
-    raise DataError(f"{path}:{line}: {message}; {remedy}")
+    raise DataError(f"{path}:{line}: {visible(message)}; {remedy}")
 
 
 def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
@@ -376,7 +418,7 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
     if found is None:
         raise DataError(
             f"{path}: there is no column {listed(names)} ({role}); the file has {_columns(table.columns)}"
-            f"{did_you_mean(names[0], columns) or _of_one_column(table)}"
+            f"{visible(did_you_mean(names[0], columns)) or _of_one_column(table)}"
         )
     for part in found:
         kind = table.types[table.columns.index(part)].id
@@ -414,7 +456,7 @@ def _parts(columns: Mapping[str, str], wanted: Column) -> list[str] | None:
 
 def _columns(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return listed(names[:MAX_LISTED]) + more
+    return visible(listed(names[:MAX_LISTED])) + more
 
 
 def _alternatives(column: Column) -> tuple[str, ...]:
@@ -440,4 +482,4 @@ def _resolve(written: str, data_dir: Path) -> Path:
 
 def _reason(error: Exception) -> str:
     """Return what DuckDB says went wrong, without its advice on reader options."""
-    return shorten(str(error).splitlines()[0], 300)
+    return visible(shorten(str(error).splitlines()[0], 300))

@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.repeats import seen_before
-from ipsrec_bench.data.statistics import MIN_TEST_LENGTH, MIN_VALID_LENGTH, held_out
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import Protocol
 
 HeldOut = Literal["valid", "test"]
+MIN_TEST_LENGTH = 3
+"""Interactions that a user needs to have a test target under leave-one-out."""
+MIN_VALID_LENGTH = 4
+"""Interactions that a user needs to have a validation target as well."""
 MIN_HOLDOUT_LENGTH = 2
 """Interactions that a held-out user needs: a target, and a history to predict it from."""
 HOLDOUT_SEED = 0
@@ -139,8 +142,9 @@ def leave_one_out(data: PreparedDataset) -> Split:
         )
     users = np.arange(data.num_users)
     valid, test = users[lengths >= MIN_VALID_LENGTH], users[lengths >= MIN_TEST_LENGTH]
+    held_out = np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
     return Split(
-        train_ends=np.asarray(ends - held_out(lengths)),
+        train_ends=np.asarray(ends - held_out),
         valid=Targets(valid, np.asarray(ends[valid] - 2)),
         test=Targets(test, np.asarray(ends[test] - 1)),
     )

@@ -5,10 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_TEST_LENGTH = 3
-"""Interactions that a user needs to have a test target under leave-one-out."""
-MIN_VALID_LENGTH = 4
-"""Interactions that a user needs to have a validation target as well."""
 LENGTH_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
@@ -16,7 +12,8 @@ LENGTH_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 class DatasetStatistics:
     """Counts and shares of one dataset; a share over nothing is None.
 
-    "Neighbours" are two interactions of one user that follow each other.
+    "Neighbours" are two interactions of one user that follow each other. What follows from a split, such as the number
+    of test users, is not here but in `SplitStatistics`.
     """
 
     users: int
@@ -39,16 +36,6 @@ class DatasetStatistics:
     """The same, expected after a random shuffle of each user's order: what remains without sequence."""
     untied_stickiness: float | None
     """Stickiness without the neighbours that have equal times."""
-    test_users: int
-    """Users with a held-out test target (3 interactions or more)."""
-    valid_users: int
-    """Users with a held-out validation target (4 interactions or more)."""
-    tied_targets: float | None
-    """Share of test targets with the same time as the interaction before them, so that the source's order decides which
-    of them is predicted."""
-    leaked_targets: float | None
-    """Share of test targets older than the newest interaction that leave-one-out trains on: what came after them, of
-    other users, is known to the model."""
 
 
 def describe(
@@ -71,8 +58,6 @@ def describe(
     user = np.repeat(np.arange(len(lengths)), lengths)
     together = user[1:] == user[:-1]
     tied = together & (times[1:] == times[:-1])
-    tested = lengths >= MIN_TEST_LENGTH
-    targets = offsets[1:][tested] - 1
 
     seen = len(_runs(user * (int(items.max()) + 1) + items)[0])
     later = len(items) - len(lengths)
@@ -91,21 +76,20 @@ def describe(
         stickiness=_stickiness(items, providers, together, unknown_provider),
         shuffled_stickiness=_shuffled_stickiness(user, items, providers, lengths, unknown_provider),
         untied_stickiness=_stickiness(items, providers, together & ~tied, unknown_provider),
-        test_users=len(targets),
-        valid_users=int((lengths >= MIN_VALID_LENGTH).sum()),
-        tied_targets=_share(int(tied[targets - 1].sum()), len(targets)),
-        leaked_targets=_share(int((times[targets] < _newest_trained(offsets, times)).sum()), len(targets)),
     )
 
 
-def held_out(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many interactions at the end of histories of these lengths leave-one-out keeps from training."""
-    return np.select([lengths >= MIN_VALID_LENGTH, lengths == MIN_TEST_LENGTH], [2, 1], default=0)
-
-
-def _newest_trained(offsets: NDArray[np.int64], times: NDArray[np.int64] | NDArray[np.float64]) -> float:
-    """Return the time of the newest interaction that leave-one-out trains on."""
-    return times[offsets[1:] - held_out(np.diff(offsets)) - 1].max()  # type: ignore[no-any-return]
+def stickiness_without(
+    offsets: NDArray[np.int64],
+    items: NDArray[np.int32],
+    providers: NDArray[np.int32],
+    provider: int,
+    unknown_provider: int,
+) -> float | None:
+    """Return the stickiness, as in `DatasetStatistics`, that remains where `provider` counts as unknown."""
+    together = np.ones(max(0, len(items) - 1), dtype=np.bool_)
+    together[offsets[1:-1] - 1] = False
+    return _stickiness(items, np.where(providers == provider, unknown_provider, providers), together, unknown_provider)
 
 
 def _stickiness(

@@ -2,8 +2,9 @@
 
 A time column holds one of these, the same in all rows:
 
-- whole numbers of up to 64 bits, also with empty decimals (`1700000000000000020.0`), kept as int64;
-- other numbers, kept as float64 as long as no two of them become one;
+- whole numbers of up to 64 bits, kept as int64;
+- numbers of which some have decimals, kept as float64 as long as no two of them become one; where all decimals are 0
+  (`1700000000000000020.0`), those beyond 2**53 are kept as int64;
 - dates and times that begin with the year: `2019-10-01`, `2019/10/1 9:05`, `2019-10-01T09:05:07.123456789`, with AM or
   PM, and with `Z`, `UTC`, `GMT` or an offset such as `+05:30` at the end: microseconds since 1970 (UTC), or nanoseconds
   where some row needs them;
@@ -20,11 +21,14 @@ from typing import NoReturn
 import duckdb
 
 from ipsrec_bench.errors import DataError
+from ipsrec_bench.words import visible
 
 Place = Callable[[int], str]
 """Returns where a row of the file stands."""
 
 MOST_NUMBER = 2**63
+MOST_EXACT = 2**53
+"""Up to it a 64-bit float holds every whole number."""
 MAX_OFFSET_MINUTES = 15 * 60 + 59
 MOST_SECONDS = (2**63 - 1) // 10**9 - 1
 """Seconds from 1970 that 64 bits can still count in nanoseconds."""
@@ -140,7 +144,7 @@ class _Column:
         found = self._connection.execute(query).fetchone()
         if found is not None:
             row, time = found
-            raise DataError(f"{self._place(row)}: the time is '{shorten(str(time), 50)}', {reason}")
+            raise DataError(f"{self._place(row)}: the time is '{visible(shorten(str(time), 50))}', {reason}")
 
     def _refuse_mixture(self, form: str, what: str, among: str = ".*") -> None:
         """Raise an error if some times have this form and some have not."""
@@ -155,7 +159,9 @@ class _Column:
         value = "TRY_CAST(time AS BIGINT)"
         self._refuse(f"{value} IS NULL", "which is beyond 64 bits; write it in a larger unit")
         self._refuse(f"{value} < 0", _NOT_A_TIME)
-        return "CAST(time AS BIGINT)"
+        ((largest,),) = self._connection.execute(f"SELECT max({value}) FROM raw").fetchall()
+        is_float = self._some_are(r".*\..*") and largest <= MOST_EXACT
+        return f"CAST(time AS {'DOUBLE' if is_float else 'BIGINT'})"
 
     def fractional(self) -> str:
         """Return the SQL for numbers of which some have decimals or an exponent."""

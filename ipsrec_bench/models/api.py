@@ -114,9 +114,12 @@ class PickedScores:
 class CountingModel(Model, ABC):
     """A model without gradients, fitted in one pass over the training interactions.
 
-    Its tables are buffers, of whatever size the data ask for.
+    Its tables are buffers, of whatever size the data ask for. It is fitted once for all seeds of a suite.
     """
 
+    deterministic: ClassVar[bool] = True
+    """Whether no seed changes what it counts; False if `fit` draws from torch's global generator, which is seeded for
+    each cell. A model that says True and draws is refused."""
     background: Tensor
     """float64 `[items + 1]`: the score of every item that is not picked."""
 

@@ -4,6 +4,7 @@ Defaults are the paper's and, where it is silent, those of the code that produce
 baselines, the released code for IPSRec. A search range stands beside the field that it belongs to.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,7 +12,18 @@ from pydantic import Field, model_validator
 
 from ipsrec_bench.settings import LogRange, Settings
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, le=0.99)]
+WIDEST = 4096
+DEEPEST = 64
+HEAVIEST = 1e6
+"""Largest weight of a loss: beyond it float32 holds nothing else of the sum."""
+MOST_WEIGHTS = 2**28
+"""Of an encoder: 8 GB in training."""
+
+
+def _check_weights(count: int, settings: str) -> None:
+    if count > MOST_WEIGHTS:
+        raise ValueError(f"{settings} make {count:,} weights; allowed: up to {MOST_WEIGHTS:,}")
 
 
 class ModelConfig(Settings):
@@ -21,6 +33,11 @@ class ModelConfig(Settings):
     def packs(self) -> bool:
         """Whether a causal model, under these settings, may be trained on packed windows."""
         return True
+
+    @property
+    def longest_history(self) -> int | None:
+        """The longest history that a model of these settings can be built for; None if any."""
+        return None
 
 
 class RecentPopConfig(ModelConfig):
@@ -33,36 +50,36 @@ class RecentPopConfig(ModelConfig):
 class ProviderPopConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.provider_pop`."""
 
-    assortment: int = Field(100, ge=1)
+    assortment: int = Field(100, ge=1, le=1_000_000)
     """How many of a provider's most popular items are offered because of it."""
 
 
 class ItemKNNConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.item_knn`."""
 
-    neighbours: int = Field(100, ge=1)
+    neighbours: int = Field(100, ge=1, le=1_000_000)
     """How many of an item's most similar items may be offered because of it."""
 
 
 class NeuralConfig(ModelConfig):
     """What every model trained by gradients has; the objective reads the last two, the model does not."""
 
-    embedding_size: int = Field(64, ge=1)
+    embedding_size: int = Field(64, ge=1, le=WIDEST)
     """d, of items, providers, positions and user vectors."""
     padding_class: bool = False
     """Whether the padding item is one more class of the softmax, as in RecBole and in the released code. It is never
     ranked."""
-    weight_norm: float = Field(0.0, ge=0)
+    weight_norm: float = Field(0.0, ge=0, le=HEAVIEST)
     """Weight of the summed Euclidean norms of all weight tensors (biases apart), added to the loss."""
 
 
 class TransformerConfig(NeuralConfig):
     """Sizes of a Transformer encoder."""
 
-    n_layers: int = Field(2, ge=1)
-    n_heads: int = Field(2, ge=1)
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    n_heads: int = Field(2, ge=1, le=WIDEST)
     """Must divide `embedding_size`."""
-    inner_size: int = Field(256, ge=1)
+    inner_size: int = Field(256, ge=1, le=4 * WIDEST)
     """Width of the feed-forward layers."""
     hidden_dropout: Rate = 0.5
     attention_dropout: Rate = 0.5
@@ -71,32 +88,49 @@ class TransformerConfig(NeuralConfig):
     def _heads_divide(self) -> Self:
         if self.embedding_size % self.n_heads:
             raise ValueError(f"n_heads = {self.n_heads} must divide embedding_size = {self.embedding_size}")
+        _check_weights(
+            self.n_layers * self.embedding_size * (4 * self.embedding_size + 2 * self.inner_size),
+            "n_layers, embedding_size and inner_size",
+        )
         return self
 
 
 class GRU4RecConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.gru4rec` and `ipsrec_bench.models.gru4rec_f`."""
 
-    hidden_size: int = Field(128, ge=1)
-    n_layers: int = Field(1, ge=1)
+    hidden_size: int = Field(128, ge=1, le=WIDEST)
+    n_layers: int = Field(1, ge=1, le=DEEPEST)
     dropout: Rate = 0.3
     """On the embeddings."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_weights(
+            3 * self.hidden_size * (self.embedding_size + (2 * self.n_layers - 1) * self.hidden_size),
+            "n_layers, embedding_size and hidden_size",
+        )
+        return self
 
 
 class CaserConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.caser`."""
 
-    n_vertical: int = Field(8, ge=1)
-    n_horizontal: int = Field(16, ge=1)
+    n_vertical: int = Field(8, ge=1, le=WIDEST)
+    n_horizontal: int = Field(16, ge=1, le=WIDEST)
     """Filters of each height from 1 to the maximum length."""
     dropout: Rate = 0.4
-    weight_norm: float = Field(1e-4, ge=0)
+    weight_norm: float = Field(1e-4, ge=0, le=HEAVIEST)
+
+    @property
+    def longest_history(self) -> int:
+        """The filters of all heights up to L together have n_horizontal d L^2 / 2 weights."""
+        return min(500, max(1, math.isqrt(2 * MOST_WEIGHTS // (self.n_horizontal * self.embedding_size))))
 
 
 class SRGNNConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.sr_gnn`."""
 
-    step: int = Field(1, ge=1)
+    step: int = Field(1, ge=1, le=100)
     """Rounds of propagation over the session graph."""
 
 
@@ -110,7 +144,7 @@ class SASRecFConfig(TransformerConfig):
 class ProviderPredictionConfig(TransformerConfig):
     """Settings of a loss that predicts the provider of the next item; the objective reads them."""
 
-    attribute_weight: float = Field(10.0, ge=0)
+    attribute_weight: float = Field(10.0, ge=0, le=HEAVIEST)
     """Weight of that loss (lambda in the paper of DIF-SR, which searches 5 to 25); 0 leaves it out."""
 
 
@@ -120,9 +154,9 @@ class ContrastiveConfig(TransformerConfig):
     The objective reads them; the model itself does not.
     """
 
-    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, alias="lambda")
+    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
     """Weight of the contrastive loss; 0 is the paper's "w/o CL"."""
-    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, gt=0)
+    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, ge=1e-4, le=HEAVIEST)
     """Temperature."""
     contrast: Literal["item-to-provider", "symmetric", "nt-xent"] = "item-to-provider"
     """Eq. 12 from the item view; the mean of both directions; or, as released, both directions with negatives from

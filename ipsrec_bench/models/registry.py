@@ -39,6 +39,8 @@ class ModelEntry:
     uses_providers: bool
     counts: bool = False
     """Whether it is fitted by counting instead of gradients."""
+    deterministic: bool = False
+    """Whether no seed changes its ranks."""
     code: str = ""
     """Hash of the files of a model that is not part of the toolkit: another file, other cells."""
 
@@ -54,7 +56,15 @@ def _entry(
 
 
 def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False) -> ModelEntry:
-    return ModelEntry(title, config, f"{__package__}.{path}", causal=True, uses_providers=providers, counts=True)
+    return ModelEntry(
+        title,
+        config,
+        f"{__package__}.{path}",
+        causal=True,
+        uses_providers=providers,
+        counts=True,
+        deterministic=True,
+    )
 
 
 REGISTRY: dict[str, ModelEntry] = {
@@ -156,6 +166,7 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     if not (isinstance(found, type) and issubclass(found, SequentialModel | CountingModel)):
         raise ModelError(f"'{name}' is not a class derived from SequentialModel or CountingModel")
     counts = issubclass(found, CountingModel)
+    deterministic = issubclass(found, CountingModel) and found.deterministic
     config = getattr(found, "config_type", None)
     base = ModelConfig if counts else configs.NeuralConfig
     if not (isinstance(config, type) and issubclass(config, base)):
@@ -167,6 +178,7 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
         causal=found.causal or counts,
         uses_providers=found.uses_providers,
         counts=counts,
+        deterministic=deterministic,
         code=_hash_of_code(found, version),
     )
 

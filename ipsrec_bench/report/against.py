@@ -126,7 +126,8 @@ def _lines(
             theirs = paper.value(dataset, metric, name)
             if theirs is not None:
                 means = results.by_seed(dataset, row, metric)
-                low, high = next_training(means, results.run.suite.statistics.confidence) or (None, None)
+                ends = next_training(means, results.run.suite.statistics.confidence)
+                low, high = (max(ends[0], 0.0), min(ends[1], 1.0)) if ends else (None, None)
                 yield PublishedLine(dataset, metric, row, theirs, sum(means) / len(means), len(means), low, high)
 
 

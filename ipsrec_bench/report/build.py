@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,20 +31,22 @@ from ipsrec_bench.report.content import (
 )
 from ipsrec_bench.report.provenance import (
     cell_lines,
+    cut_off_rows,
+    left_out,
     not_taken,
-    stale_imports,
     too_few_resamples,
     warnings,
 )
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.slices import slice_table
+from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.studies import StudyResult
-from ipsrec_bench.report.tuned import tuned
+from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell
-from ipsrec_bench.suite.schema import Protocol, Training
+from ipsrec_bench.suite.schema import Filter, Protocol, Training
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
@@ -75,18 +78,19 @@ def build_report(
     keys = [cell.key for cell in run.cells]
     summaries = queries.cell_summaries(connection, keys)
     environments = queries.environments(connection, {s.environment for s in summaries.values()})
-    left_out = list(stale_imports(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
-    results = Results(run, queries.test_ranks(connection, keys))
+    omitted = list(left_out(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
+    results = Results(run, queries.test_ranks(connection, keys), summaries)
     for cell in results.unpaired():
         remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
-        left_out.append(
+        omitted.append(
             f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks other users than the cells beside it and is"
             f" left out; {remedy}"
         )
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
-    results = Results(run, results.ranks)
+    results = Results(run, results.ranks, summaries)
     comparisons = _against_baseline(results)
     datasets = _dataset_lines(connection, run, summaries)
+    own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
@@ -94,9 +98,10 @@ def build_report(
         title=run.suite.title,
         description=run.suite.description,
         started=run.started,
-        cells=len(run.cells),
+        cells=len({(cell.dataset, cell.label, cell.key) for cell in run.cells}),
         missing=tuple(_missing(run, summaries)),
         scale=run.suite.scale,
+        cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
         findings=_findings(results, comparisons),
@@ -109,17 +114,15 @@ def build_report(
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
-        tuned=tuned(results, summaries, datasets, studies),
+        tuned=tuned(results, own_studies),
+        other_studies=tuple(other_studies),
         unread_studies=tuple(unread),
         costs=tuple(_costs(results, summaries)),
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
+        split=run.suite.protocol.split_name,
         baseline_is_best=statistics.baseline == "best",
-        baseline_rule=(
-            "the best baseline of each dataset and metric"
-            if statistics.baseline == "best"
-            else results.row(statistics.baseline).display
-        ),
+        baseline_rule=_baseline_rule(results),
         family_rule=FAMILIES[statistics.family],
         test_rule=TESTS[statistics.test],
         slice_rule=TESTS["crossed" if statistics.test == "crossed" else "paired-t"],
@@ -130,6 +133,7 @@ def build_report(
             ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
+            *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
@@ -149,11 +153,12 @@ def build_report(
         provenance=tuple(cell_lines(run, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
-            *left_out,
+            *omitted,
             *not_taken(run),
             *warnings(run, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),
         ),
+        notes=tuple(_notes(results, datasets, comparisons)),
         alpha=statistics.alpha,
         confidence=statistics.confidence,
         suite_text=run.text,
@@ -198,27 +203,61 @@ def _objective(training: Training) -> str:
 
 
 def _against_baseline(results: Results) -> tuple[Comparison, ...]:
+    """Compare every row with its baseline, on the report's metric first, tuned rows first."""
+    metrics = sorted(results.run.suite.protocol.shown, key=lambda name: name != results.metric)
+    rows = sorted(results.rows, key=lambda row: not row.tuned)
     return compare(
         results,
         (
-            Pair(dataset, name, row, baseline)
+            Pair(dataset, name, row, reference)
             for dataset in results.datasets
-            for name in results.run.suite.protocol.shown
-            if (baseline := results.baseline(dataset, name)) is not None
-            for row in results.rows
-            if row != baseline
+            for name in metrics
+            for row in rows
+            if (reference := results.reference(dataset, name, row)) is not None and row != reference
         ),
     )
 
 
 def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all."""
-    whole = [c for c in comparisons if c.metric == results.metric and not c.row.variant]
-    return tuple([c for c in whole if c.row.model in results.proposed] or whole)
+    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all.
+
+    Of a model that is tuned, the untuned row is left out: it is not what the model can do.
+    """
+    whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
+    found = [c for c in whole if c.row.model in results.proposed] or whole
+    tuned = {(c.dataset, c.row.model) for c in found if c.row.tuned}
+    return tuple(c for c in found if c.row.tuned or (c.dataset, c.row.model) not in tuned)
+
+
+def _baseline_rule(results: Results) -> str:
+    declared = results.run.suite.statistics.baseline
+    tuned = any(row.tuned for row in results.rows)
+    if declared == "best":
+        return "the best baseline of each dataset and metric" + (", among tuned ones for tuned rows" if tuned else "")
+    row = results.row(declared)
+    return row.display + (", as it is tuned for tuned rows of other models" if tuned and not row.tuned else "")
+
+
+def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yield a sentence for everything that is not compared, or that cannot differ."""
+    few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
+    for dataset in few:
+        yield f"{dataset} has one test user, and a comparison takes two: nothing is compared there"
+    if not comparisons and not few:
+        yield (
+            "Nothing is compared: there is no result of a baseline and of another model yet, or every model is proposed"
+        )
+    for line in datasets:
+        for cutoff in results.run.suite.protocol.cutoffs:
+            if cutoff >= line.statistics.items:
+                yield (
+                    f"{line.label} has {line.statistics.items:,} items, so that a cutoff of {cutoff:,} leaves none out:"
+                    f" HR@{cutoff} is 1 for every model"
+                )
 
 
 def _result_table(results: Results, comparisons: Sequence[Comparison]) -> ResultTable:
-    columns = [row for row in results.rows if not row.variant]
+    columns = [row for row in results.rows if row.whole]
     columns.sort(key=lambda row: row.model in results.proposed)
     found = {(c.dataset, c.metric, c.row.label): c for c in comparisons}
     lines = []
@@ -236,6 +275,7 @@ def _result_table(results: Results, comparisons: Sequence[Comparison]) -> Result
                         second=place == 1,
                         gain=c.gain.value if c and c.gain else None,
                         mark=c is not None and c.verdict == "better",
+                        unequal=c is not None and c.unequal,
                     )
                 )
             lines.append(ResultLine(dataset, name, tuple(cells)))
@@ -307,7 +347,7 @@ def _hit_curves(
     items = {line.label: line.statistics.items for line in datasets}
     for dataset in results.datasets:
         for row in results.rows:
-            if row.variant or not results.seeds(dataset, row):
+            if not row.whole or not results.seeds(dataset, row):
                 continue
             depths = [summaries[key].depth or items[dataset] for key in results.keys[dataset, row.label].values()]
             cutoffs = np.unique(np.geomspace(1, min(depths), CURVE_POINTS).round().astype(int))
@@ -319,7 +359,8 @@ def _seed_scores(results: Results) -> Iterator[SeedScore]:
     for dataset in results.datasets:
         for row in results.rows:
             seeds, values = results.seeds(dataset, row), results.by_seed(dataset, row, results.metric)
-            for seed, value in zip(seeds, values, strict=True):
+            shown = 1 if results.is_deterministic(dataset, row) else len(seeds)
+            for seed, value in zip(seeds[:shown], values[:shown], strict=True):
                 yield SeedScore(dataset, row, seed, value)
 
 
@@ -346,7 +387,8 @@ def _surfaces(results: Results, summaries: Mapping[str, CellSummary]) -> Iterato
 
 
 def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCell]:
-    for cell in run.cells:
+    once = {(cell.dataset, cell.label, cell.key): cell for cell in reversed(run.cells)}
+    for cell in reversed(once.values()):
         summary = summaries.get(cell.key)
         if summary is None or summary.status != "complete":
             error = summary.error.strip().splitlines()[-1] if summary and summary.error else None
@@ -354,15 +396,49 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
 
 
 def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:
+    recorded = queries.run_datasets(connection, run.run)
     fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
     known = queries.datasets(connection, set(fingerprints.values()))
     own = [cell for cell in run.cells if cell.type != EXTERNAL]
     ranked = queries.ranked_users(connection, [cell.key for cell in own])
     users = {cell.dataset: ranked[cell.key] for cell in own if cell.key in ranked}
-    return tuple(
-        DatasetLine(label, known[fingerprint], users.get(label, {}).get("test"), users.get(label, {}).get("valid"))
-        for label, fingerprint in fingerprints.items()
-    )
+    lines = []
+    for label, fingerprint in fingerprints.items():
+        # Another suite may have the same sequences with another filter or sample: what it said is not shown here.
+        made_of = recorded.get(label)
+        if made_of is not None and made_of.fingerprint == fingerprint:
+            said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
+            source = source_facts(made_of)
+        else:
+            said = {"filter": _said_filter(run, label)}
+            source = ()
+        split = queries.split_statistics(connection, fingerprint, run.suite.protocol.split_name)
+        of_label = users.get(label, {})
+        lines.append(
+            DatasetLine(
+                label,
+                replace(known[fingerprint], **said),
+                split,
+                source,
+                test=of_label.get("test"),
+                valid=of_label.get("valid"),
+            )
+        )
+    return tuple(lines)
+
+
+def _said_filter(run: Run, label: str) -> str:
+    """Return the filter of a dataset as far as the stored suite tells; the catalogue may have had another one."""
+    own = run.suite.datasets.get(label, {}).get("filter")
+    wanted = run.suite.protocol.filter if own is None else Filter.model_validate(own)
+    return str(wanted) if own is not None or wanted.active else "not recorded"
+
+
+def _dataset_facts(line: DatasetLine) -> Iterator[tuple[str, str]]:
+    yield from line.source
+    if line.split is not None:
+        s = line.split
+        yield "users of the split", f"{s.test_users:,} for the test and {s.valid_users:,} for validation"
 
 
 def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> Iterable[Curves]:
@@ -382,11 +458,12 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
 
 
 def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[CostLine]:
-    groups: dict[tuple[str, Row], list[CellSummary]] = defaultdict(list)
+    groups: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
     for cell in results.run.cells:
         if cell.key in results.ranks and cell.type != EXTERNAL:  # whose costs nobody knows
-            groups[cell.dataset, row_of(cell)].append(summaries[cell.key])
-    for (dataset, row), cells in groups.items():
+            groups[cell.dataset, row_of(cell)][cell.key] = summaries[cell.key]
+    for (dataset, row), by_key in groups.items():
+        cells = list(by_key.values())
         yield CostLine(
             dataset,
             row,
@@ -394,7 +471,7 @@ def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[C
             train_seconds=float(np.mean([cell.train_seconds or 0.0 for cell in cells])),
             seconds=float(np.mean([cell.seconds for cell in cells])),
             peak_memory=max(cell.peak_memory or 0 for cell in cells),
-            best_epochs=tuple(cell.best_epoch or 0 for cell in cells),
+            best_epochs=tuple(cell.best_epoch or 0 for cell in cells if "training" in cell.settings),
             value=float(np.mean(results.by_seed(dataset, row, results.metric))),
         )
 

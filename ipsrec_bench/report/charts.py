@@ -1,5 +1,6 @@
 """The charts of a report, as Vega-Lite specifications."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ import altair as alt
 
 from ipsrec_bench.report.content import Comparison, Report, Row, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
-from ipsrec_bench.report.sentences import signed
+from ipsrec_bench.report.sentences import between, signed
 from ipsrec_bench.report.study_charts import study_charts
 
 # Okabe and Ito's palette, safe for colour-blind readers; the eighth, yellow, is too light for thin lines.
@@ -57,11 +58,10 @@ def _styles(rows: Sequence[Row]) -> Style:
 
 
 def _forests(report: Report) -> Iterator[Chart]:
-    for dataset, group in groupby(
-        (c for c in report.comparisons if c.metric == report.metric), key=lambda c: c.dataset
+    for (dataset, reference), group in groupby(  # tuned rows have a baseline of their own
+        (c for c in report.comparisons if c.metric == report.metric), key=lambda c: (c.dataset, c.reference.display)
     ):
         comparisons = list(group)
-        reference = comparisons[0].reference.display
         title = (
             f"{report.metric.upper()} on {dataset}: difference to {reference}, {100 * report.confidence:g}% intervals"
         )
@@ -73,7 +73,9 @@ def _forests(report: Report) -> Iterator[Chart]:
 
 
 def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
-    for dataset, group in groupby(report.slices, key=lambda table: table.dataset):
+    for (dataset, reference), group in groupby(
+        (table for table in report.slices if table.slices), key=lambda table: (table.dataset, table.reference.display)
+    ):
         tables = list(group)
         values: list[dict[str, Any]] = [
             {"slice": f"{s.dimension}: {s.name}", "row": table.row.display} | _difference(s.comparison)
@@ -97,7 +99,7 @@ def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
         )
         title = (
             f"{report.metric.upper()} on {dataset}, by slice of users: difference to"
-            f" {tables[0].reference.display}, {100 * report.confidence:g}% intervals"
+            f" {reference}, {100 * report.confidence:g}% intervals"
         )
         step = alt.Step(11 * len(names) + 8, **{"for": "position"})
         yield draw(f"slices-{dataset}", "slices", title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
@@ -244,7 +246,7 @@ def _of_point(point: SurfacePoint) -> dict[str, Any]:
         "value": point.value,
         "shown": f"{point.value:.4f}",
         "difference": signed(c.difference) if c else "the whole model",
-        "interval": f"{signed(c.low)} to {signed(c.high)}" if c else "",
+        "interval": between(c.low, c.high) if c else "",
     }
 
 
@@ -257,7 +259,9 @@ _TOOLTIP = [
 
 
 def _difference(c: Comparison) -> dict[str, Any]:
-    return {"difference": c.difference, "low": c.low, "high": c.high, "verdict": c.verdict}
+    """A rule without ends, which are null where nothing varied, is not drawn."""
+    low, high = (None if math.isnan(end) else end for end in (c.low, c.high))
+    return {"difference": c.difference, "low": low, "high": high, "verdict": c.verdict}
 
 
 def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[str], title: str) -> Any:  # noqa: ANN401 (as altair has it)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
 from ipsrec_bench.stats.differences import mean_differences, over_seeds, rounded
 from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
-from ipsrec_bench.stats.paired import MIN_USERS, paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
 
@@ -90,7 +91,7 @@ def compare(
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
     for pair in pairs:
-        seeds = sorted({*results.seeds(pair.dataset, pair.row)} & {*results.seeds(pair.dataset, pair.reference)})
+        seeds = results.common_seeds(pair.dataset, pair.row, pair.reference)
         if not seeds:
             continue
         ours, theirs = (results.matrix(pair.dataset, row, seeds, pair.metric) for row in (pair.row, pair.reference))
@@ -100,7 +101,11 @@ def compare(
             continue
         if resampled:
             differences[pair.dataset].append((len(made), mean_differences(ours, theirs)))
-        made.append(compare_arrays(pair, ours, theirs, statistics))
+        rows = (pair.row, pair.reference)
+        deterministic = tuple(row for row in rows if results.is_deterministic(pair.dataset, row))
+        cut_off = tuple(row for row in rows if results.is_cut_off(pair.dataset, row))
+        compared = compare_arrays(pair, ours, theirs, statistics, deterministic)
+        made.append(replace(compared, cut_off=cut_off))
     for indexed in differences.values():
         for index, comparison in _resample(made, indexed, statistics):
             made[index] = comparison
@@ -108,9 +113,16 @@ def compare(
 
 
 def compare_arrays(
-    pair: Pair, ours: NDArray[np.float64], theirs: NDArray[np.float64], statistics: Statistics
+    pair: Pair,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    statistics: Statistics,
+    deterministic: tuple[Row, ...] = (),
 ) -> Comparison:
     """Compare two arrays `[users, seeds]` of a metric; what takes resampling or a family is left open.
+
+    Where both rows are `deterministic`, so that no seed changes them, users are all that can vary: the test over users
+    then stands for the test over users and seeds.
 
     Raises:
         ValueError: fewer than two users.
@@ -119,11 +131,13 @@ def compare_arrays(
     mean_difference = mean_differences(ours, theirs)
     of_reference = over_seeds(theirs)
     of_users = of_reference + mean_difference
-    by_users = paired_t_test(mean_difference, confidence)
+    by_users = possible(paired_t_test(mean_difference, confidence))
     crossed = crossed_test(rounded(ours - theirs), confidence) if ours.shape[1] >= MIN_SEEDS else None
+    if crossed is not None:
+        crossed = replace(crossed, test=possible(crossed.test))
     declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
     p: float | None = declared.p
-    if statistics.test == "crossed" and crossed is None:
+    if statistics.test == "crossed" and crossed is None and len(deterministic) < 2:  # noqa: PLR2004 (both)
         p = None
     elif statistics.test == "wilcoxon":
         p = wilcoxon_p(mean_difference)
@@ -152,11 +166,29 @@ def compare_arrays(
         high=declared.high,
         p=p,
         adjusted_p=p,
-        detectable=detectable_difference(declared.standard_error, declared.degrees, alpha),
+        detectable=_detectable(declared, alpha),
         margin=statistics.margin,
         equivalence_p=equivalent,
         alpha=alpha,
+        deterministic=deterministic,
     )
+
+
+def possible(test: MeanTest) -> MeanTest:
+    """Return `test` of a difference of metrics with an interval that is one.
+
+    It is cut to what a difference can be, -1 to 1. Where nothing varies there is none, and its ends are NaN: a point
+    would claim that the difference is known.
+    """
+    if test.standard_error == 0:
+        return replace(test, low=nan, high=nan)
+    return replace(test, low=max(test.low, -1.0), high=min(test.high, 1.0))
+
+
+def _detectable(test: MeanTest, alpha: float) -> float | None:
+    """Return the smallest difference that `test` would have found, if it saw any spread and that is below 1."""
+    found = detectable_difference(test.standard_error, test.degrees, alpha)
+    return found if 0 < found <= 1 else None
 
 
 def declared_family(statistics: Statistics) -> Callable[[Comparison], Hashable]:
@@ -188,7 +220,7 @@ def _resample(
             comparison = made[index]
             if p is not None:
                 comparison = replace(comparison, p=float(p[row]))
-            if ends is not None:
+            if ends is not None and comparison.by_users.standard_error > 0:
                 comparison = replace(comparison, low=float(ends[row, 0]), high=float(ends[row, 1]))
             yield index, comparison
 

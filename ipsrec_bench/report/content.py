@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
-from ipsrec_bench.report.studies import StudyResult
+from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
@@ -24,6 +25,16 @@ class Row:
     model: str
     variant: str
 
+    @property
+    def tuned(self) -> bool:
+        """Whether it has the best settings of a search."""
+        return self.variant == TUNED
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a model, as it is or tuned, rather than a variant that an ablation takes apart."""
+        return not self.variant or self.tuned
+
 
 @dataclass(frozen=True)
 class Score:
@@ -31,7 +42,7 @@ class Score:
 
     mean: float
     deviation: float | None
-    """Standard deviation over seeds; None with fewer than two."""
+    """Standard deviation over seeds; None with fewer than two, and for a row that no seed changes."""
     seeds: int
 
 
@@ -58,20 +69,35 @@ class Comparison:
     counts: WinTieLoss
     low: float
     high: float
-    """The declared interval of the difference, uncorrected."""
+    """The declared interval of the difference, uncorrected; NaN where it saw no spread."""
     p: float | None
     """Of the declared test, uncorrected; None where it takes more seeds than there are."""
     adjusted_p: float | None
     """Corrected over the family."""
-    detectable: float
+    detectable: float | None
     """Smallest difference that the t-test would have found with a power of 80% at alpha, uncorrected: over users and
-    seeds where that is declared, else over users."""
+    seeds where that is declared, else over users. None where it saw no spread, or would have found no difference that a
+    metric can have."""
     margin: float | None
     """Declared, relative: smaller differences count as none."""
     equivalence_p: float | None
     """That the difference is within the margin, corrected over the family; None without margin, or with too few seeds
     for the declared test."""
     alpha: float
+    deterministic: tuple[Row, ...] = ()
+    """Those of the two rows that no seed changes."""
+    cut_off: tuple[Row, ...] = ()
+    """Those of the two rows of which some training ended while it was still getting better."""
+
+    @property
+    def unequal(self) -> bool:
+        """Whether one of two models is tuned and the other is not."""
+        return self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
+
+    @property
+    def without_seeds(self) -> bool:
+        """Whether no seed changes either row: what is said of these two is said of the methods."""
+        return len(self.deterministic) == 2  # noqa: PLR2004 (both)
 
     @property
     def difference(self) -> float:
@@ -93,9 +119,13 @@ class Comparison:
     @property
     def of_method(self) -> str:
         """What users and seeds together say of the methods, at alpha, in this one comparison."""
-        if self.crossed is None:
+        if self.without_seeds:
+            test = self.by_users
+        elif self.crossed is None:
             return "too few seeds"
-        if self.crossed.test.p >= self.alpha:
+        else:
+            test = self.crossed.test
+        if test.p >= self.alpha:
             return "undecided"
         return "better" if self.difference > 0 else "worse"
 
@@ -112,6 +142,8 @@ class ResultCell:
     """Over the baseline; for proposed models, whose improvement is shown."""
     mark: bool = False
     """Whether it is better by the declared, corrected test."""
+    unequal: bool = False
+    """Whether only one of it and the baseline is tuned."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +162,11 @@ class ResultTable:
     columns: tuple[Row, ...]
     proposed: frozenset[str]
     lines: tuple[ResultLine, ...]
+
+    @property
+    def unequal(self) -> bool:
+        """Whether some improvement is of a tuned model over a baseline that is not, or the other way round."""
+        return any(cell.unequal for line in self.lines for cell in line.cells)
 
     @property
     def models_down(self) -> bool:
@@ -185,6 +222,8 @@ class SliceTable:
     slices: tuple[Slice, ...]
     too_small: tuple[str, ...]
     """Slices with too few users to compare."""
+    everybody: tuple[str, ...]
+    """Slices that all test users are in, so that they part nobody from the others."""
 
     def named(self, verdict: str) -> list[str]:
         """Return the slices with this verdict, in words."""
@@ -197,10 +236,31 @@ class DatasetLine:
 
     label: str
     statistics: DatasetRow
+    """Filter, scale and whether it is made up are this run's."""
+    split: SplitStatistics | None
+    """Of the suite's split; None where the store, of an older version, does not know."""
+    source: tuple[tuple[str, str], ...]
+    """What it was made of, in words: name and value."""
     test: RankedUsers | None = None
     """Whom the run's cells rank under its split; None where no cell says so."""
     valid: RankedUsers | None = None
     """Likewise, of the validation."""
+
+    @property
+    def tested(self) -> str:
+        """How many users are tested, and how many the protocol leaves out."""
+        return _users(self.test, self.split.test_users if self.split else None)
+
+    @property
+    def validated(self) -> str:
+        """Likewise, for the validation."""
+        return _users(self.valid, self.split.valid_users if self.split else None)
+
+
+def _users(ranked: RankedUsers | None, of_split: int | None) -> str:
+    if ranked is not None and ranked.left_out:
+        return f"{ranked.users:,} ({ranked.left_out:,} left out)"
+    return "–" if of_split is None else f"{of_split:,}"
 
 
 @dataclass(frozen=True)
@@ -282,6 +342,7 @@ class CostLine:
     seconds: float
     peak_memory: int
     best_epochs: tuple[int, ...]
+    """Of its trainings; none for a model that counts."""
     value: float
     """The report's metric."""
 
@@ -346,7 +407,8 @@ class CellLine:
 
     dataset: str
     row: Row
-    seed: int
+    seed: int | None
+    """None where the cell stands for every seed."""
     key: str
     fingerprint: str
     environment: int
@@ -367,6 +429,20 @@ class MissingCell:
 
 
 @dataclass(frozen=True)
+class CutOff:
+    """Trainings of one row that were still getting better when their last allowed epoch ended."""
+
+    dataset: str
+    row: Row
+    cells: int
+    """How many of them."""
+    of: int
+    """Of so many complete cells."""
+    epochs: int
+    """That they were allowed."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page says about one run of a suite."""
 
@@ -380,6 +456,8 @@ class Report:
     """That the suite asks for."""
     left_out: tuple[str, ...]
     """Datasets of the suite that were not run, because their raw files were not there."""
+    cut_off: tuple[CutOff, ...]
+    """Rows with trainings whose best epoch is the last one allowed."""
     metric: str
     """Of summary, charts and slices."""
     findings: tuple[Comparison, ...]
@@ -395,13 +473,17 @@ class Report:
     seed_scores: tuple[SeedScore, ...]
     surfaces: tuple[Surface, ...]
     tuned: tuple[Tuned, ...]
-    """Studies of the run's models on the run's data."""
+    """Studies of the run's models on the run's data, with the run's settings."""
+    other_studies: tuple[str, ...]
+    """Studies of the run's models on its data that were made under other settings, and what differs."""
     unread_studies: tuple[str, ...]
     """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]
     published: tuple[AgainstPaper, ...]
     seeds: int
     """Number of seeds that the suite asks for."""
+    split: str
+    """The suite's split with its shares."""
     baseline_rule: str
     baseline_is_best: bool
     """Whether the baseline is chosen by its results, not declared."""
@@ -419,6 +501,8 @@ class Report:
     environments: tuple[Environment, ...]
     warnings: tuple[str, ...]
     """In what cells of one table differ that ought to be the same."""
+    notes: tuple[str, ...]
+    """Why something is not compared, or says nothing."""
     alpha: float
     confidence: float
     suite_text: str

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
-from ipsrec_bench.report.content import CellLine, Comparison, DatasetLine
+from ipsrec_bench.report.content import CellLine, Comparison, CutOff, DatasetLine, Row
 from ipsrec_bench.report.results import row_of
 from ipsrec_bench.store.queries import Basis, CellSummary, Run
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
@@ -16,13 +16,16 @@ SHOWN = 3
 
 def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[str, int]) -> Iterator[CellLine]:
     """Yield a line for every complete cell; `numbers` are those of the environments in the report's list."""
+    seen = set()
     for cell in run.cells:
         summary = summaries.get(cell.key)
-        if summary is not None and summary.status == "complete":
+        place = (cell.dataset, cell.label, cell.key)
+        if summary is not None and summary.status == "complete" and place not in seen:
+            seen.add(place)
             yield CellLine(
                 cell.dataset,
                 row_of(cell),
-                cell.seed,
+                None if summary.deterministic else cell.seed,
                 cell.key,
                 summary.fingerprint,
                 numbers[summary.environment],
@@ -31,19 +34,33 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
             )
 
 
-def stale_imports(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
-    """Yield a sentence for every import that is left out, for it ranks other targets than the run's own cells do."""
+def cut_off_rows(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[CutOff]:
+    """Yield every row of which some training was still getting better when its last allowed epoch ended."""
+    trained: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
+    for cell in run.cells:
+        if cell.key in summaries and summaries[cell.key].status == "complete":
+            trained[cell.dataset, row_of(cell)][cell.key] = summaries[cell.key]
+    for (dataset, row), cells in trained.items():
+        epochs = [cell.best_epoch or 0 for cell in cells.values() if cell.cut_off]
+        if epochs:
+            yield CutOff(dataset, row, len(epochs), len(cells), max(epochs))
+
+
+def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
+    """Yield a sentence for every cell that is left out, for it ranks other targets than those of the tables."""
     beside = {cell.dataset: bases[cell.key] for cell in run.cells if cell.key in bases}
     for cell in run.stale:
-        yield f"{stale(cell, bases[cell.key], beside[cell.dataset])} and is left out; import it again"
+        words, remedy = stale(cell, bases[cell.key], beside[cell.dataset])
+        yield f"{words} and is left out; {remedy}"
 
 
-def stale(cell: PlannedCell, imported: Basis, wanted: Basis) -> str:
-    """Return the words that say for what `cell` was imported, and what would be wanted."""
-    return (
-        f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported for another"
-        f" {' and another '.join(imported.differences(wanted))}"
-    )
+def stale(cell: PlannedCell, its: Basis, wanted: Basis) -> tuple[str, str]:
+    """Return the words that say for what `cell` was made, and what would be wanted; and the remedy."""
+    name = f"{cell.display} on {cell.dataset}, seed {cell.seed}"
+    other = " and another ".join(its.differences(wanted))
+    if cell.type == EXTERNAL:
+        return f"{name}, was imported for another {other}", "import it again"
+    return f"{name}, was run with another {other}", "run the suite again with --force"
 
 
 def not_taken(run: Run) -> Iterator[str]:

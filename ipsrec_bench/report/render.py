@@ -1,6 +1,7 @@
 """Rendering of a report's content to files."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,21 @@ from ipsrec_bench.report.drawing import Chart
 from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
-from ipsrec_bench.report.sentences import budgets, finding, p_value, percent, signed, span, tuned_finding, where
+from ipsrec_bench.report.sentences import (
+    between,
+    budgets,
+    cut_off,
+    effect,
+    finding,
+    p_value,
+    percent,
+    signed,
+    span,
+    tuned_finding,
+    where,
+)
 from ipsrec_bench.settings import in_words
+from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.words import visible
 
 FORMATS = ("html", "md", "latex", "json")
@@ -214,7 +228,11 @@ def _tex_environment() -> Environment:
         comment_end_string="#>",
     )
     environment.autoescape = False
-    environment.filters |= {"percent": _tex_percent, "signed": _tex_signed}  # with minus signs, not hyphens
+    environment.filters |= {  # with minus signs, not hyphens
+        "percent": _tex_percent,
+        "signed": _tex_signed,
+        "between": _tex_between,
+    }
     return environment
 
 
@@ -258,11 +276,16 @@ def _escape_tex(text: object) -> str:
 
 
 def _tex_percent(value: float | None) -> str:
-    return "--" if value is None else f"${100 * value:+.1f}$\\%"
+    return "--" if value is None else f"${percent(value).removesuffix('%')}$\\%"
 
 
 def _tex_signed(value: float) -> str:
     return f"${signed(value)}$"
+
+
+def _tex_between(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return between(low, high, _tex_signed).replace("–", "--")
 
 
 def _metric_name(name: str) -> str:
@@ -289,9 +312,17 @@ def _moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
-def _exact(value: float) -> str:
-    """Return a number for programs: what a table is sorted by."""
-    return f"{value:.9g}"
+def _exact(value: float | None) -> str:
+    """Return a number for programs: what a table is sorted by; empty where there is none."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
+
+
+def _between(ends: tuple[float, float]) -> str:
+    return between(*ends)
+
+
+def _effect_interval(estimate: Estimate) -> str:
+    return between(estimate.low, estimate.high, effect)
 
 
 _FILTERS: dict[str, Callable[..., str]] = {
@@ -307,10 +338,14 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "thousands": _thousands,
     "mib": _mebibytes,
     "moment": _moment,
+    "effect": effect,
+    "effect_interval": _effect_interval,
     "exact": _exact,
+    "cut_off": cut_off,
     "finding": finding,
     "where": where,
     "tuned_finding": tuned_finding,
+    "between": _between,
     "budgets": budgets,
     "words": in_words,
 }

@@ -1,8 +1,8 @@
 """The test ranks of a run, by dataset, row and seed, and the metrics that follow from them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
 from ipsrec_bench.stats.differences import DECIMALS
-from ipsrec_bench.store.queries import Run, TestRanks
+from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
 MATRICES = 3
@@ -25,10 +25,12 @@ def row_of(cell: PlannedCell) -> Row:
 
 @dataclass(frozen=True)
 class Results:
-    """What the store has of a run: its test ranks, by key."""
+    """What the store has of a run: its test ranks and what its cells cost, by key."""
 
     run: Run
     ranks: dict[str, TestRanks]
+    summaries: Mapping[str, CellSummary] = field(default_factory=dict)
+    """By key; a cell without one counts as trained to its end."""
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -76,6 +78,25 @@ class Results:
         """Return the seeds of `row` that are complete on `dataset`, ascending."""
         return sorted(self.keys[dataset, row.label])
 
+    def common_seeds(self, dataset: str, a: Row, b: Row) -> list[int]:
+        """Return the seeds that both rows have, ascending; a row that no seed changes stands for every one."""
+        ours, theirs = self.seeds(dataset, a), self.seeds(dataset, b)
+        if self.is_deterministic(dataset, a) and ours:
+            return theirs[:1] if self.is_deterministic(dataset, b) else theirs
+        if self.is_deterministic(dataset, b) and theirs:
+            return ours
+        return sorted({*ours} & {*theirs})
+
+    def is_deterministic(self, dataset: str, row: Row) -> bool:
+        """Return whether no seed changes the ranks of `row`; False while nothing of it is complete."""
+        keys = self.keys.get((dataset, row.label), {}).values()
+        return bool(keys) and all(key in self.summaries and self.summaries[key].deterministic for key in keys)
+
+    def is_cut_off(self, dataset: str, row: Row) -> bool:
+        """Return whether some training of `row` was still getting better when its last allowed epoch ended."""
+        keys = self.keys.get((dataset, row.label), {}).values()
+        return any(key in self.summaries and self.summaries[key].cut_off for key in keys)
+
     def users(self, dataset: str) -> NDArray[np.int32]:
         """Return the test users of `dataset`, ascending; none while nothing of it is complete."""
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
@@ -83,7 +104,12 @@ class Results:
 
     def matrix(self, dataset: str, row: Row, seeds: Collection[int], name: str) -> NDArray[np.float64]:
         """Return a metric per user and seed, float64 `[users, seeds]`."""
-        keys = tuple(self.keys[dataset, row.label][seed] for seed in sorted(seeds))
+        of_row = self.keys[dataset, row.label]
+        if self.is_deterministic(dataset, row):
+            any_key = next(iter(of_row.values()))
+            keys = (any_key,) * len(seeds)
+        else:
+            keys = tuple(of_row[seed] for seed in sorted(seeds))
         found = self._matrices.pop((keys, name), None)
         if found is None:
             found = np.stack([metric(name, self.ranks[key].ranks) for key in keys]).T
@@ -113,7 +139,8 @@ class Results:
         means = self.by_seed(dataset, row, name)
         if not means:
             return None
-        return Score(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else None, len(means))
+        varies = len(means) > 1 and not self.is_deterministic(dataset, row)
+        return Score(float(np.mean(means)), float(np.std(means, ddof=1)) if varies else None, len(means))
 
     def hit_curve(self, dataset: str, row: Row, cutoffs: Sequence[int]) -> list[float]:
         """Return HR@N, mean over seeds, at every cutoff."""
@@ -124,10 +151,26 @@ class Results:
             curves.append(within[np.minimum(cutoffs, len(within) - 1)])
         return [float(value) for value in np.mean(curves, axis=0)]
 
-    def baseline(self, dataset: str, name: str) -> Row | None:
+    def reference(self, dataset: str, name: str, row: Row) -> Row | None:
+        """Return what `row` is compared with; None if there is nothing yet.
+
+        That is the declared baseline, or the best baseline. A tuned row is compared with tuned baselines where there
+        are any: with the declared one as it is tuned, or with the best tuned one.
+        """
+        declared = self.run.suite.statistics.baseline
+        if declared == "best":
+            return self.baseline(dataset, name, tuned=row.tuned)
+        baseline = self.row(declared)
+        if row.tuned and row.model != baseline.model:
+            siblings = (other for other in self.rows if other.tuned and other.model == baseline.model)
+            return next((other for other in siblings if self.seeds(dataset, other)), baseline)
+        return baseline
+
+    def baseline(self, dataset: str, name: str, *, tuned: bool = False) -> Row | None:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
-        The best is chosen among those with the most of the suite's seeds.
+        The best is chosen among those with the most of the suite's seeds, and, where there are such, among those that
+        are `tuned`, or are not.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
@@ -136,8 +179,9 @@ class Results:
         scored = [
             (len(wanted & set(self.seeds(dataset, row))), score.mean, row)
             for row in self.rows
-            if row.model not in self.proposed and not row.variant and (score := self.score(dataset, row, name))
+            if row.model not in self.proposed and row.whole and (score := self.score(dataset, row, name))
         ]
+        scored = [pair for pair in scored if pair[2].tuned == tuned] or scored
         # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
         most = max((seeds for seeds, *_ in scored), default=0)
         return max(

@@ -63,7 +63,9 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
         for seed, key in selection.rows[place].items()
     ]
     _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
-    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, [cell.key for cell in cells]))
+    keys = [cell.key for cell in cells]
+    summaries = queries.cell_summaries(connection, keys)
+    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
     for cell in results.unpaired():
         raise StoreError(f"'{a}' and '{b}' rank other users on {cell.dataset}, so that they cannot be paired")
     made = compare(
@@ -101,10 +103,8 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         if cell.label == name:
             bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
             beside = next(bases[own.key] for own in run.cells if own.dataset == cell.dataset and own.key in bases)
-            raise StoreError(
-                f"'{name}' cannot be compared with rows of '{run.suite_name}':"
-                f" {stale(cell, bases[cell.key], beside)}; import it again"
-            )
+            words, remedy = stale(cell, bases[cell.key], beside)
+            raise StoreError(f"'{name}' cannot be compared with rows of '{run.suite_name}': {words}; {remedy}")
     suite, at, number = name.partition("@")
     known = {summary.suite for summary in queries.suite_summaries(connection)}
     if suite in known and (not at or (number.isascii() and number.isdigit())):

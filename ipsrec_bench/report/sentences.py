@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ipsrec_bench.report.content import Comparison, SliceTable, Tuned
+from ipsrec_bench.report.content import Comparison, CutOff, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
 
 SMALLEST_P = 1e-4
+DECIMALS = 12
+"""Of values of metrics and of their differences; what lies below comes of rounding."""
 EQUAL = 1.2
 """How much longer one search may take than another and be called equal: a budget ends with the trial that spends it."""
 LISTED = 4
@@ -24,17 +26,32 @@ def p_value(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Return a relative difference with its sign."""
-    return "–" if value is None else f"{100 * value:+.1f}%"
+    return "–" if value is None else f"{100 * _plain_zero(value):+.1f}%"
 
 
 def signed(value: float) -> str:
     """Return a difference of a metric with its sign."""
-    return f"{value:+.4f}"
+    return f"{_plain_zero(value):+.4f}"
+
+
+def _plain_zero(value: float) -> float:
+    """Return `value`, but 0 without a minus where it is zero up to rounding."""
+    return round(value, DECIMALS) + 0.0
+
+
+def between(low: float, high: float, shown: Callable[[float], str] = signed) -> str:
+    """Return an interval, or a dash where nothing varied, so that there is none."""
+    return "–" if math.isnan(low) else f"{shown(low)} to {shown(high)}"
+
+
+def effect(value: float) -> str:
+    """Return d_z, or a dash where nothing varied."""
+    return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def span(estimate: Estimate | None) -> str:
     """Return the interval of a relative difference."""
-    if estimate is None:
+    if estimate is None or math.isnan(estimate.low):
         return "–"
     if math.isinf(estimate.low):
         return "unbounded"
@@ -43,10 +60,9 @@ def span(estimate: Estimate | None) -> str:
 
 def finding(c: Comparison, confidence: float) -> str:
     """Return what a comparison says: which is better, by how much, how sure, of the trained models and the methods."""
-    values = (
-        f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)}"
-        f" ({100 * confidence:g}% interval {signed(c.low)} to {signed(c.high)})"
-    )
+    varies = not math.isnan(c.low)
+    interval = f"{100 * confidence:g}% interval {between(c.low, c.high)}" if varies else "the same for every user"
+    values = f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)} ({interval})"
     if c.gain is not None:
         values += f" or {percent(c.gain.value)}"
     test = f"adjusted p {_equals(c.adjusted_p)}"
@@ -62,13 +78,44 @@ def finding(c: Comparison, confidence: float) -> str:
         test = f"adjusted p {_equals(c.equivalence_p)} (two one-sided tests)"
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
-        test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
-    return f"{verdict}: {values}; {test}. {_of_method(c)}"
+        if c.detectable is not None:
+            test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
+        elif varies:
+            over = f"{c.users:,} users" + (f" and {c.seeds} seeds" if c.crossed else "")
+            test += f"; over {over} a t-test finds no difference with a power of 80%, however large"
+    return f"{verdict}: {values}; {test}. {_of_method(c)}{_of_tuning(c)}{_of_training(c)}"
+
+
+def cut_off(line: CutOff) -> str:
+    """Return how many trainings of a row were cut off."""
+    return (
+        f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings reached their best epoch in the"
+        f" last one allowed ({line.epochs}) and might still have got better; raise training.epochs"
+    )
+
+
+def _of_tuning(c: Comparison) -> str:
+    if not c.unequal:
+        return ""
+    tuned, other = (c.row, c.reference) if c.row.tuned else (c.reference, c.row)
+    return f" {tuned.display} is tuned and {other.display} is not, which favours the former."
+
+
+def _of_training(c: Comparison) -> str:
+    if not c.cut_off:
+        return ""
+    rows = " and ".join(row.display for row in c.cut_off)
+    return (
+        f" Training of {rows} was cut off by the number of epochs: this is no comparison of models trained to the end."
+    )
 
 
 def _of_method(c: Comparison) -> str:
+    if c.without_seeds:
+        return "No seed changes either, so this is also the comparison of the methods."
     if c.crossed is None:
-        trainings = "One training each says" if c.seeds == 1 else f"{c.seeds} trainings each say"
+        each = "" if c.deterministic else " each"
+        trainings = f"One training{each} says" if c.seeds == 1 else f"{c.seeds} trainings{each} say"
         return f"{trainings} nothing of the methods, whatever the seed."
     p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
     if c.of_method == "undecided":
@@ -79,6 +126,11 @@ def _of_method(c: Comparison) -> str:
 
 def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:
     """Return what a search found, and whether its best settings are better than those before, or merely larger."""
+    unknown = "" if tuned.study.fixed is not None else " The study did not record the settings that it did not search."
+    return _found(tuned, confidence, alpha) + unknown
+
+
+def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     study, best, default = tuned.study, tuned.study.best, tuned.study.default_trial
     subject = f"{study.model} on {study.dataset}"
     if best is None:
@@ -94,13 +146,14 @@ def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:
         return f"{found}; {before} were {'given up' if default else 'not tried'}. {_fresh(tuned, confidence)}"
     found += f" against {default.value:.4f} of {before}"
     if tuned.gain is None:
-        return f"{found}. One training each cannot tell that from luck. {_fresh(tuned, confidence)}"
+        trainings = "One training each" if len(study.seeds) == 1 else "Seeds that all give the same difference"
+        return f"{found}. {trainings} cannot tell that from luck. {_fresh(tuned, confidence)}"
     gain, p = tuned.gain, tuned.adjusted_p
     assert p is not None
     told = "can" if p < alpha else "cannot"
     return (
-        f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval {signed(gain.low)}"
-        f" to {signed(gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
+        f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval"
+        f" {between(gain.low, gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
         f" {told} be told from luck: p {_equals(p)}, times the trials that it was chosen among."
         f" {_fresh(tuned, confidence)}"
     )
@@ -143,6 +196,8 @@ def where(table: SliceTable) -> str:
             parts.append(f"{word} in {len(names)} of {len(table.slices)} slices.")
         elif names:
             parts.append(f"{word}: {'; '.join(names)}.")
+    if table.everybody:
+        parts.append(f"All test users are in: {'; '.join(table.everybody)}.")
     if table.too_small:
         parts.append(f"Too few users to compare: {'; '.join(table.too_small)}.")
     return " ".join(parts)

@@ -22,7 +22,8 @@ def slices_of(facts: TargetFacts) -> list[Members]:
     """Return all slices of the test users that somebody is in; those of one dimension have nobody in common.
 
     Lengths and popularities are cut at quantiles of the test users, so that slices are about equally large; equal
-    values stay together, and what training never saw is a slice of its own.
+    values stay together, and what training never saw is a slice of its own. Slices of several dimensions with the same
+    users are one slice: it stands in the first of these dimensions, and its name says what else it is.
     """
     known = facts.provider_count >= 0
     repeat, seen = facts.item_seen, facts.provider_seen
@@ -39,11 +40,20 @@ def slices_of(facts: TargetFacts) -> list[Members]:
         ("target", "new item of a provider not in the history", ~repeat & known & ~seen),
         ("target", "new item of an unknown provider", ~repeat & ~known),
     ]
-    return [(dimension, name, members) for dimension, name, members in found if members.any()]
+    same: dict[bytes, list[Members]] = {}
+    for slice_ in found:
+        if slice_[2].any():
+            same.setdefault(slice_[2].tobytes(), []).append(slice_)
+    return [
+        (dimension, "; ".join([name, *(f"{other}: {also}" for other, also, _ in rest)]), members)
+        for (dimension, name, members), *rest in same.values()
+    ]
 
 
 def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
     """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family.
+
+    Slices of too few users, and those that everybody is in, are named and not compared.
 
     By the t-test over users, or, where it is declared, over users and seeds, whatever else is declared.
     """
@@ -51,7 +61,7 @@ def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, re
     test = "crossed" if declared.test == "crossed" else "paired-t"
     statistics = declared.model_copy(update={"test": test, "interval": "test"})
     members = slices_of(facts)
-    large = [member for member in members if member[2].sum() >= MIN_USERS]
+    large = [member for member in members if member[2].sum() >= MIN_USERS and not member[2].all()]
     pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in large]
     compared = zip(large, compare(results, pairs, statistics, family=lambda _: None), strict=True)
     return SliceTable(
@@ -64,6 +74,9 @@ def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, re
             for (dimension, name, _), comparison in compared
         ),
         tuple(f"{dimension}: {name}" for dimension, name, chosen in members if chosen.sum() < MIN_USERS),
+        tuple(
+            f"{dimension}: {name}" for dimension, name, chosen in members if chosen.all() and len(chosen) >= MIN_USERS
+        ),
     )
 
 

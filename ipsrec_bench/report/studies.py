@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+TUNED = "tuned"
+"""The variant of a model that has the best settings of a search: a row of its own, not part of an ablation."""
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -48,6 +51,8 @@ class StudyResult:
     importance: Mapping[str, float]
     """Share of each setting in what sets the best quarter of the trials apart (PED-ANOVA; Watanabe, Bansal and Hutter,
     IJCAI 2023); empty with one setting, or with too few trials."""
+    fixed: Mapping[str, Any] | None = None
+    """The settings that were not searched, as a cell has them; None if the study, of an older version, has none."""
 
     @property
     def pruned(self) -> int:

@@ -1,41 +1,52 @@
 """What tuning studies found, beside what the run says of it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ipsrec_bench.report.comparisons import Pair, compare
+from ipsrec_bench.report.comparisons import Pair, compare, possible
 from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
-from ipsrec_bench.store.queries import CellSummary
 
 
-def tuned(
-    results: Results,
-    summaries: Mapping[str, CellSummary],
-    datasets: Iterable[DatasetLine],
-    studies: Sequence[StudyResult],
-) -> tuple[Tuned, ...]:
-    """Return the studies of the run's models on the run's data, in the order of the run."""
-    models = dict.fromkeys(row.model for row in results.rows)
-    found = [
-        (line.label, study)
-        for line in datasets
-        for model in models
-        for study in studies
-        if study.trials and (study.fingerprint, study.model) == (line.statistics.fingerprint, model)
-    ]
-    pairs = [_fresh_rows(results, summaries, dataset, study) for dataset, study in found]
+def studies_of(
+    results: Results, datasets: Iterable[DatasetLine], studies: Sequence[StudyResult]
+) -> tuple[list[tuple[str, StudyResult]], list[str]]:
+    """Return the studies of the run's models on the run's data, in the order of the run, each with its dataset.
+
+    A study that was made under other settings than any row of its model is left out; a sentence names it instead.
+    """
+    own, others = [], []
+    for line in datasets:
+        for model in dict.fromkeys(row.model for row in results.rows):
+            for study in studies:
+                if not study.trials or (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
+                    continue
+                rows = [_split_settings(settings, study)[0] for settings in _settings_of(results, line.label, model)]
+                if study.fixed is None or not rows or any(study.fixed == fixed for fixed in rows):
+                    own.append((line.label, study))
+                else:
+                    others.append(
+                        f"study {study.name} of {model} on {line.label} was made under other settings"
+                        f" ({'; '.join(_differences(study.fixed, rows[0]))})"
+                    )
+    return own, others
+
+
+def tuned(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> tuple[Tuned, ...]:
+    """Return what each study found, and what the run's test ranks say of it."""
+    pairs = [_fresh_rows(results, dataset, study) for dataset, study in studies]
     made = compare(results, dict.fromkeys(pair for pair in pairs if pair is not None))  # one family, equal ones once
     fresh = {(c.dataset, c.row, c.reference): c for c in made}
     confidence = results.run.suite.statistics.confidence
     return tuple(
         Tuned(study, _gain(study, confidence), fresh.get((pair.dataset, pair.row, pair.reference)) if pair else None)
-        for (_, study), pair in zip(found, pairs, strict=True)
+        for (_, study), pair in zip(studies, pairs, strict=True)
     )
 
 
@@ -44,12 +55,39 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
     if best is None or default is None or best.settings == study.default or len(default.by_seed) < len(study.seeds):
         return None
     differences = rounded(np.subtract(best.by_seed, default.by_seed))
-    return paired_t_test(differences, confidence) if len(differences) >= MIN_USERS else None
+    test = paired_t_test(differences, confidence) if len(differences) >= MIN_USERS else None
+    return None if test is None or test.standard_error == 0 else possible(test)
 
 
-def _fresh_rows(
-    results: Results, summaries: Mapping[str, CellSummary], dataset: str, study: StudyResult
-) -> Pair | None:
+def _settings_of(results: Results, dataset: str, model: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the settings of every row of `model` of which something is complete."""
+    for row in results.rows:
+        keys = results.keys.get((dataset, row.label), {})
+        if row.model == model and keys:
+            yield results.summaries[next(iter(keys.values()))].settings
+
+
+def _split_settings(settings: Mapping[str, Any], study: StudyResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a cell without those that `study` searched, and these."""
+    config = dict(settings.get("config", {}))  # an import has none
+    searched = {name: config.pop(name, None) for name in study.default}
+    return {**settings, "config": config}, searched
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+    for part in dict.fromkeys([*theirs, *ours]):
+        there, here = theirs.get(part), ours.get(part)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            yield from _differences(there, here)
+        elif there != here:
+            yield f"{part}: {_shown(there)} there, {_shown(here)} here"
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | None:
     """Return the rows of the run that have the best settings and those before, if no trial had their seeds.
 
     They are alike in all other settings, of model, training and protocol.
@@ -62,12 +100,10 @@ def _fresh_rows(
         keys = results.keys.get((dataset, row.label), {})
         if row.model != study.model or not keys or {*keys} & {*study.seeds}:
             continue
-        settings = dict(summaries[next(iter(keys.values()))].settings)
-        config = dict(settings.pop("config", {}))  # an import has none
-        searched = {name: config.pop(name, None) for name in study.default}
+        fixed, searched = _split_settings(results.summaries[next(iter(keys.values()))].settings, study)
         for chosen, rows in zip(wanted, places, strict=True):
             if searched == chosen:
-                rows.setdefault(json.dumps([settings, config], sort_keys=True), row)
+                rows.setdefault(json.dumps(fixed, sort_keys=True), row)
     best, default = places
     return next(
         (Pair(dataset, results.metric, best[rest], default[rest]) for rest in best if rest in default),

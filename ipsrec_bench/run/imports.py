@@ -10,12 +10,13 @@ import ipsrec_bench
 from ipsrec_bench.data.predictions import read_predictions
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.split import hold_out, split_dataset, target_sets
+from ipsrec_bench.data.split_statistics import describe_split
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.rank import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
-from ipsrec_bench.store.ingest import claim_name, record_import, record_targets
+from ipsrec_bench.store.ingest import claim_name, record_import, record_split, record_targets
 from ipsrec_bench.store.queries import fits
 from ipsrec_bench.store.records import EXTERNAL, CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile
@@ -122,4 +123,5 @@ def import_ranks(
         claim_name(connection, file, store)
         replaced = record_import(connection, file.name, data, planned, record, replace=replace)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
+        record_split(connection, data.fingerprint, cell.protocol, describe_split(data, split, facts))
         return Imported(record, replaced, fits(connection, file.name, record.key))

@@ -9,11 +9,13 @@ Nothing here imports torch until a cell is trained, so that a run with nothing t
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.split import hold_out, split_dataset
+from ipsrec_bench.data.split_statistics import describe_split
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import (
@@ -30,8 +32,8 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.workplace import MOST_DEATHS, Workplace
 from ipsrec_bench.store.connect import reading, writing
-from ipsrec_bench.store.ingest import begin_run, claim_name, record_cell, record_targets
-from ipsrec_bench.store.queries import newest_number, outcome_of
+from ipsrec_bench.store.ingest import begin_run, claim_name, record_cell, record_split, record_targets
+from ipsrec_bench.store.queries import outcome_of
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
@@ -50,6 +52,7 @@ def execute(
     *,
     force: bool = False,
     retry_failed: bool = False,
+    since: datetime | None = None,
 ) -> RunFinished:
     """Run what `plan` leaves to do, writing every cell to the store as soon as it ends.
 
@@ -60,6 +63,7 @@ def execute(
         emit: callback that receives every event.
         force: run complete cells again, each replaced when its new ranks are there.
         retry_failed: run cells again that have ended their process.
+        since: cells that the store has and that began after this time (UTC) are not run again; now, if not given.
 
     Returns:
         How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
@@ -70,7 +74,7 @@ def execute(
             the next run enters it.
         BenchError: `make_worker` raised it; nothing has been written.
     """
-    began = time.perf_counter()
+    began, since = time.perf_counter(), since or datetime.now(UTC)
     workplace = Workplace(store)
     workplace.sweep()
     entered = _enter_kept(workplace, store, emit)
@@ -81,22 +85,24 @@ def execute(
     for key in passed_over:
         del todo[key]
     worker = make_worker() if todo else None
-    splits = {cell.dataset: cell.protocol for _, cell in plan.cells}
-    facts = [
-        (data, splits[name], target_facts(data, hold_out(data, splits[name]))) for name, data in plan.datasets.items()
-    ]
+    protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
+    held_out = []
+    for name, data in plan.datasets.items():
+        split = hold_out(data, protocols[name])
+        facts = target_facts(data, split)
+        held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
     with writing(store) as connection:
         claim_name(connection, plan.file, store)
-        number = newest_number(connection)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
-        for data, protocol, targets in facts:
-            record_targets(connection, data.fingerprint, protocol, targets)
+        for fingerprint, protocol, facts, statistics in held_out:
+            record_targets(connection, fingerprint, protocol, facts)
+            record_split(connection, fingerprint, protocol, statistics)
     cells = len(dict(plan.cells))
     skipped = cells - len(todo) - len(passed_over)
     emit(RunStarted(plan.file.name, plan.file.suite.title, cells, skipped=skipped))
     for event in passed_over.values():
         emit(event)
-    work = _Work(plan, store, workplace, worker, emit, number, force=force)
+    work = _Work(plan, store, workplace, worker, emit, since.replace(tzinfo=None), force=force)
     interrupted = False
     try:
         work.through(todo)
@@ -117,8 +123,8 @@ class _Work:
     workplace: Workplace
     worker: "Worker | None"
     emit: Emit
-    number: int
-    """The newest result that the store had when this run began."""
+    since: datetime
+    """When this run began, UTC without its zone, as the store has it."""
     force: bool
     complete: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
@@ -149,7 +155,7 @@ class _Work:
 
         with reading(self.store, patience=inf, on_wait=self._on_wait) as connection:
             found = outcome_of(connection, key)
-        if found is not None and (found.number > self.number or not (found.error or self.force)):
+        if found is not None and (found.started >= self.since or not (found.error or self.force)):
             self.failed += bool(found.error)
             self.emit(_failure(key, cell, found.error, 0.0) if found.error else CellFound(*_name(key, cell)))
             return

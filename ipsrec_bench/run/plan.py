@@ -20,7 +20,7 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.cells import Cell, expand
+from ipsrec_bench.suite.cells import Cell, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 
@@ -40,7 +40,10 @@ class Plan:
 
     def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
         """Return the cells to run, equal keys once: those that the store lacks, or all with `force`."""
-        return [(key, cell) for key, cell in dict(self.cells).items() if force or key not in self.done]
+        once: dict[str, Cell] = {}
+        for key, cell in self.cells:
+            once.setdefault(key, cell)
+        return [(key, cell) for key, cell in once.items() if force or key not in self.done]
 
     def planned(self) -> list[PlannedCell]:
         """Return all cells as the store records them."""
@@ -53,7 +56,8 @@ class PreviewedCell:
 
     dataset: str
     label: str
-    seed: int
+    seed: int | None
+    """None where one cell stands for every seed."""
     key: str | None
     """None while the dataset is not prepared."""
     state: str
@@ -88,10 +92,11 @@ def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto
 
 
 def modules_elsewhere(file: SuiteFile) -> list[str]:
-    """Return a sentence for each module that `file` imports, and that lies neither in its folder nor is a plug-in."""
+    """Return a sentence for each module that `file` imports, and that lies neither beside it nor is a plug-in."""
     told = []
     for place, module in _own_modules(file):
-        if not module_at(module, file.modules) and (elsewhere := module_at(module)):
+        elsewhere = module_at(module, file.modules) or module_at(module)
+        if elsewhere and not module_at(module, file.path.parent):
             told.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
                         f" {elsewhere}")  # fmt: skip
     return told
@@ -119,7 +124,7 @@ def preview(
 
     With `available`, cells of datasets whose raw files are not there are left out.
     """
-    cells = cells_of(file, data_dir, device)
+    cells = list(trainings(cells_of(file, data_dir, device)))
     if available:
         missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
         cells = [cell for cell in cells if cell.dataset not in missing]
@@ -136,7 +141,7 @@ def preview(
         PreviewedCell(
             cell.dataset,
             cell.shown,
-            cell.seed,
+            None if cell.deterministic else cell.seed,
             key,
             ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
             estimate(cell, datasets[cell.dataset]) if cell.dataset in datasets else None,

@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ipsrec_bench.errors import BenchError
@@ -18,7 +20,17 @@ MOST_TRIALS_LOST = 5
 _GOODBYE = b"."
 
 
-def supervised(store: Path) -> int:
+@dataclass(frozen=True)
+class Supervised:
+    """What a child knows of those that it replaces."""
+
+    deaths: int
+    """How many of them ended before it."""
+    since: datetime
+    """When the first of them began, UTC."""
+
+
+def supervised(store: Path) -> Supervised:
     """Fork, and return in the child alone: it does the work, and is replaced if a cell or a trial ends it.
 
     The parent waits, passes signals on, and ends as the child does. If the parent is killed, the child kills itself. To
@@ -27,14 +39,11 @@ def supervised(store: Path) -> int:
     Args:
         store: the store's file; deaths are noted beside it.
 
-    Returns:
-        How many children ended before this one.
-
     Raises:
         BenchError: in the parent: the child ended while it was at neither a cell nor a trial, or trials ended too many.
         SystemExit: in the parent: the child has ended in order.
     """
-    deaths = 0
+    deaths, since = 0, datetime.now(UTC)
     while True:
         here, there = socket.socketpair()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none may be lost before there is a handler
@@ -42,12 +51,12 @@ def supervised(store: Path) -> int:
             child = os.fork()
         except OSError:  # too many processes, or too little memory: the work can be done without a parent
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            return deaths
+            return Supervised(deaths, since)
         if child == 0:
             here.close()
             _tie_to_parent(there)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            return deaths
+            return Supervised(deaths, since)
         there.close()
         for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -65,7 +74,7 @@ def supervised(store: Path) -> int:
 
 def _tie_to_parent(there: socket.socket) -> None:
     """Let this process say goodbye when it ends in order, and end when its parent is killed."""
-    atexit.register(there.send, _GOODBYE)
+    atexit.register(there.send, _GOODBYE)  # neither a signal nor os._exit gets there
 
     def watch() -> None:
         there.recv(1)  # returns when the other end is closed

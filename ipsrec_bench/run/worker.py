@@ -186,6 +186,7 @@ def new_record(key: str, cell: Cell, data: PreparedDataset, worker: Worker) -> C
         environment=describe_environment(worker.device),
         started=datetime.now(UTC),
         seconds=0.0,
+        deterministic=cell.deterministic,
     )
 
 

@@ -166,7 +166,11 @@ class Workplace:
         lock = self._try(folder)
         if lock is not None:
             for path in folder.iterdir():
-                if path.name not in {KEPT, _CLAIM}:
+                if path.name in {KEPT, _CLAIM}:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
                     path.unlink()
         return lock
 

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+SAME = 1e-12
+"""Differences of a metric's values, of users, that come of rounding."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval."""
+    """A value with its confidence interval, NaN where nothing varies."""
 
     value: float
     low: float
@@ -24,7 +27,7 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
     metric with a cutoff are far from: var(d) = (1 - skewness d + (kurtosis - 1) d^2 / 4) / n, by the delta method from
     the moments; for normal differences this is the usual (1 + d^2 / 2) / n.
 
-    Where all differences are equal d_z is 0 or infinite.
+    Where all differences are equal d_z is 0 or infinite, and has no interval.
     """
     mean = float(differences.mean())
     centred = differences - mean
@@ -34,7 +37,7 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
     spread = (variance * n / (n - 1)) ** 0.5
     if spread <= 1e-15 * abs(mean):
         value = float(np.sign(mean)) * np.inf if mean else 0.0
-        return Estimate(value, value, value)
+        return Estimate(value, np.nan, np.nan)
     d = mean / spread
     skewness = float(squares @ centred) / n / variance**1.5
     kurtosis = float(squares @ squares) / n / variance**2
@@ -47,7 +50,9 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
     """Return mean(a) / mean(b) - 1 for paired `a` and `b`, `[users]`, with Fieller's interval (1954).
 
     The interval is of the ratio of two correlated means, both uncertain: dividing the difference's interval by mean(b)
-    would take the reference for known. It is unbounded, and its ends are infinite, where mean(b) may be 0.
+    would take the reference for known. It is unbounded, and its ends are infinite, where mean(b) may be 0. There is
+    none where `a` is the same multiple of `b` for all users. Neither array has negative values, so that no end is below
+    -1.
 
     Returns:
         None where mean(b) is 0.
@@ -55,6 +60,8 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
     mean_a, mean_b = float(a.mean()), float(b.mean())
     if not mean_b:
         return None
+    if np.ptp(a - mean_a / mean_b * b) <= SAME:
+        return Estimate(mean_a / mean_b - 1, np.nan, np.nan)
     centred_a, centred_b = a - mean_a, b - mean_b
     scale = float(stats.t.ppf((1 + confidence) / 2, len(a) - 1)) ** 2 / (len(a) - 1) / len(a)
     aa, ab, bb = (
@@ -66,7 +73,7 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
     if lead <= 0:
         return Estimate(ratio - 1, -np.inf, np.inf)
     root = max(middle**2 - lead * last, 0.0) ** 0.5
-    return Estimate(ratio - 1, (middle - root) / lead - 1, (middle + root) / lead - 1)
+    return Estimate(ratio - 1, max((middle - root) / lead, 0.0) - 1, (middle + root) / lead - 1)
 
 
 def detectable_difference(standard_error: float, degrees: float, alpha: float, power: float = 0.8) -> float:
@@ -84,10 +91,10 @@ def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     It is the yardstick for a published value of a single training on the same users, whose sampling both share.
 
     Returns:
-        None with fewer than two values.
+        None with fewer than two values, and where they do not vary.
     """
     n = len(values)
-    if n < 2:  # noqa: PLR2004 (a deviation takes two)
+    if n < 2 or np.ptp(values) <= SAME:  # noqa: PLR2004 (a deviation takes two)
         return None
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
     mean = float(np.mean(values))

@@ -32,9 +32,10 @@ def export_ranks(store: Path, path: Path, kind: str, suite: str | None) -> int:
             count: int = connection.execute(f"SELECT count(*) {ranks}", [suite]).fetchall()[0][0]
             if not count:
                 raise StoreError("the store holds no ranks yet; run a suite first")
-            connection.execute(f"COPY (SELECT * EXCLUDE (cell) {ranks}) TO '{quoted(new)}' ({options})", [suite])
-    except duckdb.Error as error:
-        raise StoreError(f"{path}: the ranks cannot be written there: {first_line(error)}") from None
+            try:
+                connection.execute(f"COPY (SELECT * EXCLUDE (cell) {ranks}) TO '{quoted(new)}' ({options})", [suite])
+            except duckdb.Error as error:
+                raise StoreError(f"{path}: the ranks cannot be written there: {first_line(error)}") from None
     except OSError as error:
         raise StoreError(f"{path}: the ranks cannot be written there: {error.strerror}") from None
     return count

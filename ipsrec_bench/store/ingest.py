@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.store.connect import Connection
@@ -64,18 +65,40 @@ def begin_run(
     )
     for data in datasets:
         _record_dataset(connection, data)
+        connection.execute(
+            "INSERT INTO run_datasets (run, dataset, fingerprint, filter, scale, stand_in, source, files)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                run, data.name, data.fingerprint, data.filter, data.scale, data.stand_in, json.dumps(data.source),
+                json.dumps(data.files),
+            ],
+        )  # fmt: skip
     return run
 
 
 def _record_dataset(connection: Connection, data: PreparedDataset) -> None:
     s = data.statistics
     connection.execute(
-        "INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO datasets (fingerprint, name, users, items, providers, actions, known_provider_actions,"
+        " mean_length, repeat_share, tie_share, stickiness, shuffled_stickiness, stand_in, scale, filter)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
             s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
-            s.shuffled_stickiness, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets, data.stand_in,
-            data.scale, data.filter,
+            s.shuffled_stickiness, data.stand_in, data.scale, data.filter,
+        ],
+    )  # fmt: skip
+
+
+def record_split(connection: Connection, fingerprint: str, protocol: Protocol, statistics: SplitStatistics) -> None:
+    """Write the statistics of a dataset's split by `protocol`, unless they are there."""
+    s = statistics
+    connection.execute(
+        "INSERT OR IGNORE INTO splits (fingerprint, split, test_users, valid_users, tied_targets, leaked_targets,"
+        " repeated_targets, unseen_targets) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            fingerprint, protocol.split_name, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets,
+            s.repeated_targets, s.unseen_targets,
         ],
     )  # fmt: skip
 
@@ -152,14 +175,16 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
     row = connection.execute(
         """
         INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
-                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
+                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth,
+                           deterministic)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
         """,
         [
             record.key, "failed" if record.error else "complete", record.error, record.fingerprint,
             record.type, record.seed, record.settings, _environment(connection, record.environment),
             record.started.replace(tzinfo=None), record.seconds, record.train_seconds, record.peak_memory,
             record.parameters, record.stop_metric, record.best_epoch, record.best_valid, record.depth,
+            record.deterministic,
         ],
     ).fetchone()  # fmt: skip
     assert row is not None
@@ -190,10 +215,8 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
 def _as_table(connection: Connection, arrays: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Let SQL read `arrays` as columns; yield the table's name."""
     connection.register("arrays", arrays)  # DuckDB finds no Python variable without external access
-    try:
-        yield "arrays"
-    finally:
-        connection.unregister("arrays")
+    yield "arrays"
+    connection.unregister("arrays")  # not after an error, which ends the transaction and so the connection
 
 
 def _environment(connection: Connection, environment: Environment) -> str:

@@ -1,6 +1,7 @@
 """Stores with an older schema: their rows are copied into a new store, which then takes their place."""
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
     Raises:
         StoreError: it cannot be written, or what it holds does not fit.
     """
+    for written in (place, place.parent):
+        if not os.access(written, os.W_OK):
+            raise _not_migrated(place, f"{written} cannot be written")
 
     def attach() -> Connection:
         connection = connect_to_none()
@@ -58,18 +62,15 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
                 connection.execute(f"SET temp_directory = '{quoted(new)}.tmp'")
                 confine(connection)
                 _copy(connection)
-                connection.execute("DETACH new")  # writes all to the file
-                connection.execute("CHECKPOINT old")  # likewise, so that nothing is left in a file beside it
+                for database in ("new", "old"):  # so that nothing is left in a log beside it
+                    connection.execute(f"CHECKPOINT {database}")
+                connection.execute("DETACH new")
                 kept = _keep(place, version)
                 new.replace(place)
             finally:
                 _remove(new)
     except (OSError, duckdb.Error) as error:
-        reason = first_line(error) if isinstance(error, duckdb.Error) else error.strerror
-        raise StoreError(
-            f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
-            " nothing in it has changed; copy it to a folder that can be written and give that with --store"
-        ) from None
+        raise _not_migrated(place, first_line(error) if isinstance(error, duckdb.Error) else error.strerror) from None
     _log.warning(
         "%s: brought from schema version %s to %s; the file as it was is kept as %s",
         place,
@@ -87,11 +88,27 @@ def _copy(connection: Connection) -> None:
     for table, columns in _shared_columns(connection):
         names = ", ".join(f'"{column}"' for column in columns)
         connection.execute(f'INSERT INTO new.main."{table}" ({names}) SELECT {names} FROM old.main."{table}"')
+    _copy_splits(connection)
     for table, column, sequence in _numbered(connection):
         highest = connection.execute(f'SELECT coalesce(max("{column}"), 0) FROM new.main."{table}"').fetchall()
         connection.execute("SELECT max(nextval(?)) FROM range(?)", [f"new.main.{sequence}", highest[0][0]]).fetchall()
     connection.commit()
     connection.execute("USE memory")
+
+
+def _copy_splits(connection: Connection) -> None:
+    """Copy what older stores said of targets in `datasets`, where it was of leave-one-out whatever the split was."""
+    found = connection.execute(
+        "SELECT list(column_name) FROM duckdb_columns() WHERE database_name = 'old' AND table_name = 'datasets'"
+        " AND column_name IN ('test_users', 'valid_users', 'tied_targets', 'leaked_targets')"
+    ).fetchall()
+    columns = found[0][0] or []
+    if {"test_users", "valid_users"} <= {*columns}:
+        names = ", ".join(columns)
+        connection.execute(
+            f"INSERT INTO new.main.splits (fingerprint, split, {names})"
+            f" SELECT fingerprint, 'leave-one-out', {names} FROM old.main.datasets"
+        )
 
 
 def _shared_columns(connection: Connection) -> Iterator[tuple[str, list[str]]]:
@@ -135,6 +152,14 @@ def _keep(place: Path, version: int) -> Path:
             number += 1
         else:
             return backup
+
+
+def _not_migrated(place: Path, reason: str | None) -> StoreError:
+    return StoreError(
+        f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
+        " nothing in it has changed; copy it to a folder that can be written and has room for it twice, and give that"
+        " with --store"
+    )
 
 
 def _remove(new: Path) -> None:

@@ -5,19 +5,21 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection, reading
-from ipsrec_bench.store.records import Environment, PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
 
@@ -35,7 +37,7 @@ class Run:
     cells: tuple[PlannedCell, ...]
     """With what was imported for its suite."""
     stale: tuple[PlannedCell, ...] = ()
-    """Imports for other targets or candidates, which are not among `cells`."""
+    """Of other targets or candidates than `cells`, so that they are left out: imports, as a rule."""
     not_taken: tuple[str, ...] = ()
     """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
 
@@ -57,7 +59,7 @@ class Basis:
         found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
         if self.fingerprint != other.fingerprint and self.filter == other.filter:
             found.insert(0, f"data (fingerprints {self.fingerprint[:12]} and {other.fingerprint[:12]})")
-        return found or ["targets, under the same settings"]
+        return found or ["set of targets under the same settings"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,13 @@ class CellSummary:
     depth: int | None
     settings: Mapping[str, Mapping[str, Any]]
     """`config`, `training` and `protocol` as the cell was run with them."""
+    deterministic: bool
+    """Whether no seed changes its ranks."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether training was still getting better when its last allowed epoch ended."""
+        return self.best_epoch is not None and self.best_epoch == self.settings.get("training", {}).get("epochs")
 
 
 @dataclass(frozen=True)
@@ -124,13 +133,23 @@ class DatasetRow:
     tie_share: float | None
     stickiness: float | None
     shuffled_stickiness: float | None
-    test_users: int
-    valid_users: int
-    tied_targets: float | None
-    leaked_targets: float | None
     stand_in: bool
     scale: float
     filter: str
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """What one dataset of a run was made of, under the suite's label."""
+
+    fingerprint: str
+    filter: str
+    scale: float
+    stand_in: bool
+    source: Mapping[str, Any]
+    """Resolved settings of the source."""
+    files: Mapping[str, str]
+    """sha256 of the raw files by name: of the interactions, then of the item table."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +175,6 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
 class Outcome:
     """How the cell of a key ended last."""
 
-    number: int
-    """Grows with every result that the store is given."""
     error: str | None
     """The traceback of a failed cell."""
     started: datetime
@@ -165,16 +182,8 @@ class Outcome:
 
 def outcome_of(connection: Connection, key: str) -> Outcome | None:
     """Return how the cell `key` ended, or None if the store has nothing of it."""
-    row = connection.execute("SELECT cell, error, started FROM cells WHERE key = ?", [key]).fetchone()
+    row = connection.execute("SELECT error, started FROM cells WHERE key = ?", [key]).fetchone()
     return Outcome(*row) if row is not None else None
-
-
-def newest_number(connection: Connection) -> int:
-    """Return the largest `Outcome.number` so far, 0 in an empty store."""
-    row = connection.execute("SELECT coalesce(max(cell), 0) FROM cells").fetchone()
-    assert row is not None
-    number: int = row[0]
-    return number
 
 
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
@@ -334,7 +343,8 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
         "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
         [[cell.key for cell in run.cells]],
     ).fetchall()
-    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies)
+    made_of = sorted(run_datasets(connection, run.run).items())  # equal ranks may come of another file
+    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
@@ -362,7 +372,8 @@ def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
     overrides = tuple(overrides)
     if not overrides:
         return run
-    changed = parse_suite(Path(f"{run.suite_name}.toml"), run.text, (*run.overrides, *overrides)).suite
+    stored = tomli_w.dumps(run.suite.model_dump(mode="json", by_alias=True, exclude_none=True))
+    changed = parse_suite(Path(f"{run.suite_name}.toml"), stored, overrides).suite
     protocol = run.suite.protocol.model_copy(
         update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
     )
@@ -386,8 +397,8 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
     """Return the newest run of every suite, newest first, with the state of its cells."""
     rows = connection.execute(
         """
-        SELECT suite, latest.started, count(*), count(*) FILTER (status = 'complete'),
-               count(*) FILTER (status = 'failed')
+        SELECT suite, latest.started, count(DISTINCT key), count(DISTINCT key) FILTER (status = 'complete'),
+               count(DISTINCT key) FILTER (status = 'failed')
         FROM (SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY suite ORDER BY run DESC) = 1) AS latest
         JOIN run_cells USING (run) LEFT JOIN cells USING (key)
         GROUP BY run, suite, latest.started ORDER BY run DESC
@@ -398,12 +409,22 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
 
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:
     """Return what the store knows of the cells with these keys."""
+    *columns, _, _ = (field.name for field in fields(CellSummary))
     rows = connection.execute(
-        "SELECT key, status, error, fingerprint, seconds, train_seconds, peak_memory, parameters, stop_metric,"
-        " best_epoch, best_valid, environment, depth, settings FROM cells WHERE key IN (SELECT unnest(?))",
+        f"SELECT settings, deterministic, type, {', '.join(columns)} FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
     ).fetchall()
-    return {row[0]: CellSummary(*(*row[:-1], json.loads(row[-1]))) for row in rows}
+    found = {}
+    for text, deterministic, kind, *facts in rows:
+        settings = json.loads(text)
+        counted = kind != EXTERNAL and "training" not in settings  # all that older versions recorded
+        summary = CellSummary(
+            **dict(zip(columns, facts, strict=True)),
+            settings=settings,
+            deterministic=counted if deterministic is None else deterministic,
+        )
+        found[summary.key] = summary
+    return found
 
 
 def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRanks]:
@@ -449,10 +470,31 @@ def learning_curves(connection: Connection, keys: Sequence[str]) -> list[CurvePo
 
 def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str, DatasetRow]:
     """Return the datasets with these fingerprints."""
+    columns = ", ".join(field.name for field in fields(DatasetRow))
     rows = connection.execute(
-        "SELECT * FROM datasets WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
+        f"SELECT {columns} FROM datasets WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
     ).fetchall()
     return {row[0]: DatasetRow(*row) for row in rows}
+
+
+def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
+    """Return what the datasets of a run were made of, by label; runs of older versions recorded nothing."""
+    rows = connection.execute(
+        "SELECT dataset, fingerprint, filter, scale, stand_in, source, files FROM run_datasets WHERE run = ?", [run]
+    ).fetchall()
+    return {
+        label: RunDataset(fingerprint, filter_, scale, stand_in, json.loads(source), json.loads(files))
+        for label, fingerprint, filter_, scale, stand_in, source, files in rows
+    }
+
+
+def split_statistics(connection: Connection, fingerprint: str, split: str) -> SplitStatistics | None:
+    """Return the statistics of a dataset's split; None if the store has none."""
+    columns = ", ".join(field.name for field in fields(SplitStatistics))
+    row = connection.execute(
+        f"SELECT {columns} FROM splits WHERE fingerprint = ? AND split = ?", [fingerprint, split]
+    ).fetchone()
+    return SplitStatistics(*row) if row else None
 
 
 def environments(connection: Connection, names: Collection[str]) -> dict[str, Environment]:

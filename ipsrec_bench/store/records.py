@@ -55,6 +55,8 @@ class CellRecord:
     best_valid: float | None = None
     depth: int | None = None
     """Of imported lists: up to this rank they are known."""
+    deterministic: bool = False
+    """Whether no seed changes its ranks."""
     epochs: "tuple[Epoch, ...]" = ()
     ranks: "Mapping[str, Ranks] | None" = None
     """By split; anything with arrays `users`, `higher` and `ties`."""

@@ -18,10 +18,6 @@ CREATE TABLE datasets (
     tie_share DOUBLE,
     stickiness DOUBLE,
     shuffled_stickiness DOUBLE,
-    test_users BIGINT NOT NULL,
-    valid_users BIGINT NOT NULL,
-    tied_targets DOUBLE,
-    leaked_targets DOUBLE,
     stand_in BOOLEAN NOT NULL DEFAULT false,
     scale DOUBLE NOT NULL DEFAULT 1,
     filter VARCHAR NOT NULL DEFAULT 'not known'
@@ -29,8 +25,26 @@ CREATE TABLE datasets (
 COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
 COMMENT ON COLUMN datasets.stand_in IS 'made up in the shape of a published dataset';
-COMMENT ON COLUMN datasets.scale IS 'share of the users that were read';
-COMMENT ON COLUMN datasets.filter IS 'which users and items stayed';
+COMMENT ON COLUMN datasets.scale IS 'share of the users that were read, as the first run with these sequences said; run_datasets has it for each run';
+COMMENT ON COLUMN datasets.filter IS 'which users and items stayed, likewise';
+
+CREATE TABLE splits (
+    fingerprint VARCHAR NOT NULL,
+    split VARCHAR NOT NULL,
+    test_users BIGINT NOT NULL,
+    valid_users BIGINT NOT NULL,
+    tied_targets DOUBLE,
+    leaked_targets DOUBLE,
+    repeated_targets DOUBLE,
+    unseen_targets DOUBLE,
+    PRIMARY KEY (fingerprint, split)
+);
+COMMENT ON TABLE splits IS 'What a split makes of a dataset: one row per dataset and split. Shares are of the test targets; NULL where an older version did not record them.';
+COMMENT ON COLUMN splits.split IS 'with the shares that it takes';
+COMMENT ON COLUMN splits.tied_targets IS 'share with the time of the interaction before them';
+COMMENT ON COLUMN splits.leaked_targets IS 'share older than the newest training interaction';
+COMMENT ON COLUMN splits.repeated_targets IS 'share with an item of the user''s history';
+COMMENT ON COLUMN splits.unseen_targets IS 'share with an item that no training interaction has';
 
 CREATE TABLE environments (
     environment VARCHAR PRIMARY KEY,
@@ -68,7 +82,8 @@ CREATE TABLE cells (
     stop_metric VARCHAR,
     best_epoch INTEGER,
     best_valid DOUBLE,
-    depth INTEGER
+    depth INTEGER,
+    deterministic BOOLEAN
 );
 COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere. A complete cell has its epochs and ranks; a failed one has its traceback in error. One row per key.';
 COMMENT ON COLUMN cells.key IS 'content key: equal keys, equal ranks';
@@ -78,6 +93,7 @@ COMMENT ON COLUMN cells.started IS 'UTC';
 COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell: training, validation and ranking';
 COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, bytes';
 COMMENT ON COLUMN cells.depth IS 'of imported lists: length of the shortest, a target that is not listed counts as last; NULL where all ranks are known';
+COMMENT ON COLUMN cells.deterministic IS 'no seed changes its ranks: one cell stands for every seed of a suite; NULL where an older version did not record it';
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
 
 CREATE TABLE epochs (
@@ -165,6 +181,21 @@ CREATE TABLE run_cells (
 );
 COMMENT ON TABLE run_cells IS 'What a run wanted, by the suite''s own labels; cells are shared between runs by their key.';
 
+CREATE TABLE run_datasets (
+    run INTEGER NOT NULL,
+    dataset VARCHAR NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    filter VARCHAR NOT NULL,
+    scale DOUBLE NOT NULL,
+    stand_in BOOLEAN NOT NULL,
+    source VARCHAR NOT NULL,
+    files VARCHAR NOT NULL,
+    PRIMARY KEY (run, dataset)
+);
+COMMENT ON TABLE run_datasets IS 'What a run''s datasets were made of, by the suite''s own labels. Runs of older versions have no rows here.';
+COMMENT ON COLUMN run_datasets.source IS 'resolved settings of the source as JSON text';
+COMMENT ON COLUMN run_datasets.files IS 'sha256 of the raw files by name, as JSON text: of the interactions, then of the item table';
+
 CREATE TABLE imported_cells (
     suite VARCHAR NOT NULL,
     key VARCHAR NOT NULL,
@@ -208,8 +239,8 @@ CREATE MACRO comparable(said, digest, other_said, other_digest) AS
     said = other_said AND coalesce(digest = other_digest, true);
 
 -- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets
--- under other labels. An import fits if it is comparable to the run's own cells; where none of these is complete, to
--- the newest import.
+-- under other labels. What is comparable to the newest of the run's own cells fits; where none of these is complete,
+-- what is comparable to the newest import.
 CREATE VIEW table_cells AS
 WITH wanted AS (
     SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported
@@ -227,9 +258,9 @@ WITH wanted AS (
     FROM based WHERE cell IS NOT NULL GROUP BY run, dataset
 )
 SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
-       NOT imported OR cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
+       cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
 FROM based LEFT JOIN reference USING (run, dataset);
-COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for an import of other targets or candidates, which is left out.';
+COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for one of other targets or candidates, which is left out.';
 
 -- A cell that several suites, or several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS

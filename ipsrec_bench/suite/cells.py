@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -41,6 +41,10 @@ class KnownModel(Interface):
     def counts(self) -> bool:
         """Whether it is fitted by counting, so that training settings do not concern it."""
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether no seed changes its ranks."""
+
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
 
@@ -66,6 +70,8 @@ class Cell:
     """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
     counts: bool
     """Whether the model is fitted by counting; `training` does not concern it then."""
+    deterministic: bool
+    """Whether no seed changes its ranks: the cells of all seeds then have one key, and are trained once."""
     variant: str
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
@@ -118,14 +124,14 @@ class Cell:
         content = {
             "format": RANKS_FORMAT,
             "dataset": fingerprint,
-            "seed": self.seed,
+            **({} if self.deterministic else {"seed": self.seed}),
             **self.settings(),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-class SettingsConflict(SuiteError):
+class ConflictError(SuiteError):
     """Settings that exclude each other; `key` is the one of `training` that can be changed."""
 
     def __init__(self, key: str, sentence: str) -> None:
@@ -137,11 +143,21 @@ def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
     """Return `cell` with other settings of its model, and with the training that follows from them.
 
     Raises:
-        SettingsConflict: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` asks for what the model, so set, cannot do.
     """
     changed = replace(cell, config=config, training=_resolved(cell.training, cell.asked, config, known))
     _check_context(changed)
     return changed
+
+
+def trainings(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Yield the cells that are trained: of a deterministic row only that of the first seed."""
+    seen = set()
+    for cell in cells:
+        place = (cell.dataset, cell.label)
+        if not cell.deterministic or place not in seen:
+            yield cell
+        seen.add(place)
 
 
 def expand(
@@ -182,8 +198,16 @@ def expand(
     for cell in cells:
         try:
             _check_context(cell)
-        except SettingsConflict as error:
+        except ConflictError as error:
             raise file.error(("training", error.key), str(error)) from None
+        longest: int | None = getattr(cell.config, "longest_history", None)
+        if longest is not None and cell.protocol.max_length > longest:
+            own = "max_length" in suite.datasets[cell.dataset]
+            raise file.error(
+                ("datasets", cell.dataset, "max_length") if own else ("protocol", "max_length"),
+                f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
+                " at most",
+            )
     labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
@@ -278,7 +302,7 @@ def _rows(
         asked = training.samples
         try:
             training = _resolved(training, asked, config, known)
-        except SettingsConflict as error:
+        except ConflictError as error:
             raise file.error((*place, "training", error.key), str(error)) from None
         yield partial(
             Cell,
@@ -286,6 +310,7 @@ def _rows(
             type=type_name,
             code=known.code,
             counts=known.counts,
+            deterministic=known.deterministic,
             variant=variant,
             config=config,
             training=training,
@@ -297,17 +322,17 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
     """Return `training` with `samples` resolved for a model that is set so.
 
     Raises:
-        SettingsConflict: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` asks for what the model, so set, cannot do.
     """
     packs = known.packs(config)
     if asked == "packed" and not packs:
-        raise SettingsConflict(
+        raise ConflictError(
             "samples",
             "found 'packed', but this model, as it is set, is trained on prefixes only; allowed: 'auto', 'prefix'",
         )
     weight_norm: float = getattr(config, "weight_norm", 0)
     if training.optimiser == "lazy-adam" and weight_norm:
-        raise SettingsConflict(
+        raise ConflictError(
             "optimiser",
             f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set weight_norm = 0,"
             " or optimiser = 'adam'",
@@ -318,7 +343,7 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
 def _check_context(cell: Cell) -> None:
     training, longest = cell.training, cell.protocol.max_length
     if training.samples == "packed" and training.min_context >= longest:
-        raise SettingsConflict(
+        raise ConflictError(
             "min_context",
             f"found {training.min_context}, but on '{cell.dataset}' a model sees {longest} inputs at most (max_length);"
             f" allowed: up to {longest - 1}",

@@ -16,6 +16,9 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.suite.schema import Suite, check_suite_name
 
+MOST_MISTAKES = 20
+"""Mistakes of a suite that are told at once; to find the line of one takes a while in a long file."""
+
 
 @dataclass(frozen=True)
 class SuiteFile:
@@ -106,7 +109,7 @@ def _toml(path: Path, text: str) -> dict[str, Any]:
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
     """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
     text = "title = 'From the command line'\n" + "".join(
-        f"[{kind}.{json.dumps(name)}]\n"
+        f"[{kind}.{json.dumps(name, ensure_ascii=False)}]\n"
         for kind, names in (("datasets", datasets), ("models", models))
         for name in names
     )
@@ -122,9 +125,10 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
-        raise SuiteError(
-            "\n".join(_located(path, text, overrides, *mistake) for mistake in settings.explain(error, raw))
-        ) from None
+        mistakes = list(settings.explain(error, raw))
+        told = [_located(path, text, overrides, *mistake) for mistake in mistakes[:MOST_MISTAKES]]
+        more = len(mistakes) - len(told)
+        raise SuiteError("\n".join([*told, *([f"and {more} more mistakes"] if more else [])])) from None
     return SuiteFile(suite.name or path.stem, path, text, overrides, suite)
 
 
@@ -216,23 +220,30 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any], override: str, *, 
 def _located(path: Path, text: str, overrides: Sequence[str], where: settings.Path, message: str) -> str:
     key = ".".join(_quoted(part) for part in where) or "suite"
     for override in reversed(overrides):  # the last one counts
-        if any(_concerns(written, where, message) for written in _paths(_parse_override(override))):
+        if any(_concerns(written, where, message, text) for written in _paths(_parse_override(override))):
             return f"--set {override}: {key}: {message}"
     line = find_line(text, where)
     return f"{path}:{line}: {key}: {message}" if line else f"{path}: {key}: {message}"
 
 
-def _concerns(written: Sequence[str], where: settings.Path, message: str) -> bool:
-    """Return whether an override of the key `written` made a mistake: in it, or in its table, where it is named."""
+def _concerns(written: Sequence[str], where: settings.Path, message: str, text: str) -> bool:
+    """Return whether the override of the key `written` made a mistake that was found at `where`.
+
+    It did if it wrote there, or within a table that is wrong as a whole: one that the file does not have, or of whose
+    mistake the sentence names what was written.
+    """
     if list(where[: len(written)]) == written:
         return True
+    if list(where) != written[: len(where)]:
+        return False
     named = (re.search(rf"(?<!\w){re.escape(part)}(?!\w)", message) for part in written[len(where) :])
-    return list(where) == written[: len(where)] and any(named)
+    return any(named) or not _holds(tomllib.loads(text), where)
 
 
 def _quoted(part: str | int) -> str:
     text = str(part)
-    return text if text.replace("-", "").replace("_", "").isalnum() else f'"{text}"'
+    plain = text.replace("-", "").replace("_", "").isalnum()
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def find_line(text: str, where: settings.Path) -> int | None:

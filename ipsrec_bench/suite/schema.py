@@ -86,6 +86,9 @@ class Bounds(Settings):
         return self
 
 
+FILTER_FORMS = 'expected "none", "5-core", "5-100", or a table with users, items and passes'
+
+
 class Filter(Settings):
     """Which users and items stay in a dataset, by how many interactions they have.
 
@@ -101,11 +104,13 @@ class Filter(Settings):
     @classmethod
     def _short(cls, value: object) -> object:
         """Let "none", "5-core" and "5-100" stand for tables."""
-        if not isinstance(value, str):
+        if isinstance(value, Mapping | Filter):
             return value
+        if not isinstance(value, str):
+            raise ValueError(FILTER_FORMS)  # noqa: TRY004 (pydantic takes no TypeError)
         match = re.fullmatch(r"([0-9]{1,20})-(core|[0-9]{1,20})", value)
         if value != "none" and not match:
-            raise ValueError('expected "none", "5-core", "5-100", or a table with users, items and passes')
+            raise ValueError(FILTER_FORMS)
         if not match:
             return {}
         bounds = {"min": int(match[1]), "max": None if match[2] == "core" else int(match[2])}
@@ -372,7 +377,7 @@ class Statistics(Settings):
     interval: Literal["test", "bootstrap"] = "test"
     """Intervals of differences: of the t-test that is taken (that of the paired t-test, where it has none), or
     bias-corrected and accelerated bootstrap over users."""
-    resamples: int = Field(10_000, ge=100, le=10_000_000)
+    resamples: int = Field(10_000, ge=100, le=1_000_000)
     """Sign flips of the randomisation test; samples of the bootstrap."""
     correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
     margin: float | None = Field(None, gt=0, lt=1)
@@ -381,8 +386,8 @@ class Statistics(Settings):
     family: Literal["metric", "dataset", "suite"] = "metric"
     """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
     all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""
-    alpha: float = Field(0.01, gt=0, lt=1)
-    confidence: float = Field(0.95, gt=0, lt=1)
+    alpha: float = Field(0.01, ge=1e-12, lt=1)
+    confidence: float = Field(0.95, ge=0.01, le=1 - 1e-12)
 
 
 NARROWEST = 1e-9
@@ -490,9 +495,12 @@ class Suite(Settings):
     @classmethod
     def _names_alone(cls, value: object) -> object:
         """Let a list of names stand for tables without settings."""
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return {name: {} for name in value}
-        return value
+        if not isinstance(value, list):
+            return value
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("expected a list of names, or a table for each name")
+        _distinct(tuple(value))
+        return {name: {} for name in value}
 
     _distinct_seeds = field_validator("seeds")(_distinct)
 

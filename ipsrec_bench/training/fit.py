@@ -217,7 +217,13 @@ def _count(
     began = time.perf_counter()
     inside = data.ranges(data.offsets[:-1], split.train_ends)
     users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+    before = torch.get_rng_state()
     model.fit(TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside]))
+    if model.deterministic and not torch.equal(before, torch.get_rng_state()):
+        raise ModelError(
+            f"{type(model).__name__} draws random numbers, so that one fit cannot stand for every seed; declare"
+            " deterministic = False in its class"
+        )
     model.to(device)
     save_weights(model, checkpoint)
     counted = time.perf_counter()

@@ -46,7 +46,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
         case CellFound():
-            text = f"{_name(event)}: finished by another run"
+            text = f"{_name(event)}: finished by another process"
         case CellsAwaited():
             text = f"waiting: {awaited(event)}"
         case CellFailed():

@@ -1,7 +1,7 @@
 """A study's journal: a file of JSON lines, one for each thing that happened to the study."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,18 @@ OPERATION = "op_code"
 class _Journal(JournalFileBackend):
     """Optuna's journal, whose file system may fail."""
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the entries from the one of this number on.
+
+        Raises:
+            StudyError: the file was removed, say, or damaged since it was opened.
+        """
+        try:
+            yield from super().read_logs(log_number_from)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is damaged"
+            raise StudyError(f"{self._file_path}: the study cannot be read: {reason}") from None
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end, under the lock.
 
@@ -28,8 +40,8 @@ class _Journal(JournalFileBackend):
             super().append_logs(logs)
         except OSError as error:
             raise StudyError(
-                f"{self._file_path}: the study cannot be written: {error.strerror or error}; what was written so far is"
-                " kept"
+                f"{self._file_path}: the study cannot be written: {error.strerror or error}; the same command goes on"
+                " once it can"
             ) from None
 
 
@@ -59,7 +71,7 @@ def _check(path: Path) -> None:
             if line.endswith(b"\n") and not _is_entry(line):
                 kept = f"to keep what came before it, cut the file there (head -n {number - 1}); " if number > 1 else ""
                 raise StudyError(
-                    f"{path}: line {number} is not an entry of a study's journal, the file is damaged or something else;"
+                    f"{path}: line {number} is not an entry of a study's journal, the file is damaged or no journal;"
                     f" {kept}to begin the study anew, move the file away"
                 )
 

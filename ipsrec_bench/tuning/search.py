@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError, StoreError
+from ipsrec_bench.errors import BenchError, ModelError, StoreError, StudyError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
 from ipsrec_bench.run.processes import side_by_side
 from ipsrec_bench.run.worker import Worker, train_cell
@@ -36,6 +36,7 @@ from ipsrec_bench.tuning.study import (
     requeue_lost,
     settings_of,
     spent_seconds,
+    storage_failure,
     this_process,
 )
 
@@ -141,9 +142,20 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
 
     Raises:
         ModelError: several trials in a row failed.
+        StudyError: the journal or the database fails.
         KeyboardInterrupt: it came; the trial at work is queued again.
         StoreError: the weights cannot be written; the trial at work is queued again.
     """
+    try:
+        _run_trials(search, budget, worker, emit)
+    except Exception as error:
+        failure = None if isinstance(error, BenchError) else storage_failure(error)
+        if failure is None:
+            raise
+        raise StudyError(failure) from error
+
+
+def _run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
     study, points = search.study, _points(search)
     failures, is_repeat = 0, False
     at_work: list[_Trial] = []

@@ -16,7 +16,7 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
 from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.settings import LogRange, Settings
-from ipsrec_bench.suite.cells import Cell, SettingsConflict, with_config
+from ipsrec_bench.suite.cells import Cell, ConflictError, with_config
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Range
 
@@ -27,6 +27,7 @@ Choices = tuple[float | bool | str, ...]
 LARGEST_GRID = 100_000
 """Points of a grid, all of which are held in memory."""
 LARGEST_WHOLE = 2**31 - 1
+MIN_RANGES = 2
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,13 @@ def search_space(file: SuiteFile, cell: Cell) -> Space:
                 with_settings(cell, {name: int(value) if name in whole and isinstance(searched, Range) else value})
             except ModelError as error:
                 raise file.error((*place, name), str(error)) from None
+    ranges = sum(isinstance(searched, Range) for searched in where.values())
+    if file.suite.tune.sampler == "cma-es" and ranges < MIN_RANGES:
+        raise file.error(
+            ("tune", "sampler"),
+            f"'cma-es' searches {MIN_RANGES} ranges or more at once and draws all else at random; '{cell.model}' has"
+            f" {ranges}, so take 'tpe', 'random' or 'grid'",
+        )
     space = Space(where, whole, {name: current[name] for name in where})
     if file.suite.tune.sampler == "grid" and (size := space.size(file.suite.tune.grid_points)) > LARGEST_GRID:
         raise file.error(
@@ -201,7 +209,7 @@ def with_settings(cell: Cell, chosen: Mapping[str, Any]) -> Cell:
     except ValidationError as error:
         _, sentence = next(settings.explain(error, wanted))
         raise ModelError(sentence) from None
-    except SettingsConflict as error:
+    except ConflictError as error:
         raise ModelError(f"training.{error.key}: {error}") from None
 
 

@@ -52,12 +52,13 @@ MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
+_FIXED = "fixed"
+"""The settings that are not searched; older versions kept only their hash, in the study's name."""
 
 
 def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     """Return the study's name: equal if data, fixed settings, space and seeds are."""
-    fixed = cell.settings()
-    fixed["config"] = {name: value for name, value in fixed["config"].items() if name not in space.where}
+    fixed = _fixed(cell, space)
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
@@ -74,6 +75,12 @@ def file_stem(name: str) -> str:
         return stem
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{stem.encode()[: LONGEST_STEM - len(digest) - 1].decode(errors='ignore')}-{digest}"
+
+
+def _fixed(cell: Cell, space: Space) -> dict[str, Any]:
+    """Return the settings of `cell` that are not searched."""
+    settings = cell.settings()
+    return {**settings, "config": {name: v for name, v in settings["config"].items() if name not in space.where}}
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -99,6 +106,26 @@ def open_storage(place: str) -> BaseStorage:
         raise StudyError(f"--storage: the database cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def storage_failure(error: BaseException) -> str | None:
+    """Return a sentence on the failure of a journal or a database behind `error`, by which Optuna may have replaced it.
+
+    None if there is no such failure.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, StudyError):
+            return str(behind)
+        if isinstance(behind, SQLAlchemyError):
+            said = str(behind).splitlines()[0]
+            return (
+                f"--storage: the database failed: {said}; trials that have ended are kept, and the same command goes on"
+            )
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
 def _sqlite_file(url: str) -> str | None:
     """Return the file of an SQLite database, the URL itself for one on a server.
 
@@ -120,7 +147,7 @@ def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, sp
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
                tune.pruner, dict(space.own))  # fmt: skip
-    for key, value in zip(_SUBJECT, subject, strict=True):
+    for key, value in zip((*_SUBJECT, _FIXED), (*subject, _fixed(cell, space)), strict=True):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
     if not study.get_trials(deepcopy=False) and tune.sampler != "grid":  # a grid's points are queued one by one
@@ -351,6 +378,8 @@ def _studies_of(path: Path) -> list[StudyResult]:
     Raises:
         StudyError: there is none that can be read.
     """
+    if not path.exists():  # or it would be made
+        raise StudyError(f"{path}: it is a link to a file that is not there")
     storage = open_storage(str(path))
     names = [study.study_name for study in storage.get_all_studies()]
     if not names:
@@ -406,6 +435,7 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         sum(SURPLUS not in trial.user_attrs for trial in failed),
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
+        said.get(_FIXED),
     )
 
 

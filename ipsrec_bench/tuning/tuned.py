@@ -10,7 +10,7 @@ import tomli_w
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.files import replace_files
-from ipsrec_bench.report.studies import StudyResult
+from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.tuning.study import file_stem
 
@@ -18,7 +18,8 @@ from ipsrec_bench.tuning.study import file_stem
 def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> str:
     """Return the text of the suite for `folder`: every tuned model, and its best settings as the variant `tuned`.
 
-    Its ablation table then says whether the best settings are better than those before, or were lucky in the search.
+    A report takes this variant for a row of its own and compares tuned models with tuned baselines. Its ablation table
+    says whether the best settings are better than those before, or were lucky in the search.
     It names the folder in which the modules of own models lie, because they do not lie beside it.
     """
     said = file.suite.model_dump(mode="json", exclude_unset=True, exclude_none=True, by_alias=True)
@@ -26,7 +27,7 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -
     for result in results:
         if result.best is not None:
             own = {key: value for key, value in file.suite.models[result.model].items() if key != "variants"}
-            models[result.model] = {**own, "variants": {"tuned": dict(result.best.settings)}}
+            models[result.model] = {**own, "variants": {TUNED: dict(result.best.settings)}}
     dataset = results[0].dataset
     suite: dict[str, Any] = {
         "title": f"Tuned: {', '.join(models)} on {dataset}",
@@ -36,11 +37,27 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -
         **{key: said[key] for key in ("scale", "stand_in") if key in said},
         "protocol": said.get("protocol", {}),
         "training": said.get("training", {}),
-        "statistics": {"baseline": next(iter(models), "best")},
+        "statistics": _statistics(file, models),
         "datasets": {dataset: file.suite.datasets[dataset]},
         "models": models,
     }
     return tomli_w.dumps(suite)
+
+
+def _statistics(file: SuiteFile, models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the suite said of statistics, as far as `models` allow.
+
+    With a baseline among several models the best one is the baseline. Otherwise there is none to choose: the first
+    model, with the settings before, is what all are compared with.
+    """
+    said = file.suite.statistics.model_dump(mode="json", exclude_unset=True)
+    proposed = said.get("proposed") or [m for m, own in models.items() if own.get("type", m).startswith("ipsrec")]
+    baselines = [model for model in models if model not in proposed]
+    first = next(iter(models), "best")
+    said["baseline"] = "best" if baselines and len(models) > 1 else first
+    if "proposed" in said:
+        said["proposed"] = [model for model in said["proposed"] if model in models]
+    return said
 
 
 def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> Path:

@@ -1,0 +1,50 @@
+"""What a split makes of a dataset: how many are evaluated, and what of their targets could mislead."""
+
+from dataclasses import dataclass
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import Split
+from ipsrec_bench.data.target_facts import TargetFacts
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts and shares of the held-out targets of one dataset under one split.
+
+    A share is None where an older version recorded none.
+    """
+
+    test_users: int
+    """Users with a test target."""
+    valid_users: int
+    """Users with a validation target."""
+    tied_targets: float | None
+    """Share of test targets with the same time as the interaction before them, so that the source's order decides which
+    of them is predicted."""
+    leaked_targets: float | None
+    """Share of test targets older than the newest training interaction: the model knows what other users did later."""
+    repeated_targets: float | None
+    """Share of test targets with an item that is also in the user's history."""
+    unseen_targets: float | None
+    """Share of test targets with an item that no training interaction has."""
+
+
+def describe_split(data: PreparedDataset, split: Split, facts: TargetFacts) -> SplitStatistics:
+    """Return the statistics of `split`.
+
+    Args:
+        data: the dataset.
+        split: a split of it, with at least one training interaction and one test target.
+        facts: the facts of the split's test targets.
+    """
+    begins, test = data.offsets[:-1], split.test.positions
+    trained = split.train_ends > begins
+    newest = data.times[split.train_ends[trained] - 1].max()
+    return SplitStatistics(
+        test_users=len(split.test.users),
+        valid_users=len(split.valid.users),
+        tied_targets=float((data.times[test] == data.times[test - 1]).mean()),
+        leaked_targets=float((data.times[test] < newest).mean()),
+        repeated_targets=float(facts.item_seen.mean()),
+        unseen_targets=float((facts.item_count == 0).mean()),
+    )

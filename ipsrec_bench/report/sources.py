@@ -1,0 +1,51 @@
+"""What a dataset was made of, in words."""
+
+from collections.abc import Mapping
+
+from ipsrec_bench.store.queries import RunDataset
+
+ROLES = ("user", "item", "provider", "time")
+ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", *ROLES}
+"""Settings that are part of another line, or of the rest of the protocol."""
+IDLE = [("lines", "json"), ("quoting", "auto")]
+"""Settings that are what they are for most files, and say nothing then."""
+NAMES = {
+    "columns": "names of the columns",
+    "unknown": "placeholders of an unknown provider",
+    "where": "rows where",
+    "lines": "form of the lines",
+}
+
+
+def source_facts(dataset: RunDataset) -> tuple[tuple[str, str], ...]:
+    """Return what `dataset` was read from and how, as pairs of name and value; settings left empty are left out."""
+    source, sha256 = dataset.source, list(dataset.files.values())
+    if "path" in source:
+        columns = {role: source.get(role) for role in ROLES}
+        facts = [("file", f"{source['path']}, sha256 {sha256[0]}"), ("columns", _words(columns))]
+    else:
+        facts = [("file", f"none: {source['source']} data")]
+    for name, value in source.items():
+        if isinstance(value, Mapping) and "path" in value:
+            rest = {key: part for key, part in value.items() if (key, part) not in IDLE and key not in ELSEWHERE}
+            columns = {role: value.get(role) for role in ("item", "provider")}
+            facts.append(("item table", f"{value['path']}, sha256 {sha256[-1]}; {_words({**columns, **rest})}"))
+        elif name not in ELSEWHERE and _is_said(value) and (name, value) not in IDLE:
+            facts.append((NAMES.get(name, name.replace("_", " ")), _words(value)))
+    facts.append(("filter", dataset.filter))
+    if dataset.scale < 1:
+        facts.append(("share of the users", f"{100 * dataset.scale:g}%"))
+    return tuple(facts)
+
+
+def _is_said(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} = {_words(part)}" for name, part in value.items() if _is_said(part))
+    if isinstance(value, list):
+        return ", ".join(_words(part) if part else "nothing" for part in value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

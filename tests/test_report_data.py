@@ -1,0 +1,140 @@
+"""What a report says of its data: this run's, under the suite's split, whatever else the store has."""
+
+import hashlib
+import json
+import lzma
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import Report
+from ipsrec_bench.store.connect import reading, writing
+from ipsrec_bench.store.queries import find_run
+
+from .planted import built, fill
+
+CASES = Path(__file__).parent / "cases"
+STORE = "reports/ipsrec-bench.duckdb"
+
+
+def run(tmp_path, bench, name: str, dataset: str, rest: str = "", *options: str) -> Report:
+    text = f'title = "T"\nseeds = [1, 2]\n[datasets.shop]\n{dataset}\n{rest}\n[models.pop]\n[models.repeat]\n'
+    (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    done = bench("run", f"{name}.toml", "--quiet", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    with reading(tmp_path / STORE) as connection:
+        return build_report(connection, find_run(connection, name))
+
+
+SHOP = f'path = "{CASES}/shop.csv"'
+
+
+def test_a_report_has_the_statistics_of_its_own_split(tmp_path, bench):
+    one_out = run(tmp_path, bench, "one-out", SHOP)
+    temporal = run(tmp_path, bench, "temporal", SHOP, '[protocol]\nsplit = "temporal"\ntest_share = 0.5')
+    holdout = run(tmp_path, bench, "holdout", SHOP, '[protocol]\nsplit = "user-holdout"')
+    assert [report.split for report in (one_out, temporal, holdout)] == [
+        "leave-one-out",
+        "temporal 0.1 0.5",
+        "user-holdout 0.1 0.1",
+    ]
+    assert [report.datasets[0].split.test_users for report in (one_out, temporal, holdout)] == [40, 40, 4]
+    assert one_out.datasets[0].split.repeated_targets != temporal.datasets[0].split.repeated_targets
+    assert dict(holdout.protocol)["shop: users of the split"] == "4 for the test and 4 for validation"
+    assert bench("report", "holdout", "--format", "html,md,latex,json").returncode == 0
+    pages = tmp_path / "reports" / "holdout"
+    split = json.loads((pages / "holdout.json").read_text())["datasets"][0]["split"]
+    assert (split["test_users"], split["valid_users"]) == (4, 4)
+    assert "under the suite's split, user-holdout 0.1 0.1" in (pages / "holdout.md").read_text()
+    assert "under the suite's split, user-holdout 0.1 0.1" in (pages / "holdout.html").read_text()
+    assert "under the split user-holdout 0.1 0.1" in (pages / "table-datasets.tex").read_text()
+
+
+def test_the_protocol_says_what_every_dataset_was_made_of(tmp_path, bench):
+    (tmp_path / "items.csv").write_text("id,maker\n" + "".join(f"i{n},m{n % 3}\n" for n in range(30)), encoding="utf-8")
+    dataset = (
+        f"{SHOP}\nwhere = \"item <> 'i1'\"\nduplicates = {{ columns = ['user', 'item'] }}\n"
+        f'items = {{ path = "{tmp_path}/items.csv", item = "id", provider = "maker" }}\nfilter = "2-core"'
+    )
+    report = run(tmp_path, bench, "made", dataset)
+    said = dict(report.protocol)
+    digest = hashlib.sha256((CASES / "shop.csv").read_bytes()).hexdigest()
+    assert said["shop: file"] == f"{CASES}/shop.csv, sha256 {digest}"
+    assert said["shop: columns"].startswith("user = user; item = item")
+    assert said["shop: rows where"] == "item <> 'i1'"
+    assert "columns = user, item" in said["shop: duplicates"]
+    items = hashlib.sha256((tmp_path / "items.csv").read_bytes()).hexdigest()
+    assert said["shop: item table"].startswith(f"{tmp_path}/items.csv, sha256 {items}; item = id; provider = maker")
+    assert said["shop: filter"] == "users with 2 or more interactions and items with 2 or more interactions"
+    assert bench("report", "made", "--format", "html,md,latex").returncode == 0
+    pages = tmp_path / "reports" / "made"
+    for page in ("made.html", "made.md", "table-protocol.tex"):
+        assert digest in (pages / page).read_text(encoding="utf-8")
+
+
+def test_a_report_says_the_filter_of_its_own_suite(tmp_path, bench):
+    """Everybody has eight interactions, so that the same sequences come of both filters."""
+    everybody = run(tmp_path, bench, "all", SHOP)
+    filtered = run(tmp_path, bench, "filtered", SHOP + "\nfilter = { users = { min = 8 } }\nscale = 0.999999")
+    again = run(tmp_path, bench, "all", SHOP)
+    assert len({report.provenance[0].fingerprint for report in (everybody, filtered, again)}) == 1
+    assert [dict(report.protocol)["Filter"] for report in (everybody, filtered, again)] == [
+        "none on shop",
+        "users with 8 or more interactions on shop",
+        "none on shop",
+    ]
+    assert [bool(report.caution) for report in (everybody, filtered, again)] == [False, True, False]
+
+
+def test_equal_names_of_files_in_two_folders_are_told_apart(tmp_path, bench):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "x.csv").write_bytes((CASES / "shop.csv").read_bytes())
+    (tmp_path / "b" / "x.csv").write_text("id,maker\ni1,m\n", encoding="utf-8")
+    items = f'items = {{ path = "{tmp_path}/b/x.csv", item = "id", provider = "maker" }}'
+    said = dict(run(tmp_path, bench, "x", f'path = "{tmp_path}/a/x.csv"\n{items}').protocol)
+    for fact, folder in (("file", "a"), ("item table", "b")):
+        digest = hashlib.sha256((tmp_path / folder / "x.csv").read_bytes()).hexdigest()
+        assert digest in said[f"shop: {fact}"]
+
+
+def test_another_file_with_the_same_sequences_makes_another_page(tmp_path, bench):
+    header, *rows = (CASES / "shop.csv").read_text().splitlines()
+    log = tmp_path / "log.csv"
+    for lines in (rows, sorted(rows)):
+        log.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+        run(tmp_path, bench, "moved", f'path = "{log}"')
+        assert hashlib.sha256(log.read_bytes()).hexdigest() in (tmp_path / "reports/moved/moved.md").read_text()
+
+
+@pytest.mark.parametrize("statistics", ["", 'test = "crossed"'])
+def test_a_store_that_recorded_no_split_says_so(tmp_path, statistics):
+    path = fill(tmp_path / "s.duckdb", statistics=statistics)
+    report = built(path)
+    assert report.datasets[0].split is None
+    assert dict(report.protocol)["Filter"] == "not recorded on d"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "INSERT INTO splits (fingerprint, split, test_users, valid_users) VALUES ('f', 'leave-one-out', 9, 8)"
+        )
+    assert (built(path).datasets[0].split.test_users, built(path).datasets[0].split.tied_targets) == (9, None)
+
+
+@pytest.mark.parametrize("name", ["1-43194ce", "2-8645958", "4-8c30f40"])
+def test_what_an_older_store_said_of_targets_was_of_leave_one_out(tmp_path, name):
+    path = tmp_path / "s.duckdb"
+    path.write_bytes(lzma.decompress((Path(__file__).parent / "stores" / f"{name}.duckdb.xz").read_bytes()))
+    with writing(path):
+        pass  # brings it to this version's schema
+    (line,) = built(path).datasets
+    assert (line.split.test_users, line.split.valid_users, line.split.repeated_targets) == (54, 50, None)
+    assert line.tested == "54"
+
+
+def test_users_that_the_mask_leaves_out_are_counted_in_the_dataset_table(tmp_path, bench):
+    report = run(tmp_path, bench, "masked", SHOP, "[protocol]\nmask_history = true")
+    assert (report.datasets[0].tested, report.datasets[0].validated) == ("30 (10 left out)", "35 (5 left out)")
+    assert report.datasets[0].split.repeated_targets == 0.25
+    assert "| 30 (10 left out) |" in (tmp_path / "reports/masked/masked.md").read_text(encoding="utf-8")

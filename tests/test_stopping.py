@@ -1,0 +1,194 @@
+"""What happens around a run does not reach its cells: closed pipes, full disks under the log, signals."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import duckdb
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ipsrec_bench.cli.listen import listener
+from ipsrec_bench.cli.main import app
+from ipsrec_bench.events import CellsAwaited, EpochDone, StoreBusy
+
+from .conftest import clean_environment, command
+from .test_run import STORE, table
+
+SMALL = ("--set", "seeds=[1]", "--set", 'models=["pop"]')
+
+
+class Broken(io.StringIO):
+    """A stream that takes one line."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        if self.getvalue().count("\n"):
+            raise self.error
+        return super().write(text)
+
+
+BREAKS = [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"), ValueError("closed file")]
+
+
+@pytest.mark.parametrize("error", BREAKS)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_that_cannot_be_written_are_dropped_with_one_warning(monkeypatch, error, as_json):
+    """A model's own words, too, and without an end to the run."""
+    out, err = Broken(error), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with listener(Console(), quiet=False, as_json=as_json) as emit:
+        for _ in range(3):
+            emit(CellsAwaited(1))
+            print("a model's own words", flush=True)  # noqa: T201
+    assert out.getvalue().count("\n") == 1
+    reason = getattr(error, "strerror", None) or error
+    warning = f"warning: standard output cannot be written any more ({reason}); the work goes on without its lines\n"
+    assert err.getvalue() == warning
+
+
+def test_a_run_ends_in_order_where_its_log_is_on_a_full_disk(tiny_suite, tmp_path):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command("run", tiny_suite, *SMALL), cwd=tmp_path, env=clean_environment(), stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    warning = "standard output cannot be written any more (No space left on device); the work goes on without its lines"
+    assert (done.returncode, done.stderr) == (0, f"warning: {warning}\n")
+    assert table(tmp_path / STORE, "SELECT status FROM cells") == [("complete",)]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_listener_that_fails_is_dropped_with_one_warning(monkeypatch, capsys, terminal):
+    def broken(*_):
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr("ipsrec_bench.cli.listen.plain_line", broken)
+    monkeypatch.setattr("ipsrec_bench.cli.listen.fold", broken)
+    with listener(Console(force_terminal=terminal), quiet=False, as_json=False) as emit:
+        for _ in range(3):
+            emit(CellsAwaited(1))
+    warned = capsys.readouterr()
+    assert (warned.out + warned.err).count("progress cannot be shown any more (RuntimeError: no picture)") == 1
+
+
+def test_characters_that_an_output_lacks_are_replaced(tiny_suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (
+        tiny_suite.read_text().replace('"Tiny"', '"Größe ▁█"').replace("[models.pop]", '[models."prägung"]\ntype="pop"')
+    )
+    tiny_suite.write_text(text, encoding="utf-8")
+    settings = ("--set", "seeds=[1]", "--set", "models.sasrec.training.learning_rate=1e30")
+    done = CliRunner(charset="ascii").invoke(app, ["run", str(tiny_suite), *settings], env={})
+    assert done.exit_code == 1, done.output
+    assert "Gr??e ??: 4 cells" in done.stdout
+    assert "pr?gung, seed 1: finished" in done.stdout
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(3,)]
+
+
+def test_what_is_waited_for_is_said_under_quiet(capsys):
+    with listener(Console(), quiet=True, as_json=False) as emit:
+        emit(StoreBusy("s.duckdb: the store is locked by another process: python (PID 7)"))
+        emit(CellsAwaited(2))
+        emit(EpochDone("k", "d", "m", 1, 1, 1.0, 1.0, 1.0))
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = [line[20:] for line in said.err.splitlines()]
+    assert lines == [
+        "waiting: s.duckdb: the store is locked by another process: python (PID 7)",
+        "waiting: the last 2 cells are being trained by another run on this store",
+    ]
+
+
+TERM = (signal.SIGTERM, 143)
+ENDINGS = [(signal.SIGINT, 130), TERM, (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "code"),
+    [*(("plan.prepare", *ending) for ending in ENDINGS), ("worker.train_cell", *TERM), ("local.record_cell", *TERM)],
+)
+def test_signals_stop_a_run_in_order_wherever_it_is(tiny_suite, bench, tmp_path, monkeypatch, where, number, code):
+    with monkeypatch.context() as patched:
+        patched.setattr(f"ipsrec_bench.run.{where}", lambda *_: signal.raise_signal(number))
+        done = bench("run", tiny_suite, *SMALL, "--quiet")
+    assert done.returncode == code
+    sentence = "Interrupted. Finished cells are kept; the same command goes on: run"
+    assert done.stderr == f"{sentence} {tiny_suite}\n"
+    assert not list(tmp_path.glob("data/prepared/.*"))
+    assert bench("run", tiny_suite, *SMALL, "--quiet").returncode == 0
+    assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption(tiny_suite, bench, monkeypatch):
+    """DuckDB ends its query, and says so in an error of its own."""
+
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise duckdb.InterruptException("INTERRUPT Error: Interrupted!") from None
+
+    monkeypatch.setattr("ipsrec_bench.run.plan.prepare", interrupted)
+    done = bench("run", tiny_suite)
+    assert (done.returncode, done.stderr.startswith("Interrupted. Finished cells")) == (143, True)
+
+
+def test_signals_stop_other_commands_with_one_word(finished, bench, monkeypatch):
+    monkeypatch.setattr("ipsrec_bench.report.build.build_report", lambda *_: signal.raise_signal(signal.SIGTERM))
+    done = bench("report", "--store", finished / STORE)
+    assert (done.returncode, done.stderr) == (143, "Interrupted.\n")
+
+
+def test_signals_stop_a_search_and_leave_nothing(tiny_suite, bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", lambda *_: signal.raise_signal(signal.SIGHUP))
+    done = bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--quiet")
+    assert done.returncode == 129
+    assert done.stderr == "Interrupted. Finished trials are kept; the same command goes on.\n"
+    assert not list((tmp_path / f"{STORE}.d/trials").iterdir())
+
+
+def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_path):
+    """The signal reaches the process that watches, which passes it on."""
+    arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=5000", "--set", "training.patience=5000")
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if json.loads(line)["event"] == "epoch-done" and "sasrec" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)  # as a terminal does, which reaches both processes
+        assert process.stdout.read().splitlines()[-1].startswith('{"event": "run-finished"')
+        assert process.stderr.read().startswith("Interrupted. Finished cells are kept")
+        assert process.wait(timeout=60) == 143
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(1,)]
+    assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
+
+
+def test_a_signal_while_code_is_made_of_text_ends_a_process_with_its_code(tmp_path):
+    """Started as a module, Python would end it by SIGINT; classes are made so, while modules are imported."""
+    program = """
+        import signal, sys
+        from ipsrec_bench.cli.stopping import end_if_interrupted, signals_stop
+        with signals_stop():
+            try:
+                exec("signal.raise_signal(signal.SIGTERM)")
+            except KeyboardInterrupt:
+                pass
+        end_if_interrupted()
+        sys.exit(143)
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False)
+    assert done.returncode == 143

@@ -1,0 +1,377 @@
+"""Runs that share a store, runs that are killed, and results that the store could not take."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from ipsrec_bench.errors import StoreError
+from ipsrec_bench.events import CellFailed, CellFinished, CellFound, CellsAwaited, CellStarted, RunStarted
+from ipsrec_bench.run import local
+from ipsrec_bench.run import worker as worker_module
+from ipsrec_bench.run.kept import kept_record
+from ipsrec_bench.run.local import execute
+from ipsrec_bench.run.plan import make_plan
+from ipsrec_bench.run.worker import make_worker
+from ipsrec_bench.run.workplace import KEPT, Workplace
+from ipsrec_bench.store import connect
+from ipsrec_bench.suite.load import load_suite
+
+from .conftest import clean_environment, command
+from .test_run import ALL_RANKS, STORE, run_suite, table
+
+KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "3"))
+"""How often runs are killed; twenty take two minutes."""
+
+
+ONE_SEED = ["seeds=[1]"]
+
+
+def ranks_of_seed_1(folder: Path) -> list[tuple]:
+    return table(folder / STORE, ALL_RANKS.replace("ORDER", "WHERE seed = 1 ORDER"))
+
+
+def working_folders(store: Path) -> list[str]:
+    return [path.name for part in ("cells", "trials") for path in (store.with_name(f"{store.name}.d") / part).glob("*")]
+
+
+def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
+    one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "s.duckdb")
+    with one.claim("k", "a cell") as folder:
+        (folder / "weights").touch()
+        with other.claim("k", "a cell") as refused, other.claim("l", "another") as free:
+            assert refused is None
+            assert free is not None
+        other.sweep()
+        assert (folder / "weights").exists()
+    assert working_folders(tmp_path / "s.duckdb") == []
+    with other.claim("k", "a cell") as folder:
+        assert folder is not None
+
+
+def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
+    program = """
+        import os, signal
+        from pathlib import Path
+        from ipsrec_bench.run.workplace import Workplace
+        place = Workplace(Path("s.duckdb"))
+        with place.claim("k", "a cell") as cell, place.claim("l", "a cell") as other, place.scratch() as scratch:
+            for folder in (cell, other, scratch):
+                (folder / "best.safetensors").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=False)
+    place = Workplace(tmp_path / "s.duckdb")
+    assert len(working_folders(tmp_path / "s.duckdb")) == 3
+    with place.claim("k", "a cell") as folder:
+        assert not (folder / "best.safetensors").exists()
+        place.sweep()
+        assert working_folders(tmp_path / "s.duckdb") == ["k"]
+
+
+def run_beside(tiny_suite, tmp_path, during):
+    """Run the suite while another run seems to be at its second cell, until this one has nothing else to do."""
+    store, events = tmp_path / STORE, []
+    file = load_suite(tiny_suite, ONE_SEED)
+    key = make_plan(file, tmp_path / "data", store, lambda _: None).cells[1][0]
+    with contextlib.ExitStack() as other:
+        assert other.enter_context(Workplace(store).claim(key, "a cell")) is not None
+
+        def emit(event):
+            events.append(event)
+            if isinstance(event, CellsAwaited):
+                other.close()
+                during()
+
+        plan = make_plan(file, tmp_path / "data", store, emit)
+        ended = execute(plan, store, lambda: make_worker(store, "cpu"), emit)
+    return key, ended, events
+
+
+def test_a_run_does_other_cells_first_and_takes_over_what_another_run_gave_up(tiny_suite, tmp_path, finished_once):
+    key, ended, events = run_beside(tiny_suite, tmp_path, lambda: None)
+    assert ended.complete == 4
+    assert CellsAwaited(1) in events
+    assert next(event.key for event in reversed(events) if isinstance(event, CellFinished)) == key
+    assert ranks_of_seed_1(tmp_path) == ranks_of_seed_1(finished_once)
+    assert working_folders(tmp_path / STORE) == []
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e30])
+def test_a_run_takes_the_result_of_a_cell_that_another_run_has_trained(tiny_suite, tmp_path, rate):
+    """Also its failure, which is not tried again at once."""
+    tiny_suite.write_text(f"{tiny_suite.read_text()}learning_rate = {rate}\n")
+    key, ended, events = run_beside(tiny_suite, tmp_path, lambda: run_suite(tiny_suite, tmp_path, ONE_SEED))
+    assert key not in {event.key for event in events if isinstance(event, CellStarted)}
+    (found,) = (event for event in events if getattr(event, "key", "") == key)
+    assert isinstance(found, CellFound if rate < 1 else CellFailed)
+    assert (ended.complete, ended.failed) == ((3, 0) if rate < 1 else (1, 3))
+    assert table(tmp_path / STORE, "SELECT count(*), count(DISTINCT key) FROM cells") == [(4, 4)]
+
+
+def test_two_runs_that_are_forced_train_a_cell_once(finished):
+    """What was trained after both were asked for is new to both."""
+    before = table(finished / STORE, "SELECT max(cell) FROM cells")[0][0]
+    file = load_suite(finished / "tiny.toml", ONE_SEED)
+    plan = make_plan(file, finished / "data", finished / STORE, lambda _: None)
+    started = []
+
+    def emit(event):
+        started.append(event) if isinstance(event, CellStarted) else None
+        if isinstance(event, RunStarted) and not started:
+            started.append(None)
+            run_suite(finished / "tiny.toml", finished, ONE_SEED, force=True)
+
+    ended = execute(plan, finished / STORE, lambda: make_worker(finished / STORE, "cpu"), emit, force=True)
+    assert (ended.complete, started) == (0, [None])
+    assert table(finished / STORE, f"SELECT count(*) FROM cells WHERE cell > {before}") == [(4,)]
+
+
+def test_a_cell_whose_weights_others_have_written_is_not_accepted(tiny_suite, tmp_path):
+    store, events = tmp_path / STORE, []
+
+    def emit(event):
+        events.append(event)
+        if type(event).__name__ == "EpochDone" and event.label == "sasrec" and event.epoch == 2:
+            (path,) = (store.with_name(f"{store.name}.d") / "cells").glob("*/*.safetensors")
+            data = path.read_bytes()
+            path.unlink()
+            path.write_bytes(data)
+
+    plan = make_plan(load_suite(tiny_suite, [*ONE_SEED, "training.patience=1"]), tmp_path / "data", store, emit)
+    execute(plan, store, lambda: make_worker(store, "cpu"), emit)
+    (failed,) = (event for event in events if isinstance(event, CellFailed))
+    assert "another program has changed the best weights" in failed.error
+
+
+def test_a_cell_is_accepted_only_if_its_validation_ranks_give_its_metric(tiny_suite, tmp_path, monkeypatch):
+    def other_metric(*arguments):
+        record = original(*arguments)
+        return local.replace(record, best_valid=record.best_valid + 0.01)
+
+    original = worker_module.run_cell
+    monkeypatch.setattr(worker_module, "run_cell", other_metric)
+    ended, events, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
+    assert (ended.complete, ended.failed) == (0, 1)
+    assert "its validation ranks give mrr@10 = " in next(e.error for e in events if isinstance(e, CellFailed))
+    assert table(store, "SELECT count(*) FROM ranks") == [(0,)]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let the store refuse cells, until the function that is given is called."""
+
+    def refuse(*_):
+        raise duckdb.IOException('IO Error: Could not write file "s.duckdb": No space left on device')
+
+    original = local.record_cell
+    monkeypatch.setattr(local, "record_cell", refuse)
+    return lambda: monkeypatch.setattr(local, "record_cell", original)
+
+
+def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
+    tiny_suite, tmp_path, full_disk, finished_once, monkeypatch
+):
+    with pytest.raises(
+        StoreError, match=r"the disk is full\. A trained cell is kept in .*, and the next run enters it"
+    ):
+        run_suite(tiny_suite, tmp_path, ONE_SEED)
+    (folder,) = (tmp_path / f"{STORE}.d/cells").iterdir()
+    assert kept_record(folder).error is None
+    full_disk()
+    trained = []
+    original = worker_module.run_cell
+    monkeypatch.setattr(worker_module, "run_cell", lambda key, *rest: (trained.append(key), original(key, *rest))[1])
+    ended, events, store = run_suite(tiny_suite, tmp_path, ONE_SEED)
+    assert folder.name not in trained
+    assert (ended.complete, events[1].skipped) == (3, 1)
+    assert ranks_of_seed_1(tmp_path) == ranks_of_seed_1(finished_once)
+    same = "SELECT key, status, parameters, best_epoch, best_valid, settings FROM cells WHERE seed = 1 ORDER BY key"
+    assert table(store, same) == table(finished_once / STORE, same)
+    assert working_folders(store) == []
+    assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 4
+
+
+def test_a_kept_cell_is_entered_also_where_the_store_was_replaced(tiny_suite, tmp_path, full_disk):
+    with pytest.raises(StoreError):
+        run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
+    full_disk()
+    (tmp_path / STORE).unlink()
+    ended, _, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
+    assert ended.complete == 0
+    assert table(store, "SELECT count(*) FROM current_cells") == [(1,)]
+
+
+def test_a_kept_cell_that_is_damaged_is_trained_again(tiny_suite, tmp_path, full_disk):
+    with pytest.raises(StoreError):
+        run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
+    full_disk()
+    (kept,) = (tmp_path / f"{STORE}.d/cells").glob(f"*/{KEPT}")
+    kept.write_bytes(kept.read_bytes()[:-100])
+    ended, _, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
+    assert ended.complete == 1
+    assert working_folders(store) == []
+
+
+def test_a_full_disk_ends_a_run_before_training_where_the_result_would_not_fit(tiny_suite, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(StoreError, match="cannot be written: the disk is full; make room and run the same command"):
+        run_suite(tiny_suite, tmp_path)
+    monkeypatch.undo()
+    assert run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])[0].complete == 1
+
+
+def test_weights_that_cannot_be_written_end_the_run_and_fail_no_cell(tiny_suite, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ipsrec_bench.training.fit.save_file", full)
+    with pytest.raises(StoreError, match="the best weights cannot be written: the disk is full"):
+        run_suite(tiny_suite, tmp_path)
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(0,)]
+    assert working_folders(tmp_path / STORE) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_store_that_is_cut_off_gets_a_sentence(finished, bench, share):
+    store = finished / STORE
+    size = store.stat().st_size
+    os.truncate(store, int(share * size))
+    for arguments in (["run", "tiny.toml"], ["report"], ["query", "SELECT avg(higher) FROM ranks"]):
+        done = bench(*arguments)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert "Could not read enough bytes" in done.stderr
+
+
+def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
+    path = tmp_path / "s.duckdb"
+    for name in (".s.duckdb.part", ".s.duckdb.part.wal"):
+        (tmp_path / name).write_bytes(b"half")
+    with connect.writing(path) as connection:
+        assert connection.execute("SELECT count(*) FROM cells").fetchone() == (0,)
+    assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
+
+
+DEADLY = """
+import os, signal, sys
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.pop import Pop
+
+class Killed(Pop):
+    config_type = ModelConfig
+    def fit(self, log):
+        if not os.path.exists("harmless"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(log)
+
+class Exits(Killed):
+    def fit(self, log):
+        os._exit(0)
+
+class Quits(Killed):
+    def fit(self, log):
+        sys.exit("enough")
+
+class Mumbles(Killed):
+    def fit(self, log):
+        raise ValueError("no text: \\udcff")
+"""
+
+
+@pytest.fixture
+def deadly(tiny_suite, tmp_path):
+    """Return a function that writes a suite of models that end in these ways, and Pop behind them."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+
+    def build(*classes: str) -> Path:
+        head = tiny_suite.read_text().partition("[models")[0].replace("[1, 2]", "[1]")
+        models = "".join(f'[models.{name.lower()}]\ntype = "deadly:{name}"\n' for name in classes)
+        path = tmp_path / "deadly.toml"
+        path.write_text(f"{head}{models}[models.pop]\n")
+        return path
+
+    return build
+
+
+def test_a_cell_that_ends_its_process_twice_is_passed_over_until_it_is_asked_for(
+    deadly, bench_process, bench, tmp_path
+):
+    """Killed as if out of memory; the other cells are done all the same."""
+    suite = deadly("Killed")
+    done = bench_process("run", suite)
+    assert done.returncode == 1
+    warning = (
+        "warning: world, killed, seed 1 ended its process: it was killed by SIGKILL, out of memory perhaps; the cell"
+    )
+    assert done.stderr.startswith(f"{warning} is tried once more\n{warning} is passed over\n")
+    rows = table(tmp_path / STORE, "SELECT type, error FROM cells ORDER BY type")
+    assert [name for name, _ in rows] == ["deadly:Killed", "pop"]
+    assert rows[0][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, out of memory perhaps)")
+    again = bench("run", suite)
+    assert "killed, seed 1: FAILED after 0.0 s: the cell ended its process 2 times" in again.stdout
+    assert "killed, seed 1: started" not in again.stdout
+    (tmp_path / "harmless").touch()
+    assert bench("run", suite, "--retry-failed").returncode == 0
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(2,)]
+
+
+def test_a_model_that_exits_or_says_what_is_no_text_fails_as_others_do(deadly, bench, tmp_path):
+    done = bench("run", deadly("Quits", "Mumbles"))
+    assert done.returncode == 1
+    errors = dict(table(tmp_path / STORE, "SELECT type, error FROM cells"))
+    assert errors["deadly:Quits"].strip().endswith("SystemExit: enough")
+    assert errors["deadly:Mumbles"].strip().endswith(r"ValueError: no text: \udcff")
+    assert errors["pop"] is None
+
+
+def test_two_runs_killed_at_random_do_every_cell_once(tiny_suite, tmp_path):
+    """Each run with all its processes, or only the one that was started; the ranks are those of an undisturbed run."""
+    settings = ["training.epochs=12", "training.patience=12", "training.batch_size=16"]
+    arguments = command("run", tiny_suite, "--json", *(word for setting in settings for word in ("--set", setting)))
+    chance = np.random.default_rng(3)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+
+    def start() -> subprocess.Popen:
+        log = (logs / f"{len(list(logs.iterdir()))}.jsonl").open("w")
+        with log:
+            return subprocess.Popen(
+                arguments, cwd=tmp_path, env=clean_environment(), stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    runs = [start(), start()]
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0, 6))
+        victim = int(chance.integers(2))
+        if chance.random() < 0.5:
+            runs[victim].kill()
+        else:
+            os.killpg(runs[victim].pid, signal.SIGKILL)
+        runs[victim].wait()
+        runs[victim] = start()
+    assert [run.wait(timeout=300) for run in runs] == [0, 0], [path.read_text() for path in logs.iterdir()]
+    store = tmp_path / STORE
+    events = [json.loads(line) for path in logs.iterdir() for line in path.read_text().splitlines()]
+    finished = [event["key"] for event in events if event["event"] == "cell-finished"]
+    assert len(finished) == len(set(finished))
+    assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
+    assert table(store, 'SELECT count(*) = count(DISTINCT (cell, split, "user")) FROM ranks') == [(True,)]
+    _, _, whole = run_suite(tiny_suite, tmp_path / "whole", settings)
+    assert table(store, ALL_RANKS) == table(whole, ALL_RANKS)
+    left = {str(path.relative_to(tmp_path / "reports")) for path in (tmp_path / "reports").rglob("*")}
+    assert not {path for path in left if ".part" in path or ".wal" in path}
+    assert working_folders(store) == []
+    assert not Workplace(store).deaths()
