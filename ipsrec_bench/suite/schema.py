@@ -13,7 +13,7 @@ T = TypeVar("T")
 MOST_ITEMS = 2**31 - 1
 """No catalogue can be larger, because items are numbered in 32 bits."""
 LONGEST_HISTORY = 100_000
-LONGEST_NAME = 100
+LONGEST_NAME, LONGEST_STEM = 100, 200
 Cutoff = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MIN_WILCOXON = 3
@@ -38,15 +38,15 @@ def check_metric(name: str) -> str:
     return name
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, *, longest: int = LONGEST_NAME) -> str:
     """Return `name` if tables and files can bear it.
 
     Raises:
         ValueError: they cannot.
     """
-    if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+    if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > longest:
         raise ValueError(
-            f"a name has 1 to {LONGEST_NAME} characters, no blanks at its ends, and no line breaks or other characters"
+            f"a name has 1 to {longest} characters, no blanks at its ends, and no line breaks or other characters"
             " that cannot be seen"
         )
     return name
@@ -70,7 +70,7 @@ def check_suite_name(name: str) -> str:
     """
     if name.lower().endswith(".toml") or re.search(r"@\d+$", name):
         raise ValueError("a suite's name may not end like a file's (.toml) or a run's (@ and a number)")
-    return check_name(name)
+    return check_name(name, longest=LONGEST_STEM)
 
 
 class Bounds(Settings):
