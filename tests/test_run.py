@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -119,39 +117,6 @@ def test_an_interruption_keeps_what_is_finished(tiny_suite, tmp_path, monkeypatc
     monkeypatch.setattr(worker_module, "run_cell", original)
     assert run_suite(tiny_suite, tmp_path)[0].complete == 5
     assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells") == [(8, 8)]
-
-
-def test_a_killed_run_is_completed_without_repeating_or_doubling(tiny_suite, tmp_path):
-    """`kill -9` again and again: the finished cells stay, and in the end every cell is there once."""
-    arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=6", "--set", "training.batch_size=16")
-    finished: list[str] = []
-    kills = 0
-    for patience in (1, 2, 3):  # killed so many finished cells, and a little, after the start
-        with subprocess.Popen(
-            arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
-        ) as process:
-            seen = 0
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "cell-finished":
-                    finished.append(event["key"])
-                    seen += 1
-                if seen == patience and event["event"] == "epoch-done":
-                    os.kill(process.pid, signal.SIGKILL)
-                    kills += 1
-                    break
-    assert kills >= 2
-    last = subprocess.run(
-        arguments, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=300, check=True
-    )
-    events = [json.loads(line) for line in last.stdout.splitlines()]
-    finished += [event["key"] for event in events if event["event"] == "cell-finished"]
-    store = tmp_path / STORE
-    assert len(finished) == len(set(finished)) == 8
-    assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells WHERE status = 'complete'") == [(8, 8)]
-    assert table(store, 'SELECT count(*) = count(DISTINCT (cell, split, "user")) FROM ranks') == [(True,)]
-    _, _, whole = run_suite(tiny_suite, tmp_path / "whole", ["training.epochs=6", "training.batch_size=16"])
-    assert table(store, ALL_RANKS) == table(whole, ALL_RANKS)
 
 
 def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):

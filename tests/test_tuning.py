@@ -541,9 +541,10 @@ def test_two_processes_share_a_study_without_a_trial_too_many(suite, tmp_path):
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that train for the one of this number."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [int(one) for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    """Return the processes that train for the one of this number, which has a process of its own between."""
+    listed = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    jobs = [one for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return jobs or [job for one in listed for job in children(one)]
 
 
 def gone(pid: int) -> bool:
