@@ -193,7 +193,7 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
     monkeypatch.setattr(worker_module, "run_cell", lambda key, *rest: (trained.append(key), original(key, *rest))[1])
     ended, events, store = run_suite(tiny_suite, tmp_path, ONE_SEED)
     assert folder.name not in trained
-    assert (ended.complete, events[1].skipped) == (3, 1)
+    assert (ended.complete, events[1].skipped) == (4, 1)
     assert ranks_of_seed_1(tmp_path) == ranks_of_seed_1(finished_once)
     same = "SELECT key, status, parameters, best_epoch, best_valid, settings FROM cells WHERE seed = 1 ORDER BY key"
     assert table(store, same) == table(finished_once / STORE, same)
