@@ -198,7 +198,7 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
     same = "SELECT key, status, parameters, best_epoch, best_valid, settings FROM cells WHERE seed = 1 ORDER BY key"
     assert table(store, same) == table(finished_once / STORE, same)
     assert working_folders(store) == []
-    assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 4
+    assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 5
 
 
 def test_a_kept_cell_is_entered_also_where_the_store_was_replaced(tiny_suite, tmp_path, full_disk):
