@@ -90,9 +90,9 @@ def test_characters_that_an_output_lacks_are_replaced(tiny_suite, tmp_path, monk
     settings = ("--set", "seeds=[1]", "--set", "models.sasrec.training.learning_rate=1e30")
     done = CliRunner(charset="ascii").invoke(app, ["run", str(tiny_suite), *settings], env={})
     assert done.exit_code == 1, done.output
-    assert "Gr??e ??: 4 cells" in done.stdout
+    assert "Gr??e ??: 5 cells" in done.stdout
     assert "pr?gung, seed 1: finished" in done.stdout
-    assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(3,)]
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(4,)]
 
 
 def test_what_is_waited_for_is_said_under_quiet(capsys):

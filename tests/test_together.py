@@ -99,7 +99,7 @@ def run_beside(tiny_suite, tmp_path, during):
 
 def test_a_run_does_other_cells_first_and_takes_over_what_another_run_gave_up(tiny_suite, tmp_path, finished_once):
     key, ended, events = run_beside(tiny_suite, tmp_path, lambda: None)
-    assert ended.complete == 4
+    assert ended.complete == 5
     assert CellsAwaited(1) in events
     assert next(event.key for event in reversed(events) if isinstance(event, CellFinished)) == key
     assert ranks_of_seed_1(tmp_path) == ranks_of_seed_1(finished_once)
@@ -114,8 +114,8 @@ def test_a_run_takes_the_result_of_a_cell_that_another_run_has_trained(tiny_suit
     assert key not in {event.key for event in events if isinstance(event, CellStarted)}
     (found,) = (event for event in events if getattr(event, "key", "") == key)
     assert isinstance(found, CellFound if rate < 1 else CellFailed)
-    assert (ended.complete, ended.failed) == ((3, 0) if rate < 1 else (1, 3))
-    assert table(tmp_path / STORE, "SELECT count(*), count(DISTINCT key) FROM cells") == [(4, 4)]
+    assert (ended.complete, ended.failed) == ((4, 0) if rate < 1 else (2, 3))
+    assert table(tmp_path / STORE, "SELECT count(*), count(DISTINCT key) FROM cells") == [(5, 5)]
 
 
 def test_two_runs_that_are_forced_train_a_cell_once(finished):
@@ -133,7 +133,7 @@ def test_two_runs_that_are_forced_train_a_cell_once(finished):
 
     ended = execute(plan, finished / STORE, lambda: make_worker(finished / STORE, "cpu"), emit, force=True)
     assert (ended.complete, started) == (0, [None])
-    assert table(finished / STORE, f"SELECT count(*) FROM cells WHERE cell > {before}") == [(4,)]
+    assert table(finished / STORE, f"SELECT count(*) FROM cells WHERE cell > {before}") == [(5,)]
 
 
 def test_a_cell_whose_weights_others_have_written_is_not_accepted(tiny_suite, tmp_path):
@@ -193,12 +193,12 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
     monkeypatch.setattr(worker_module, "run_cell", lambda key, *rest: (trained.append(key), original(key, *rest))[1])
     ended, events, store = run_suite(tiny_suite, tmp_path, ONE_SEED)
     assert folder.name not in trained
-    assert (ended.complete, events[1].skipped) == (3, 1)
+    assert (ended.complete, events[1].skipped) == (4, 1)
     assert ranks_of_seed_1(tmp_path) == ranks_of_seed_1(finished_once)
     same = "SELECT key, status, parameters, best_epoch, best_valid, settings FROM cells WHERE seed = 1 ORDER BY key"
     assert table(store, same) == table(finished_once / STORE, same)
     assert working_folders(store) == []
-    assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 4
+    assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 5
 
 
 def test_a_kept_cell_is_entered_also_where_the_store_was_replaced(tiny_suite, tmp_path, full_disk):
