@@ -135,4 +135,4 @@ def test_other_values_are_refused(library, bench, value):
     library(0)
     done = bench("validate", "loans.toml", "--set", f"protocol.mask_history={value}")
     assert done.returncode == 2
-    assert "input should be False, True or 'miss'" in done.stderr
+    assert "input should be false, true or 'miss'" in done.stderr

@@ -172,7 +172,7 @@ def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_p
         assert process.stdout.read().splitlines()[-1].startswith('{"event": "run-finished"')
         assert process.stderr.read().startswith("Interrupted. Finished cells are kept")
         assert process.wait(timeout=60) == 143
-    assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(1,)]
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(2,)]
     assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
 
 
