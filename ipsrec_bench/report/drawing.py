@@ -97,7 +97,7 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
             titleFontWeight="normal",
             titlePadding=10,
         )
-        .configure_axisQuantitative(labelFlush=False, labelOverlap="greedy", labelSeparation=6)
+        .configure_axisQuantitative(labelFlush=False, labelOverlap="parity", labelSeparation=6)
         .configure_legend(
             labelColor=PAGE_INK,
             titleColor=PAGE_INK,
