@@ -192,3 +192,22 @@ def test_a_signal_while_code_is_made_of_text_ends_a_process_with_its_code(tmp_pa
     (tmp_path / "program.py").write_text(textwrap.dedent(program))
     done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False)
     assert done.returncode == 143
+
+
+def test_a_second_signal_does_not_disturb_the_end_of_a_process(tmp_path):
+    """It comes half a second after the first, where a busy machine passes it on late."""
+    program = """
+        import atexit, signal, time
+        from ipsrec_bench.cli import stopping
+        atexit.register(lambda: (signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.STOPPING),
+                                 signal.raise_signal(signal.SIGINT)))
+        with stopping.signals_stop():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                time.sleep(stopping.SAME_SECONDS)
+            stopping.end_if_interrupted()
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")

@@ -94,11 +94,12 @@ def main() -> NoReturn:
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    try:
-        app(obj=True)
-    except SystemExit:
-        end_if_interrupted()
-        raise
+    with signals_stop():  # until the very end: a terminal's second signal may come when the first has done its work
+        try:
+            app(obj=True)
+        except (SystemExit, KeyboardInterrupt):
+            end_if_interrupted()
+            raise
     sys.exit(0)
 
 

@@ -25,6 +25,8 @@ class _Received:
 
     number: int | None = None
     when: float = 0.0
+    is_ending: bool = False
+    """Whether nothing is left to do but to end; further signals are then too late."""
 
 
 _received = _Received()
@@ -56,6 +58,7 @@ def end_if_interrupted() -> None:
     """
     if _received.number is None:
         return
+    _received.is_ending = True
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     atexit._run_exitfuncs()  # noqa: SLF001 (there is no public way)
     for stream in (sys.stdout, sys.stderr):
@@ -66,7 +69,7 @@ def end_if_interrupted() -> None:
 
 def _stop(number: int, _: FrameType | None) -> None:
     now = time.monotonic()
-    if _received.number is not None and now - _received.when < SAME_SECONDS:
+    if _received.is_ending or (_received.number is not None and now - _received.when < SAME_SECONDS):
         return
     _received.number, _received.when = number, now
     raise KeyboardInterrupt
