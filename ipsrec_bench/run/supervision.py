@@ -44,9 +44,9 @@ def supervised(store: Path) -> Supervised:
         SystemExit: in the parent: the child has ended in order.
     """
     deaths, since = 0, datetime.now(UTC)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none may be lost while there is no child to have it
     while True:
         here, there = socket.socketpair()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # none may be lost before there is a handler
         try:
             child = os.fork()
         except OSError:  # too many processes, or too little memory: the work can be done without a parent
@@ -62,6 +62,8 @@ def supervised(store: Path) -> Supervised:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda number, _: os.kill(child, number))  # noqa: B023 (the child of now)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # the number stays the child's until it is waited for
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         _, status = os.waitpid(child, 0)
         here.setblocking(False)
         with contextlib.suppress(BlockingIOError):  # a process that the child has forked still holds its end
