@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import subprocess
 import sys
 import time
@@ -288,6 +289,62 @@ def test_the_case_of_an_items_name_is_part_of_it(tmp_path):
     (tmp_path / "items.csv").write_text("item,brand\nA1,b\n", encoding="utf-8")
     with pytest.raises(DataError, match="an interaction has 'a1', the table has 'A1', which are not the same text"):
         prepare("x", with_items(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("items.jsonl", '{"item":"b","brand":"p"}\n\n{"item":"a","brand":["p","q"]}\n', ":3: the provider is a list"),
+        ("items.csv", "item,brand\nb,q\na,\"['p', 'q']\"\n", ":3: the provider is a list"),
+        ("items.csv", "item,brand\nb,q\n\ufeffa,p\n", ":3: the item has a byte order mark"),
+        ("items.csv", "item,brand\na,\ufeffp\n", ":2: the provider has a byte order mark"),
+        (
+            "items.csv",
+            'item,brand\nx,"p\na,q\nb,"\n',
+            ":2: the provider has a line break in it; is a quote not closed?",
+        ),
+        ("items.csv", f"item,brand\na,{'p' * 1001}\n", ":2: the provider has more than 1,000 characters"),
+    ],
+)
+def test_an_item_table_names_one_provider_in_a_row(tmp_path, name, text, message):
+    (tmp_path / "log.csv").write_text(HEADER + "u,a,,1\nu,b,,2\n", encoding="utf-8")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{re.escape(name + message)}"):
+        prepare("x", with_items(tmp_path, items=name), tmp_path)
+
+
+def test_providers_of_items_without_interactions_may_be_whatever_they_are(tmp_path):
+    (tmp_path / "log.csv").write_text(HEADER + "u,a,,1\nu,b,,2\n", encoding="utf-8")
+    rows = [{"item": "x", "brand": ["p", "q"]}, {"item": "y", "brand": "\n\np"}, {"item": "a", "brand": "p"}]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert prepare("x", with_items(tmp_path, items="items.jsonl"), tmp_path).providers.tolist() == [2, 1]
+
+
+def test_blanks_of_any_kind_around_a_number_are_none_of_its_digits(tmp_path):
+    (tmp_path / "log.csv").write_text(HEADER + "u,a,p,\u00a010\nu,b,p,\u00a02 \n", encoding="utf-8")
+    assert prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path).times.tolist() == [2, 10]
+
+
+def test_empty_lines_among_python_dictionaries_are_no_rows(tmp_path):
+    rows = ["{'user': 'u', 'item': 'a', 'provider': 'p', 'time': 2}", "", "{'user': '', 'item': 'b', 'time': 1}"]
+    (tmp_path / "log.json").write_text("\n".join(rows[:2]) + "\n\n", encoding="utf-8")
+    source = TableSource(path=str(tmp_path / "log.json"), lines="python")
+    assert prepare("x", source, tmp_path).times.tolist() == [2]
+    (tmp_path / "log.json").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r"log\.json:3: there is no user"):
+        prepare("x", source, tmp_path)
+
+
+def test_a_json_object_without_the_columns_is_no_matter_of_delimiters(tmp_path):
+    (tmp_path / "log.json").write_text('{"rows": [1]}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"the file has 'rows'$"):
+        prepare("x", TableSource(path=str(tmp_path / "log.json")), tmp_path)
+
+
+def test_an_empty_first_line_is_named(tmp_path):
+    (tmp_path / "log.csv").write_text("\n" + HEADER + "u,a,p,1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"log\.csv: the first line is empty"):
+        prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path)
 
 
 def test_items_without_a_row_are_told_apart_from_empty_providers(tmp_path, bench):

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import duckdb
 import numpy as np
 
+from ipsrec_bench.data.ids import ODD, refuse_ids
 from ipsrec_bench.data.prepared import (
     PREPARED_FORMAT,
     UNKNOWN_PROVIDER,
@@ -20,14 +20,13 @@ from ipsrec_bench.data.prepared import (
 )
 from ipsrec_bench.data.providers import count_providers, is_unknown, join_items, reading_of
 from ipsrec_bench.data.raw_files import place_of
-from ipsrec_bench.data.sources import MAX_ID, confined, load_raw, source_paths
+from ipsrec_bench.data.sources import confined, load_raw, source_paths
 from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe, stickiness_without
 from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
-from ipsrec_bench.words import visible
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
@@ -65,23 +64,6 @@ LEFT JOIN providers ON providers.raw = raw.provider
 ORDER BY users.id, moment, row
 """
 MOST_INTERACTIONS = 2**62
-# JSON or Python notation of several values; titles such as [unknown] or {S} are none.
-_VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
-_LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
-_ODD_IDS = [
-    (
-        "contains(id, '\ufeff')",
-        "the {role} has a byte order mark (U+FEFF), as is left where files were put together; remove it",
-    ),
-    (
-        r"regexp_matches(id, '[\n\r]')",
-        'the {role} has a line break in it; is a quote not closed? If quotes are plain here, set quoting = "none"',
-    ),
-    (
-        f"regexp_full_match(id, '{_LIST}', 's')",
-        "the {role} is a list or a structure, '{value}', and not one id; write one {role} in each row",
-    ),
-]
 _PLACEHOLDER = (
     "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it"
     " out of the dataset's key `unknown`"
@@ -232,26 +214,16 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
     if untimed is not None:
         raise DataError(f"{_row_place(source, paths, untimed)}: there is no time; fill it in or remove the row")
     for role in ("user", "item", "provider"):
-        # Each distinct text once, at its first row.
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE ids AS SELECT {role} AS id, min(row) AS row FROM raw GROUP BY 1"
-        )
-        checks = [
-            (f"length(id) > {MAX_ID}", f"the {{role}} has more than {MAX_ID:,} characters; is a quote not closed?"),
-            *_ODD_IDS,
-        ]
-        if role == "provider":
-            if source.items is not None:
-                continue  # its rows are those of another file
-        else:
-            checks = [(is_unknown("id", ()), "there is no {role}; fill it in or remove the row"), *checks]
-            checks.append((is_unknown("id", source.unknown), _PLACEHOLDER))
-        for condition, reason in checks:
-            found = connection.execute(f"SELECT row, id FROM ids WHERE {condition} ORDER BY row LIMIT 1").fetchone()
-            if found is not None:
-                row, value = found
-                value = visible(shorten(value or "", 50))
-                raise DataError(f"{_row_place(source, paths, row)}: {reason.format(role=role, value=value)}")
+        if role == "provider" and source.items is not None:
+            continue  # its rows are those of another file, which `join_items` has checked
+        checks = [*ODD]
+        if role != "provider":
+            checks = [
+                (is_unknown("id", ()), "there is no {role}; fill it in or remove the row"),
+                *checks,
+                (is_unknown("id", source.unknown), _PLACEHOLDER),
+            ]
+        refuse_ids(connection, "raw", role, checks, lambda row: _row_place(source, paths, row))
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:

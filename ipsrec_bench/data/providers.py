@@ -5,10 +5,12 @@ from pathlib import Path
 
 import duckdb
 
+from ipsrec_bench.data.ids import BROKEN, MARKED, SEVERAL, TOO_LONG, refuse_ids
 from ipsrec_bench.data.prepared import Reading
+from ipsrec_bench.data.raw_files import kind_of, place_of
 from ipsrec_bench.data.sources import find_column, materialise, open_table, where
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.suite.schema import TableSource
+from ipsrec_bench.suite.schema import ItemTable, TableSource
 from ipsrec_bench.words import visible
 
 LARGEST = 5
@@ -29,16 +31,20 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
     """Give every row of the table `raw` the provider that the item table names, and the column `listed`.
 
     Raises:
-        DataError: the item table cannot be read, names two providers for one item, or has none of the items.
+        DataError: the item table cannot be read, has an item or a provider that is no id, names two providers for one
+            item, or has none of the items.
     """
     assert source.items is not None
     table = open_table(connection, path, source.items)
     item = find_column(table, source.items.item, "item column", path)
     provider = find_column(table, source.items.provider, "provider column", path)
-    rows = where(connection, table, source.items.where, path, table.columns).project(
-        f"CAST({item} AS VARCHAR) AS item, CAST({provider} AS VARCHAR) AS provider"
+    numbered = table.project('*, row_number() OVER () AS "row of the file"')
+    rows = where(connection, numbered, source.items.where, path, table.columns).project(
+        f'CAST({item} AS VARCHAR) AS item, CAST({provider} AS VARCHAR) AS provider, "row of the file" AS row'
     )
-    materialise(connection, path, rows.filter("item <> ''").distinct(), "item_rows")
+    distinct = rows.filter("item <> ''").aggregate("item, provider, min(row) AS row", "item, provider")
+    materialise(connection, path, distinct, "item_rows")
+    _refuse_odd_rows(connection, source.items, path)
     known = f"FILTER (NOT {is_unknown('provider', source.unknown)})"
     ambiguous = connection.execute(
         f"SELECT item, count(provider) {known} AS providers, min(provider) {known}, max(provider) {known}"
@@ -59,6 +65,23 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
         " FROM raw LEFT JOIN item_providers AS named ON named.item = raw.item"
     )
     _refuse_strangers(connection, path)
+
+
+def _refuse_odd_rows(connection: duckdb.DuckDBPyConnection, items: ItemTable, path: Path) -> None:
+    """Raise an error on the first row of the table `item_rows` whose item or provider is no id.
+
+    Providers of items that nobody interacted with may be whatever they are, but for line breaks in a text file: these
+    mean that a quote has swallowed rows.
+    """
+    swallowing = [BROKEN] if kind_of(path) == "text" else []
+
+    def place(row: int) -> str:
+        return place_of(path, row, items)
+
+    refuse_ids(connection, "item_rows", "item", [TOO_LONG, MARKED, *swallowing], place)
+    refuse_ids(connection, "item_rows", "provider", swallowing, place)
+    wanted = "(SELECT * FROM item_rows SEMI JOIN raw USING (item))"
+    refuse_ids(connection, wanted, "provider", [TOO_LONG, MARKED, SEVERAL], place)
 
 
 def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -182,10 +182,11 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
     """Return the columns' names; empty ones are named by their place, repeated ones numbered.
 
     Raises:
-        DataError: there is no first line.
+        DataError: there is no first line, or it is empty.
     """
     names: dict[str, str] = {}
-    for place, written in enumerate(next(_records(iter([_first_line(path)]), dialect), [])):
+    first = _first_line(path)
+    for place, written in enumerate(next(_records(iter([first]), dialect), [])):
         name = unnumbered = written.strip() or f"column{place}"
         for number in count(1):
             if name.lower() not in names:  # SQL knows no case
@@ -193,7 +194,8 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
             name = f"{unnumbered}_{number}"
         names[name.lower()] = name
     if not names:
-        raise DataError(f"{path}: the file is empty: its first line names no columns")
+        what = "the first line is empty; expected the names of the columns there" if first else "the file is empty"
+        raise DataError(f"{path}: {what}")
     return list(names.values())
 
 

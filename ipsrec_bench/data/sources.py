@@ -46,8 +46,6 @@ JSON_SAMPLE = 100_000
 """Lines in which the names of columns are looked for."""
 JOINED = " + "
 """Between the names of columns whose texts are put together."""
-MAX_ID = 1000
-"""Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
 MAX_LISTED = 30
 """Names of columns in an error."""
 MEMORY = "2GB"
@@ -328,6 +326,8 @@ def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
     rewritten = _scratch(connection, f"{path.name}.jsonl")
     with open_text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 file.write(json.dumps({**ast.literal_eval(line)}) + "\n")
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -418,7 +418,7 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
     if found is None:
         raise DataError(
             f"{path}: there is no column {listed(names)} ({role}); the file has {_columns(table.columns)}"
-            f"{visible(did_you_mean(names[0], columns)) or _of_one_column(table)}"
+            f"{visible(did_you_mean(names[0], columns)) or _of_one_column(table, path)}"
         )
     for part in found:
         kind = table.types[table.columns.index(part)].id
@@ -431,8 +431,8 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
     return " || ".join('"' + part.replace('"', '""') + '"' for part in found)
 
 
-def _of_one_column(table: duckdb.DuckDBPyRelation) -> str:
-    alone = len(table.columns) == 1
+def _of_one_column(table: duckdb.DuckDBPyRelation, path: Path) -> str:
+    alone = len(table.columns) == 1 and kind_of(path) == "text"
     return "; set `delimiter` if it is another one, and `columns` if the file has no header" if alone else ""
 
 

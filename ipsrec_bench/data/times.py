@@ -156,28 +156,28 @@ class _Column:
 
     def whole(self) -> str:
         """Return the SQL for whole numbers."""
-        value = "TRY_CAST(time AS BIGINT)"
+        value = "TRY_CAST(trim(time) AS BIGINT)"
         self._refuse(f"{value} IS NULL", "which is beyond 64 bits; write it in a larger unit")
         self._refuse(f"{value} < 0", _NOT_A_TIME)
         ((largest,),) = self._connection.execute(f"SELECT max({value}) FROM raw").fetchall()
         is_float = self._some_are(r".*\..*") and largest <= MOST_EXACT
-        return f"CAST(time AS {'DOUBLE' if is_float else 'BIGINT'})"
+        return f"CAST(trim(time) AS {'DOUBLE' if is_float else 'BIGINT'})"
 
     def fractional(self) -> str:
         """Return the SQL for numbers of which some have decimals or an exponent."""
-        value = "TRY_CAST(time AS DOUBLE)"
+        value = "TRY_CAST(trim(time) AS DOUBLE)"
         self._refuse(
             f"coalesce(abs({value}) >= {MOST_NUMBER}, true)", "which is beyond 64 bits; write it in a larger unit"
         )
         self._refuse(f"{value} < 0", _NOT_A_TIME)
-        exact = "TRY_CAST(time AS DECIMAL(38, 18))"
+        exact = "TRY_CAST(trim(time) AS DECIMAL(38, 18))"
         self._refuse(
             "true",
             "which a 64-bit float cannot tell from the time of another row; write whole numbers of a smaller unit",
             of=f"(SELECT max(row) AS row, arg_max(time, row) AS time FROM raw GROUP BY {value}"
             f" HAVING min({exact}) < max({exact}))",
         )
-        return "CAST(time AS DOUBLE)"
+        return "CAST(trim(time) AS DOUBLE)"
 
     def stamped(self) -> str:
         """Return the SQL for dates and times that begin with the year."""
