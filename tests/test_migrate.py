@@ -298,6 +298,11 @@ def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_
         ("statistics.test", "sign"),
         ("tune.space", {"pop": {"x": {"low": 2, "high": 1}}}),
     )
+    with duckdb.connect(str(finished / "reports/ipsrec-bench.duckdb")) as connection:
+        connection.execute(
+            'UPDATE cells SET settings = json_merge_patch(settings, \'{"training": {"warm_up": 3}}\')'
+            " WHERE type = 'sasrec'"
+        )
     done = bench("compare", "sasrec", "pop")
     assert done.stdout == before
     assert "does not take these of its settings" in done.stderr
@@ -311,6 +316,7 @@ def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_
         "protocol.filter.users.most = 7",
         'statistics.test = "sign"',
         "tune.space.pop.x",
+        ", warm_up = 3",  # of the cells
     ):
         assert words in text, words
     assert json.loads(bench("ls", "--json").stdout)[0]["complete"] == 8

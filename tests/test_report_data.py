@@ -8,10 +8,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.store.connect import reading, writing
+from ipsrec_bench.store.ingest import record_split
 from ipsrec_bench.store.queries import find_run
+from ipsrec_bench.suite.schema import Protocol
 
 from .planted import built, fill
 
@@ -47,8 +50,8 @@ def test_a_report_has_the_statistics_of_its_own_split(tmp_path, bench):
     pages = tmp_path / "reports" / "holdout"
     split = json.loads((pages / "holdout.json").read_text())["datasets"][0]["split"]
     assert (split["test_users"], split["valid_users"]) == (4, 4)
-    assert "under the suite's split, user-holdout 0.1 0.1" in (pages / "holdout.md").read_text()
-    assert "under the suite's split, user-holdout 0.1 0.1" in (pages / "holdout.html").read_text()
+    assert "under the split user-holdout 0.1 0.1" in (pages / "holdout.md").read_text()
+    assert "under the split user-holdout 0.1 0.1" in (pages / "holdout.html").read_text()
     assert "under the split user-holdout 0.1 0.1" in (pages / "table-datasets.tex").read_text()
 
 
@@ -131,10 +134,21 @@ def test_what_an_older_store_said_of_targets_was_of_leave_one_out(tmp_path, name
     (line,) = built(path).datasets
     assert (line.split.test_users, line.split.valid_users, line.split.repeated_targets) == (54, 50, None)
     assert line.tested == "54"
+    found = SplitStatistics(54, 50, 0.1, 0.2, 0.3, 0.4)
+    with writing(path) as connection:  # as the next run does
+        record_split(connection, line.statistics.fingerprint, Protocol(), found)
+    assert built(path).datasets[0].split == found
 
 
 def test_users_that_the_mask_leaves_out_are_counted_in_the_dataset_table(tmp_path, bench):
     report = run(tmp_path, bench, "masked", SHOP, "[protocol]\nmask_history = true")
     assert (report.datasets[0].tested, report.datasets[0].validated) == ("30 (10 left out)", "35 (5 left out)")
     assert report.datasets[0].split.repeated_targets == 0.25
-    assert "| 30 (10 left out) |" in (tmp_path / "reports/masked/masked.md").read_text(encoding="utf-8")
+    page = (tmp_path / "reports/masked/masked.md").read_text(encoding="utf-8")
+    assert "| 30 (10 left out) |" in page
+    assert "under the split leave-one-out, also of the users left out;" in page
+
+
+def test_shares_that_differ_little_are_two_splits():
+    names = {Protocol(split="temporal", test_share=share).split_name for share in (0.1, 0.1 + 1e-9)}
+    assert names == {"temporal 0.1 0.1", "temporal 0.1 0.100000001"}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,16 @@ def test_a_cutoff_that_leaves_no_item_out_is_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", items=10, seeds=(1,)))
     assert report.notes == ("d has 10 items, so that a cutoff of 10 leaves none out: HR@10 is 1 for every model",)
     assert built(fill(tmp_path / "t.duckdb", items=11, seeds=(1,))).notes == ()
+
+
+@pytest.mark.parametrize(("items", "said"), [(10, "HR@10 is 1 for every model but for misses"), (9, "misses included")])
+def test_where_targets_are_missed_a_cutoff_of_all_items_says_what_it_makes_of_misses(tmp_path, items, said):
+    with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,))) as connection:
+        run = find_run(connection)
+        protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
+        suite = run.suite.model_copy(update={"protocol": protocol})
+        (note,) = build_report(connection, replace(run, suite=suite)).notes
+    assert note.endswith(said)
 
 
 # Tuned rows

@@ -174,6 +174,12 @@ def test_latex_compiles(which, request, tmp_path):
     assert r"\toprule" in written.tables[0].read_text(encoding="utf-8")
 
 
+def test_a_study_that_cannot_be_read_is_named_on_every_page(planted, tmp_path):
+    report = replace(built(planted), unread_studies=("studies/x: line 3 is torn",))
+    for page in write_report(report, tmp_path, FORMATS).pages.values():
+        assert "studies/x: line 3 is torn" in page.read_text(encoding="utf-8")
+
+
 def test_json_has_no_number_that_json_lacks(tmp_path):
     """A gain over nothing is unbounded."""
     report = built(fill(tmp_path / "s.duckdb", users=2, statistics='baseline = "pop"'))

@@ -247,13 +247,19 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
         yield (
             "Nothing is compared: there is no result of a baseline and of another model yet, or every model is proposed"
         )
+    missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:
+        items = line.statistics.items
         for cutoff in results.run.suite.protocol.cutoffs:
-            if cutoff >= line.statistics.items:
-                yield (
-                    f"{line.label} has {line.statistics.items:,} items, so that a cutoff of {cutoff:,} leaves none out:"
-                    f" HR@{cutoff} is 1 for every model"
-                )
+            if cutoff < items:
+                continue
+            of_misses = ""
+            if missed:
+                of_misses = " but for misses" if cutoff == items else ", misses included"
+            yield (
+                f"{line.label} has {items:,} items, so that a cutoff of {cutoff:,} leaves none out: HR@{cutoff} is 1"
+                f" for every model{of_misses}"
+            )
 
 
 def _result_table(results: Results, comparisons: Sequence[Comparison]) -> ResultTable:
@@ -493,6 +499,6 @@ def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row
     for cell in run.cells:
         if cell.key in summaries:
             settings = summaries[cell.key].settings
-            own = {k: v for k, v in settings.get("training", {}).items() if v != common[k]}  # nothing for counting
+            own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # nothing for counting
             shown[row_of(cell)] = ", ".join(f"{k} = {v}" for k, v in {**settings["config"], **own}.items())
     yield from shown.items()

@@ -517,6 +517,13 @@ class Report:
         return f"{self.title} [{'stand-in data' if all(stand_ins) else 'with stand-in data'}]"
 
     @property
+    def targets_of(self) -> str:
+        """Whose targets the dataset table describes."""
+        split = f"under the split {self.split}"
+        left_out = any(line.test is not None and line.test.left_out for line in self.datasets)
+        return f"{split}, also of the users left out" if left_out else split
+
+    @property
     def caution(self) -> str:
         """What stands beside every table: which datasets are made up, or samples. Empty where none is."""
         made_up = [line.label for line in self.datasets if line.statistics.stand_in]

@@ -91,10 +91,10 @@ def _record_dataset(connection: Connection, data: PreparedDataset) -> None:
 
 
 def record_split(connection: Connection, fingerprint: str, protocol: Protocol, statistics: SplitStatistics) -> None:
-    """Write the statistics of a dataset's split by `protocol`, unless they are there."""
+    """Write the statistics of a dataset's split by `protocol`; older versions left some of them out."""
     s = statistics
     connection.execute(
-        "INSERT OR IGNORE INTO splits (fingerprint, split, test_users, valid_users, tied_targets, leaked_targets,"
+        "INSERT OR REPLACE INTO splits (fingerprint, split, test_users, valid_users, tied_targets, leaked_targets,"
         " repeated_targets, unseen_targets) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             fingerprint, protocol.split_name, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets,

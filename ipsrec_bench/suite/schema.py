@@ -310,7 +310,7 @@ class Protocol(Settings):
         """The split with the shares that it takes: equal names, equal targets of equal data."""
         if self.split == "leave-one-out":
             return self.split
-        return f"{self.split} {self.valid_share:g} {self.test_share:g}"
+        return f"{self.split} {self.valid_share} {self.test_share}"
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
