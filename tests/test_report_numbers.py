@@ -10,6 +10,7 @@ import pytest
 
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.sentences import finding, where
@@ -341,6 +342,8 @@ def test_a_declared_baseline_is_taken_as_it_is_tuned(tmp_path):
     references = {c.row.label: c.reference.label for c in report.comparisons}
     assert references["ipsrec-s tuned"] == "sasrec tuned"
     assert references["sasrec tuned"] == references["ipsrec-s"] == "sasrec"
+    titles = [chart.title for chart in charts_of(report) if chart.section == "comparisons"]
+    assert len(titles) == len({*titles}) == 2  # one for each baseline
 
 
 def test_a_tuned_model_against_one_that_is_not_is_said_beside_the_number(tmp_path):

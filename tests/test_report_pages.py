@@ -104,8 +104,25 @@ def test_names_are_inert_in_markdown(nasty):
     assert "<script>" not in text
     rows = [line for line in text.splitlines() if line.startswith("| &lt;script")]
     assert rows
-    inert = r"\| &amp; % \*x\* \$y\_z^ {a}\\b # \~ 🎲"
+    inert = r"\| &amp; % \*x\* \$y\_z^ {a}\\b \# \~ 🎲"
     assert all(inert in line for line in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "inert"),
+    [
+        ("# big", r"\# big"),
+        ("## big #", r"\## big \#"),
+        ("- a", r"\- a"),
+        ("---", r"--\-"),
+        ("12. a", r"12\. a"),
+        ("3) a", r"3\) a"),
+        ("C# -1 1.5 2020-01-01", "C# -1 1.5 2020-01-01"),
+    ],
+)
+def test_text_at_the_beginning_of_a_markdown_line_is_text(planted, tmp_path, text, inert):
+    page = write_report(replace(built(planted), description=text), tmp_path, ("md",)).main.read_text(encoding="utf-8")
+    assert page.splitlines()[2] == inert
 
 
 def test_names_are_inert_in_charts_and_json(nasty):

@@ -308,7 +308,7 @@ def print_statistics(
         ]
     print_table(["Property", "Value"], facts)
     for note in reading.notes:
-        print(f"Note: {note}")  # noqa: T201
+        print(f"Note: {visible(note)}")  # noqa: T201
 
 
 def _largest(reading: "Reading", actions: int) -> str:

@@ -135,7 +135,7 @@ def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary
     """Return our row for each of the paper's: the same model, with the settings that tell the paper's row apart."""
     found: dict[str, Row] = {}
     for cell in results.run.cells:
-        if cell.dataset != dataset or cell.key not in results.ranks:
+        if cell.dataset != dataset or cell.key not in results.ranks or row_of(cell).tuned:
             continue
         config = summaries[cell.key].settings["config"]
         for name, published in paper.rows.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from ipsrec_bench.report.content import Comparison, Report, Row, Surface, SurfacePoint
+from ipsrec_bench.report.content import Comparison, Report, Row, SliceTable, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
 from ipsrec_bench.report.sentences import between, signed
 from ipsrec_bench.report.study_charts import study_charts
@@ -58,10 +58,11 @@ def _styles(rows: Sequence[Row]) -> Style:
 
 
 def _forests(report: Report) -> Iterator[Chart]:
-    for (dataset, reference), group in groupby(  # tuned rows have a baseline of their own
-        (c for c in report.comparisons if c.metric == report.metric), key=lambda c: (c.dataset, c.reference.display)
-    ):
-        comparisons = list(group)
+    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)  # tuned rows have a baseline of their own
+    for c in report.comparisons:
+        if c.metric == report.metric:
+            groups[c.dataset, c.reference.display].append(c)
+    for (dataset, reference), comparisons in groups.items():
         title = (
             f"{report.metric.upper()} on {dataset}: difference to {reference}, {100 * report.confidence:g}% intervals"
         )
@@ -73,10 +74,11 @@ def _forests(report: Report) -> Iterator[Chart]:
 
 
 def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
-    for (dataset, reference), group in groupby(
-        (table for table in report.slices if table.slices), key=lambda table: (table.dataset, table.reference.display)
-    ):
-        tables = list(group)
+    groups: dict[tuple[str, str], list[SliceTable]] = defaultdict(list)
+    for table in report.slices:
+        if table.slices:
+            groups[table.dataset, table.reference.display].append(table)
+    for (dataset, reference), tables in groups.items():
         values: list[dict[str, Any]] = [
             {"slice": f"{s.dimension}: {s.name}", "row": table.row.display} | _difference(s.comparison)
             for table in tables

@@ -246,7 +246,8 @@ def _escape_markdown(text: object) -> str:
     """Return `text` with everything inert that Markdown or HTML would act on."""
     plain = " ".join(str(text).split())
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", plain)
+    escaped = re.sub(r"([\\`*_\[\]|~$]|(?<!\S)#)", r"\\\1", plain)
+    return re.sub(r"^([-+=]+|\d+[.)])(?=\s|$)", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)
 
 
 _TEX = {

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 
 from ipsrec_bench.report.content import Comparison, CutOff, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
+from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.effect import Estimate
 
 SMALLEST_P = 1e-4
-DECIMALS = 12
-"""Of values of metrics and of their differences; what lies below comes of rounding."""
 EQUAL = 1.2
 """How much longer one search may take than another and be called equal: a budget ends with the trial that spends it."""
 LISTED = 4
