@@ -47,18 +47,18 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
+def settings(model, variant):
+    config = {"embedding_size": 64, "n_layers": 2, "n_heads": 4}
+    if model == "ipsrec-s":
+        config |= {"lambda": 0.0 if variant else 0.1, "tau": 1.0}
+    protocol = {"split": "leave-one-out", "mask_history": False, "max_length": 5}
+    return json.dumps({"config": config, "training": {"samples": "packed"}, "protocol": protocol})
+
+
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory):
     """A report on a dataset called tmall, with both seeds of SASRec and IPSRec-S and its ablation."""
     folder = tmp_path_factory.mktemp("beside")
-
-    def settings(model, variant):
-        config = {"embedding_size": 64, "n_layers": 2, "n_heads": 4}
-        if model == "ipsrec-s":
-            config |= {"lambda": 0.0 if variant else 0.1, "tau": 1.0}
-        protocol = {"split": "leave-one-out", "mask_history": False, "max_length": 5}
-        return json.dumps({"config": config, "training": {"samples": "packed"}, "protocol": protocol})
-
     report = built(fill(folder / "s.duckdb", datasets=("tmall",), settings=settings))
     return report, write_report(report, folder, FORMATS)
 
@@ -132,6 +132,12 @@ def test_ours_stand_beside_theirs_with_an_interval(beside):
     # Table 3 has no value of the ablation at 10, and none of pop.
     assert {line.row.label for line in against.lines if line.metric == "hr@10"} == {"sasrec", "ipsrec-s"}
     assert len(planted_ranks(2, SEEDS[0])) == 400
+
+
+def test_a_search_that_ends_without_the_contrastive_loss_is_no_variant_of_the_paper(tmp_path):
+    rows = [("pop", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
+    (against,) = built(fill(tmp_path / "s.duckdb", datasets=("tmall",), settings=settings, rows=rows)).published
+    assert {line.row.label for line in against.lines} == {"ipsrec-s"}
 
 
 def test_every_difference_of_protocol_is_told(beside):
