@@ -1,5 +1,6 @@
 """`compare`, `export ranks` and `import-ranks`."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -236,6 +237,18 @@ def test_other_mistakes_of_an_import(tmp_path, own, bench):
     assert (done.returncode, "the suite has a row 'pop' itself" in done.stderr) == (2, True)
     done = bench("import-ranks", "none.csv", "--suite", "own.toml", "--model", "x")
     assert (done.returncode, "none.csv: there is no such file" in done.stderr) == (2, True)
+
+
+def test_a_packed_file_of_ranks_that_was_cut_off_is_refused(tmp_path, own):
+    """Its end holds nothing but the checksum, so that the ranks before it may be anything."""
+    (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(perfect(own).encode())[:-6])
+    with pytest.raises(DataError, match=r"theirs\.csv\.gz: the gzip file is cut off or damaged"):
+        import_ranks(tmp_path / "theirs.csv.gz", own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs")
+
+
+def test_lines_of_ranks_that_cannot_be_read_are_refused_by_line(tmp_path, own):
+    with pytest.raises(DataError, match=r"theirs\.csv: line 1 ends in \\n and line 3 in \\r\\n"):
+        enter(tmp_path, own, perfect(own).replace("\n", "\r\n").replace("\r\n", "\n", 2))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])

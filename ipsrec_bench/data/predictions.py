@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.repeats import count_as_misses
-from ipsrec_bench.data.sources import confined, find_column, open_table, refuse_bad_lines
+from ipsrec_bench.data.sources import confined, find_column, materialise, open_table
 from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import DataError, listed
 from ipsrec_bench.suite.schema import MaskHistory, TableSource
@@ -58,11 +58,7 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             )
         columns = {name: find_column(table, name, f"{name} column", path) for name in ("user", *roles)}
         chosen = ", ".join(f'CAST({column} AS VARCHAR) AS "{name}"' for name, column in columns.items())
-        try:
-            table.project(f"{chosen}, row_number() OVER () AS row").create("given")
-        except duckdb.Error as error:
-            raise DataError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
-        refuse_bad_lines(connection, path)
+        materialise(connection, path, table.project(f"{chosen}, row_number() OVER () AS row"), "given")
         for vocabulary in vocabularies:
             connection.read_parquet(str(vocabulary.absolute())).create(vocabulary.stem)
         arrays = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}
