@@ -241,7 +241,9 @@ def test_other_mistakes_of_an_import(tmp_path, own, bench):
 
 def test_a_packed_file_of_ranks_that_was_cut_off_is_refused(tmp_path, own):
     """Its end holds nothing but the checksum, so that the ranks before it may be anything."""
-    (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(perfect(own).encode())[:-6])
+    notes = map(str, np.random.default_rng(0).random((60, 20)).tolist())
+    text = "".join(f'{line},"{note}"\n' for line, note in zip(perfect(own).splitlines(), notes, strict=False))
+    (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(text.encode())[:-6])
     with pytest.raises(DataError, match=r"theirs\.csv\.gz: the gzip file is cut off or damaged"):
         import_ranks(tmp_path / "theirs.csv.gz", own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs")
 
