@@ -58,6 +58,13 @@ def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
         assert folder is not None
 
 
+def test_a_claim_holds_also_where_a_link_names_the_store(tmp_path):
+    (tmp_path / "link.duckdb").symlink_to("s.duckdb")
+    one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "link.duckdb")
+    with one.claim("k", "a cell"), other.claim("k", "a cell") as refused:
+        assert refused is None
+
+
 def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
     program = """
         import os, signal
@@ -268,6 +275,22 @@ def test_a_kept_cell_that_is_damaged_is_trained_again(tiny_suite, tmp_path, full
     ended, _, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
     assert ended.complete == 1
     assert working_folders(store) == []
+
+
+def test_a_kept_cell_that_cannot_be_read_now_is_not_lost(tiny_suite, tmp_path, full_disk, monkeypatch):
+    pop = [*ONE_SEED, 'models=["pop"]']
+    with pytest.raises(StoreError):
+        run_suite(tiny_suite, tmp_path, pop)
+    full_disk()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ipsrec_bench.run.kept.safe_open", refused)
+        with pytest.raises(StoreError, match="a kept result cannot be read: Permission denied"):
+            run_suite(tiny_suite, tmp_path, pop)
+    assert run_suite(tiny_suite, tmp_path, pop)[0].complete == 0
 
 
 def test_a_full_disk_ends_a_run_before_training_where_the_result_would_not_fit(tiny_suite, tmp_path, monkeypatch):
