@@ -211,24 +211,3 @@ def test_a_second_signal_does_not_disturb_the_end_of_a_process(tmp_path):
     (tmp_path / "program.py").write_text(textwrap.dedent(program))
     done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
-
-
-def test_a_signal_between_two_processes_ends_the_one_that_watches(tmp_path):
-    """There is no other one then to pass it on to."""
-    program = """
-        import os, signal
-        from pathlib import Path
-        from ipsrec_bench.cli.stopping import signals_stop
-        from ipsrec_bench.run import supervision
-        supervision._bury = lambda *_: signal.raise_signal(signal.SIGTERM)
-        with signals_stop():
-            try:
-                supervision.supervised(Path("s.duckdb"))
-                os._exit(9)
-            except KeyboardInterrupt:
-                print("stopped")
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
