@@ -472,6 +472,19 @@ def test_two_imports_under_one_label_are_refused_unless_one_replaces_the_other(t
         assert connection.execute("SELECT DISTINCT higher FROM ranks").fetchall() == [(1,)]
 
 
+def test_an_import_whose_name_a_row_of_the_suite_takes_later_is_left_out_and_named(tmp_path, own, bench):
+    enter(tmp_path, own, perfect(own))
+    path = own[0].path
+    path.write_text(path.read_text().replace("[models.pop]", "[models.pop]\n[models.theirs]\ntype = 'recent-pop'"))
+    assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
+    report = built(tmp_path / "s.duckdb")
+    assert [row.label for row in report.results.columns] == ["pop", "theirs", "recent-pop"]
+    (said,) = (warning for warning in report.warnings if "imported" in warning)
+    assert "the suite now has a row 'theirs' itself: the import is left out; import it under another name" in said
+    with reading(tmp_path / "s.duckdb") as connection:
+        assert connection.execute("SELECT count(*) FROM current_cells").fetchone() == (3,)
+
+
 def test_an_import_for_other_targets_gives_way_to_a_new_one(tmp_path, own, bench):
     path = tmp_path / "theirs.csv"
     path.write_text(perfect(own), encoding="utf-8")

@@ -60,6 +60,19 @@ def test_repeats_are_misses_in_a_world_of_repeats(library, bench, tmp_path):
     assert hits_at_one(tmp_path) == hits_at_one(tmp_path, "pop") == {"valid": 0.0, "test": 0.0}
 
 
+def test_an_import_says_of_a_split_what_a_run_says(library, bench, tmp_path):
+    """The statistics of a split are of all of its targets, whatever the mask: whoever is first writes them."""
+    library(0.5)
+    overrides = ["--store", STORE, "--set", "protocol.mask_history=true"]
+    (tmp_path / "ranks.csv").write_text("user,rank\n" + "".join(f"u{user},1\n" for user in range(60)))
+    entered = bench("import-ranks", "ranks.csv", "--suite", "loans.toml", "--model", "theirs", *overrides)
+    assert entered.returncode == 0, entered.stderr
+    assert bench("run", "loans.toml", "--quiet", *overrides).returncode == 0
+    with duckdb.connect(str(tmp_path / STORE), read_only=True) as connection:
+        said = connection.execute("SELECT test_users, valid_users, repeated_targets FROM splits").fetchall()
+    assert said == [(60, 60, 0.5)]
+
+
 def test_nobody_is_left_in_a_world_of_repeats(library, bench, tmp_path):
     library(1)
     done = bench("run", "loans.toml", "--store", STORE, "--quiet", "--set", "protocol.mask_history=true")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ipsrec_bench.errors import StoreError
-from ipsrec_bench.events import CellFailed, CellFinished, CellFound, CellsAwaited, CellStarted, RunStarted
+from ipsrec_bench.events import CellFailed, CellFinished, CellFound, CellsAwaited, CellStarted, RunStarted, StoreBusy
 from ipsrec_bench.run import local
 from ipsrec_bench.run import worker as worker_module
 from ipsrec_bench.run.kept import kept_record
@@ -56,6 +56,13 @@ def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
     assert working_folders(tmp_path / "s.duckdb") == []
     with other.claim("k", "a cell") as folder:
         assert folder is not None
+
+
+def test_a_claim_holds_also_where_a_link_names_the_store(tmp_path):
+    (tmp_path / "link.duckdb").symlink_to("s.duckdb")
+    one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "link.duckdb")
+    with one.claim("k", "a cell"), other.claim("k", "a cell") as refused:
+        assert refused is None
 
 
 def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
@@ -202,6 +209,53 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
     assert len(list((tmp_path / "reports/checkpoints").iterdir())) == 5
 
 
+def test_a_cell_that_was_kept_and_then_killed_has_its_weights(tiny_suite, tmp_path, monkeypatch):
+    """The kill comes when the result is complete, and before the weights are where those of all cells lie."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    pop = [*ONE_SEED, 'models=["pop"]']
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "_move_weights", killed)
+        assert run_suite(tiny_suite, tmp_path, pop)[0].interrupted
+    ended, _, store = run_suite(tiny_suite, tmp_path, pop)
+    assert ended.complete == 0
+    ((key,),) = table(store, "SELECT key FROM cells WHERE status = 'complete'")
+    assert [path.name for path in (tmp_path / "reports/checkpoints").iterdir()] == [f"{key}.safetensors"]
+    assert working_folders(store) == []
+
+
+def test_deaths_of_a_cell_that_came_to_its_end_are_forgotten(tiny_suite, tmp_path):
+    pop = [*ONE_SEED, 'models=["pop"]']
+    store = tmp_path / STORE
+    ((key, _),) = make_plan(load_suite(tiny_suite, pop), tmp_path / "data", store, lambda _: None).cells
+    assert Workplace(store).note_death(key, "it was killed by SIGKILL") == 1
+    assert run_suite(tiny_suite, tmp_path, pop)[0].complete == 1
+    assert Workplace(store).deaths() == {}
+
+
+def test_a_run_waits_for_whoever_reads_the_store_before_it_begins(tiny_suite, tmp_path):
+    """A report takes a while; the data may have been prepared for hours."""
+    pop = [*ONE_SEED, 'models=["pop"]']
+    _, _, store = run_suite(tiny_suite, tmp_path, pop)
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        said = []
+
+        def emit(event):
+            said.append(event)
+            if isinstance(event, StoreBusy):
+                other.communicate("\n")
+
+        plan = make_plan(load_suite(tiny_suite, pop), tmp_path / "data", store, emit)
+        execute(plan, store, lambda: make_worker(store, "cpu"), emit)
+    assert [type(event).__name__ for event in said] == ["DatasetReady", "StoreBusy", "RunStarted", "RunFinished"]
+
+
 def test_a_kept_cell_is_entered_also_where_the_store_was_replaced(tiny_suite, tmp_path, full_disk):
     with pytest.raises(StoreError):
         run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
@@ -221,6 +275,22 @@ def test_a_kept_cell_that_is_damaged_is_trained_again(tiny_suite, tmp_path, full
     ended, _, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
     assert ended.complete == 1
     assert working_folders(store) == []
+
+
+def test_a_kept_cell_that_cannot_be_read_now_is_not_lost(tiny_suite, tmp_path, full_disk, monkeypatch):
+    pop = [*ONE_SEED, 'models=["pop"]']
+    with pytest.raises(StoreError):
+        run_suite(tiny_suite, tmp_path, pop)
+    full_disk()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ipsrec_bench.run.kept.safe_open", refused)
+        with pytest.raises(StoreError, match="a kept result cannot be read: Permission denied"):
+            run_suite(tiny_suite, tmp_path, pop)
+    assert run_suite(tiny_suite, tmp_path, pop)[0].complete == 0
 
 
 def test_a_full_disk_ends_a_run_before_training_where_the_result_would_not_fit(tiny_suite, tmp_path, monkeypatch):
@@ -326,6 +396,39 @@ def test_a_cell_that_ends_its_process_twice_is_passed_over_until_it_is_asked_for
     (tmp_path / "harmless").touch()
     assert bench("run", suite, "--retry-failed").returncode == 0
     assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(2,)]
+
+
+SEARCHED = """
+import os, signal
+from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.pop import Pop
+
+class Config(ModelConfig):
+    alpha: int = 1
+
+class Killed(Pop):
+    config_type = Config
+    def __init__(self, config, sizes):
+        super().__init__(config, sizes)
+        self.alpha = config.alpha
+    def fit(self, log):
+        if self.alpha == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(log)
+"""
+
+
+def test_settings_that_kill_every_process_do_not_end_the_search(tiny_suite, bench_process, tmp_path):
+    (tmp_path / "searched.py").write_text(SEARCHED)
+    head = tiny_suite.read_text().partition("[models")[0]
+    tiny_suite.write_text(
+        f'{head}[models.killed]\ntype = "searched:Killed"\n[tune]\nsampler = "grid"\n'
+        "[tune.space.killed]\nalpha = [1, 2, 3]\n"
+    )
+    done = bench_process("tune", tiny_suite, "--model", "killed", "--trials", "3")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.count("its settings are tried again"), done.stdout.count("are given up")) == (2, 1)
+    assert "2 trials, 0 of them pruned" in done.stdout
 
 
 def test_a_model_that_exits_or_says_what_is_no_text_fails_as_others_do(deadly, bench, tmp_path):

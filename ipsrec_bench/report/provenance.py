@@ -47,9 +47,19 @@ def cut_off_rows(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[Cut
 
 
 def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
-    """Yield a sentence for every cell that is left out, for it ranks other targets than those of the tables."""
+    """Yield a sentence for every cell that is left out.
+
+    It ranks other targets than those of the tables, or was imported under the name that a row of the suite has.
+    """
     beside = {cell.dataset: bases[cell.key] for cell in run.cells if cell.key in bases}
+    own = {cell.label for cell in (*run.cells, *run.stale) if cell.type != EXTERNAL}
     for cell in run.stale:
+        if cell.type == EXTERNAL and cell.label in own:
+            yield (
+                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported, and the suite now has a row"
+                f" '{cell.label}' itself: the import is left out; import it under another name"
+            )
+            continue
         words, remedy = stale(cell, bases[cell.key], beside[cell.dataset])
         yield f"{words} and is left out; {remedy}"
 

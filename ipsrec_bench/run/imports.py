@@ -118,10 +118,12 @@ def import_ranks(
         target_sets=target_sets(data, split, cell.protocol),
     )
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
-    facts = target_facts(data, hold_out(data, cell.protocol))
+    held_out = hold_out(data, cell.protocol)  # with the targets that a mask leaves out, as a run records them
+    facts = target_facts(data, held_out)
+    statistics = describe_split(data, held_out, facts)
     with writing(store) as connection:
         claim_name(connection, file, store)
         replaced = record_import(connection, file.name, data, planned, record, replace=replace)
         record_targets(connection, data.fingerprint, cell.protocol, facts)
-        record_split(connection, data.fingerprint, cell.protocol, describe_split(data, split, facts))
+        record_split(connection, data.fingerprint, cell.protocol, statistics)
         return Imported(record, replaced, fits(connection, file.name, record.key))

@@ -71,7 +71,11 @@ def keep(record: CellRecord, folder: Path) -> None:
 
 
 def kept_record(folder: Path) -> CellRecord | None:
-    """Return the result that lies in a cell's folder, if there is one."""
+    """Return the result that lies in a cell's folder, if there is one.
+
+    Raises:
+        StoreError: it cannot be read; it stays there.
+    """
     path = folder / KEPT
     if not path.exists():
         return None
@@ -96,7 +100,9 @@ def kept_record(folder: Path) -> CellRecord | None:
             },
             ranks=ranks if splits is not None else None,
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):  # of another version, or damaged
+    except OSError as error:  # the rights to it, say
+        raise StoreError(f"{path}: a kept result cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, TypeError, ValueError):  # of another version, or damaged
         release(folder)
         return None
 

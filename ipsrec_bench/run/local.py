@@ -91,7 +91,8 @@ def execute(
         split = hold_out(data, protocols[name])
         facts = target_facts(data, split)
         held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
-    with writing(store) as connection:
+    # Data may have been prepared for hours: that somebody reads the store, as a report does, is no reason to give up.
+    with writing(store, patience=inf, on_wait=lambda message: emit(StoreBusy(message))) as connection:
         claim_name(connection, plan.file, store)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
         for fingerprint, protocol, facts, statistics in held_out:
@@ -171,9 +172,7 @@ class _Work:
             else:
                 record = replace(new_record(key, cell, data, self.worker), error=_given_up(deaths))
             keep(record, folder)
-        if record.error is None:
-            _move_weights(folder / f"{key}.safetensors", self.worker.checkpoints)
-        record = _enter(record, folder, self.store, self._on_wait)
+        record = _enter(record, folder, self.store, self.workplace, self._on_wait)
         release(folder)
         self.complete, self.failed = self.complete + (not record.error), self.failed + bool(record.error)
         self.emit(_ending(record, cell))
@@ -192,15 +191,17 @@ def _enter_kept(workplace: Workplace, store: Path, emit: Emit) -> set[str]:
             record = kept_record(folder) if folder is not None else None
             if folder is None or record is None:
                 continue
-            _enter(record, folder, store, lambda message: emit(StoreBusy(message)))
+            record = _enter(record, folder, store, workplace, lambda message: emit(StoreBusy(message)))
             release(folder)
             if record.error is None:
                 entered.add(key)
     return entered
 
 
-def _enter(record: CellRecord, folder: Path, store: Path, on_wait: Callable[[str], None]) -> CellRecord:
-    """Write a result to the store, unless it is there; return it as it is there.
+def _enter(
+    record: CellRecord, folder: Path, store: Path, workplace: Workplace, on_wait: Callable[[str], None]
+) -> CellRecord:
+    """Write a result to the store, unless it is there, and its weights to those of all cells; return it as it is there.
 
     Raises:
         StoreError: the store cannot be written; the result stays in `folder`.
@@ -212,6 +213,8 @@ def _enter(record: CellRecord, folder: Path, store: Path, on_wait: Callable[[str
             reason = f"its validation ranks give {record.stop_metric} = {found}, the best epoch had {record.best_valid}"
             record = replace(record, error=f"ModelError: {reason}", ranks=None, epochs=())
     try:
+        if record.error is None:
+            _move_weights(folder / f"{record.key}.safetensors", workplace.checkpoints)
         # A trained cell is not given up because somebody looks at the store: wait as long as it takes.
         with writing(store, patience=inf, on_wait=on_wait) as connection:
             before = outcome_of(connection, record.key)
@@ -219,6 +222,8 @@ def _enter(record: CellRecord, folder: Path, store: Path, on_wait: Callable[[str
                 record_cell(connection, record)
     except StoreError as error:
         raise StoreError(f"{error}. A trained cell is kept in {folder}, and the next run enters it") from error
+    if record.error is None:
+        workplace.forget_deaths({record.key})  # earlier deaths do not count against a later run of the cell
     return record
 
 

@@ -15,8 +15,8 @@ from ipsrec_bench.errors import BenchError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command in order."""
-MOST_TRIALS_LOST = 5
-"""After that many processes that ended at trials of a search, the search is given up."""
+MOST_TRIALS_LOST = 10
+"""After that many processes that ended at trials of a search, the search is given up; single settings are before."""
 _GOODBYE = b"."
 
 

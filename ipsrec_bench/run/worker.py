@@ -55,7 +55,8 @@ def make_worker(store: Path, device: str = "auto", threads: int | None = None) -
     """
     keep_freed_memory()
     start_threads(threads or available_cores())
-    return Worker(pick_device(device), store.parent / "checkpoints", Workplace(store))
+    workplace = Workplace(store)
+    return Worker(pick_device(device), workplace.checkpoints, workplace)
 
 
 @dataclass(frozen=True, eq=False)

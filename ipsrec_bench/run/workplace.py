@@ -40,7 +40,10 @@ class Workplace:
     """The working files of all runs on one store."""
 
     def __init__(self, store: Path) -> None:
-        self._folder = store.with_name(f"{store.name}.d")
+        self.checkpoints = store.with_name("checkpoints")
+        """Folder of the best weights of all cells that ended, one file per key."""
+        place = Path(os.path.realpath(store))  # runs that name one store differently keep apart all the same
+        self._folder = place.with_name(f"{place.name}.d")
         self._cells, self._trials = self._folder / "cells", self._folder / "trials"
         self._deaths = self._folder / "deaths.json"
 
@@ -48,8 +51,8 @@ class Workplace:
     def claim(self, key: str, title: str) -> Iterator[Path | None]:
         """Claim a cell and give its folder; None while another process has it.
 
-        What a dead owner left there is removed, apart from a result. At the end the folder is removed, unless a result
-        still lies there.
+        What a dead owner left there is removed, unless a result lies there: that and its weights stay. At the end the
+        folder is removed, unless a result still lies there.
 
         Args:
             key: of the cell.
@@ -114,10 +117,14 @@ class Workplace:
                 lock = self._try(folder)
                 if lock is None:
                     continue
-                with lock, contextlib.suppress(OSError, ValueError):
+                try:
                     owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
                     if owner["pid"] == pid and not (folder / KEPT).exists():
                         return Orphan(folder.name, owner["title"], folder.parent == self._trials)
+                except (OSError, ValueError):
+                    continue
+                finally:
+                    lock.release()
         return None
 
     def note_death(self, key: str, cause: str) -> int:
@@ -161,12 +168,12 @@ class Workplace:
             raise StoreError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
 
     def _take(self, folder: Path) -> FileLock | None:
-        """Lock `folder`, made if need be, and empty it but for a result; None if another process has it."""
+        """Lock `folder`, made if need be, and empty it unless it has a result; None if another process has it."""
         folder.mkdir(parents=True, exist_ok=True)
         lock = self._try(folder)
-        if lock is not None:
+        if lock is not None and not (folder / KEPT).exists():
             for path in folder.iterdir():
-                if path.name in {KEPT, _CLAIM}:
+                if path.name == _CLAIM:
                     continue
                 if path.is_dir():
                     shutil.rmtree(path)

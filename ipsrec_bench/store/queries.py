@@ -37,7 +37,7 @@ class Run:
     cells: tuple[PlannedCell, ...]
     """With what was imported for its suite."""
     stale: tuple[PlannedCell, ...] = ()
-    """Of other targets or candidates than `cells`, so that they are left out: imports, as a rule."""
+    """Left out: of other targets or candidates than `cells`, or imported under the label of a row of the suite."""
     not_taken: tuple[str, ...] = ()
     """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
 

@@ -238,29 +238,29 @@ COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of
 CREATE MACRO comparable(said, digest, other_said, other_digest) AS
     said = other_said AND coalesce(digest = other_digest, true);
 
--- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets
--- under other labels. What is comparable to the newest of the run's own cells fits; where none of these is complete,
--- what is comparable to the newest import.
+-- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets.
+-- What is comparable to the newest of the run's own cells fits; where none of these is complete, what is comparable to the
+-- newest import. An import with the label of one of the run's own rows does not fit.
 CREATE VIEW table_cells AS
 WITH wanted AS (
-    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported
+    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported, false AS taken
     FROM runs JOIN run_cells USING (run)
     UNION ALL
-    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, true
+    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, true,
+           (run, trim(model || ' ' || variant)) IN (SELECT (run, trim(model || ' ' || variant)) FROM run_cells)
     FROM runs JOIN imported_cells USING (suite)
     WHERE (run, dataset) IN (SELECT (run, dataset) FROM run_cells)
-      AND (run, trim(model || ' ' || variant)) NOT IN (SELECT (run, trim(model || ' ' || variant)) FROM run_cells)
 ), based AS (
     SELECT wanted.*, cell, said, digest FROM wanted LEFT JOIN cell_bases USING (key)
 ), reference AS (
     SELECT run, dataset,
            max_by({'said': said, 'digest': digest}, cell + CASE WHEN imported THEN 0 ELSE 4000000000 END) AS basis
-    FROM based WHERE cell IS NOT NULL GROUP BY run, dataset
+    FROM based WHERE cell IS NOT NULL AND NOT taken GROUP BY run, dataset
 )
 SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
-       cell IS NULL OR comparable(said, digest, basis.said, basis.digest) AS fits
+       NOT taken AND (cell IS NULL OR comparable(said, digest, basis.said, basis.digest)) AS fits
 FROM based LEFT JOIN reference USING (run, dataset);
-COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for one of other targets or candidates, which is left out.';
+COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for one of other targets or candidates, and for an import with the label of a row of the run, which are left out.';
 
 -- A cell that several suites, or several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS

@@ -107,7 +107,7 @@ def run_search(
             " MySQL server"
         )
     study = search.study
-    requeue_lost(study, killed=killed)  # a whole search that was killed says nothing of what it was at
+    lost = requeue_lost(study, killed=killed)  # a whole search that was killed says nothing of what it was at
     points = _points(search)
     if points:  # each is tried once at most
         budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
@@ -125,6 +125,8 @@ def run_search(
             in_words(settings_of(best)) if best else "",
         )
     )
+    if killed:
+        _tell_lost(lost, emit)
     if jobs > 1:
         deaths = _Deaths(study, emit)
         return side_by_side(partial(run_trials, search, budget, worker), jobs, threads, deaths.listen, deaths.one_more)
@@ -207,7 +209,7 @@ class _Deaths:
         Raises:
             ModelError: several in a row were killed.
         """
-        _find_lost(self.study, self.emit)
+        _tell_lost(requeue_lost(self.study), self.emit)
         self.count += 1
         if self.count == FAILURES_IN_A_ROW:
             raise ModelError(
@@ -216,8 +218,9 @@ class _Deaths:
             )
 
 
-def _find_lost(study: optuna.Study, emit: Emit) -> None:
-    for trial, again in requeue_lost(study):
+def _tell_lost(lost: Iterable[tuple[FrozenTrial, bool]], emit: Emit) -> None:
+    """Tell of trials that were killed, each with whether it is tried again."""
+    for trial, again in lost:
         said = trial.user_attrs
         fate = "its settings are tried again" if again else "its settings are given up"
         emit(
@@ -256,7 +259,7 @@ def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) 
 def _goes_on(search: Search, budget: Budget, emit: Emit) -> bool:
     """Return whether a further trial is to begin; wait for those of which it is not known whether they will end."""
     while True:
-        _find_lost(search.study, emit)
+        _tell_lost(requeue_lost(search.study), emit)
         if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
             return False
         trials = search.study.get_trials(deepcopy=False)

@@ -34,8 +34,9 @@ HEARTBEAT_SECONDS = 30
 """In a database, after four missed beats a trial counts as killed, wherever it ran."""
 NAMELESS_SECONDS = 60
 """After that, a trial that has not said which process it is in has none."""
-RETRIES = 10
-"""How often settings are tried again whose trial was killed; those that kill every process are left at that."""
+RETRIES = 2
+"""How often settings are tried again whose trial was killed. They are then given up, before the search would be: see
+`FAILURES_IN_A_ROW` and `MOST_TRIALS_LOST`."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
