@@ -90,7 +90,7 @@ def test_times_with_zone_are_the_same_on_every_machine(tmp_path):
 
 
 def test_a_users_placeholder_is_refused_and_can_be_allowed(tmp_path):
-    assert ":2: the user is 'NaN', which stands for none;" in refusal(CASES / "id_none.csv", tmp_path)
+    assert ":2: the user is 'NaN', a placeholder for a missing one;" in refusal(CASES / "id_none.csv", tmp_path)
     data = read("id_none.csv", tmp_path, unknown=[])
     assert {"NaN", "None", "NULL", "null"} <= raw_sequences(data).keys()
 
@@ -367,7 +367,7 @@ def test_what_is_not_a_provider_is_unknown_and_counted(prepared_table):
     assert set(vocabulary(data, "providers").values()) == {"acme"}
     assert data.statistics.known_provider_actions == 1
     assert data.reading.placeholders == {text.strip('"'): 1 for text in texts if text not in ("", "acme")}
-    assert "10 interactions name a provider that stands for none and counts as unknown" in data.reading.notes[0]
+    assert "10 interactions have a placeholder as their provider, which counts as unknown" in data.reading.notes[0]
     own = prepared_table(log, "own.csv", unknown=["ACME", "\\N"])
     assert "NA" in vocabulary(own, "providers").values()
     assert own.reading.placeholders == {" ": 1, "\\N": 1, "acme": 1}
@@ -378,7 +378,9 @@ def test_what_is_not_a_provider_is_unknown_and_counted(prepared_table):
 def test_a_placeholder_is_no_user_and_no_item(role, text, tmp_path):
     row = {"user": f"{text},i,p,2", "item": f"u,{text},p,2"}[role]
     (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
-    assert refusal(tmp_path / "log.csv", tmp_path).startswith(f":3: the {role} is '{text}', which stands for none")
+    assert refusal(tmp_path / "log.csv", tmp_path).startswith(
+        f":3: the {role} is '{text}', a placeholder for a missing one"
+    )
 
 
 @pytest.mark.parametrize("row", ['" ",i,p,2', 'u,"\t",p,2', "u,\u00a0,p,2"])

@@ -482,7 +482,7 @@ def tune(
 
 
 def _stop_metric(metric: str | None) -> list[str]:
-    """Return what `--metric` stands for."""
+    """Return the override of the suite that `--metric` means."""
     from ipsrec_bench.suite.schema import check_metric
 
     if metric is None:

@@ -65,7 +65,7 @@ ORDER BY users.id, moment, row
 """
 MOST_INTERACTIONS = 2**62
 _PLACEHOLDER = (
-    "the {role} is '{value}', which stands for none; fill it in, remove the row or, if it is the name of one, take it"
+    "the {role} is '{value}', a placeholder for a missing one; fill it in, remove the row or, if it is a name, take it"
     " out of the dataset's key `unknown`"
 )
 

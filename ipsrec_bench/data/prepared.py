@@ -32,7 +32,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     """Sentences, for people."""
     placeholders: dict[str, int] = field(default_factory=dict)
-    """Interactions by the text that stands for an unknown provider; empty texts are not among them."""
+    """Interactions by placeholder of an unknown provider; empty texts are not among them."""
     unlisted_actions: int | None = None
     """Interactions with an item that the item table does not list; None without such a table."""
     largest_providers: tuple[tuple[str, int], ...] = ()

@@ -137,8 +137,8 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
         texts = [f"'{visible(text)}' ({count:,})" for text, count in placeholders.items()]
         more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
         found.append(
-            f"{sum(placeholders.values()):,} interactions name a provider that stands for none and counts as unknown:"
-            f" {', '.join(texts[:_SHOWN])}{more}; the dataset's key `unknown` lists such texts"
+            f"{sum(placeholders.values()):,} interactions have a placeholder as their provider, which counts as"
+            f" unknown: {', '.join(texts[:_SHOWN])}{more}; the dataset's key `unknown` lists such texts"
         )
     unlisted = None
     if items is not None:

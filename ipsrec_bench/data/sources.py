@@ -116,8 +116,8 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     """Create the table `raw` from `source`: `user`, `item`, `provider`, `time` as text, and `row`.
 
     An empty provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
-    not read. Columns that duplicates are told by are added as `same0`, `same1`, ...; `providers.join_items` adds what
-    an item table says.
+    not read. Columns by which duplicates are recognised are added as `same0`, `same1`, ...; `providers.join_items` adds
+    what an item table says.
 
     Returns:
         Sentences that a reader of the results should know.

@@ -20,7 +20,7 @@ from ipsrec_bench.ranking.metrics import realistic_rank
 from ipsrec_bench.suite.schema import MaskHistory
 
 USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA = 512, 4096
-"""Whose scores are counted together, at most. A GPU takes about as long to be told of 512 users' work as to do it."""
+"""Whose scores are counted together, at most. On a GPU, to launch the work of 512 users takes as long as to do it."""
 USERS_ENCODED, USERS_ENCODED_ON_CUDA = 64, 1024
 """Whose histories are encoded together: 64 users' states stay in a CPU's cache."""
 ITEMS_PER_TILE, ITEMS_PER_TILE_ON_CUDA = 2048, 16_384

@@ -122,7 +122,7 @@ def compare_arrays(
     """Compare two arrays `[users, seeds]` of a metric; what takes resampling or a family is left open.
 
     Where both rows are `deterministic`, so that no seed changes them, users are all that can vary: the test over users
-    then stands for the test over users and seeds.
+    is then also the test over users and seeds.
 
     Raises:
         ValueError: fewer than two users.

@@ -408,7 +408,7 @@ class CellLine:
     dataset: str
     row: Row
     seed: int | None
-    """None where the cell stands for every seed."""
+    """None for a deterministic cell, which serves every seed."""
     key: str
     fingerprint: str
     environment: int

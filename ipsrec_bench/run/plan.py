@@ -57,7 +57,7 @@ class PreviewedCell:
     dataset: str
     label: str
     seed: int | None
-    """None where one cell stands for every seed."""
+    """None for a deterministic cell, which serves every seed."""
     key: str | None
     """None while the dataset is not prepared."""
     state: str

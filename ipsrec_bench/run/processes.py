@@ -19,11 +19,11 @@ Work = Callable[[Emit], None]
 raises tells it to stop."""
 
 ENDING_SECONDS = 60
-"""How long interrupted processes are waited for; they notice at the next thing they tell."""
+"""How long interrupted processes are waited for; they notice at their next event."""
 
 
 def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death: Callable[[], None]) -> bool:
-    """Do `work` in `processes` processes, with `threads` threads each, and pass on what they tell.
+    """Do `work` in `processes` processes, with `threads` threads each, and pass on their events.
 
     Processes end when their work does, when this one is interrupted, and when this one is no more: each finds its pipe
     closed and stops as if by Ctrl-C. One that is killed (out of memory, say) is replaced.
@@ -32,7 +32,7 @@ def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death:
         work: what each of them does.
         processes: their number.
         threads: of torch, each.
-        emit: told everything that they tell.
+        emit: receives all their events.
         on_death: called when one was killed, before it is replaced; may raise to end them all.
 
     Returns:
@@ -53,7 +53,7 @@ def side_by_side(work: Work, processes: int, threads: int, emit: Emit, on_death:
                 except (EOFError, OSError):  # the latter if it was killed within a message
                     code = team.end(pipe)
                     if code > 0:
-                        raise BenchError("a process ended in an error that nobody foresaw; it is told above") from None
+                        raise BenchError("a process ended in an unexpected error, which is printed above") from None
                     if code < 0:
                         on_death()
                         team.start()

@@ -93,7 +93,7 @@ COMMENT ON COLUMN cells.started IS 'UTC';
 COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell: training, validation and ranking';
 COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, bytes';
 COMMENT ON COLUMN cells.depth IS 'of imported lists: length of the shortest, a target that is not listed counts as last; NULL where all ranks are known';
-COMMENT ON COLUMN cells.deterministic IS 'no seed changes its ranks: one cell stands for every seed of a suite; NULL where an older version did not record it';
+COMMENT ON COLUMN cells.deterministic IS 'no seed changes its ranks: one cell serves every seed of a suite; NULL where an older version did not record it';
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
 
 CREATE TABLE epochs (

@@ -89,7 +89,7 @@ def run_search(
         search: the model, and its study.
         budget: when to stop.
         worker: where trials are trained.
-        emit: told everything that happens.
+        emit: receives all events.
         jobs: trials at a time, in as many processes; with one, in this one.
         threads: of each process, where there are several.
         killed: whether a trial has ended the process before this one, which then counts against its settings.
