@@ -58,6 +58,13 @@ def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
         assert folder is not None
 
 
+def test_a_link_to_a_store_shares_its_claims(tmp_path):
+    (tmp_path / "link.duckdb").symlink_to("s.duckdb")
+    one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "link.duckdb")
+    with one.claim("k", "a cell"), other.claim("k", "a cell") as got:
+        assert got is None
+
+
 def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
     program = """
         import os, signal

@@ -40,6 +40,7 @@ class Workplace:
     """The working files of all runs on one store."""
 
     def __init__(self, store: Path) -> None:
+        store = Path(os.path.realpath(store))  # a link and the file itself share their claims
         self._folder = store.with_name(f"{store.name}.d")
         self._cells, self._trials = self._folder / "cells", self._folder / "trials"
         self._deaths = self._folder / "deaths.json"
