@@ -67,6 +67,17 @@ def test_a_run_ends_in_order_where_its_log_is_on_a_full_disk(tiny_suite, tmp_pat
     assert table(tmp_path / STORE, "SELECT status FROM cells") == [("complete",)]
 
 
+@pytest.mark.parametrize("words", [("data", "list"), ("data", "list", "--json"), ("--help",)])
+def test_a_command_whose_output_is_on_a_full_disk_says_so(tmp_path, words):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command(*words), cwd=tmp_path, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+    sentence = "the output cannot be written: No space left on device; make room and start the command again"
+    assert (done.returncode, done.stderr) == (2, f"error: {sentence}\n")
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_listener_that_fails_is_dropped_with_one_warning(monkeypatch, capsys, terminal):
     def broken(*_):

@@ -345,3 +345,13 @@ def test_runs_are_found_by_suite_and_latest(store):
             queries.find_run(connection, "tini")
         summaries = queries.suite_summaries(connection)
     assert [(s.suite, s.cells, s.complete, s.failed) for s in summaries] == [("other", 2, 1, 0), ("tiny", 1, 1, 0)]
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_store(tmp_path):
+    with writing(tmp_path / "s.duckdb"):
+        pass
+    with (
+        pytest.raises(StoreError, match="there is too little memory to read or write the store: .*bad allocation"),
+        reading(tmp_path / "s.duckdb"),
+    ):
+        raise duckdb.OutOfMemoryException("Failed to allocate block of 6643840 bytes (bad allocation)")

@@ -4,6 +4,8 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 results waits for torch.
 """
 
+import contextlib
+import errno
 import math
 import os
 import sys
@@ -54,6 +56,9 @@ def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
         typer.echo(sentence, err=True)
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class _Commands(typer.core.TyperGroup):
     """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
 
@@ -66,6 +71,15 @@ class _Commands(typer.core.TyperGroup):
                 return super().main(*args, **kwargs)
         except BenchError as error:
             print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
+        except OSError as error:  # of the disk below what is printed, or below a file that a command writes
+            if error.errno not in _NO_SPACE:
+                raise
+            with contextlib.suppress(OSError, ValueError):  # what is buffered would fail once more at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            place = f"{error.filename}: " if error.filename else "the output "
+            sentence = f"error: {place}cannot be written: {error.strerror}; make room and start the command again"
+            print(visible(sentence, lines=True), file=sys.stderr)  # noqa: T201
             sys.exit(2)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (typer's own copy of click has no public name)

@@ -42,7 +42,7 @@ class Workplace:
     def __init__(self, store: Path) -> None:
         self.checkpoints = store.with_name("checkpoints")
         """Folder of the best weights of all cells that ended, one file per key."""
-        place = Path(os.path.realpath(store))  # runs that name one store differently keep apart all the same
+        place = Path(os.path.realpath(store))  # a link and the file itself share their claims
         self._folder = place.with_name(f"{place.name}.d")
         self._cells, self._trials = self._folder / "cells", self._folder / "trials"
         self._deaths = self._folder / "deaths.json"

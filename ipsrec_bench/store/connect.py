@@ -114,6 +114,9 @@ def _in_sentences(place: Path) -> Iterator[None]:
     except duckdb.Error as error:
         if is_full(error):
             raise StoreError(f"{place}: the store cannot be written: the disk is full") from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            words = database.first_line(error)
+            raise StoreError(f"{place}: there is too little memory to read or write the store: {words}") from error
         raise StoreError(
             f"{place}: the store cannot be read or written, it may be damaged: {database.first_line(error)}; restore a"
             " copy, or give another place with --store"
