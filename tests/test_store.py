@@ -351,7 +351,7 @@ def test_too_little_memory_is_not_taken_for_a_damaged_store(tmp_path):
     with writing(tmp_path / "s.duckdb"):
         pass
     with (
-        pytest.raises(StoreError, match="there is too little memory to read or write the store: .*bad allocation"),
+        pytest.raises(StoreError, match=r"there is too little memory to read or write the store: .*bad allocation"),
         reading(tmp_path / "s.duckdb"),
     ):
         raise duckdb.OutOfMemoryException("Failed to allocate block of 6643840 bytes (bad allocation)")
