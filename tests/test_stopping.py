@@ -222,3 +222,12 @@ def test_a_second_signal_does_not_disturb_the_end_of_a_process(tmp_path):
     (tmp_path / "program.py").write_text(textwrap.dedent(program))
     done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_run_whose_streams_are_closed_does_its_work(tiny_suite, tmp_path):
+    arguments = command("run", tiny_suite, "--set", "training.epochs=1", "--set", "seeds=[1]")
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" >&- 2>&-', "sh", *arguments], cwd=tmp_path, env=clean_environment(), check=False
+    )
+    assert done.returncode == 0
+    assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(5,)]

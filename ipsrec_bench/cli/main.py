@@ -108,6 +108,9 @@ def main() -> NoReturn:
     # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
     # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: the next file that is opened would have its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
     with signals_stop():  # until the very end: a terminal's second signal may come when the first has done its work
         try:
             app(obj=True)
