@@ -110,7 +110,7 @@ def main() -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: the next file that is opened would have its number
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
     with signals_stop():  # until the very end: a terminal's second signal may come when the first has done its work
         try:
             app(obj=True)

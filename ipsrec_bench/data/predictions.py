@@ -45,7 +45,7 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             user, or holds a rank or score that is none.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: {'it is not a file' if path.exists() else 'there is no such file'}")
     vocabularies = [data.path / f"{name}.parquet" for name in ("users", "items")]
     with TemporaryDirectory() as folder, confined([path, *vocabularies], Path(folder)) as connection:
         table = open_table(connection, path, TableSource(path=str(path)))
