@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -55,7 +56,12 @@ def pytest_configure() -> None:
     """Give each process of pytest-xdist, and all that its tests start, its share of the cores.
 
     Threads of one that wait for threads of another, whose core it is, take twice as long.
+
+    Signals that are ignored, as in a job in the background, would be ignored by all commands that tests start.
     """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if worker and hasattr(os, "sched_setaffinity"):
         share = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: workers]
@@ -63,7 +69,10 @@ def pytest_configure() -> None:
             os.sched_setaffinity(0, share)
 
 
-FIRST = ("test_positive_world", "test_negative_world", "test_tuning", "test_cli", "test_run", "test_compare")
+FIRST = (
+    "test_positive_world", "test_negative_world", "test_tuning", "test_cli", "test_together", "test_killed",
+    "test_stopping", "test_run", "test_compare",
+)  # fmt: skip
 """Files whose tests take longest, the longest first: files run side by side, and what begins last should be short."""
 
 
