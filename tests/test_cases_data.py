@@ -541,9 +541,9 @@ TEXT = (HEADER + "u,i,p,1\n").encode()
         ),
         ("log.csv.xz", lzma.compress(TEXT), ": the file is packed with xz"),
         ("log.csv.bz2", b"BZh91AY&SY\x00\x01\x02", ": the file is packed with bzip2"),
-        ("log.csv.gz", gzip.compress(gzip.compress(TEXT)), ": the file is packed with gzip twice"),
+        ("log.csv.gz", gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0), ": the file is packed with gzip twice"),
         ("log.csv.gz", TEXT, ": the name ends in .gz, but the file is not packed with gzip; rename it"),
-        ("log.csv.gz", gzip.compress(TEXT.decode().encode("utf-16")), ": the file is UTF-16 text"),
+        ("log.csv.gz", gzip.compress(TEXT.decode().encode("utf-16"), mtime=0), ": the file is UTF-16 text"),
         ("log.csv", TEXT.decode().encode("utf-16-le"), ": the file holds zero bytes, so it is no UTF-8 text; if it is"),
         ("log.csv", TEXT.decode().encode("utf-32"), ": the file is UTF-32 text"),
         ("log.json", '{"user": 1}\n'.encode("utf-16"), ": the file is UTF-16 text"),
@@ -564,7 +564,7 @@ TEXT = (HEADER + "u,i,p,1\n").encode()
         ("log.json", b"[]", ": "),
         ("log.json", b'5\n"x"\n', ":1: the line is no JSON object"),
         ("log.parquet", TEXT, ": cannot be read as a table"),
-        ("log.parquet.gz", gzip.compress(b"PAR1"), ": a Parquet file cannot be read packed"),
+        ("log.parquet.gz", gzip.compress(b"PAR1", mtime=0), ": a Parquet file cannot be read packed"),
     ],
 )
 def test_what_is_no_table_is_named_with_the_remedy(name, content, words, tmp_path):
