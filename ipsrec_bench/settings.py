@@ -116,7 +116,7 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
     where none was, their sentences become one.
     """
     found = [(_written(mistake, raw), mistake) for mistake in error.errors(include_url=False)]
-    told: set[tuple[Path, str]] = set()
+    given: set[tuple[Path, str]] = set()
     for path, mistake in found:
         here = [other["type"] for place, other in found if place == path]
         deeper = any(len(place) > len(path) and place[: len(path)] == path for place, _ in found)
@@ -126,11 +126,11 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
             kinds = list(dict.fromkeys(_KINDS[kind] for kind in here))
             sentence = path, f"found {shown(mistake['input'])}; input should be {_either(kinds)}"
         elif deeper and mistake["type"] == "too_short":
-            continue  # wrong elements are not counted, and are told themselves
+            continue  # wrong elements are not counted, and have a sentence of their own
         else:
             sentence = _sentence(path, mistake)
-        if sentence not in told:
-            told.add(sentence)
+        if sentence not in given:
+            given.add(sentence)
             yield sentence
 
 

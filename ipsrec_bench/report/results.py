@@ -79,7 +79,7 @@ class Results:
         return sorted(self.keys[dataset, row.label])
 
     def common_seeds(self, dataset: str, a: Row, b: Row) -> list[int]:
-        """Return the seeds that both rows have, ascending; a row that no seed changes stands for every one."""
+        """Return the seeds that both rows have, ascending. A deterministic row has every seed."""
         ours, theirs = self.seeds(dataset, a), self.seeds(dataset, b)
         if self.is_deterministic(dataset, a) and ours:
             return theirs[:1] if self.is_deterministic(dataset, b) else theirs

@@ -93,13 +93,13 @@ def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto
 
 def modules_elsewhere(file: SuiteFile) -> list[str]:
     """Return a sentence for each module that `file` imports, and that lies neither beside it nor is a plug-in."""
-    told = []
+    found = []
     for place, module in _own_modules(file):
         elsewhere = module_at(module, file.modules) or module_at(module)
         if elsewhere and not module_at(module, file.path.parent):
-            told.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
+            found.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
                         f" {elsewhere}")  # fmt: skip
-    return told
+    return found
 
 
 def _own_modules(file: SuiteFile) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -17,7 +17,7 @@ from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.suite.schema import Suite, check_suite_name
 
 MOST_MISTAKES = 20
-"""Mistakes of a suite that are told at once; to find the line of one takes a while in a long file."""
+"""Mistakes of a suite that are shown at once; to find the line of one takes a while in a long file."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFi
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         mistakes = list(settings.explain(error, raw))
-        told = [_located(path, text, overrides, *mistake) for mistake in mistakes[:MOST_MISTAKES]]
-        more = len(mistakes) - len(told)
-        raise SuiteError("\n".join([*told, *([f"and {more} more mistakes"] if more else [])])) from None
+        shown = [_located(path, text, overrides, *mistake) for mistake in mistakes[:MOST_MISTAKES]]
+        more = len(mistakes) - len(shown)
+        raise SuiteError("\n".join([*shown, *([f"and {more} more mistakes"] if more else [])])) from None
     return SuiteFile(suite.name or path.stem, path, text, overrides, suite)
 
 
