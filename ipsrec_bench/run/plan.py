@@ -97,8 +97,8 @@ def modules_elsewhere(file: SuiteFile) -> list[str]:
     for place, module in _own_modules(file):
         elsewhere = module_at(module, file.modules) or module_at(module)
         if elsewhere and not module_at(module, file.path.parent):
-            found.append(f"{'.'.join(map(str, place))} imports the module '{module}' from outside of the suite's folder:"
-                        f" {elsewhere}")  # fmt: skip
+            name = ".".join(place)
+            found.append(f"{name} imports the module '{module}' from outside of the suite's folder: {elsewhere}")
     return found
 
 
