@@ -1,12 +1,14 @@
 """What a run says while it works: one stream of small facts, with as many listeners as there are.
 
-The dashboard, the plain log and the JSON lines all listen to the same stream; none of them is known to the run.
+The dashboard, the plain log, the JSON lines and the journal all listen to the same stream; none of them is known to the
+run.
 """
 
 import json
 import re
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,13 +18,18 @@ Outcome = Literal["complete", "pruned", "failed", "killed"]
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events."""
+    """Base of all events; when and where one happened makes it no other event."""
+
+    time: float = field(default_factory=time.time, kw_only=True, compare=False)
+    """When it happened, in seconds since 1970."""
+    worker: str = field(default="", kw_only=True, compare=False)
+    """Name of the worker that says it; empty where the coordinator does."""
 
     def to_json(self) -> str:
         """Return one line of JSON: the kind of event, the time (UTC) and the event's fields."""
         kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"event": kind, "time": now, **asdict(self)})
+        when = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"event": kind, **asdict(self), "time": when})
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,52 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class RunPlanned(Event):
+    """The cells of a run, once each; sent after its start."""
+
+    grid: tuple[tuple[str, str, str, int, str], ...]
+    """Key, dataset, label and seed of each cell, and `queued` or `done`."""
+
+
+@dataclass(frozen=True)
+class RunPaused(Event):
+    """The run holds: no cell begins, and those that are trained wait at their next step."""
+
+
+@dataclass(frozen=True)
+class RunResumed(Event):
+    """The run goes on after a pause."""
+
+
+@dataclass(frozen=True)
+class WorkerStarted(Event):
+    """A worker is ready."""
+
+    device: str
+    host: str
+    pid: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class WorkerSeen(Event):
+    """What a worker takes of its machine; sent every few seconds while it is at work."""
+
+    memory: int
+    """Resident bytes."""
+    load: float
+    """Processor time over time since it was last seen: 1.0 is one core."""
+
+
+@dataclass(frozen=True)
+class WorkerEnded(Event):
+    """A worker is no more."""
+
+    reason: str
+    """What ended it; empty if it ended in order."""
+
+
+@dataclass(frozen=True)
 class CellEvent(Event):
     """Something about one cell, named by key and labels."""
 
@@ -73,6 +126,8 @@ class CellStarted(CellEvent):
 
     epochs: int
     stop_metric: str
+    resumed: int = 0
+    """Epochs that an earlier process had trained, and that are not trained again."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +170,11 @@ class CellFinished(CellEvent):
     metrics: dict[str, float]
     best_epoch: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class CellInterrupted(CellEvent):
+    """A cell was stopped before its end; the next run goes on with it."""
 
 
 @dataclass(frozen=True)
