@@ -18,8 +18,6 @@ from peers import HERE, Peer
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.run.estimate import call_seconds, product_rate, score_seconds, training_seconds
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.run.worker import Worker
-from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import adhoc_suite
 from ipsrec_bench.suite.schema import TableSource
@@ -75,14 +73,14 @@ def growth(folder: Path) -> None:
         prepared = prepare(data, TableSource(path=f"{folder}/{data}/{data}.inter"), folder / "prepared")
         title = ", ".join(f"{name} x 10" for name in change) or ", ".join(f"{v:,} {n}" for n, v in base.items())
         cases[title] = peer, cell, prepared
-    worker = Worker(torch.device("cpu"), folder, Workplace(folder / "unused.duckdb"))
+    device = torch.device("cpu")
     found: dict[str, list[tuple[float, float]]] = {title: [] for title in cases}
     for _ in range(9):
         for title, (peer, cell, prepared) in cases.items():
             answer = peer.ask("train 60")
             for rate in (product_rate, score_seconds, call_seconds):
                 rate.cache_clear()
-            seconds, targets = training_seconds(cell, prepared, worker)
+            seconds, targets = training_seconds(cell, prepared, device)
             found[title].append((answer["seconds"] / answer["targets"] * 1e6, seconds / targets * 1e6))
     print("\n| | measured, us per target | cost model | measured / model |")
     print("|---|---:|---:|---:|")

@@ -62,6 +62,8 @@ class RunStarted(Event):
     title: str
     cells: int
     skipped: int
+    baseline: str = ""
+    """The row that others are compared with, or `best`."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,14 @@ def _flags() -> set[str]:
     return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
+def cuda_devices() -> int:
+    """Return how many GPUs there are that torch could use, found without torch."""
+    number = 0
+    while _capability(number) is not None:
+        number += 1
+    return number
+
+
 def _capability(number: int) -> tuple[int, int] | None:
     """Return the compute capability of a GPU, asked of CUDA's driver; None if there is none that torch could use."""
     if not _torch_has_cuda():

@@ -148,7 +148,8 @@ def bench_process(tmp_path: Path) -> Bench:
 
 def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `ipsrec-bench` in this process; an error that is not one of its own sentences passes through."""
-    changes = {**dict.fromkeys(os.environ.keys() - clean_environment().keys()), **environment}
+    changes = dict.fromkeys(os.environ.keys() - clean_environment().keys())
+    changes |= {"IPSREC_BENCH_EXECUTOR": "inline", **environment}
     threads = torch.get_num_threads()
     try:
         with contextlib.chdir(cwd):

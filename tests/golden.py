@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
+from ipsrec_bench.run.cell import run_cell
+from ipsrec_bench.run.environment import start_threads
+from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.plan import make_plan
-from ipsrec_bench.run.worker import make_worker, run_cell
 from ipsrec_bench.suite.cells import RANKS_FORMAT
 from ipsrec_bench.suite.load import parse_suite
 
@@ -72,9 +74,10 @@ def digests(threads: int) -> dict[str, dict[str, str]]:
             store = Path(folder) / "s.duckdb"
             file = parse_suite(Path("golden.toml"), SUITE, [f"training.precision={precision}"])
             plan = make_plan(file, Path(folder) / "data", store, lambda _: None, device="cpu")
-            worker = make_worker(store, "cpu", threads)
+            start_threads(threads)
+            place = Place("here", "cpu", threads, Path(folder))
             for key, cell in plan.cells:
-                record = run_cell(key, cell, plan.datasets[cell.dataset], worker, lambda _: None)
+                record = run_cell(key, cell, place, plan.datasets[cell.dataset], lambda _: None)
                 assert record.error is None, record.error
                 ranks = [record.ranks[split].realistic.tolist() for split in ("valid", "test")]
                 digest = hashlib.sha256(json.dumps(ranks).encode()).hexdigest()

@@ -7,7 +7,7 @@ import numpy as np
 
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.ranking.rank import Ranks
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.stats.differences import rounded

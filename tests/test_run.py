@@ -11,25 +11,28 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import torch
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
-from ipsrec_bench.run import worker as worker_module
+from ipsrec_bench.run import cell as cell_module
+from ipsrec_bench.run.engine import execute
 from ipsrec_bench.run.estimate import estimate
-from ipsrec_bench.run.local import execute
+from ipsrec_bench.run.executors.inline import Inline
 from ipsrec_bench.run.plan import cells_of, make_plan, preview
-from ipsrec_bench.run.worker import make_worker
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
 
 STORE = Path("reports/ipsrec-bench.duckdb")
+HERE = partial(Inline, "cpu", 1)
+"""The executor of runs in this process."""
 
 
 def run_suite(path, folder, overrides=(), force=False):
     events = []
     store = folder / STORE
     plan = make_plan(load_suite(path, overrides), folder / "data", store, events.append)
-    ended = execute(plan, store, partial(make_worker, store, "cpu"), events.append, force=force)
+    ended = execute(plan, store, HERE, events.append, force=force)
     return ended, events, store
 
 
@@ -109,12 +112,12 @@ def test_an_interruption_keeps_what_is_finished(tiny_suite, tmp_path, monkeypatc
         done.append(key)
         return original(key, cell, *rest)
 
-    original = worker_module.run_cell
-    monkeypatch.setattr(worker_module, "run_cell", interrupted)
+    original = cell_module.run_cell
+    monkeypatch.setattr(cell_module, "run_cell", interrupted)
     ended, events, store = run_suite(tiny_suite, tmp_path)
     assert isinstance(events[-1], RunFinished)
     assert (ended.complete, ended.interrupted) == (3, True)
-    monkeypatch.setattr(worker_module, "run_cell", original)
+    monkeypatch.setattr(cell_module, "run_cell", original)
     assert run_suite(tiny_suite, tmp_path)[0].complete == 5
     assert table(store, "SELECT count(*), count(DISTINCT key) FROM cells") == [(8, 8)]
 
@@ -140,12 +143,15 @@ def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
 
 def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     file = load_suite(tiny_suite)
-    places = (tmp_path / "data", tmp_path / STORE)
-    worker = make_worker(tmp_path / STORE, "cpu")
+    places, device = (tmp_path / "data", tmp_path / STORE), torch.device("cpu")
 
     def cells(*, force=False):
         return preview(
-            file, *places, force=force, available=False, estimate=lambda cell, data: estimate(cell, data, worker)
+            file,
+            *places,
+            force=force,
+            available=False,
+            estimate=lambda cell, data: estimate(cell, data, device),
         )
 
     before = cells()
@@ -160,21 +166,21 @@ def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
     assert [cell.label for cell in after if cell.seed is None] == ["pop", "recent-pop"]
 
 
-def test_an_estimate_grows_with_what_it_is_of(world, tiny_suite, tmp_path):
+def test_an_estimate_grows_with_what_it_is_of(world, tiny_suite):
     """With the catalogue, the users, the length and the batch; and an approximate objective saves the catalogue."""
     (cell,) = (c for c in cells_of(load_suite(tiny_suite)) if (c.label, c.seed) == ("sasrec", 1))
-    worker = make_worker(tmp_path / "s.duckdb", "cpu")
+    device = torch.device("cpu")
 
     def seconds(data=world, **training):
         changed = dataclasses.replace(cell, training=cell.training.model_copy(update=training))
-        return estimate(changed, data, worker).epoch_seconds
+        return estimate(changed, data, device).epoch_seconds
 
     large = dataclasses.replace(world, num_items=10_000 * world.num_items)
     assert seconds(large) > 2 * seconds()
     assert seconds(large, objective="sampled-softmax", negatives=8) < seconds(large)
     assert seconds(samples="prefix") > seconds(samples="packed")
     assert seconds(batch_size=8) > seconds(batch_size=64)
-    assert estimate(cell, large, worker).memory > estimate(cell, world, worker).memory
+    assert estimate(cell, large, device).memory > estimate(cell, world, device).memory
 
 
 def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
@@ -208,8 +214,9 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
         from pathlib import Path
         import numpy as np
         import torch
-        from ipsrec_bench.run import worker
-        from ipsrec_bench.run.local import execute
+        from ipsrec_bench.run import cell
+        from ipsrec_bench.run.engine import execute
+        from ipsrec_bench.run.executors.inline import Inline
         from ipsrec_bench.run.plan import make_plan
         from ipsrec_bench.suite.load import load_suite
 
@@ -225,11 +232,11 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
                 return found
             return watching
 
-        worker.fit = watched("training", worker.fit)
-        worker.rank_targets = watched("ranking", worker.rank_targets)
+        cell.fit = watched("training", cell.fit)
+        cell.rank_targets = watched("ranking", cell.rank_targets)
         store = Path("s.duckdb")
         plan = make_plan(load_suite(Path("tiny.toml")), Path("data"), store, lambda _: None)
-        execute(plan, store, partial(worker.make_worker, store, "cpu", 2), lambda _: None)
+        execute(plan, store, partial(Inline, "cpu", 2), lambda _: None)
         print("afterwards", exact())
         assert "torch._dynamo" not in sys.modules
     """

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.split import leave_one_out, split_dataset, temporal, user_holdout
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.run.local import execute
+from ipsrec_bench.run.engine import execute
+from ipsrec_bench.run.executors.inline import Inline
 from ipsrec_bench.run.plan import make_plan
-from ipsrec_bench.run.worker import make_worker
 from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.schema import Protocol, SyntheticSource, TableSource
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -133,7 +133,7 @@ def test_every_kind_of_model_runs_under_every_split(tiny_suite, tmp_path, split)
     ]
     store = tmp_path / "s.duckdb"
     plan = make_plan(load_suite(tiny_suite, overrides), tmp_path / "data", store, lambda _: None)
-    ended = execute(plan, store, partial(make_worker, store), lambda _: None)
+    ended = execute(plan, store, partial(Inline, "cpu", 1), lambda _: None)
     assert (ended.failed, ended.complete) == (0, 8)
     default = make_plan(load_suite(tiny_suite, overrides[1:]), tmp_path / "data", store, lambda _: None)
     assert not default.done  # a split is part of a cell's key

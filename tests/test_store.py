@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from ipsrec_bench.errors import MissingStoreError, StoreError
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
-from ipsrec_bench.ranking.rank import Ranks
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
 from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
 from ipsrec_bench.suite.load import parse_suite
-from ipsrec_bench.training.fit import Epoch
+from ipsrec_bench.training.curve import Epoch
 
 from .conftest import TINY_SUITE
 

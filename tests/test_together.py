@@ -1,6 +1,7 @@
 """Runs that share a store, runs that are killed, and results that the store could not take."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -16,18 +17,17 @@ import pytest
 
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import CellFailed, CellFinished, CellFound, CellsAwaited, CellStarted, RunStarted, StoreBusy
-from ipsrec_bench.run import local
-from ipsrec_bench.run import worker as worker_module
+from ipsrec_bench.run import cell as cell_module
+from ipsrec_bench.run import recording
+from ipsrec_bench.run.engine import execute
 from ipsrec_bench.run.kept import kept_record
-from ipsrec_bench.run.local import execute
 from ipsrec_bench.run.plan import make_plan
-from ipsrec_bench.run.worker import make_worker
-from ipsrec_bench.run.workplace import KEPT, Workplace
+from ipsrec_bench.run.workplace import KEPT, STATE, Workplace, at_work
 from ipsrec_bench.store import connect
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import clean_environment, command
-from .test_run import ALL_RANKS, STORE, run_suite, table
+from .test_run import ALL_RANKS, HERE, STORE, run_suite, table
 
 KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "3"))
 """How often runs are killed; twenty take two minutes."""
@@ -46,43 +46,58 @@ def working_folders(store: Path) -> list[str]:
 
 def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
     one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "s.duckdb")
-    with one.claim("k", "a cell") as folder:
-        (folder / "weights").touch()
-        with other.claim("k", "a cell") as refused, other.claim("l", "another") as free:
-            assert refused is None
-            assert free is not None
-        other.sweep()
-        assert (folder / "weights").exists()
+    claim = one.claim("k", "a cell")
+    (claim.folder / "weights").touch()
+    assert other.claim("k", "a cell") is None
+    other.claim("l", "another").give_back()
+    other.sweep()
+    assert (claim.folder / "weights").exists()
+    claim.give_back()
+    claim.give_back()  # the second time does nothing
     assert working_folders(tmp_path / "s.duckdb") == []
-    with other.claim("k", "a cell") as folder:
-        assert folder is not None
+    assert other.claim("k", "a cell") is not None
 
 
 def test_a_claim_holds_also_where_a_link_names_the_store(tmp_path):
     (tmp_path / "link.duckdb").symlink_to("s.duckdb")
     one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "link.duckdb")
-    with one.claim("k", "a cell"), other.claim("k", "a cell") as refused:
-        assert refused is None
+    claim = one.claim("k", "a cell")
+    assert claim is not None
+    assert other.claim("k", "a cell") is None
+
+
+def test_a_folder_is_nobodys_while_a_worker_without_an_owner_still_writes_there(tmp_path):
+    place = Workplace(tmp_path / "s.duckdb")
+    claim = place.claim("k", "a cell")
+    with at_work(claim.folder):
+        (claim.folder / STATE).touch()
+        claim.give_back()
+        assert place.claim("k", "a cell") is None
+    assert place.claim("k", "a cell") is not None
 
 
 def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
+    """Apart from a training that can be gone on with."""
     program = """
         import os, signal
         from pathlib import Path
-        from ipsrec_bench.run.workplace import Workplace
+        from ipsrec_bench.run.workplace import STATE, Workplace
         place = Workplace(Path("s.duckdb"))
-        with place.claim("k", "a cell") as cell, place.claim("l", "a cell") as other, place.scratch() as scratch:
-            for folder in (cell, other, scratch):
+        with place.scratch() as scratch:
+            cell, other, begun = (place.claim(key, "a cell").folder for key in "klm")
+            for folder in (cell, other, begun, scratch):
                 (folder / "best.safetensors").touch()
+            (begun / STATE).touch()
             os.kill(os.getpid(), signal.SIGKILL)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=False)
     place = Workplace(tmp_path / "s.duckdb")
-    assert len(working_folders(tmp_path / "s.duckdb")) == 3
-    with place.claim("k", "a cell") as folder:
-        assert not (folder / "best.safetensors").exists()
-        place.sweep()
-        assert working_folders(tmp_path / "s.duckdb") == ["k"]
+    assert len(working_folders(tmp_path / "s.duckdb")) == 4
+    claim = place.claim("k", "a cell")
+    assert not (claim.folder / "best.safetensors").exists()
+    place.sweep()
+    assert sorted(working_folders(tmp_path / "s.duckdb")) == ["k", "m"]
+    assert (place.claim("m", "a cell").folder / "best.safetensors").exists()
 
 
 def run_beside(tiny_suite, tmp_path, during):
@@ -91,7 +106,7 @@ def run_beside(tiny_suite, tmp_path, during):
     file = load_suite(tiny_suite, ONE_SEED)
     key = make_plan(file, tmp_path / "data", store, lambda _: None).cells[1][0]
     with contextlib.ExitStack() as other:
-        assert other.enter_context(Workplace(store).claim(key, "a cell")) is not None
+        other.callback(Workplace(store).claim(key, "a cell").give_back)
 
         def emit(event):
             events.append(event)
@@ -100,7 +115,7 @@ def run_beside(tiny_suite, tmp_path, during):
                 during()
 
         plan = make_plan(file, tmp_path / "data", store, emit)
-        ended = execute(plan, store, lambda: make_worker(store, "cpu"), emit)
+        ended = execute(plan, store, HERE, emit)
     return key, ended, events
 
 
@@ -117,7 +132,7 @@ def test_a_run_does_other_cells_first_and_takes_over_what_another_run_gave_up(ti
 def test_a_run_takes_the_result_of_a_cell_that_another_run_has_trained(tiny_suite, tmp_path, monkeypatch, fails):
     """Also its failure, which is not tried again at once."""
     if fails:
-        monkeypatch.delattr(worker_module, "build_model")
+        monkeypatch.delattr(cell_module, "build_model")
     key, ended, events = run_beside(tiny_suite, tmp_path, lambda: run_suite(tiny_suite, tmp_path, ONE_SEED))
     assert key not in {event.key for event in events if isinstance(event, CellStarted)}
     (found,) = (event for event in events if getattr(event, "key", "") == key)
@@ -139,7 +154,7 @@ def test_two_runs_that_are_forced_train_a_cell_once(finished):
             started.append(None)
             run_suite(finished / "tiny.toml", finished, ONE_SEED, force=True)
 
-    ended = execute(plan, finished / STORE, lambda: make_worker(finished / STORE, "cpu"), emit, force=True)
+    ended = execute(plan, finished / STORE, HERE, emit, force=True)
     assert (ended.complete, started) == (0, [None])
     assert table(finished / STORE, f"SELECT count(*) FROM cells WHERE cell > {before}") == [(5,)]
 
@@ -156,7 +171,7 @@ def test_a_cell_whose_weights_others_have_written_is_not_accepted(tiny_suite, tm
             path.write_bytes(data)
 
     plan = make_plan(load_suite(tiny_suite, [*ONE_SEED, "training.patience=1"]), tmp_path / "data", store, emit)
-    execute(plan, store, lambda: make_worker(store, "cpu"), emit)
+    execute(plan, store, HERE, emit)
     (failed,) = (event for event in events if isinstance(event, CellFailed))
     assert "another program has changed the best weights" in failed.error
 
@@ -164,10 +179,10 @@ def test_a_cell_whose_weights_others_have_written_is_not_accepted(tiny_suite, tm
 def test_a_cell_is_accepted_only_if_its_validation_ranks_give_its_metric(tiny_suite, tmp_path, monkeypatch):
     def other_metric(*arguments):
         record = original(*arguments)
-        return local.replace(record, best_valid=record.best_valid + 0.01)
+        return dataclasses.replace(record, best_valid=record.best_valid + 0.01)
 
-    original = worker_module.run_cell
-    monkeypatch.setattr(worker_module, "run_cell", other_metric)
+    original = cell_module.run_cell
+    monkeypatch.setattr(cell_module, "run_cell", other_metric)
     ended, events, store = run_suite(tiny_suite, tmp_path, [*ONE_SEED, 'models=["pop"]'])
     assert (ended.complete, ended.failed) == (0, 1)
     assert "its validation ranks give mrr@10 = " in next(e.error for e in events if isinstance(e, CellFailed))
@@ -181,9 +196,9 @@ def full_disk(monkeypatch):
     def refuse(*_):
         raise duckdb.IOException('IO Error: Could not write file "s.duckdb": No space left on device')
 
-    original = local.record_cell
-    monkeypatch.setattr(local, "record_cell", refuse)
-    return lambda: monkeypatch.setattr(local, "record_cell", original)
+    original = recording.record_cell
+    monkeypatch.setattr(recording, "record_cell", refuse)
+    return lambda: monkeypatch.setattr(recording, "record_cell", original)
 
 
 def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
@@ -197,8 +212,8 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
     assert kept_record(folder).error is None
     full_disk()
     trained = []
-    original = worker_module.run_cell
-    monkeypatch.setattr(worker_module, "run_cell", lambda key, *rest: (trained.append(key), original(key, *rest))[1])
+    original = cell_module.run_cell
+    monkeypatch.setattr(cell_module, "run_cell", lambda key, *rest: (trained.append(key), original(key, *rest))[1])
     ended, events, store = run_suite(tiny_suite, tmp_path, ONE_SEED)
     assert folder.name not in trained
     assert (ended.complete, events[1].skipped) == (4, 1)
@@ -217,7 +232,7 @@ def test_a_cell_that_was_kept_and_then_killed_has_its_weights(tiny_suite, tmp_pa
 
     pop = [*ONE_SEED, 'models=["pop"]']
     with monkeypatch.context() as patched:
-        patched.setattr(local, "_move_weights", killed)
+        patched.setattr(recording, "_move_weights", killed)
         assert run_suite(tiny_suite, tmp_path, pop)[0].interrupted
     ended, _, store = run_suite(tiny_suite, tmp_path, pop)
     assert ended.complete == 0
@@ -252,8 +267,9 @@ def test_a_run_waits_for_whoever_reads_the_store_before_it_begins(tiny_suite, tm
                 other.communicate("\n")
 
         plan = make_plan(load_suite(tiny_suite, pop), tmp_path / "data", store, emit)
-        execute(plan, store, lambda: make_worker(store, "cpu"), emit)
-    assert [type(event).__name__ for event in said] == ["DatasetReady", "StoreBusy", "RunStarted", "RunFinished"]
+        execute(plan, store, HERE, emit)
+    names = [type(event).__name__ for event in said]
+    assert names == ["DatasetReady", "StoreBusy", "RunStarted", "RunPlanned", "RunFinished"]
 
 
 def test_a_kept_cell_is_entered_also_where_the_store_was_replaced(tiny_suite, tmp_path, full_disk):

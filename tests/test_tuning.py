@@ -20,17 +20,16 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-import torch
 from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.errors import ModelError, StudyError, SuiteError
 from ipsrec_bench.events import EpochDone, TrialEnded
+from ipsrec_bench.run.cell import train_cell
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.run.worker import Worker, train_cell
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import load_suite, parse_suite
-from ipsrec_bench.tuning.search import Budget, _Deaths, run_search
+from ipsrec_bench.tuning.search import Budget, Worker, _Deaths, run_search
 from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import (
     RETRIES,
@@ -776,7 +775,7 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
 
 def run(search, trials: int) -> list:
     told: list = []
-    worker = Worker(torch.device("cpu"), Path("unused"), Workplace(Path("store.duckdb")))
+    worker = Worker("cpu", 1, Workplace(Path("store.duckdb")))
     assert run_search(search, Budget(trials, None), worker, told.append)
     return told
 
@@ -842,7 +841,7 @@ def test_settings_that_kill_every_process_are_given_up(search_at):
 def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, monkeypatch):
     search = search_at("studies")
 
-    def taken(key, cell, _data, _worker, emit):
+    def taken(key, cell, _place, _data, emit):
         monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", train_cell)
         search.study.tell(0, state=TrialState.FAIL)
         requeue(search.study, search.study.trials[0])

@@ -36,7 +36,8 @@ from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry
 from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.ranking.rank import Ranks, count_ranks, rank_targets
+from ipsrec_bench.ranking.rank import count_ranks, rank_targets
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, keep_freed_memory
 from ipsrec_bench.suite.schema import SyntheticSource, Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype

@@ -25,6 +25,9 @@ from ipsrec_bench.cli.options import (
     STORE,
     DataDirOption,
     DeviceOption,
+    DevicesOption,
+    ExecutorOption,
+    JobsOption,
     JsonOption,
     QuietOption,
     ReportSetOption,
@@ -39,12 +42,10 @@ from ipsrec_bench.cli.options import (
 )
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.errors import BenchError
-from ipsrec_bench.run.supervision import supervised
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
-    from ipsrec_bench.run.worker import Worker
     from ipsrec_bench.suite.load import SuiteFile
 
 
@@ -137,12 +138,13 @@ def _root(
 
 @app.command()
 def run(
-    context: typer.Context,
     suite: SuiteArgument,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
-    device: DeviceOption = "auto",
+    executor: ExecutorOption = "pool",
+    jobs: JobsOption = None,
+    devices: DevicesOption = "auto",
     threads: ThreadsOption = None,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
@@ -153,31 +155,42 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run cells again that are passed over: they ended their process.")
     ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop with the first cell that fails.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="Fail a cell that takes longer; it is kept."),
+    ] = None,
+    keep: Annotated[
+        Literal["best", "none"], typer.Option("--keep", help="Whether the best weights of finished cells stay.")
+    ] = "best",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
-    before = supervised(store) if context.obj and not dry_run else None
+    from ipsrec_bench.run.executors.choice import available_cores, devices_of, executor_maker, make_slots
     from ipsrec_bench.suite.load import load_suite
 
+    places = devices_of(devices)
+    slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads or 1)
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.printing import print_cells
+        from ipsrec_bench.run.environment import pick_device, start_threads
         from ipsrec_bench.run.estimate import estimate
         from ipsrec_bench.run.plan import preview
-        from ipsrec_bench.run.worker import make_worker
 
-        worker = make_worker(store, device, threads)
+        start_threads(slots[0].threads)
+        device = pick_device(slots[0].device)
         cells = preview(
             file,
             data_dir,
             store,
             force=force,
             available=available,
-            device=device,
-            estimate=lambda cell, data: estimate(cell, data, worker),
+            device=places[0],
+            estimate=lambda cell, data: estimate(cell, data, device),
         )
         print_cells(cells, as_json=as_json)
         return
@@ -185,28 +198,14 @@ def run(
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
-    from ipsrec_bench.run.local import execute
+    from ipsrec_bench.run.engine import Policy, execute
     from ipsrec_bench.run.plan import make_plan
 
-    def start_worker() -> "Worker":
-        from ipsrec_bench.run.worker import make_worker
-
-        return make_worker(store, device, threads)
-
-    if device not in ("auto", "cpu"):
-        start_worker()  # a device that is not there is refused before data are prepared
+    policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep)
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
         with listener(Console(), quiet=quiet, as_json=as_json) as emit:
-            plan = make_plan(file, data_dir, store, emit, available=available, device=device)
-            ended = execute(
-                plan,
-                store,
-                start_worker,
-                emit,
-                force=force,
-                retry_failed=retry_failed and not (before and before.deaths),
-                since=before.since if before else None,
-            )
+            plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
+            ended = execute(plan, store, executor_maker(executor, slots), emit, force=force, policy=policy)
         if ended.interrupted:
             raise KeyboardInterrupt
         written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
@@ -408,7 +407,6 @@ def query(
 
 @app.command()
 def tune(
-    context: typer.Context,
     suite: Annotated[
         Path | None,
         typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
@@ -448,15 +446,15 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
-    before = supervised(store) if context.obj and not show else None
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
-    from ipsrec_bench.run.environment import available_cores
-    from ipsrec_bench.run.worker import make_worker
-    from ipsrec_bench.tuning.search import Budget, run_search
+    from ipsrec_bench.run.environment import prepare_process
+    from ipsrec_bench.run.executors.choice import available_cores, devices_of
+    from ipsrec_bench.run.workplace import Workplace
+    from ipsrec_bench.tuning.search import Budget, Worker, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
@@ -481,13 +479,13 @@ def tune(
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
-            worker = make_worker(store, device, threads)
             each = max(1, (threads or available_cores()) // jobs)
+            worker = Worker(devices_of(device)[0], each, Workplace(store))
+            prepare_process(each)
             worker.workplace.sweep()
-            is_killed = before is not None and before.deaths > 0
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
-                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each, killed=is_killed):
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each):
                         raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:

@@ -1,7 +1,7 @@
 """Options and arguments that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,8 +59,35 @@ SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite fi
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")]
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--devices",
+        "--device",
+        envvar="IPSREC_BENCH_DEVICE",
+        help="auto (all GPUs, else cpu), cpu, cuda (all), or some with commas: cuda:0,cuda:1.",
+    ),
+]
+ExecutorOption = Annotated[
+    Literal["pool", "inline"],
+    typer.Option(
+        "--executor",
+        envvar="IPSREC_BENCH_EXECUTOR",
+        help="Where cells are trained: in processes of this machine, or in this process, one after the other.",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        max=1024,
+        help="Cells at a time; if not given, one for each GPU, or as many as there are cores and memory for.",
+    ),
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Threads for torch; all available cores if not given.")
+    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of torch for each of them; 1 if not given.")
 ]
 
 STORE = Path("reports/ipsrec-bench.duckdb")

@@ -13,10 +13,10 @@ from types import FrameType
 
 import typer
 
-from ipsrec_bench.run.supervision import STOPPING
+from ipsrec_bench.run.signals import STOPPING
 
 SAME_SECONDS = 0.5
-"""A terminal sends Ctrl-C to every process, and a supervising parent passes on its own: within that time it is one."""
+"""A terminal sends Ctrl-C to every process, and what has started this one may pass on its own: then it is one."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.kernels import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
-from ipsrec_bench.ranking.metrics import realistic_rank
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.suite.schema import MaskHistory
 
 USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA = 512, 4096
@@ -31,22 +31,6 @@ PAIRS_AT_A_TIME = 1 << 16
 
 Pairs = tuple[Tensor, Tensor]
 """Rows of a batch and items, int64 `[n]` each."""
-
-
-@dataclass(frozen=True, eq=False)
-class Ranks:
-    """Where each user's target stands among all items; users ascending."""
-
-    users: NDArray[np.int64]
-    higher: NDArray[np.int32]
-    """Items that score strictly higher than the target."""
-    ties: NDArray[np.int32]
-    """Other items that score the same."""
-
-    @property
-    def realistic(self) -> NDArray[np.int64]:
-        """The realistic rank, from 1."""
-        return realistic_rank(self.higher, self.ties)
 
 
 def rank_targets(

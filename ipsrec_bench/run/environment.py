@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import platform
 import resource
 import subprocess
@@ -16,13 +15,9 @@ import torch
 
 import ipsrec_bench
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.run.executors.choice import available_cores
 from ipsrec_bench.store.records import Environment
 from ipsrec_bench.training.catalogue import product_dtype
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,6 +34,12 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise BenchError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def prepare_process(threads: int) -> None:
+    """Make this process fit to train, with so many threads; to be called before torch has started any."""
+    keep_freed_memory()
+    start_threads(threads)
 
 
 def start_threads(number: int) -> None:
@@ -67,8 +68,8 @@ def keep_freed_memory() -> None:
     mallopt(m_arena_max, 1)  # or each thread that ranks would keep what it freed for itself
 
 
-def describe_environment(device: torch.device) -> Environment:
-    """Return the environment of cells that this process trains on `device`."""
+def describe_environment(device: torch.device, threads: int) -> Environment:
+    """Return the environment of cells that are trained on `device` of this machine with so many threads."""
     return Environment(
         package=ipsrec_bench.__version__,
         python=platform.python_version(),
@@ -78,7 +79,7 @@ def describe_environment(device: torch.device) -> Environment:
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=available_cores(),
-        threads=torch.get_num_threads(),
+        threads=threads,
         device=(torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
         + (", bfloat16 by default" if product_dtype("auto", device) == torch.bfloat16 else ""),
         revision=_revision(),
@@ -108,6 +109,15 @@ def reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return  # the peak then counts from the start of the process
+
+
+def resident_memory() -> int:
+    """Return the resident size of this process in bytes; 0 where the system does not say (Linux does)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 def peak_memory() -> int:

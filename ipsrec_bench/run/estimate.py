@@ -34,7 +34,6 @@ from ipsrec_bench.models.api import SequentialModel, Sizes
 from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking.rank import ITEMS_PER_TILE, USERS_PER_BATCH
-from ipsrec_bench.run.worker import Worker
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.catalogue import product_dtype
@@ -74,14 +73,14 @@ class Estimate:
     """Peak bytes of the process."""
 
 
-def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | None:
-    """Return what `cell` will take on `worker`, or None for a model that counts, which takes one pass over the data."""
+def estimate(cell: Cell, data: PreparedDataset, device: torch.device) -> Estimate | None:
+    """Return what `cell` will take on `device`, or None for a model that counts, which takes one pass over the data."""
     if cell.counts:
         return None
     config, work, epoch = _parts(cell, data)
     split, length, d = split_dataset(data, cell.protocol), cell.protocol.max_length, config.embedding_size
-    float32 = product_rate(torch.float32, worker.device)
-    training, _ = training_seconds(cell, data, worker)
+    float32 = product_rate(torch.float32, device)
+    training, _ = training_seconds(cell, data, device)
     ranked = np.minimum(split.test.positions - data.offsets[split.test.users], length).mean()
     user = work.rank * ranked / (RANK_ENCODER * float32) + 2 * d * data.num_items / (RANK * float32)
     seconds = float(training + user * len(split.valid.users))
@@ -98,12 +97,12 @@ def estimate(cell: Cell, data: PreparedDataset, worker: Worker) -> Estimate | No
     return Estimate(seconds, cell.training.epochs * seconds + ranking, int(memory))
 
 
-def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple[float, int]:
+def training_seconds(cell: Cell, data: PreparedDataset, device: torch.device) -> tuple[float, int]:
     """Return what training the targets of one epoch takes, and how many there are."""
     config, work, epoch = _parts(cell, data)
-    float32 = product_rate(torch.float32, worker.device)
-    dtype = product_dtype(cell.training.precision, worker.device)
-    fast = product_rate(dtype, worker.device)
+    float32 = product_rate(torch.float32, device)
+    dtype = product_dtype(cell.training.precision, device)
+    fast = product_rate(dtype, device)
     scored = _scored(cell, data)
     times = 2 - min(1.0, KEPT / (dtype.itemsize * scored * min(ROWS, cell.training.batch_size)))
     products = (4 + 2 * times) * config.embedding_size / (SOFTMAX * fast)
@@ -111,8 +110,8 @@ def training_seconds(cell: Cell, data: PreparedDataset, worker: Worker) -> tuple
     seconds = (
         3 * work.train * epoch.tokens / (ENCODER * encoder)
         + TRAFFIC * work.kept * epoch.tokens / float32
-        + scored * epoch.targets * (products + PASSES * times * score_seconds(worker.device))
-        + epoch.steps * (CALLS * call_seconds(worker.device) * work.weights + ADAM * work.parameters(config, data))
+        + scored * epoch.targets * (products + PASSES * times * score_seconds(device))
+        + epoch.steps * (CALLS * call_seconds(device) * work.weights + ADAM * work.parameters(config, data))
     )
     return seconds, epoch.targets
 

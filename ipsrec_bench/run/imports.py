@@ -13,7 +13,7 @@ from ipsrec_bench.data.split import hold_out, split_dataset, target_sets
 from ipsrec_bench.data.split_statistics import describe_split
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
-from ipsrec_bench.ranking.rank import Ranks
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
 from ipsrec_bench.store.connect import writing
 from ipsrec_bench.store.ingest import claim_name, record_import, record_split, record_targets

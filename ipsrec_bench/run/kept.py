@@ -14,8 +14,10 @@ from safetensors.numpy import save
 from ipsrec_bench.data.split import TargetSet
 from ipsrec_bench.data.staging import is_full
 from ipsrec_bench.errors import StoreError
+from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.workplace import KEPT
 from ipsrec_bench.store.records import CellRecord, Environment
+from ipsrec_bench.training.curve import Epoch
 
 _ROOM_FOR_TEXT = 1 << 16
 _PER_EPOCH, _PER_TARGET = 512, 16
@@ -79,9 +81,6 @@ def kept_record(folder: Path) -> CellRecord | None:
     path = folder / KEPT
     if not path.exists():
         return None
-    from ipsrec_bench.ranking.rank import Ranks
-    from ipsrec_bench.training.fit import Epoch
-
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["record"])

@@ -11,8 +11,8 @@ from multiprocessing.process import BaseProcess
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Emit, Event
-from ipsrec_bench.run.environment import keep_freed_memory, start_threads
-from ipsrec_bench.run.supervision import STOPPING
+from ipsrec_bench.run.environment import prepare_process
+from ipsrec_bench.run.signals import STOPPING
 
 Work = Callable[[Emit], None]
 """What a process does until nothing is left; it and what it holds can be pickled. A `KeyboardInterrupt` that `emit`
@@ -110,8 +110,7 @@ class _Team:
 
 
 def _member(work: Work, threads: int, pipe: Connection) -> None:
-    keep_freed_memory()
-    start_threads(threads)
+    prepare_process(threads)
 
     def emit(event: Event) -> None:
         try:

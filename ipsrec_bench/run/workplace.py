@@ -1,16 +1,20 @@
 """The folder beside the store that keeps runs apart: who trains which cell, with which files.
 
-    <store>.d/cells/<key>/    the claim of a cell's owner, its best weights, and its result until the store has it
+    <store>.d/cells/<key>/    a cell at work, or to be gone on with: its claim, the state of its training, its best
+                              weights, what its worker printed, and its result until the store has it
     <store>.d/trials/<name>/  the same for the trials of a search
     <store>.d/deaths.json     cells that ended their process
 
-A claim is a lock of the operating system, which ends with its owner, however that dies.
+A claim is a lock of the operating system, which ends with its owner, however that dies. It belongs to the process that
+hands the cell out; the one that works in the folder holds a second lock, so that nobody is given a folder in which a
+worker without an owner still writes.
 """
 
 import contextlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +26,32 @@ from ipsrec_bench.errors import StoreError
 
 KEPT = "record.safetensors"
 """File of a result that the store does not have yet."""
+STATE = "state.safetensors"
+"""File of a training that can be gone on with."""
+LOG = "log"
+"""File of what a worker printed while it was at a cell."""
 MOST_DEATHS = 2
 """How often a cell may end its process before it is passed over."""
-_CLAIM, _OWNER = "claim", "owner.json"
+_CLAIM, _AT_WORK, _OWNER = "claim", "at-work", "owner.json"
+_LOCKS = {_CLAIM, _AT_WORK}
 
 
-@dataclass(frozen=True)
-class Orphan:
-    """What a dead process was at: a cell, or a trial of a search."""
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A folder that is this process's until it is given back."""
 
-    key: str
-    title: str
-    is_trial: bool
+    folder: Path
+    _workplace: "Workplace"
+    _lock: FileLock
+
+    def give_back(self, *, done: bool = False) -> None:
+        """Let others claim the folder; it is removed if it is `done` with, or holds nothing to go on with.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        if self._lock.is_locked:
+            self._workplace.leave(self, done=done)
 
 
 class Workplace:
@@ -43,16 +61,14 @@ class Workplace:
         self.checkpoints = store.with_name("checkpoints")
         """Folder of the best weights of all cells that ended, one file per key."""
         place = Path(os.path.realpath(store))  # a link and the file itself share their claims
-        self._folder = place.with_name(f"{place.name}.d")
-        self._cells, self._trials = self._folder / "cells", self._folder / "trials"
-        self._deaths = self._folder / "deaths.json"
+        self.folder = place.with_name(f"{place.name}.d")
+        self._cells, self._trials = self.folder / "cells", self.folder / "trials"
+        self._deaths = self.folder / "deaths.json"
 
-    @contextlib.contextmanager
-    def claim(self, key: str, title: str) -> Iterator[Path | None]:
-        """Claim a cell and give its folder; None while another process has it.
+    def claim(self, key: str, title: str) -> Claim | None:
+        """Claim a cell; None while another process has it.
 
-        What a dead owner left there is removed, unless a result lies there: that and its weights stay. At the end the
-        folder is removed, unless a result still lies there.
+        Of what a dead owner left there, a result and the state of a training stay, with the best weights.
 
         Args:
             key: of the cell.
@@ -61,8 +77,7 @@ class Workplace:
         Raises:
             StoreError: the folder cannot be written.
         """
-        with self._held(self._cells / key, title) as folder:
-            yield folder
+        return self._claim(self._cells / key, title)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -71,61 +86,43 @@ class Workplace:
         Raises:
             StoreError: the folder cannot be written.
         """
-        with self._held(self._trials / uuid4().hex, "") as folder:
-            assert folder is not None  # nobody else knows the name
-            yield folder
+        claim = self._claim(self._trials / uuid4().hex, "")
+        assert claim is not None  # nobody else knows the name
+        try:
+            yield claim.folder
+        finally:
+            claim.give_back(done=True)
 
-    @contextlib.contextmanager
-    def _held(self, folder: Path, title: str) -> Iterator[Path | None]:
+    def _claim(self, folder: Path, title: str) -> Claim | None:
         with self._alone():
             lock = self._take(folder)
-            if lock is not None:
-                owner = {"pid": os.getpid(), "title": title}
-                (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
-        if lock is None:
-            yield None
-            return
-        try:
-            yield folder
-        finally:
-            with self._alone():
-                self._leave(folder, lock)
+            if lock is None:
+                return None
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "title": title}
+            (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        return Claim(folder, self, lock)
+
+    def leave(self, claim: Claim, *, done: bool) -> None:
+        """Give a claim back; see `Claim.give_back`."""
+        with self._alone():
+            self._leave(claim.folder, claim._lock, done=done)  # noqa: SLF001 (its own part)
 
     def sweep(self) -> None:
-        """Remove what dead processes left, apart from results.
+        """Remove what dead processes left, apart from results and trainings that can be gone on with.
 
         Raises:
             StoreError: the folder cannot be written.
         """
-        if not self._folder.exists():
+        if not self.folder.exists():
             return
         with self._alone():
-            for folder in self._folders():
+            for folder in (*self._cells.glob("*"), *self._trials.glob("*")):
                 if (lock := self._take(folder)) is not None:
-                    self._leave(folder, lock)
+                    self._leave(folder, lock, done=folder.parent == self._trials)
 
     def kept(self) -> list[str]:
         """Return the keys of the cells whose results wait for the store."""
         return sorted(path.parent.name for path in self._cells.glob(f"*/{KEPT}"))
-
-    def orphan_of(self, pid: int) -> Orphan | None:
-        """Return what the dead process `pid` was at; None if it was at nothing."""
-        if not self._folder.exists():
-            return None
-        with self._alone():
-            for folder in self._folders():
-                lock = self._try(folder)
-                if lock is None:
-                    continue
-                try:
-                    owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
-                    if owner["pid"] == pid and not (folder / KEPT).exists():
-                        return Orphan(folder.name, owner["title"], folder.parent == self._trials)
-                except (OSError, ValueError):
-                    continue
-                finally:
-                    lock.release()
-        return None
 
     def note_death(self, key: str, cause: str) -> int:
         """Write down that the cell `key` ended its process, and why; return how often it has done so."""
@@ -154,43 +151,58 @@ class Workplace:
         new.write_text(json.dumps(deaths, indent=2), encoding="utf-8")
         new.replace(self._deaths)
 
-    def _folders(self) -> list[Path]:
-        return [*self._cells.glob("*"), *self._trials.glob("*")]
-
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Let no other process make, take or remove folders meanwhile: a lock in a removed folder would hold nobody."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / "lock"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock"):
                 yield
         except OSError as error:
-            raise StoreError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
+            raise StoreError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
 
     def _take(self, folder: Path) -> FileLock | None:
-        """Lock `folder`, made if need be, and empty it unless it has a result; None if another process has it."""
+        """Lock `folder`, made if need be, and remove what cannot be gone on with; None if another process is there."""
         folder.mkdir(parents=True, exist_ok=True)
-        lock = self._try(folder)
-        if lock is not None and not (folder / KEPT).exists():
-            for path in folder.iterdir():
-                if path.name == _CLAIM:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+        lock = _lock(folder / _CLAIM)
+        if lock is None:
+            return None
+        worker = _lock(folder / _AT_WORK)
+        if worker is None:  # its owner is dead, and it is about to be
+            lock.release()
+            return None
+        goes_on = _goes_on(folder)
+        for path in folder.iterdir():
+            if path.name in _LOCKS or (goes_on and not path.name.endswith(".part")):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        worker.release()
         return lock
 
-    def _leave(self, folder: Path, lock: FileLock) -> None:
-        if not (folder / KEPT).exists():
+    def _leave(self, folder: Path, lock: FileLock, *, done: bool) -> None:
+        if done or not _goes_on(folder):
             shutil.rmtree(folder)
         lock.release()
 
-    @staticmethod
-    def _try(folder: Path) -> FileLock | None:
-        lock = FileLock(folder / _CLAIM)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return None
-        return lock
+
+@contextlib.contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Tell other processes that this one works in a folder that was claimed for it."""
+    with FileLock(folder / _AT_WORK):
+        yield
+
+
+def _goes_on(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (KEPT, STATE))
+
+
+def _lock(path: Path) -> FileLock | None:
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock

@@ -3,14 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from ipsrec_bench.data.split import HeldOut, TargetSet
-
-if TYPE_CHECKING:  # these bring torch along, which reading a store does not need
-    from ipsrec_bench.ranking.rank import Ranks
-    from ipsrec_bench.training.fit import Epoch
-
+from ipsrec_bench.ranking.ranks import Ranks
+from ipsrec_bench.training.curve import Epoch
 
 EXTERNAL = "external"
 """Type of cells whose ranks were made elsewhere and imported."""
@@ -57,10 +53,10 @@ class CellRecord:
     """Of imported lists: up to this rank they are known."""
     deterministic: bool = False
     """Whether no seed changes its ranks."""
-    epochs: "tuple[Epoch, ...]" = ()
-    ranks: "Mapping[str, Ranks] | None" = None
+    epochs: tuple[Epoch, ...] = ()
+    ranks: Mapping[str, Ranks] | None = None
     """By split; anything with arrays `users`, `higher` and `ties`."""
-    target_sets: "Mapping[HeldOut, TargetSet]" = field(default_factory=dict)
+    target_sets: Mapping[HeldOut, TargetSet] = field(default_factory=dict)
     """What the ranks are of, by split."""
 
 

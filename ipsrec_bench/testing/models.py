@@ -30,7 +30,8 @@ from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.testing import worlds
 from ipsrec_bench.training.catalogue import exact
-from ipsrec_bench.training.fit import Epoch, fit, load_weights, save_weights
+from ipsrec_bench.training.curve import Epoch
+from ipsrec_bench.training.fit import fit, load_weights, save_weights
 from ipsrec_bench.training.objective import CASTING_PAYS, batch_losses
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 

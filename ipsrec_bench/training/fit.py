@@ -21,6 +21,7 @@ from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, Train
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
+from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.objective import Losses, batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -38,21 +39,6 @@ class Step:
     steps: int
     loss: float
     targets_per_second: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of a learning curve; losses are means over its targets, from 1 on."""
-
-    epoch: int
-    loss: float
-    cross_entropy: float
-    contrastive: float | None
-    valid: float
-    """The stopping metric on the validation targets."""
-    train_seconds: float
-    valid_seconds: float
-    targets: int
 
 
 @dataclass(frozen=True)

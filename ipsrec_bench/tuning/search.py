@@ -17,8 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, StoreError, StudyError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
+from ipsrec_bench.run.cell import train_cell
+from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.processes import side_by_side
-from ipsrec_bench.run.worker import Worker, train_cell
+from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Tune
@@ -65,6 +67,15 @@ class Search:
     space: Space
     tune: Tune
     data: PreparedDataset
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where trials are trained."""
+
+    device: str
+    threads: int
+    workplace: Workplace
 
 
 class _PassedOver(Exception):  # noqa: N818 (it is no error)
@@ -167,7 +178,7 @@ def _run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> N
         return at_work[0].run()
 
     with worker.workplace.scratch() as scratch:  # a trial's weights are not kept
-        place = replace(worker, checkpoints=scratch)
+        place = Place("", worker.device, worker.threads, scratch)
         while _goes_on(search, budget, emit):
             if is_repeat or search.tune.sampler == "grid":
                 queue_untried(study, search.space, points, search.tune.seed)
@@ -279,9 +290,9 @@ def _key(number: int) -> str:
 class _Trial:
     """One trial at work."""
 
-    def __init__(self, trial: optuna.Trial, search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
+    def __init__(self, trial: optuna.Trial, search: Search, budget: Budget, place: Place, emit: Emit) -> None:
         self._trial, self._search, self._budget = trial, search, budget
-        self._worker, self._emit = worker, emit
+        self._place, self._emit = place, emit
         self._key = _key(trial.number)
         self._by_epoch = search.tune.pruner in {"percentile", "median", "hyperband"}
         self._epochs = 0
@@ -387,7 +398,7 @@ class _Trial:
         tried = replace(cell, variant=f"({in_words(chosen)})", seed=seed)
         name = (self._key, tried.dataset, tried.shown, tried.seed)
         self._emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
-        return train_cell(self._key, tried, self._search.data, self._worker, self._listen).fitted.best_valid
+        return train_cell(self._key, tried, self._place, self._search.data, self._listen).fitted.best_valid
 
     def _listen(self, event: Event) -> None:
         """Count the epoch, and end the trial if the pruner says so, which judges by the first seed."""

@@ -36,8 +36,9 @@ class Place:
 
 
 Work = Callable[[Place, PreparedDataset, Emit], Any]
-"""What is done: a function that can be pickled, as what it returns can. A `KeyboardInterrupt` that `emit` raises tells it
-to stop; an error that is not the toolkit's own ends its process, or this one."""
+"""What is done: a function that can be pickled, as what it returns can.
+
+A `KeyboardInterrupt` that `emit` raises tells it to stop. An error that is not the toolkit's own ends the run."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ class Refused:
 
 Outcome = Done | Died | Stopped | Refused
 
+Tick = Callable[[], None]
+"""What an executor calls a few times a second while tasks are done: the time to look at clocks and control files."""
+
+
+class Stop(KeyboardInterrupt):
+    """What `emit` raises in a task that was told to stop."""
+
 
 class Executor(ABC):
     """Does tasks, as many at a time as it has slots.
@@ -111,7 +119,7 @@ class Executor(ABC):
 
     @abstractmethod
     def kill(self, key: str, cause: str) -> None:
-        """End the process of a task at once, which then has died of `cause`; where there is no such process, stop it."""
+        """End the process of a task at once, which has then died of `cause`; stop it where it has no process."""
 
     @abstractmethod
     def pause(self, *, held: bool) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from json import dumps
-from pathlib import Path
 
 import torch
 
@@ -20,43 +19,16 @@ from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.ranking.rank import Ranks, rank_targets
-from ipsrec_bench.run.environment import (
-    available_cores,
-    describe_environment,
-    keep_freed_memory,
-    peak_memory,
-    pick_device,
-    reset_peak_memory,
-    start_threads,
-)
-from ipsrec_bench.run.workplace import Workplace
+from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.ranking.ranks import Ranks
+from ipsrec_bench.run.environment import describe_environment, peak_memory, pick_device, reset_peak_memory
+from ipsrec_bench.run.executors.api import Place
+from ipsrec_bench.run.kept import keep, reserve
+from ipsrec_bench.run.workplace import at_work
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
-from ipsrec_bench.training.fit import Epoch, Fitted, Step, fit
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Where cells are trained."""
-
-    device: torch.device
-    checkpoints: Path
-    """Folder of the best weights, one file per key; nobody else writes there while a cell is trained."""
-    workplace: Workplace
-    """Working files of all runs on the store."""
-
-
-def make_worker(store: Path, device: str = "auto", threads: int | None = None) -> Worker:
-    """Return this process as a worker; checkpoints lie beside the store.
-
-    Raises:
-        BenchError: the device is not there.
-    """
-    keep_freed_memory()
-    start_threads(threads or available_cores())
-    workplace = Workplace(store)
-    return Worker(pick_device(device), workplace.checkpoints, workplace)
+from ipsrec_bench.training.curve import Epoch
+from ipsrec_bench.training.fit import Fitted, Step, fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +43,32 @@ class Trained:
     """Of the validation targets, after the best epoch."""
 
 
-def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> Trained:
+def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
+    """Train and rank a cell, and leave its record in its folder, for the store.
+
+    Raises:
+        StoreError: the folder cannot be written.
+        BenchError: the device is not there.
+    """
+    split = split_dataset(data, cell.protocol)
+    with at_work(place.folder):
+        reserve(place.folder, cell.training.epochs, len(split.valid.users) + len(split.test.users))
+        keep(run_cell(key, cell, place, data, emit), place.folder)
+
+
+def train_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Trained:
     """Train the cell's model and leave it with its best weights; test targets are not looked at.
 
     Initial weights and dropout follow from torch's generator, seeded here; the order of samples from the seed
     and the epoch. Raises whatever training raises.
     """
+    device = pick_device(place.device)
     torch.manual_seed(cell.seed)
     assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings
     max_length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
-    model = build_model(cell.type, cell.config, sizes).to(worker.device)
-    sequences = ResidentSequences(data, worker.device)
+    model = build_model(cell.type, cell.config, sizes).to(device)
+    sequences = ResidentSequences(data, device)
     split = split_dataset(data, cell.protocol)
 
     best: tuple[float, Ranks] | None = None
@@ -110,7 +96,7 @@ def train_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit
             max_length=max_length,
             seed=cell.seed,
             validate=validate,
-            checkpoint=worker.checkpoints / f"{key}.safetensors",
+            checkpoint=place.folder / f"{key}.safetensors",
             on_step=_step_listener(key, cell, emit),
             on_epoch=_epoch_listener(key, cell, emit),
         )
@@ -132,7 +118,7 @@ def _denormals(*, flushed: bool) -> Iterator[None]:
         torch.set_flush_denormal(not flushed)
 
 
-def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: Emit) -> CellRecord:
+def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CellRecord:
     """Train the cell, rank every held-out target, and return what the store keeps of it.
 
     An error of the cell becomes a failed record with its traceback, and so does `sys.exit`; an interruption passes
@@ -140,13 +126,14 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
 
     Raises:
         StoreError: the best weights cannot be written.
+        BenchError: the device is not there.
     """
     began = time.perf_counter()
     reset_peak_memory()
     emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric))
-    record = new_record(key, cell, data, worker)
+    record = new_record(key, cell, place.device, place.threads, data)
     try:
-        trained = train_cell(key, cell, data, worker, emit)
+        trained = train_cell(key, cell, place, data, emit)
         test = rank_targets(
             trained.model,
             data,
@@ -176,7 +163,7 @@ def run_cell(key: str, cell: Cell, data: PreparedDataset, worker: Worker, emit: 
     )
 
 
-def new_record(key: str, cell: Cell, data: PreparedDataset, worker: Worker) -> CellRecord:
+def new_record(key: str, cell: Cell, device: str, threads: int, data: PreparedDataset) -> CellRecord:
     """Return the record of a cell that begins now, without its results."""
     return CellRecord(
         key=key,
@@ -184,7 +171,7 @@ def new_record(key: str, cell: Cell, data: PreparedDataset, worker: Worker) -> C
         type=cell.type,
         seed=cell.seed,
         settings=dumps(cell.settings(), sort_keys=True),
-        environment=describe_environment(worker.device),
+        environment=describe_environment(pick_device(device), threads),
         started=datetime.now(UTC),
         seconds=0.0,
         deterministic=cell.deterministic,

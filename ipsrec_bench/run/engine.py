@@ -1,0 +1,403 @@
+"""The coordinator: hands cells out to an executor, and is the only one to write the store.
+
+Several runs may work on one store at once, of one suite or of several that share cells: each claims the cells that it
+hands out, and finds the results of the others in the store.
+
+Nothing here imports torch, so that a run with nothing to do ends in a moment, and one with much to do stays small.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import hold_out
+from ipsrec_bench.data.split_statistics import describe_split
+from ipsrec_bench.data.target_facts import target_facts
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.events import (
+    CellFailed,
+    CellFinished,
+    CellFound,
+    CellInterrupted,
+    CellsAwaited,
+    Emit,
+    RunFinished,
+    RunPaused,
+    RunPlanned,
+    RunResumed,
+    RunStarted,
+)
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.run.executors.api import Died, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
+from ipsrec_bench.run.kept import keep, kept_record
+from ipsrec_bench.run.plan import Plan
+from ipsrec_bench.run.recording import Keep, Recorder
+from ipsrec_bench.run.workplace import MOST_DEATHS, Claim, Workplace
+from ipsrec_bench.store.connect import reading, writing
+from ipsrec_bench.store.ingest import begin_run, claim_name, record_split, record_targets
+from ipsrec_bench.store.queries import outcome_of
+from ipsrec_bench.store.records import CellRecord
+from ipsrec_bench.suite.cells import Cell
+
+LOOK_AGAIN_SECONDS = 0.5
+"""How often the claims of other runs are looked at."""
+STOP_SECONDS = 5.0
+"""How long a worker that was told to stop may take to its next step; what can be gone on with is on disk already."""
+
+Wanted = Literal["run", "pause", "stop", "stop-now"]
+"""What somebody wants a run to do, from another terminal."""
+MakeExecutor = Callable[[Emit, Tick], Executor]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What becomes of cells."""
+
+    fail_fast: bool = False
+    """End the run with the first cell that fails."""
+    retry_failed: bool = False
+    """Run cells again that have ended their process."""
+    timeout: float = inf
+    """Seconds that a cell may take in this run; the next one goes on with it."""
+    keep: Keep = "best"
+
+
+def execute(
+    plan: Plan,
+    store: Path,
+    make_executor: MakeExecutor,
+    emit: Emit,
+    *,
+    force: bool = False,
+    policy: Policy | None = None,
+    wanted: Callable[[], Wanted] = lambda: "run",
+) -> RunFinished:
+    """Run what `plan` leaves to do, writing every cell to the store as soon as it ends.
+
+    Args:
+        plan: the cells, and which are done.
+        store: the store's file; open for writing only while a cell is recorded.
+        make_executor: returns where cells are trained; called only if there is a cell to train.
+        emit: callback that receives every event.
+        force: run complete cells again, each replaced when its new ranks are there.
+        policy: what becomes of cells that fail; by default, the others go on.
+        wanted: asked a few times a second whether the run is to go on, to pause, or to stop.
+
+    Returns:
+        How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
+
+    Raises:
+        SuiteError: the store has another suite of the suite's name.
+        StoreError: the store, or the folder beside it, cannot be written. A trained cell is kept beside the store, and
+            the next run enters it.
+        BenchError: a device is not there.
+    """
+    began, since = time.perf_counter(), datetime.now(UTC).replace(tzinfo=None)
+    policy = policy or Policy()
+    workplace = Workplace(store)
+    recorder = Recorder(store, workplace, emit, policy.keep)
+    workplace.sweep()
+    entered = recorder.enter_kept()
+    todo = {key: cell for key, cell in plan.todo(force=force) if force or key not in entered}
+    if policy.retry_failed:
+        workplace.forget_deaths(todo.keys())
+    passed_over = _passed_over(todo, workplace, store)
+    for key in passed_over:
+        del todo[key]
+    protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
+    held_out = []
+    for name, data in plan.datasets.items():
+        split = hold_out(data, protocols[name])
+        facts = target_facts(data, split)
+        held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
+    # Data may have been prepared for hours: that somebody reads the store, as a report does, is no reason to give up.
+    with writing(store, patience=inf, on_wait=recorder.on_wait) as connection:
+        claim_name(connection, plan.file, store)
+        run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
+        for fingerprint, protocol, facts, statistics in held_out:
+            record_targets(connection, fingerprint, protocol, facts)
+            record_split(connection, fingerprint, protocol, statistics)
+    cells = dict(plan.cells)
+    skipped = len(cells) - len(todo) - len(passed_over)
+    emit(RunStarted(plan.file.name, plan.file.suite.title, len(cells), skipped, plan.file.suite.statistics.baseline))
+    left = todo.keys() | passed_over.keys()
+    emit(RunPlanned(tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in cells.items())))
+    for event in passed_over.values():
+        emit(event)
+    work = _Work(plan, recorder, emit, since, policy, wanted, force=force)
+    if todo:
+        with make_executor(emit, work.tick) as executor:
+            work.through(todo, executor)
+    failed = work.failed + len(passed_over)
+    ended = RunFinished(run, work.complete, failed, time.perf_counter() - began, work.is_interrupted)
+    emit(ended)
+    return ended
+
+
+def _do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
+    """Do a cell where it was handed out to, and leave its record in its folder."""
+    from ipsrec_bench.run.cell import do_cell
+
+    do_cell(key, cell, place, data, emit)
+
+
+@dataclass(eq=False)
+class _Claimed:
+    """A cell that is this run's to do."""
+
+    key: str
+    cell: Cell
+    claim: Claim
+    device: str = "cpu"
+    threads: int = 1
+    """Where it was handed out to last."""
+    seconds: float = 0.0
+    """How long it has been at work; while the run holds, time does not count."""
+
+
+@dataclass
+class _Work:
+    """A run at work on what it has to do."""
+
+    plan: Plan
+    recorder: Recorder
+    emit: Emit
+    since: datetime
+    """When this run began, UTC without its zone, as the store has it."""
+    policy: Policy
+    wanted: Callable[[], Wanted]
+    force: bool
+    complete: int = field(default=0, init=False)
+    failed: int = field(default=0, init=False)
+    is_interrupted: bool = field(default=False, init=False)
+    """Whether somebody has stopped the run."""
+    _executor: Executor = field(init=False)
+    _running: dict[str, _Claimed] = field(default_factory=dict, init=False)
+    _again: list[_Claimed] = field(default_factory=list, init=False)
+    """Cells whose process has died, to be gone on with."""
+    _is_held: bool = field(default=False, init=False)
+    _is_in_haste: bool = field(default=False, init=False)
+    """Whether workers are to be ended without waiting for their next step."""
+    _ticked: float = field(default_factory=time.monotonic, init=False)
+
+    def through(self, todo: dict[str, Cell], executor: Executor) -> None:
+        """Do every cell; those that other runs have claimed come last, when their claims end."""
+        self._executor = executor
+        try:
+            self._through(dict(todo))
+            self._stop()
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+            with contextlib.suppress(KeyboardInterrupt):  # a second one: no more waiting
+                self._stop()
+        except BenchError:
+            self._stop()
+            raise
+        finally:
+            executor.close()
+            for claimed in (*self._running.values(), *self._again):
+                claimed.claim.give_back()
+                self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
+
+    def tick(self) -> None:
+        """Look at the clocks, and at what somebody wants; executors call it a few times a second.
+
+        Raises:
+            KeyboardInterrupt: somebody wants the run to stop.
+        """
+        now = time.monotonic()
+        passed, self._ticked = now - self._ticked, now
+        wanted = self.wanted()
+        if (wanted == "stop" and not self.is_interrupted) or (wanted == "stop-now" and not self._is_in_haste):
+            self._is_in_haste = wanted == "stop-now"
+            raise KeyboardInterrupt
+        if (wanted == "pause") != self._is_held:
+            self._is_held = wanted == "pause"
+            self._executor.pause(held=self._is_held)
+            self.emit(RunPaused() if self._is_held else RunResumed())
+        if self._is_held:
+            return
+        for key, claimed in self._running.items():
+            claimed.seconds += passed
+            if claimed.seconds > self.policy.timeout >= claimed.seconds - passed:
+                self._executor.kill(key, "it took too long")
+
+    def _through(self, left: dict[str, Cell]) -> None:
+        is_said = False
+        while (left or self._again or self._running) and not self._ends_early:
+            awaits_others = not self._is_held and self._hand_out(left)
+            if self._running:
+                is_said = False
+            elif not (left or self._again):
+                return
+            elif awaits_others and not is_said:
+                self.emit(CellsAwaited(len(left)))
+                is_said = True
+            for outcome in self._executor.outcomes(LOOK_AGAIN_SECONDS):
+                self._settle(outcome)
+
+    @property
+    def _ends_early(self) -> bool:
+        return self.policy.fail_fast and self.failed > 0
+
+    def _hand_out(self, left: dict[str, Cell]) -> bool:
+        """Begin cells as long as there are slots; return whether others have claimed all that are left."""
+        for slot in self._executor.free():
+            claimed = self._again.pop(0) if self._again else self._next(left)
+            if claimed is None:
+                return bool(left) and not self._ends_early
+            self._begin(claimed, slot)
+        return False
+
+    def _next(self, left: dict[str, Cell]) -> _Claimed | None:
+        """Claim a cell that has to be trained, if there is one, settling those on the way whose results are there."""
+        for key, cell in list(left.items()):
+            claim = self.recorder.workplace.claim(key, _title(cell))
+            if claim is None:
+                continue
+            del left[key]
+            claimed = _Claimed(key, cell, claim)
+            with self._at(claimed):
+                if self._is_to_be_trained(claimed):
+                    return claimed
+            if self._ends_early:
+                return None
+        return None
+
+    def _is_to_be_trained(self, claimed: _Claimed) -> bool:
+        """Settle a cell that another run has done since this one began, or whose result or deaths are known."""
+        key, cell = claimed.key, claimed.cell
+        found = self.recorder.found(key)
+        if found is not None and (found.started >= self.since or not (found.error or self.force)):
+            claimed.claim.give_back()
+            self.failed += bool(found.error)
+            self.emit(_failure(key, cell, found.error, 0.0) if found.error else CellFound(*_name(key, cell)))
+            return False
+        deaths = self.recorder.workplace.deaths().get(key, [])
+        if (record := kept_record(claimed.claim.folder)) is not None:
+            self._record(claimed, record)
+        elif len(deaths) >= MOST_DEATHS:
+            self._fail(claimed, _given_up(deaths))
+        else:
+            return True
+        return False
+
+    def _begin(self, claimed: _Claimed, slot: Slot) -> None:
+        self._running[claimed.key] = claimed
+        claimed.device, claimed.threads = slot.device, slot.threads
+        data = self.plan.datasets[claimed.cell.dataset]
+        work = partial(_do_cell, claimed.key, claimed.cell)
+        self._executor.begin(slot, Task(claimed.key, work, data, claimed.claim.folder))
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Record what a cell has come to, or put it where it can be gone on with.
+
+        Raises:
+            BenchError: it could not be done for a reason that lies outside of it.
+        """
+        claimed = self._running.pop(outcome.key)
+        with self._at(claimed):
+            if isinstance(outcome, Refused):
+                raise outcome.error
+            if (record := kept_record(claimed.claim.folder)) is not None:
+                self._record(claimed, record)
+            elif claimed.seconds > self.policy.timeout:
+                limit = f"{self.policy.timeout:g} seconds"
+                self._fail(claimed, f"the cell took longer than {limit} (--timeout); the next run goes on with it")
+            elif isinstance(outcome, Died):
+                if self.recorder.workplace.note_death(claimed.key, outcome.cause) < MOST_DEATHS:
+                    self._again.append(claimed)
+                else:
+                    self._fail(claimed, _given_up(self.recorder.workplace.deaths()[claimed.key]))
+            else:
+                assert isinstance(outcome, Stopped)  # one that is done has left its record
+                claimed.claim.give_back()
+                self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
+
+    @contextlib.contextmanager
+    def _at(self, claimed: _Claimed) -> Iterator[None]:
+        """Give a claim back if what is done with the cell fails."""
+        try:
+            yield
+        except BaseException:
+            claimed.claim.give_back()
+            raise
+
+    def _record(self, claimed: _Claimed, record: CellRecord) -> None:
+        record = self.recorder.enter(record, claimed.claim.folder)
+        claimed.claim.give_back(done=record.error is None or not claimed.seconds > self.policy.timeout)
+        self.complete, self.failed = self.complete + (not record.error), self.failed + bool(record.error)
+        self.emit(_ending(record, claimed.cell))
+
+    def _fail(self, claimed: _Claimed, error: str) -> None:
+        """Record the failure of a cell whose process could not do so."""
+        from ipsrec_bench.run.cell import new_record
+
+        data, folder = self.plan.datasets[claimed.cell.dataset], claimed.claim.folder
+        record = new_record(claimed.key, claimed.cell, claimed.device, claimed.threads, data)
+        keep(replace(record, error=error, seconds=claimed.seconds), folder)
+        self._record(claimed, record)
+
+    def _stop(self) -> None:
+        """Stop what is at work, and take what comes to its end meanwhile."""
+        deadline = time.monotonic() + (0.0 if self._is_in_haste else STOP_SECONDS)
+        for key in self._running:
+            self._executor.stop(key)
+        while self._running and time.monotonic() < deadline:
+            for outcome in self._executor.outcomes(LOOK_AGAIN_SECONDS):
+                self._settle(outcome)
+
+
+def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> dict[str, CellFailed]:
+    """Return the cells that are recorded as failed because they have ended their process, with what is said of them."""
+    deadly = {key: causes for key, causes in workplace.deaths().items() if key in todo and len(causes) >= MOST_DEATHS}
+    if not deadly or not store.exists():
+        return {}
+    with reading(store) as connection:
+        found = {key: outcome_of(connection, key) for key in deadly}
+    return {
+        key: _failure(key, todo[key], _given_up(causes), 0.0)
+        for key, causes in deadly.items()
+        if (outcome := found[key]) is not None and outcome.error
+    }
+
+
+def _given_up(causes: list[str]) -> str:
+    return (
+        f"the cell ended its process {len(causes)} times ({'; '.join(dict.fromkeys(causes))}); it is passed over until"
+        " it is asked for with run --retry-failed"
+    )
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.dataset}, {cell.shown}, seed {cell.seed}"
+
+
+def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
+    return key, cell.dataset, cell.shown, cell.seed
+
+
+def _failure(key: str, cell: Cell, error: str, seconds: float) -> CellFailed:
+    said = error.partition("\nLast lines of its output:")[0]
+    return CellFailed(*_name(key, cell), said.strip().splitlines()[-1], seconds)
+
+
+def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
+    if record.error is not None:
+        return _failure(record.key, cell, record.error, record.seconds)
+    assert record.ranks is not None
+    assert record.best_epoch is not None
+    ranks = record.ranks["test"].realistic
+    return CellFinished(
+        *_name(record.key, cell),
+        {name: float(metric(name, ranks).mean()) for name in cell.protocol.shown},
+        record.best_epoch,
+        record.seconds,
+    )

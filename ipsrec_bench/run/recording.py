@@ -1,0 +1,117 @@
+"""From a cell's folder to the store: results of this run, and those that earlier runs had to leave beside the store."""
+
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+from ipsrec_bench.errors import StoreError
+from ipsrec_bench.events import Emit, StoreBusy
+from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.run.kept import kept_record, release
+from ipsrec_bench.run.workplace import LOG, Workplace
+from ipsrec_bench.store.connect import reading, writing
+from ipsrec_bench.store.ingest import record_cell
+from ipsrec_bench.store.queries import Outcome, outcome_of
+from ipsrec_bench.store.records import CellRecord
+
+Keep = Literal["best", "none"]
+"""Whether the best weights of a cell stay when the store has its ranks."""
+LOG_LINES = 20
+"""Of what a worker has printed, the last lines stay with a cell that failed."""
+LOG_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """The store of a run, open for writing only while a cell is recorded."""
+
+    store: Path
+    workplace: Workplace
+    emit: Emit
+    keep: Keep = "best"
+
+    def found(self, key: str) -> Outcome | None:
+        """Return how a cell ended, or None if the store has nothing of it."""
+        with reading(self.store, patience=inf, on_wait=self.on_wait) as connection:
+            return outcome_of(connection, key)
+
+    def enter_kept(self) -> set[str]:
+        """Enter the results that earlier runs had to leave beside the store; return the keys of complete cells."""
+        entered = set()
+        for key in self.workplace.kept():
+            claim = self.workplace.claim(key, "")
+            if claim is None:
+                continue
+            record = None
+            try:
+                record = kept_record(claim.folder)
+                if record is not None:
+                    record = self.enter(record, claim.folder)
+            finally:
+                claim.give_back(done=record is not None)
+            if record is not None and record.error is None:
+                entered.add(key)
+        return entered
+
+    def enter(self, record: CellRecord, folder: Path) -> CellRecord:
+        """Write a result to the store, unless it is there, and its weights to those of all cells.
+
+        Args:
+            record: what lies in the cell's folder.
+            folder: the cell's, which has nothing to enter afterwards.
+
+        Returns:
+            The record as the store has it.
+
+        Raises:
+            StoreError: the store cannot be written; the result stays in `folder`.
+        """
+        if record.ranks is not None and record.best_valid is not None:
+            assert record.stop_metric is not None
+            found = float(metric(record.stop_metric, record.ranks["valid"].realistic).mean())
+            if found != record.best_valid:
+                reason = f"its validation ranks give {record.stop_metric} = {found}, the best epoch had"
+                record = replace(record, error=f"ModelError: {reason} {record.best_valid}", ranks=None, epochs=())
+        if record.error is not None:
+            record = replace(record, error=record.error + last_lines(folder / LOG))
+        try:
+            if record.error is None and self.keep == "best":
+                _move_weights(folder / f"{record.key}.safetensors", self.workplace.checkpoints)
+            # A trained cell is not given up because somebody looks at the store: wait as long as it takes.
+            with writing(self.store, patience=inf, on_wait=self.on_wait) as connection:
+                before = outcome_of(connection, record.key)
+                if before is None or before.started != record.started.replace(tzinfo=None):
+                    record_cell(connection, record)
+        except StoreError as error:
+            raise StoreError(f"{error}. A trained cell is kept in {folder}, and the next run enters it") from error
+        if record.error is None:
+            self.workplace.forget_deaths({record.key})  # earlier deaths do not count against a later run of the cell
+        release(folder)
+        return record
+
+    def on_wait(self, message: str) -> None:
+        """Tell who is waited for."""
+        self.emit(StoreBusy(message))
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of what a worker has printed, under a heading; empty if it has printed nothing."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_BYTES))
+            lines = file.read().decode(errors="backslashreplace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return ""
+    return "\n".join(["\nLast lines of its output:", *lines]) if lines else ""
+
+
+def _move_weights(path: Path, folder: Path) -> None:
+    """Move the best weights of a cell to where those of all cells lie."""
+    if not path.exists():  # an earlier run has done so
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.replace(folder / path.name)
+    except OSError as error:
+        raise StoreError(f"{folder}: the weights cannot be moved there: {error.strerror}") from error

@@ -1,0 +1,18 @@
+"""A training's learning curve."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a learning curve; losses are means over its targets, from 1 on."""
+
+    epoch: int
+    loss: float
+    cross_entropy: float
+    contrastive: float | None
+    valid: float
+    """The stopping metric on the validation targets."""
+    train_seconds: float
+    valid_seconds: float
+    targets: int
