@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ ENDINGS = [(signal.SIGINT, 130), TERM, (signal.SIGHUP, 129)]
 
 @pytest.mark.parametrize(
     ("where", "number", "code"),
-    [*(("plan.prepare", *ending) for ending in ENDINGS), ("worker.train_cell", *TERM), ("local.record_cell", *TERM)],
+    [*(("plan.prepare", *ending) for ending in ENDINGS), ("cell.train_cell", *TERM), ("recording.record_cell", *TERM)],
 )
 def test_signals_stop_a_run_in_order_wherever_it_is(tiny_suite, bench, tmp_path, monkeypatch, where, number, code):
     with monkeypatch.context() as patched:
@@ -169,17 +170,18 @@ def test_signals_stop_a_search_and_leave_nothing(tiny_suite, bench, tmp_path, mo
 
 
 def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_path):
-    """The signal reaches the process that watches, which passes it on."""
+    """A terminal sends the signal to the workers, too, which hear of it from the run."""
     arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=5000", "--set", "training.patience=5000")
     with subprocess.Popen(
-        arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
         for line in process.stdout:
             if json.loads(line)["event"] == "epoch-done" and "sasrec" in line:
                 break
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)  # as a terminal does, which reaches both processes
+        process.send_signal(signal.SIGTERM)  # as whatever has started the command may do
         assert process.stdout.read().splitlines()[-1].startswith('{"event": "run-finished"')
         assert process.stderr.read().startswith("Interrupted. Finished cells are kept")
         assert process.wait(timeout=60) == 143

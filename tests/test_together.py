@@ -397,12 +397,11 @@ def test_a_cell_that_ends_its_process_twice_is_passed_over_until_it_is_asked_for
 ):
     """Killed as if out of memory; the other cells are done all the same."""
     suite = deadly("Killed")
-    done = bench_process("run", suite)
+    done = bench_process("run", suite, "--json", "--jobs", "1")
     assert done.returncode == 1
-    warning = (
-        "warning: world, killed, seed 1 ended its process: it was killed by SIGKILL, out of memory perhaps; the cell"
-    )
-    assert done.stderr.startswith(f"{warning} is tried once more\n{warning} is passed over\n")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    reasons = [event["reason"] for event in events if event["event"] == "worker-ended"]
+    assert reasons == ["it was killed by SIGKILL, out of memory perhaps"] * 2
     rows = table(tmp_path / STORE, "SELECT type, error FROM cells ORDER BY type")
     assert [name for name, _ in rows] == ["pop", f"{tmp_path.name}:Killed"]
     assert rows[1][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, out of memory perhaps)")

@@ -341,8 +341,9 @@ class _Work:
         from ipsrec_bench.run.cell import new_record
 
         data, folder = self.plan.datasets[claimed.cell.dataset], claimed.claim.folder
-        record = new_record(claimed.key, claimed.cell, claimed.device, claimed.threads, data)
-        keep(replace(record, error=error, seconds=claimed.seconds), folder)
+        begun = new_record(claimed.key, claimed.cell, claimed.device, claimed.threads, data)
+        record = replace(begun, error=error, seconds=claimed.seconds)
+        keep(record, folder)
         self._record(claimed, record)
 
     def _stop(self) -> None:
