@@ -1,6 +1,6 @@
 """From a cell's folder to the store: results of this run, and those that earlier runs had to leave beside the store."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from ipsrec_bench.run.kept import kept_record, release
 from ipsrec_bench.run.workplace import LOG, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
-from ipsrec_bench.store.queries import Outcome, outcome_of
+from ipsrec_bench.store.queries import Outcome, outcome_of, outcomes
 from ipsrec_bench.store.records import CellRecord
 
 Keep = Literal["best", "none"]
@@ -22,7 +22,7 @@ LOG_LINES = 20
 LOG_BYTES = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recorder:
     """The store of a run, open for writing only while a cell is recorded."""
 
@@ -30,11 +30,22 @@ class Recorder:
     workplace: Workplace
     emit: Emit
     keep: Keep = "best"
+    _outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
+    """How cells had ended when the store was last looked at."""
+    _recorded: int = field(default=-1, init=False)
+    """How many cells all runs had recorded by then."""
 
     def found(self, key: str) -> Outcome | None:
-        """Return how a cell ended, or None if the store has nothing of it."""
-        with reading(self.store, patience=inf, on_wait=self.on_wait) as connection:
-            return outcome_of(connection, key)
+        """Return how a claimed cell ended, or None if the store has nothing of it.
+
+        The store is opened only if another run has recorded a cell since.
+        """
+        recorded = self.workplace.recorded()
+        if recorded != self._recorded:
+            with reading(self.store, patience=inf, on_wait=self.on_wait) as connection:
+                self._outcomes = outcomes(connection)
+            self._recorded = recorded
+        return self._outcomes.get(key)
 
     def enter_kept(self) -> set[str]:
         """Enter the results that earlier runs had to leave beside the store; return the keys of complete cells."""
@@ -83,6 +94,9 @@ class Recorder:
                 before = outcome_of(connection, record.key)
                 if before is None or before.started != record.started.replace(tzinfo=None):
                     record_cell(connection, record)
+            is_news = self.workplace.recorded() != self._recorded
+            self.workplace.tell_recorded()
+            self._recorded += not is_news
         except StoreError as error:
             raise StoreError(f"{error}. A trained cell is kept in {folder}, and the next run enters it") from error
         if record.error is None:

@@ -4,6 +4,7 @@
                               weights, what its worker printed, and its result until the store has it
     <store>.d/trials/<name>/  the same for the trials of a search
     <store>.d/deaths.json     cells that ended their process
+    <store>.d/recorded        a byte for each cell that a run has recorded, by which other runs know that there is news
 
 A claim is a lock of the operating system, which ends with its owner, however that dies. It belongs to the process that
 hands the cell out; the one that works in the folder holds a second lock, so that nobody is given a folder in which a
@@ -64,6 +65,7 @@ class Workplace:
         self.folder = place.with_name(f"{place.name}.d")
         self._cells, self._trials = self.folder / "cells", self.folder / "trials"
         self._deaths = self.folder / "deaths.json"
+        self._recorded = self.folder / "recorded"
 
     def claim(self, key: str, title: str) -> Claim | None:
         """Claim a cell; None while another process has it.
@@ -123,6 +125,18 @@ class Workplace:
     def kept(self) -> list[str]:
         """Return the keys of the cells whose results wait for the store."""
         return sorted(path.parent.name for path in self._cells.glob(f"*/{KEPT}"))
+
+    def tell_recorded(self) -> None:
+        """Let other runs on the store know that it has a new cell; to be called before the claim is given back."""
+        with self._alone(), self._recorded.open("ab") as file:
+            file.write(b".")
+
+    def recorded(self) -> int:
+        """Return how many cells runs have recorded so far."""
+        try:
+            return self._recorded.stat().st_size
+        except OSError:
+            return 0
 
     def note_death(self, key: str, cause: str) -> int:
         """Write down that the cell `key` ended its process, and why; return how often it has done so."""

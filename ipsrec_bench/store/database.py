@@ -61,7 +61,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
     """
     deadline = time.monotonic() + patience
     while True:
-        before = _file_number(path)
+        before = file_number(path)
         try:
             connection = opened()
         except duckdb.Error as error:
@@ -75,7 +75,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
                 on_wait = None
             time.sleep(_PAUSE_SECONDS)
         else:
-            if before in (None, _file_number(path)):
+            if before in (None, file_number(path)):
                 return connection
             connection.close()
 
@@ -142,7 +142,8 @@ def _identifier(name: str) -> str:
     return f'"{escaped}"'
 
 
-def _file_number(path: Path) -> tuple[int, int] | None:
+def file_number(path: Path) -> tuple[int, int] | None:
+    """Return what names a file whatever its path; None if there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -186,6 +186,12 @@ def outcome_of(connection: Connection, key: str) -> Outcome | None:
     return Outcome(*row) if row is not None else None
 
 
+def outcomes(connection: Connection) -> dict[str, Outcome]:
+    """Return how every cell of the store ended, by its key."""
+    rows = connection.execute("SELECT key, error, started FROM cells").fetchall()
+    return {key: Outcome(*rest) for key, *rest in rows}
+
+
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
     """Return the newest run, of all, of the named suite, or the one of this number.
 

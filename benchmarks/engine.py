@@ -1,0 +1,144 @@
+"""What the run engine itself costs, and what jobs side by side gain.
+
+    python benchmarks/engine.py cells [--cells 400]      # seconds and memory of the engine, beside its cells
+    python benchmarks/engine.py jobs [--rounds 3]        # quick.toml with 2 jobs of 1 thread, 1 job of 2, 1 of 1
+    python benchmarks/engine.py beside [--rounds 3]      # the same beside a program that keeps one core busy
+
+Runs of one round follow each other in turn; medians over the rounds are told.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+SUITE = """
+title = "Engine"
+seeds = {seeds}
+[datasets.world]
+source = "synthetic"
+users = 60
+items = 30
+providers = 4
+mean_length = 6
+max_length = 6
+[models.sasrec]
+embedding_size = 8
+inner_size = 8
+n_layers = 1
+[training]
+epochs = 1
+batch_size = 128
+"""
+STORE = Path("reports/ipsrec-bench.duckdb")
+QUICK = Path(__file__).parent.parent / "suites" / "quick.toml"
+RANKS = 'SELECT key, split, "user", higher, ties FROM ranks JOIN cells USING (cell) ORDER BY ALL'
+
+
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    (line,) = (row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def table(store: Path, sql: str) -> list[tuple[object, ...]]:
+    with duckdb.connect(str(store), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def cost_of_cells(executor: str, cells: int) -> None:
+    """Run many tiny cells and print what is not their own work."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "suite.toml").write_text(SUITE.format(seeds=list(range(1, cells + 1))), encoding="utf-8")
+        words = ("run", "suite.toml", "--json", "--executor", executor, "--jobs", "1", "--threads", "1")
+        memory: dict[int, int] = {}
+        ended, first, last = 0, 0.0, 0.0
+        with subprocess.Popen(
+            [sys.executable, "-m", "ipsrec_bench", *words], cwd=folder, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                kind = json.loads(line)["event"]
+                if kind == "cell-started" and not first:
+                    first = time.perf_counter()
+                if kind == "cell-finished":
+                    ended, last = ended + 1, time.perf_counter()
+                    if ended % (cells // 4) == 0:
+                        memory[ended] = resident(process.pid)
+        ((own,),) = table(folder / STORE, "SELECT sum(seconds) FROM cells WHERE status = 'complete'")
+        assert ended == cells
+        cost = (last - first - float(str(own))) / cells
+        shown = ", ".join(f"{count}: {size >> 20} MiB" for count, size in memory.items())
+        print(f"{executor}: {1000 * cost:.0f} ms a cell beside its own {1000 * float(str(own)) / cells:.0f} ms")
+        print(f"  memory of the process that was started, after so many cells: {shown}", flush=True)
+
+
+def quick(jobs: int, threads: int) -> tuple[float, list[tuple[object, ...]]]:
+    """Run quick.toml in a fresh folder; return its seconds and its ranks."""
+    with tempfile.TemporaryDirectory() as name:
+        words = ("run", str(QUICK), "--quiet", "--jobs", str(jobs), "--threads", str(threads))
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ipsrec_bench", *words], cwd=name, check=True)
+        return time.perf_counter() - began, table(Path(name) / STORE, RANKS)
+
+
+def spin() -> None:
+    """Keep a core busy."""
+    while True:
+        sum(range(100_000))
+
+
+def jobs_side_by_side(rounds: int) -> None:
+    """Print what two jobs of one thread gain over one job of two, and whether ranks are the same."""
+    ways = ((2, 1), (1, 2), (1, 1))
+    seconds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
+    ranks = {}
+    for _ in range(rounds):
+        for way in ways:
+            took, ranks[way] = quick(*way)
+            seconds[way].append(took)
+            print(f"  --jobs {way[0]} --threads {way[1]}: {took:.1f} s", flush=True)
+    middle = {way: statistics.median(took) for way, took in seconds.items()}
+    print(f"2 jobs are {middle[1, 2] / middle[2, 1]:.2f} times as fast as 1 job of 2 threads")
+    same = ranks[2, 1] == ranks[1, 1]
+    print(f"  and {middle[1, 1] / middle[2, 1]:.2f} times as fast as 1 job of 1; ranks equal: {same}")
+
+
+def beside_a_busy_core(rounds: int) -> None:
+    """Print how much longer a run takes beside a program that keeps one core busy."""
+    alone, beside = [], []
+    for _ in range(rounds):
+        alone.append(quick(2, 1)[0])
+        busy = multiprocessing.Process(target=spin)
+        busy.start()
+        beside.append(quick(2, 1)[0])
+        busy.kill()
+        print(f"  alone {alone[-1]:.1f} s, beside a busy core {beside[-1]:.1f} s", flush=True)
+    print(f"beside a busy core: {statistics.median(beside) / statistics.median(alone):.2f} times as long")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("cells", "jobs", "beside"))
+    parser.add_argument("--cells", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if options.what == "cells":
+        for executor in ("inline", "pool"):
+            cost_of_cells(executor, options.cells)
+    elif options.what == "jobs":
+        jobs_side_by_side(options.rounds)
+    else:
+        beside_a_busy_core(options.rounds)
+
+
+if __name__ == "__main__":
+    main()
