@@ -44,7 +44,10 @@ class _Picture:
 
     def _lines(self, width: int) -> list[Text]:
         state, search = self.state, self.state.search
-        lines = _header(state, self.now, width) if search is None else search_header(state, search, self.now, width)
+        if search is None:
+            lines = _header(state, self.now, width)
+        else:
+            lines = [_title(state, width), *search_header(state, search, self.now, width)]
         failures = _failures(state, width, SHOWN_FAILURES if self.height >= SHORT else SHOWN_FAILURES - 1)
         left_out = [line((f"{d.dataset}: left out: {d.reason}", "yellow")) for d in state.left_out]
         room = self.height - len(lines) - len(failures)
@@ -73,11 +76,9 @@ class _Picture:
 
 def _header(state: RunState, now: float, width: int) -> list[Text]:
     """Return title and status, bar, facts, and a line for what the run waits for."""
-    status, style = _status(state)
-    title = fit(state.title, max(1, width - cell_len(status) - 1))
-    lines = [line((title, "bold"), " ", (status, style))]
+    lines = [_title(state, width)]
     if not state.cells:
-        return [*lines, line((f"Waiting: {state.waiting}", "yellow")) if state.waiting else line("")]
+        return [*lines, line((state.waiting, "yellow")) if state.waiting else line("")]
     progress = sum(cell.progress for cell in state.running.values())
     shares = [
         (state.done / state.cells, "green"),
@@ -86,7 +87,7 @@ def _header(state: RunState, now: float, width: int) -> list[Text]:
     ]
     lines.append(line(*bar(shares, width)))
     lines.append(_facts(state, now, width))
-    lines.append(line((f"Waiting: {state.waiting}", "yellow")) if state.waiting else line(""))
+    lines.append(line((state.waiting, "yellow")) if state.waiting else line(""))
     return lines
 
 
@@ -107,6 +108,12 @@ def _facts(state: RunState, now: float, width: int) -> Text:
     return line(*[part for fact in facts.values() for part in ((" · ", "dim"), fact)][1:])
 
 
+def _title(state: RunState, width: int) -> Text:
+    status, style = _status(state)
+    title = fit(state.title, max(1, width - cell_len(status) - 1))
+    return line((title, "bold"), " ", (status, style))
+
+
 def _status(state: RunState) -> tuple[str, str]:
     if state.finished is not None:
         return ("interrupted", "yellow") if state.finished.interrupted else ("finished", "green")
@@ -114,7 +121,7 @@ def _status(state: RunState) -> tuple[str, str]:
         return "‖ PAUSED", "bold yellow"
     if state.waiting is not None:
         return "waiting", "yellow"
-    return ("running", "green") if state.cells else ("", "")
+    return ("running", "green") if state.cells or state.running else ("", "")
 
 
 def _failures(state: RunState, width: int, most: int) -> list[Text]:

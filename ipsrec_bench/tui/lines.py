@@ -1,6 +1,7 @@
 """Lines of a fixed width: the small parts that the pictures are made of."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Span, Text
@@ -57,9 +58,8 @@ def bar(shares: Sequence[tuple[float, str]], width: int) -> list[Part]:
     filled, end = 0, 0.0
     for share, style in shares:
         end += share
-        columns = min(width, int(end * width + 0.5)) - filled  # half a column counts as one
-        if share > 0 and columns == 0 and filled < width:
-            columns = 1  # that something is done, or failed, is seen
+        least = 1 if share > 0 and filled < width else 0  # that something is done, or failed, is seen
+        columns = max(least, min(width, int(end * width + 0.5)) - filled)
         parts.append(("━" * columns, style))
         filled += columns
     parts.append(("─" * (width - filled), "bright_black"))
@@ -85,7 +85,7 @@ def clock(seconds: float) -> str:
 
 def about(seconds: float) -> str:
     """Return an estimate of a duration, no more exact than it is."""
-    if seconds < 60:  # noqa: PLR2004 (a minute)
+    if seconds < 55:  # noqa: PLR2004 (what rounds to less than a minute)
         return f"about {max(10, round(seconds / 10) * 10)} s"
     minutes = round(seconds / 60)
     if minutes < 60:  # noqa: PLR2004 (an hour)
@@ -97,12 +97,19 @@ def about(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in at most five characters."""
+    """Return a number of bytes in at most four characters."""
     mega = count / 2**20
     if mega < 1000:  # noqa: PLR2004 (three digits)
         return f"{mega:.0f}M"
     giga = mega / 1024
-    return f"{giga:.1f}G" if giga < 100 else f"{giga:.0f}G"  # noqa: PLR2004 (four characters)
+    return f"{giga:.1f}G" if giga < 10 else f"{giga:.0f}G"  # noqa: PLR2004 (two digits)
+
+
+def decimal(number: float) -> str:
+    """Return a number in at most five characters, if it is below 100,000."""
+    if not isfinite(number):
+        return str(number)
+    return f"{number:.{max(0, 4 - len(str(int(abs(number)))))}f}"
 
 
 def rate(number: float) -> str:

@@ -106,13 +106,15 @@ def _bands(plan: Layout, shape: _Shape, room: int) -> tuple[int, int]:
 
 
 def _order(plan: Layout, found: Mapping[tuple[str, str], Standing]) -> list[str]:
-    """Return the rows by their mean rank; those without a result follow in the plan's order."""
+    """Return the rows by the share of others that are better; those that none is compared with follow."""
+    numbers = Counter(dataset for (dataset, _), standing in found.items() if standing.rank is not None)
 
-    def mean_rank(label: str) -> float:
-        ranks = [rank for dataset in plan.datasets if (rank := found[dataset, label].rank) is not None]
-        return sum(ranks) / len(ranks) if ranks else len(plan.labels) + 1.0
+    def share(label: str) -> float:
+        ranks = {dataset: rank for dataset in plan.datasets if (rank := found[dataset, label].rank) is not None}
+        others = sum(numbers[dataset] - 1 for dataset in ranks)
+        return sum(rank - 1 for rank in ranks.values()) / others if others else 2.0 - bool(ranks)
 
-    return sorted(plan.labels, key=mean_rank)
+    return sorted(plan.labels, key=share)
 
 
 def _newest(state: RunState, plan: Layout, number: int) -> list[str]:
@@ -165,14 +167,13 @@ def _cell(state: RunState, plan: Layout, dataset: str, label: str, shape: _Shape
         parts = [(fit(f"{standing.seeds}/{len(plan.seeds)}", shape.seeds, right=True), "dim")]
     if standing.value is None:
         return [*parts, (" " * (shape.cell - shape.seeds), "")]
-    is_best = standing.rank == 1
-    value = f" {standing.value:.4f}{'*' if is_best else ' '}"
+    value = f" {standing.value:.4f}{'*' if standing.is_best else ' '}"
     difference, style = ("base", "dim") if standing.is_baseline else ("", "")
     if standing.difference is not None:
         difference, style = percent(standing.difference), "green" if standing.difference > 0 else "red"
     return [
         *parts,
-        (fit(value, VALUE), "bold green" if is_best else ""),
+        (fit(value, VALUE), "bold green" if standing.is_best else ""),
         (fit(difference, DIFFERENCE, right=True), style),
     ]
 
@@ -209,12 +210,14 @@ def _counts(marks: Mapping[CellState | None, int]) -> list[Part]:
 
 def _legend(state: RunState, width: int) -> Text:
     marks = Counter(state.cell_states.values())
-    parts: list[Part] = []
-    is_short = width < 72  # noqa: PLR2004 (columns for all words)
-    for mark, (symbol, style) in MARKS.items():
-        if mark == "stopped" and not marks[mark]:
-            continue
-        parts += [(symbol, style), (f" {marks[mark]}  " if is_short else f" {marks[mark]} {mark}  ", "dim")]
-    if not is_short:
-        parts.append(("* best", "dim"))
-    return line(*parts)
+    shown = [mark for mark in MARKS if marks[mark] or mark != "stopped"]
+    words: list[Part] = []
+    numbers: list[Part] = []
+    for mark in shown:
+        symbol, style = MARKS[mark]
+        words += [(symbol, style), (f" {marks[mark]} {mark}  ", "dim")]
+        numbers += [(symbol, style), (f" {marks[mark]}  ", "dim")]
+    for parts in ([*words, ("* best", "dim")], words):
+        if cell_len("".join(text for text, _ in parts).rstrip()) <= width:
+            return line(*parts)
+    return line(*numbers)

@@ -15,7 +15,7 @@ NARROW = 72
 
 
 def search_header(state: RunState, search: SearchStarted, now: float, width: int) -> list[Text]:
-    """Return title, bar, facts and the best settings so far."""
+    """Return bar, facts and the best settings so far."""
     ended = search.ended + state.counted
     facts = [f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"]
     if search.ended:
@@ -27,7 +27,7 @@ def search_header(state: RunState, search: SearchStarted, now: float, width: int
     ]
     if state.running:
         facts.append(f"{len(state.running)} running")
-    facts.append(f"{clock(now - (state.began or now))} elapsed")
+    facts.append(f"{clock(now - (now if state.began is None else state.began))} elapsed")
     if search.seconds is not None:
         facts.append(f"{clock(state.spent(now))} of {clock(search.seconds)} of training")
     if (left := remaining_seconds(state, now)) is not None:
@@ -35,7 +35,6 @@ def search_header(state: RunState, search: SearchStarted, now: float, width: int
     shares = [ended / search.trials] if search.trials else []
     shares += [state.spent(now) / search.seconds] if search.seconds else []
     lines = [
-        line((state.title, "bold")),
         line(*bar([(min(1.0, max(shares, default=0.0)), "cyan")], width)),
         line((" · ".join(facts), "dim")),
     ]

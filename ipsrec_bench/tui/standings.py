@@ -19,6 +19,8 @@ class Standing:
     difference: float | None
     """To the baseline, relative, over the seeds that both have finished; None if there are none."""
     is_baseline: bool
+    is_best: bool
+    """Whether other rows are there, and none is better."""
 
 
 def main_metric(state: RunState) -> str:
@@ -53,6 +55,7 @@ def standings(state: RunState, plan: Layout, metric: str) -> dict[tuple[str, str
                 order.index(label) + 1 if label in means else None,
                 _difference(label, rows, order, state.baseline),
                 label == state.baseline,
+                len(order) > 1 and label == order[0],
             )
     return made
 

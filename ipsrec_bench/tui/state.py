@@ -173,6 +173,8 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             )
         case WorkerSeen():
             worker = state.workers.get(event.worker, Worker(event.worker))
+            if worker.reason is not None:  # its last words
+                return state
             return _with_worker(state, replace(worker, memory=event.memory, load=event.load))
         case EpochDone():
             running = state.running.get(event.key)

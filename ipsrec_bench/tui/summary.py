@@ -44,7 +44,7 @@ def summary(state: RunState) -> RenderableType | None:
                 difference = percent(standing.difference)
             table.add_row(
                 Text("" if number else dataset, style="bold"),
-                Text(label, style="bold green" if standing.rank == 1 else ""),
+                Text(label, style="bold green" if standing.is_best else ""),
                 *("" if one is None else f"{mean(list(one.values())):.4f}" for one in means),
                 Text(difference, style="dim" if standing.is_baseline else ""),
                 f"{marks['done']}/{len(keys)}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from ipsrec_bench.tui.lines import Part, bar, fit, fit_pair, line, rate, size, sparkline
+from ipsrec_bench.tui.lines import Part, bar, decimal, fit, fit_pair, line, rate, size, sparkline
 from ipsrec_bench.tui.state import RunningCell, RunState, Worker
 
 NARROW = 52
@@ -69,13 +69,13 @@ def _widths(state: RunState, width: int) -> _Widths:
     is_wide, is_wider = width >= 100, width >= 130  # noqa: PLR2004 (where there is room)
     parts = {
         "name": min(LONGEST_NAME, max(name, 6)) if name else 0,
-        "bar": 20 if is_wider else 8 if is_wide else 6,
+        "bar": 20 if is_wider else 8 if is_wide else 4,
         "epoch": max(2 * epochs + 1, 7),
         "spark": 0,
         "valid": 6,
         "loss": 5,
         "rate": 9 if is_wider else 6,
-        "memory": 5 if is_seen else 0,
+        "memory": 4 if is_seen else 0,
         "load": 4 if is_seen else 0,
     }
     gap = 2 if is_wider else 1
@@ -138,7 +138,7 @@ def _row(worker: Worker, cell: RunningCell | None, widths: _Widths) -> Text:
         put(widths.epoch, (fit(_epoch(cell), widths.epoch, right=True), ""))
         put(widths.spark, (fit(sparkline(cell.valid, widths.spark), widths.spark), "green"))
         put(widths.valid, (fit(f"{cell.valid[-1]:.4f}" if cell.valid else "", widths.valid, right=True), ""))
-        put(widths.loss, (fit("" if cell.loss is None else f"{cell.loss:.3g}", widths.loss, right=True), ""))
+        put(widths.loss, (fit("" if cell.loss is None else decimal(cell.loss), widths.loss, right=True), ""))
         put(widths.rate, (fit("" if cell.rate is None else rate(cell.rate), widths.rate, right=True), ""))
     put(widths.memory, (fit("" if worker.memory is None else size(worker.memory), widths.memory, right=True), "dim"))
     put(widths.load, (fit("" if worker.load is None else f"{worker.load:.1f}", widths.load, right=True), "dim"))
