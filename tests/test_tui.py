@@ -109,7 +109,7 @@ def test_the_picture_shows_progress_cells_and_failures():
     text = shown(state_after(STREAM), width=140)
     assert "My suite" in text
     assert "1 of 5 done (1 before this run) · 1 failed · 3 left · 0:20 elapsed" in text
-    assert "sasrec · data · 1" in text
+    assert "sasrec · seed 1" in text
     assert "3/10" in text
     assert "4.000" in text
     assert "▁█" in text
@@ -149,12 +149,12 @@ def test_every_worker_has_a_row_with_what_it_is_at_and_what_it_takes():
         WorkerSeen(300 * 2**20, 0.98, time=1.0, worker="worker 1"),
     ]
     lines = words(shown(state_after(events), now=1.0, width=80))
-    assert "1 cuda:0 pop · books · 1 ──── 1/10 300M 1.0" in lines
+    assert "1 cuda:0 pop · seed 1 ──── 1/10 300M 1.0" in lines
     assert "2 cpu idle" in lines
     height = len(lines)
     ended = state_after([finished("books/pop/1", 0.1)], state_after(events))
     lines = words(shown(ended, now=1.0, width=80))
-    assert "1 cuda:0 idle 300M 1.0" in lines
+    assert "1 cuda:0 idle 300M" in lines
     assert len(lines) == height
 
 
@@ -177,7 +177,7 @@ def test_a_worker_that_died_is_seen_with_its_reason_once_and_replaced_in_its_row
     for name, row in (("worker 1", "1 cpu"), ("worker 3", "3 cpu")):
         again = [ready(name, 6.0), started("books/pop/1", 7.0, name, resumed=1)]
         lines = words(shown(state_after(again, dead), now=7.0))
-        assert any(line.startswith(f"{row} pop · books · 1 ") and "2/10" in line for line in lines)
+        assert any(line.startswith(f"{row} pop · seed 1 ") and "2/10" in line for line in lines)
         assert sum("cpu" in line for line in lines) == 2
         assert any("↻ 1 resumed" in line for line in lines)
 
@@ -396,6 +396,9 @@ def test_the_summary_has_every_row_with_means_counts_and_time():
     assert "books pop 0.3000 0.1500 base 2/2 1:05" in lines
     assert "sasrec 0.3000 0.1500 +50.0% 1/2 1 0:13" in lines
     assert "3 of 4 cells done, 1 failed; finished after 1:18" in lines
+    narrow = words(printed(summary(state_after(events)), width=28))
+    assert "books pop 0.1500 2/2" in narrow
+    assert "sasrec 0.1500 1/2" in narrow
 
 
 def test_there_is_no_summary_without_cells():
@@ -423,7 +426,7 @@ def test_a_search_shows_its_trials_the_best_so_far_and_the_time_left():
     # Two and a half trials in 12 s, three and a half are left.
     assert f"{facts} · about 20 s to go" in text
     assert "Best so far: 0.4000 with lambda = 0.2" in text
-    assert "ipsrec-c (lambda = 0.3) · data" in text
+    assert "ipsrec-c (lambda = 0.3) · seed 1" in text
     assert "ipsrec-c (lambda = 0.5)" not in text
     lines = words(text)
     assert "2 lambda = 0.5 pruned 1 0:05" in lines
@@ -438,7 +441,7 @@ def test_a_search_shows_its_workers():
     events = [TRIALS[0], ready("worker 1"), ready("worker 2"), CellStarted(*name, 10, "mrr@10", worker="worker 2")]
     lines = words(shown(state_after(events), now=1.0))
     assert "1 cpu idle" in lines
-    assert any(line.startswith("2 cpu ipsrec-c (lambda = 0.4) · data · 1 ") for line in lines)
+    assert any(line.startswith("2 cpu ipsrec-c (lambda = 0.4) · seed 1 ") for line in lines)
 
 
 def test_a_search_over_time_shows_how_much_of_it_is_left():
@@ -470,7 +473,9 @@ def test_plain_lines_of_a_search():
 
 def test_names_with_markup_are_shown_as_they_are():
     name = ("a", "[bold]d[/bold]", "[red]m", 1)
-    text = shown(state_after([RunStarted("s", "[link]t", 1, 0), CellStarted(*name, 1, "hr@5")]))
+    text = shown(
+        state_after([RunStarted("s", "[link]t", 1, 0), CellStarted(*name, 1, "hr@5"), CellStarted(*B, 1, "hr@5")])
+    )
     assert "[link]t" in text
     assert "[red]m · [bold]d[/bold]" in text
 
@@ -482,7 +487,7 @@ def test_a_narrow_terminal_shows_every_worker_and_trial_in_two_lines():
         assert max(map(len, text.splitlines())) <= width
         lines = words(text)
         assert "━━────── 3/10 · 0.2000" in lines
-        assert lines[lines.index("━━────── 3/10 · 0.2000") - 1] == "sasrec · data · 1"
+        assert lines[lines.index("━━────── 3/10 · 0.2000") - 1] == "sasrec · seed 1"
         assert any(line.startswith("✗ pop · data · 1: ") for line in lines)
         assert any("0.0123" in line for line in lines)
         lines = words(shown(state_after(TRIALS), now=12.0, width=width))

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from ipsrec_bench.tui.lines import Part, about, bar, clock, fit, line
+from ipsrec_bench.tui.lines import Part, about, bar, clock, facts, fit, line
 from ipsrec_bench.tui.pace import remaining_seconds
 from ipsrec_bench.tui.results import result_lines
 from ipsrec_bench.tui.search import search_header, trial_lines
@@ -78,7 +78,7 @@ def _header(state: RunState, now: float, width: int) -> list[Text]:
     """Return title and status, bar, facts, and a line for what the run waits for."""
     lines = [_title(state, width)]
     if not state.cells:
-        return [*lines, line((state.waiting, "yellow")) if state.waiting else line("")]
+        return [*lines, line((state.waiting, "yellow"))] if state.waiting else lines
     progress = sum(cell.progress for cell in state.running.values())
     shares = [
         (state.done / state.cells, "green"),
@@ -94,18 +94,15 @@ def _header(state: RunState, now: float, width: int) -> list[Text]:
 def _facts(state: RunState, now: float, width: int) -> Text:
     """Return how far the run is; what follows from the rest goes first where the line is too short."""
     before = f" ({state.skipped} before this run)" if state.skipped and width >= 100 else ""  # noqa: PLR2004 (columns)
-    facts: dict[str, Part] = {"done": (f"{state.done} of {state.cells} done{before}", "")}
+    parts: dict[str, Part] = {"done": (f"{state.done} of {state.cells} done{before}", "")}
     if state.failed:
-        facts["failed"] = (f"{len(state.failed)} failed", "bold red")
-    facts["left"] = (f"{state.left} left", "")
-    facts["elapsed"] = (f"{clock(now - (now if state.began is None else state.began))} elapsed", "")
+        parts["failed"] = (f"{len(state.failed)} failed", "bold red")
+    parts["left"] = (f"{state.left} left", "")
+    parts["elapsed"] = (f"{clock(now - (now if state.began is None else state.began))} elapsed", "")
     left = remaining_seconds(state, now) if state.finished is None else None
     if left is not None:
-        facts["to go"] = (f"{about(left)} to go", "")
-    for name in ("left", "elapsed"):
-        if sum(len(text) + 3 for text, _ in facts.values()) - 3 > width:
-            del facts[name]
-    return line(*[part for fact in facts.values() for part in ((" · ", "dim"), fact)][1:])
+        parts["to go"] = (f"{about(left)} to go", "")
+    return facts(parts, width, dispensable=("left", "elapsed"))
 
 
 def _title(state: RunState, width: int) -> Text:

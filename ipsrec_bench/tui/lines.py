@@ -1,6 +1,6 @@
 """Lines of a fixed width: the small parts that the pictures are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from rich.cells import cell_len, set_cell_size
@@ -8,6 +8,7 @@ from rich.text import Span, Text
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16
+DOT = " · "
 Part = tuple[str, str]
 """Text and style."""
 
@@ -38,8 +39,11 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def fit_pair(first: str, second: str, rest: str, width: int) -> str:
-    """Return three texts with dots between them in `width` columns; the longer of the first two is cut first."""
-    room = width - cell_len(rest) - 6
+    """Return three texts with dots between them in `width` columns; the longer of the first two is cut first.
+
+    The second may be empty.
+    """
+    room = width - cell_len(rest) - cell_len(DOT) * (2 if second else 1)
     lengths = cell_len(first), cell_len(second)
     if sum(lengths) > room:
         half = max(1, room // 2)
@@ -49,7 +53,17 @@ def fit_pair(first: str, second: str, rest: str, width: int) -> str:
             second = fit(second, max(1, room - lengths[0])).rstrip()
         else:
             first, second = fit(first, max(1, room - half)).rstrip(), fit(second, half).rstrip()
-    return fit(f"{first} · {second} · {rest}", width)
+    return fit(DOT.join(text for text in (first, second, rest) if text), width)
+
+
+def facts(parts: Mapping[str, Part], width: int, *, dispensable: Sequence[str]) -> Text:
+    """Return parts with dots between them; the dispensable ones go, in their order, where the line is too short."""
+    kept = dict(parts)
+    for name in dispensable:
+        if sum(cell_len(text) + cell_len(DOT) for text, _ in kept.values()) - cell_len(DOT) <= width:
+            break
+        kept.pop(name, None)
+    return line(*[part for fact in kept.values() for part in ((DOT, "dim"), fact)][1:])
 
 
 def bar(shares: Sequence[tuple[float, str]], width: int) -> list[Part]:

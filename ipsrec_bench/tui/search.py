@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ipsrec_bench.events import SearchStarted, TrialEnded
-from ipsrec_bench.tui.lines import about, bar, clock, fit, line
+from ipsrec_bench.tui.lines import Part, about, bar, clock, facts, fit, line
 from ipsrec_bench.tui.pace import remaining_seconds
 from ipsrec_bench.tui.state import RunState
 
@@ -17,26 +17,25 @@ NARROW = 72
 def search_header(state: RunState, search: SearchStarted, now: float, width: int) -> list[Text]:
     """Return bar, facts and the best settings so far."""
     ended = search.ended + state.counted
-    facts = [f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"]
+    trials = f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"
+    parts: dict[str, Part] = {"trials": (trials, "")}
     if search.ended:
-        facts.append(f"{search.ended} already there")
-    facts += [
-        f"{count} {outcome}"
-        for outcome in ("pruned", "failed", "killed")
-        if (count := sum(trial.outcome == outcome for trial in state.trials))
-    ]
+        parts["before"] = (f"{search.ended} already there", "")
+    for outcome in ("pruned", "failed", "killed"):
+        if count := sum(trial.outcome == outcome for trial in state.trials):
+            parts[outcome] = (f"{count} {outcome}", "bold red" if outcome == "failed" else "")
     if state.running:
-        facts.append(f"{len(state.running)} running")
-    facts.append(f"{clock(now - (now if state.began is None else state.began))} elapsed")
+        parts["running"] = (f"{len(state.running)} running", "")
+    parts["elapsed"] = (f"{clock(now - (now if state.began is None else state.began))} elapsed", "")
     if search.seconds is not None:
-        facts.append(f"{clock(state.spent(now))} of {clock(search.seconds)} of training")
+        parts["spent"] = (f"{clock(state.spent(now))} of {clock(search.seconds)} of training", "")
     if (left := remaining_seconds(state, now)) is not None:
-        facts.append(f"{about(left)} to go")
+        parts["left"] = (f"{about(left)} to go", "")
     shares = [ended / search.trials] if search.trials else []
     shares += [state.spent(now) / search.seconds] if search.seconds else []
     lines = [
         line(*bar([(min(1.0, max(shares, default=0.0)), "cyan")], width)),
-        line((" · ".join(facts), "dim")),
+        facts(parts, width, dispensable=("running", "before", "elapsed")),
     ]
     found = best(state, search)
     settings = "" if found is None else f"Best so far: {found[0]:.4f} with {found[1]}"
@@ -66,7 +65,7 @@ def trial_lines(state: RunState, search: SearchStarted, width: int, room: int) -
     settings = min(max(longest, cell_len(head)), width - rest)
     lines = [line((f"{'Trial':>5}  {fit(head, settings)}  {value}{'epochs':>8}{'time':>10}", "dim"))]
     for trial in shown:
-        text = f"{trial.number:>5}  {fit(trial.settings, settings)}  {fit(outcome(trial), len(value), right=True)}"
+        text = f"{trial.number:>5}  {fit(trial.settings, settings)}  {fit(_outcome(trial), len(value), right=True)}"
         text += f"{trial.epochs:>8}{clock(trial.seconds):>10}"
         lines.append(line((text, _style(trial, found))))
     return lines
@@ -78,7 +77,7 @@ def _in_two_lines(
     lines = [line((f"Trials, validation {search.metric}", "dim"))]
     for trial in shown:
         lines.append(line((fit(f"{trial.number}: {trial.settings}", width).rstrip(), _style(trial, found))))
-        lines.append(line(f"  {outcome(trial)}, {clock(trial.seconds)}"))
+        lines.append(line(f"  {_outcome(trial)}, {clock(trial.seconds)}"))
     return lines
 
 
@@ -88,6 +87,6 @@ def _style(trial: TrialEnded, found: tuple[float, str] | None) -> str:
     return {"complete": "", "pruned": "dim"}.get(trial.outcome, "red")
 
 
-def outcome(trial: TrialEnded) -> str:
+def _outcome(trial: TrialEnded) -> str:
     """Return what a trial counts by, or how it ended."""
     return f"{trial.value:.4f}" if trial.value is not None else trial.outcome

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from ipsrec_bench.tui.lines import Part, bar, decimal, fit, fit_pair, line, rate, size, sparkline
+from ipsrec_bench.tui.lines import DOT, Part, bar, decimal, fit, fit_pair, line, rate, size, sparkline
 from ipsrec_bench.tui.state import RunningCell, RunState, Worker
 
 NARROW = 52
@@ -49,9 +49,9 @@ def worker_lines(state: RunState, width: int, room: int) -> list[Text]:
     for worker in shown:
         cell = state.running.get(worker.key) if worker.key is not None else None
         if is_narrow:
-            lines += _two_lines(worker, cell, width)
+            lines += _two_lines(state, worker, cell, width)
         else:
-            lines.append(_row(worker, cell, widths))
+            lines.append(_row(state, worker, cell, widths))
     if hidden:
         busy = sum(worker.key is not None for worker in hidden)
         gone = sum(worker.reason is not None for worker in hidden)
@@ -84,12 +84,10 @@ def _widths(state: RunState, width: int) -> _Widths:
         return width - sum(part + gap for part in parts.values() if part)
 
     plan = state.plan
-    lengths = [
-        max((cell_len(text) for text in texts), default=0)
-        for texts in (plan.labels, plan.datasets, [str(seed) for seed in plan.seeds])
-    ]
-    running = [cell_len(f"{cell.label} · {cell.dataset} · {cell.seed}") for cell in state.running.values()]
-    longest = min(LONGEST_SUBJECT, max([sum(lengths) + 6, *running, LEAST_SUBJECT]))
+    names = [plan.labels, plan.datasets if len(plan.datasets) > 1 else (), [str(seed) for seed in plan.seeds]]
+    planned = sum(max((cell_len(text) for text in texts), default=0) for texts in names) + 6
+    running = [cell_len(DOT.join(_subject(state, cell))) for cell in state.running.values()]
+    longest = min(LONGEST_SUBJECT, max([planned, *running, LEAST_SUBJECT]))
     parts["spark"] = min(MOST_SPARK, max(0, left() - longest - gap))
     if parts["spark"] < LEAST_SPARK:
         parts["spark"] = LEAST_SPARK if is_wide else 0
@@ -119,7 +117,7 @@ def _head(state: RunState, widths: _Widths, *, is_narrow: bool) -> Text:
     return line(((" " * widths.gap).join(part for part in parts if part), "dim"))
 
 
-def _row(worker: Worker, cell: RunningCell | None, widths: _Widths) -> Text:
+def _row(state: RunState, worker: Worker, cell: RunningCell | None, widths: _Widths) -> Text:
     row: list[Part] = []
 
     def put(width: int, *parts: Part) -> None:
@@ -133,7 +131,7 @@ def _row(worker: Worker, cell: RunningCell | None, widths: _Widths) -> Text:
         text, style = _without_cell(worker)
         put(rest, (fit(text, rest), style))
     else:
-        put(widths.subject, (fit_pair(cell.label, cell.dataset, str(cell.seed), widths.subject), "cyan"))
+        put(widths.subject, (fit_pair(*_subject(state, cell), widths.subject), "cyan"))
         put(widths.bar, *_progress(cell, widths.bar))
         put(widths.epoch, (fit(_epoch(cell), widths.epoch, right=True), ""))
         put(widths.spark, (fit(sparkline(cell.valid, widths.spark), widths.spark), "green"))
@@ -141,16 +139,17 @@ def _row(worker: Worker, cell: RunningCell | None, widths: _Widths) -> Text:
         put(widths.loss, (fit("" if cell.loss is None else decimal(cell.loss), widths.loss, right=True), ""))
         put(widths.rate, (fit("" if cell.rate is None else rate(cell.rate), widths.rate, right=True), ""))
     put(widths.memory, (fit("" if worker.memory is None else size(worker.memory), widths.memory, right=True), "dim"))
-    put(widths.load, (fit("" if worker.load is None else f"{worker.load:.1f}", widths.load, right=True), "dim"))
+    load = "" if worker.load is None or cell is None else f"{worker.load:.1f}"
+    put(widths.load, (fit(load, widths.load, right=True), "dim"))
     return line(*row[:-1])
 
 
-def _two_lines(worker: Worker, cell: RunningCell | None, width: int) -> list[Text]:
+def _two_lines(state: RunState, worker: Worker, cell: RunningCell | None, width: int) -> list[Text]:
     name = f"{_short(worker)} " if worker.name else ""
     if cell is None:
         text, style = _without_cell(worker)
         return [line(name, (fit(text, width - cell_len(name)).rstrip(), style)), line("")]
-    subject = fit_pair(cell.label, cell.dataset, str(cell.seed), width - cell_len(name)).rstrip()
+    subject = fit_pair(*_subject(state, cell), width - cell_len(name)).rstrip()
     rest = [f" {_epoch(cell)}", *(f"{value:.4f}" for value in cell.valid[-1:])]
     if worker.memory is not None:
         rest.append(size(worker.memory))
@@ -165,6 +164,13 @@ def _progress(cell: RunningCell, width: int) -> list[Part]:
 
 def _epoch(cell: RunningCell) -> str:
     return f"{min(cell.epoch + 1, cell.epochs)}/{cell.epochs}"
+
+
+def _subject(state: RunState, cell: RunningCell) -> tuple[str, str, str]:
+    """Return model, dataset and seed; the dataset is empty where there is but one."""
+    if state.search is not None or len(state.plan.datasets) == 1:
+        return cell.label, "", f"seed {cell.seed}"
+    return cell.label, cell.dataset, str(cell.seed)
 
 
 def _short(worker: Worker) -> str:
