@@ -132,6 +132,17 @@ def test_a_replay_shows_what_was_shown_live():
     assert "0:20 elapsed" in shown(state, now=9_999.0)
 
 
+def test_a_journal_of_two_runs_ends_with_the_second():
+    end = RunFinished(1, 1, 1, 20.0, interrupted=True, time=22.0)
+    again = [replace(event, time=event.time + 100) for event in STREAM[:2]]
+    for events in ([*STREAM, end, *again], [*STREAM, *again]):
+        text = shown(state_after(events), now=110.0)
+        assert "✗" not in text
+        assert "0:08 elapsed" in text
+        assert "interrupted" not in text
+        assert text.count("data: 10 users") == 1
+
+
 def test_waiting_for_the_store_is_said_until_the_cell_is_in():
     waiting = state_after([*STREAM, StoreBusy("the store is locked by PID 7", time=16.0)])
     assert "the store is locked by PID 7" in shown(waiting)

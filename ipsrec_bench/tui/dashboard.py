@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 
-from ipsrec_bench.tui.lines import Part, about, bar, clock, facts, fit, line
+from ipsrec_bench.tui.lines import Part, about, bar, clock, facts, fit, line, segments
 from ipsrec_bench.tui.pace import remaining_seconds
 from ipsrec_bench.tui.results import result_lines
 from ipsrec_bench.tui.search import search_header, trial_lines
@@ -39,8 +40,9 @@ class _Picture:
         width = max(10, options.max_width - 2 * MARGIN)
         for made in self._lines(width)[: self.height]:
             made.truncate(width, overflow="ellipsis")
-            made.pad_left(MARGIN)
-            yield made
+            yield Segment(" " * MARGIN)
+            yield from segments(made, console)
+            yield Segment.line()
 
     def _lines(self, width: int) -> list[Text]:
         state, search = self.state, self.state.search

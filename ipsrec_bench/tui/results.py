@@ -78,7 +78,11 @@ def result_lines(state: RunState, width: int, room: int) -> list[Text]:
 
 
 def _shape(plan: Layout, width: int, room: int) -> _Shape:
-    """Return the layout that shows most: marks where they fit, in as few bands as they need."""
+    """Return the layout that shows most.
+
+    The table comes whole if it can, else in as few bands as it can; marks come before counts, then few bands, whole
+    names and wide gaps.
+    """
     longest = min(LONGEST_NAME, max(cell_len(label) for label in plan.labels))
     seeds = len(plan.seeds)
     count = 2 * len(str(seeds)) + 1
@@ -91,7 +95,8 @@ def _shape(plan: Layout, width: int, room: int) -> _Shape:
             shape = _Shape(name, columns, has_marks, across, gap)
             bands = ceil(len(plan.datasets) / across)
             is_cut = name + across * cell > width or bands * (len(plan.labels) + 1) >= room
-            shapes.append(((is_cut, bands if is_cut else 0, not has_marks, bands, name < longest, -gap), shape))
+            worse = (is_cut, bands if is_cut else 0, not has_marks, bands, name < longest, -gap)
+            shapes.append((worse, shape))
     return min(shapes, key=lambda one: one[0])[1]
 
 

@@ -209,10 +209,8 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             return replace(state, paused=event.time)
         case RunResumed():
             return _resumed(state, event)
-        case DatasetReady():
-            return replace(state, datasets=(*state.datasets, event))
-        case DatasetLeftOut():
-            return replace(state, left_out=(*state.left_out, event))
+        case DatasetReady() | DatasetLeftOut():
+            return _prepared(state, event)
         case SearchStarted():
             return RunState(event.time, event.title, search=event, workers=_idle(state))
         case TrialEnded():
@@ -238,6 +236,15 @@ def _visible(event: Event) -> Event:
         elif isinstance(value, tuple) and value and isinstance(value[0], str):
             changes[part.name] = tuple(visible(text) for text in value)
     return replace(event, **changes) if changes else event
+
+
+def _prepared(state: RunState, event: DatasetReady | DatasetLeftOut) -> RunState:
+    """Return the state with a dataset, which a journal of several runs names in each of them."""
+    if state.finished is not None:
+        state = RunState(event.time)
+    if isinstance(event, DatasetReady):
+        return replace(state, datasets=(*(d for d in state.datasets if d.dataset != event.dataset), event))
+    return replace(state, left_out=(*(d for d in state.left_out if d.dataset != event.dataset), event))
 
 
 def _planned(state: RunState, event: RunPlanned) -> RunState:

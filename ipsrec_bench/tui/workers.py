@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ipsrec_bench.tui.lines import DOT, Part, bar, decimal, fit, fit_pair, line, rate, size, sparkline
-from ipsrec_bench.tui.state import RunningCell, RunState, Worker
+from ipsrec_bench.tui.state import Layout, RunningCell, RunState, Worker
 
 NARROW = 52
 """Columns of a terminal below which a worker takes two lines."""
@@ -39,7 +39,7 @@ def worker_lines(state: RunState, width: int, room: int) -> list[Text]:
     """Return the rows of all workers, as far as `room` lines allow, below a head."""
     workers = list(state.workers.values())
     if not workers:
-        return []
+        return [line(("no worker is ready yet", "dim"))] if state.left or state.search is not None else []
     is_narrow = width < NARROW
     fitting = max(1, (room - 1) // (2 if is_narrow else 1))
     shown = workers if len(workers) <= fitting else workers[: max(1, fitting - 1)]
@@ -83,9 +83,7 @@ def _widths(state: RunState, width: int) -> _Widths:
     def left() -> int:
         return width - sum(part + gap for part in parts.values() if part)
 
-    plan = state.plan
-    names = [plan.labels, plan.datasets if len(plan.datasets) > 1 else (), [str(seed) for seed in plan.seeds]]
-    planned = sum(max((cell_len(text) for text in texts), default=0) for texts in names) + 6
+    planned = _longest_subject(state.plan)
     running = [cell_len(DOT.join(_subject(state, cell))) for cell in state.running.values()]
     longest = min(LONGEST_SUBJECT, max([planned, *running, LEAST_SUBJECT]))
     parts["spark"] = min(MOST_SPARK, max(0, left() - longest - gap))
@@ -164,6 +162,15 @@ def _progress(cell: RunningCell, width: int) -> list[Part]:
 
 def _epoch(cell: RunningCell) -> str:
     return f"{min(cell.epoch + 1, cell.epochs)}/{cell.epochs}"
+
+
+def _longest_subject(plan: Layout) -> int:
+    """Return the columns of the longest name of a cell."""
+    is_single = len(plan.datasets) == 1
+    seeds = [f"seed {seed}" if is_single else str(seed) for seed in plan.seeds]
+    parts = [plan.labels, seeds] if is_single else [plan.labels, plan.datasets, seeds]
+    longest = [max(cell_len(text) for text in texts) for texts in parts if texts]
+    return sum(longest) + cell_len(DOT) * (len(longest) - 1)
 
 
 def _subject(state: RunState, cell: RunningCell) -> tuple[str, str, str]:
