@@ -63,7 +63,9 @@ class RunStarted(Event):
     cells: int
     skipped: int
     baseline: str = ""
-    """The row that others are compared with, or `best`."""
+    """Label of the row that the others are compared with, as its cells have it; `best` or nothing: the best other."""
+    metric: str = ""
+    """The metric that rows are compared by; empty means the last one of the cells."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class RunPlanned(Event):
 
     grid: tuple[tuple[str, str, str, int, str], ...]
     """Key, dataset, label and seed of each cell, and `queued` or `done`."""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics of done cells by key, as `CellFinished` has them."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long done cells took, by key."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,10 @@ class EpochDone(CellEvent):
 @dataclass(frozen=True)
 class CellFound(CellEvent):
     """Another run has finished a cell that this one was to run; the store has it."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """As `CellFinished` has them; empty if they are not known."""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

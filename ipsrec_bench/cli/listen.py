@@ -118,14 +118,14 @@ def _warn(sentence: str) -> None:
 
 @contextlib.contextmanager
 def _live(console: Console) -> Iterator[Emit]:
-    state = RunState(began=time.monotonic())
+    state = RunState()
 
     def picture() -> RenderableType:
-        return dashboard(state, time.monotonic(), console.size.height)
+        return dashboard(state, time.time(), console.size.height)
 
     def emit(event: Event) -> None:
         nonlocal state
-        state = fold(state, event, time.monotonic())
+        state = fold(state, event)
 
     with Live(get_renderable=picture, console=console, refresh_per_second=REFRESH_PER_SECOND):
         yield emit

@@ -7,6 +7,7 @@ from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
     CellFound,
+    CellInterrupted,
     CellsAwaited,
     CellStarted,
     DatasetLeftOut,
@@ -14,10 +15,14 @@ from ipsrec_bench.events import (
     EpochDone,
     Event,
     RunFinished,
+    RunPaused,
+    RunResumed,
     RunStarted,
     SearchStarted,
     StoreBusy,
     TrialEnded,
+    WorkerEnded,
+    WorkerStarted,
 )
 from ipsrec_bench.words import visible
 
@@ -37,6 +42,8 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             text = f"{event.title}: {event.cells} cells, {event.skipped} already done"
         case CellStarted():
             text = f"{_name(event)}: started"
+            text += f", resumed after epoch {event.resumed}" if event.resumed else ""
+            text += f" ({event.worker})" if event.worker else ""
         case EpochDone():
             text = (
                 f"{_name(event)}: epoch {event.epoch}, loss {event.loss:.4f}, validation {event.valid:.4f},"
@@ -45,6 +52,8 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
         case CellFinished():
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
+        case CellInterrupted():
+            text = f"{_name(event)}: stopped; the next run goes on with it"
         case CellFound():
             text = f"{_name(event)}: finished by another process"
         case CellsAwaited():
@@ -60,6 +69,15 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             text += f", {event.value:.4f}" if event.value is not None else ""
             text += f" after {event.epochs} epochs, {event.seconds:.1f} s"
             text += f": {event.error}" if event.error else ""
+        case WorkerStarted():
+            threads = "1 thread" if event.threads == 1 else f"{event.threads} threads"
+            text = f"{event.worker}: ready on {event.host}, {event.device}, {threads}, process {event.pid}"
+        case WorkerEnded() if event.reason:
+            text = f"{event.worker}: died: {event.reason}"
+        case RunPaused():
+            text = "paused"
+        case RunResumed():
+            text = "goes on after the pause"
         case StoreBusy():
             text = f"waiting: {event.message}"
         case RunFinished():
