@@ -8,7 +8,7 @@ Nothing here imports torch, so that a run with nothing to do ends in a moment, a
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -42,7 +42,7 @@ from ipsrec_bench.run.recording import Keep, Recorder
 from ipsrec_bench.run.workplace import MOST_DEATHS, Claim, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, claim_name, record_split, record_targets
-from ipsrec_bench.store.queries import outcome_of
+from ipsrec_bench.store.queries import outcome_of, metrics_of
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
@@ -126,9 +126,8 @@ def execute(
             record_split(connection, fingerprint, protocol, statistics)
     cells = dict(plan.cells)
     skipped = len(cells) - len(todo) - len(passed_over)
-    emit(RunStarted(plan.file.name, plan.file.suite.title, len(cells), skipped, plan.file.suite.statistics.baseline))
-    left = todo.keys() | passed_over.keys()
-    emit(RunPlanned(tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in cells.items())))
+    emit(_started(plan, len(cells), skipped))
+    emit(_planned(plan, recorder, todo.keys() | passed_over.keys()))
     for event in passed_over.values():
         emit(event)
     work = _Work(plan, recorder, emit, since, policy, wanted, force=force)
@@ -139,6 +138,29 @@ def execute(
     ended = RunFinished(run, work.complete, failed, time.perf_counter() - began, work.is_interrupted)
     emit(ended)
     return ended
+
+
+def _started(plan: Plan, cells: int, skipped: int) -> RunStarted:
+    suite = plan.file.suite
+    wanted = suite.statistics.baseline
+    baseline = next((cell.shown for _, cell in plan.cells if cell.label == wanted), wanted)
+    metric_name = suite.statistics.metric or suite.protocol.shown[-1]
+    return RunStarted(plan.file.name, suite.title, cells, skipped, baseline, metric_name)
+
+
+def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanned:
+    """Return the grid of a run with what the store knows of it, if there is something to do."""
+    grid = tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in plan.cells)
+    done = {key for key, _ in plan.cells if key not in left}
+    if not (left and done):
+        return RunPlanned(grid)
+    with reading(recorder.store, patience=inf, on_wait=recorder.on_wait) as connection:
+        found = metrics_of(connection, done, plan.file.suite.protocol.shown)
+    return RunPlanned(
+        grid,
+        {key: metrics for key, (metrics, _) in found.items()},
+        {key: seconds for key, (_, seconds) in found.items()},
+    )
 
 
 def _do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
@@ -278,7 +300,7 @@ class _Work:
         if found is not None and (found.started >= self.since or not (found.error or self.force)):
             claimed.claim.give_back()
             self.failed += bool(found.error)
-            self.emit(_failure(key, cell, found.error, 0.0) if found.error else CellFound(*_name(key, cell)))
+            self.emit(_failure(key, cell, found.error, 0.0) if found.error else self._found(key, cell))
             return False
         deaths = self.recorder.workplace.deaths().get(key, [])
         if (record := kept_record(claimed.claim.folder)) is not None:
@@ -288,6 +310,11 @@ class _Work:
         else:
             return True
         return False
+
+    def _found(self, key: str, cell: Cell) -> CellFound:
+        with reading(self.recorder.store, patience=inf, on_wait=self.recorder.on_wait) as connection:
+            metrics, seconds = metrics_of(connection, [key], cell.protocol.shown)[key]
+        return CellFound(*_name(key, cell), metrics, seconds)
 
     def _begin(self, claimed: _Claimed, slot: Slot) -> None:
         self._running[claimed.key] = claimed

@@ -192,6 +192,23 @@ def outcomes(connection: Connection) -> dict[str, Outcome]:
     return {key: Outcome(*rest) for key, *rest in rows}
 
 
+def metrics_of(
+    connection: Connection, keys: Collection[str], names: Collection[str]
+) -> dict[str, tuple[dict[str, float], float]]:
+    """Return, by key of complete cells, metrics like `ndcg@10` of the test targets and the seconds that they took."""
+    means = ", ".join("avg({}(rank, {}))".format(*name.split("@")) for name in names)
+    rows = connection.execute(
+        f"""
+        SELECT key, any_value(seconds), {means}
+        FROM (SELECT key, seconds, realistic_rank(higher, ties) AS rank
+              FROM ranks JOIN cells USING (cell) WHERE split = 'test' AND key IN (SELECT unnest(?)))
+        GROUP BY key
+        """,
+        [list(keys)],
+    ).fetchall()
+    return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
+
+
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
     """Return the newest run, of all, of the named suite, or the one of this number.
 
