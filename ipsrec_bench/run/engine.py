@@ -42,7 +42,7 @@ from ipsrec_bench.run.recording import Keep, Recorder
 from ipsrec_bench.run.workplace import MOST_DEATHS, Claim, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, claim_name, record_split, record_targets
-from ipsrec_bench.store.queries import outcome_of, metrics_of
+from ipsrec_bench.store.queries import metrics_of, outcome_of
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 
