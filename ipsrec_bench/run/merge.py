@@ -50,6 +50,8 @@ def merge(into: Path, part: Path, on_wait: OnWait) -> MergedPart:
     with writing(into, on_wait=on_wait, part=part) as connection:
         rows = merge_part(connection, into, part)
     ours, theirs = Workplace(into), Workplace(part)
+    if (rows.complete or rows.failed) and ours.folder.exists():
+        ours.tell_recorded()  # a run at work on the store would train them otherwise
     _copy_weights(theirs.checkpoints, ours.checkpoints, rows.shared)
     return MergedPart(rows, waiting=len(theirs.kept()))
 
