@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.cells import Cell, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
+from ipsrec_bench.suite.shards import Shard
 
 if TYPE_CHECKING:
     from ipsrec_bench.run.estimate import Estimate
@@ -37,13 +38,22 @@ class Plan:
     cells: tuple[tuple[str, Cell], ...]
     """Key and cell, in the suite's order."""
     done: frozenset[str]
+    share: frozenset[str] | None = None
+    """Keys of the cells that this run may do, None for all; the others are left to other runs."""
 
     def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
-        """Return the cells to run, equal keys once: those that the store lacks, or all with `force`."""
+        """Return the cells to run, equal keys once: those of the share that the store lacks, or all with `force`."""
         once: dict[str, Cell] = {}
         for key, cell in self.cells:
-            once.setdefault(key, cell)
+            if self.share is None or key in self.share:
+                once.setdefault(key, cell)
         return [(key, cell) for key, cell in once.items() if force or key not in self.done]
+
+    def limited_to(self, shard: Shard) -> "Plan":
+        """Return the plan of a run that does only the cells of `shard`."""
+        return replace(
+            self, share=shard.keys(self.cells, {name: data.fingerprint for name, data in self.datasets.items()})
+        )
 
     def planned(self) -> list[PlannedCell]:
         """Return all cells as the store records them."""

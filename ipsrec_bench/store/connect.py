@@ -12,7 +12,7 @@ from ipsrec_bench.store import database
 from ipsrec_bench.store.database import Connection, OnWait
 from ipsrec_bench.store.migrate import migrate
 
-__all__ = ["Connection", "reading", "writing"]
+__all__ = ["Connection", "check_current", "reading", "writing"]
 
 PATIENCE_SECONDS = 5.0
 _current_files: set[tuple[int, int]] = set()
@@ -61,6 +61,7 @@ def writing(
     path: Path,
     patience: float = PATIENCE_SECONDS,
     on_wait: OnWait | None = None,
+    part: Path | None = None,
 ) -> Iterator[Connection]:
     """Open the store at `path` for one transaction, making the file if need be; commit on success.
 
@@ -70,6 +71,7 @@ def writing(
         path: the store.
         patience: seconds to wait while another process has the store open.
         on_wait: callback that receives one sentence on who is waited for.
+        part: another store, which SQL on the connection may read as the database `part`.
 
     Raises:
         StoreError: the file is not a store, is damaged, cannot be written or migrated, or stays locked.
@@ -80,12 +82,39 @@ def writing(
             _create(place)
     except OSError as error:
         raise StoreError(f"{path}: the store cannot be made there: {error.strerror}") from None
-    with _current(place, lambda: database.connect(place), patience, on_wait) as (connection, version):
+
+    def connect() -> Connection:
+        return database.connect(place) if part is None else database.connect_beside(place, _place(part))
+
+    with _current(place, connect, patience, on_wait) as (connection, version):
         connection.begin()
         if version is None:
             database.build(connection)
         yield connection
         connection.commit()
+
+
+def check_current(path: Path, patience: float = PATIENCE_SECONDS, on_wait: OnWait | None = None) -> None:
+    """Check that there is a store at `path`, with the schema of this version; its file is not changed.
+
+    Raises:
+        MissingStoreError: there is no store.
+        StoreError: it cannot be read, it has an older schema, or another process keeps it locked.
+    """
+    place = _place(path)
+    version = None
+    if place.exists() and not _is_empty_file(place):
+        with database.patiently(
+            place, lambda: database.connect(place, read_only=True), patience, on_wait
+        ) as connection:
+            version = database.version_of(connection, place)
+    if version is None:
+        raise MissingStoreError(f"{path}: there is no result store")
+    if version < database.SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: the store has the older schema version {version}; bring it to version {database.SCHEMA_VERSION}"
+            f" with `ipsrec-bench ls --store {path}`, which keeps the old file beside it"
+        )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ A connection can reach nothing but its store. What a foreign store holds, like v
 no extension.
 """
 
+import re
 import time
 from collections.abc import Callable
 from importlib import resources
@@ -39,6 +40,25 @@ def connect(path: Path, *, read_only: bool = False, export_to: Path | None = Non
     return connection
 
 
+def connect_beside(path: Path, part: Path) -> Connection:
+    """Open the database at `path` for writing, and as `part` the one at `part` for reading.
+
+    Raises:
+        duckdb.Error: one of them cannot be opened.
+    """
+    connection = connect_to_none()
+    try:
+        connection.execute(f"ATTACH '{quoted(part)}' AS part (TYPE duckdb, READ_ONLY)")
+        connection.execute(f"ATTACH '{quoted(path)}' AS whole (TYPE duckdb)")
+        connection.execute(f"SET temp_directory = '{quoted(path)}.tmp'")
+        connection.execute("USE whole")
+        confine(connection)
+    except duckdb.Error:
+        connection.close()  # now: the locks would be held for as long as somebody looks at the error
+        raise
+    return connection
+
+
 def connect_to_none() -> Connection:
     """Open an empty database in memory, to which files can be attached until `confine` is called."""
     return duckdb.connect(config=_NO_EXTENSIONS)
@@ -65,9 +85,10 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
         try:
             connection = opened()
         except duckdb.Error as error:
-            if "Could not set lock on file" not in str(error):
+            locked = re.search(r'Could not set lock on file "(.+?)": ', str(error))
+            if locked is None:
                 raise StoreError(f"{path}: cannot be opened as a result store: {first_line(error)}") from None
-            message = f"{path}: the store is locked by another process: {_holder(error)}"
+            message = f"{locked[1]}: the store is locked by another process: {_holder(error)}"
             if time.monotonic() >= deadline:
                 raise StoreError(f"{message}; close it, or give another place with --store") from None
             if on_wait is not None:

@@ -1,4 +1,4 @@
-"""The only writer of the store."""
+"""What runs and imports write to the store."""
 
 import contextlib
 import hashlib
@@ -170,8 +170,7 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
     """Write a cell with all its rows, in place of what the store has under its key; a failure replaces no result."""
     if record.error is not None and complete_keys(connection, [record.key]):
         return
-    for table in ("ranks", "epochs", "cell_targets", "cells"):
-        connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [record.key])
+    remove_cell(connection, record.key)
     row = connection.execute(
         """
         INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
@@ -209,6 +208,12 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 [cell, split, found.users, found.left_out, found.targets, found.candidates],
             )
+
+
+def remove_cell(connection: Connection, key: str) -> None:
+    """Remove a cell with all its rows, if the store has it."""
+    for table in ("ranks", "epochs", "cell_targets", "cells"):
+        connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key])
 
 
 @contextlib.contextmanager

@@ -278,16 +278,20 @@ def check_file(connection: Connection, suite: str, file: Path, store: Path) -> N
     Raises:
         SuiteError: they are of another file, which is there and says something else.
     """
+    if other := other_file(connection, suite, file, store):
+        raise SuiteError(
+            f"{file}: the store {store} has another suite of the name '{suite}', that of {other}; give this one a name"
+            f' of its own, like name = "{suite}-2" at its top, or another --store'
+        )
+
+
+def other_file(connection: Connection, suite: str, file: Path, store: Path) -> str | None:
+    """Return the file of the store's suite of this name, if it is not `file` and says something else."""
     row = connection.execute("SELECT place FROM suites WHERE suite = ?", [suite]).fetchone()
     if row is None or row[0] == place_of(file, store):
-        return
+        return None
     other = store.resolve().parent / row[0]
-    if other.is_file() and other.read_bytes() != file.read_bytes():
-        raise SuiteError(
-            f"{file}: the store {store} has another suite of the name '{suite}', that of"
-            f' {os.path.normpath(other)}; give this one a name of its own, like name = "{suite}-2" at its top, or'
-            " another --store"
-        )
+    return os.path.normpath(other) if other.is_file() and other.read_bytes() != file.read_bytes() else None
 
 
 def unlike(connection: Connection, keys: Sequence[str]) -> str | None:

@@ -1,0 +1,41 @@
+"""`ipsrec-bench merge`: unite stores of runs that were made apart."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ipsrec_bench.words import visible
+
+
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="The store that receives all; made if it is not there.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="Stores, which are only read.")],
+) -> None:
+    """Enter into the store INTO what it lacks of the stores PART, as after run --shard; again changes nothing."""
+    from ipsrec_bench.run.merge import check_parts
+    from ipsrec_bench.run.merge import merge as enter
+
+    def tell(sentence: str) -> None:
+        typer.echo(visible(sentence), err=True)
+
+    check_parts(into, parts, tell)
+    conflicts = 0
+    for part in parts:
+        merged = enter(into, part, tell)
+        rows = merged.rows
+        failed = f", {rows.failed} failed cells" if rows.failed else ""
+        typer.echo(f"{part}: {rows.complete} cells entered{failed}; {len(rows.shared) - rows.complete} were there")
+        for conflict in rows.conflicts:
+            tell(
+                f"{part}: conflict: {conflict.row} (key {conflict.key}): {conflict.difference}. {into} keeps its own"
+                " result"
+            )
+        conflicts += len(rows.conflicts)
+        if merged.waiting:
+            tell(
+                f"{part}: {merged.waiting} results wait beside it and are not in it; enter them with ipsrec-bench run"
+                f" SUITE --store {part} --collect, and merge again"
+            )
+    if conflicts:
+        raise typer.Exit(1)
