@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -165,6 +166,12 @@ def run(
     keep: Annotated[
         Literal["best", "none"], typer.Option("--keep", help="Whether the best weights of finished cells stay.")
     ] = "best",
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Do only the I-th of N shares of the cells, like 3/16.")
+    ] = None,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Train nothing; write the report on what the store has so far.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -172,7 +179,11 @@ def run(
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
     from ipsrec_bench.run.executors.choice import available_cores, devices_of, executor_maker, make_slots
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.suite.shards import parse_shard
 
+    if collect and (shard or force):
+        raise BenchError(f"--collect trains nothing; leave out {'--shard' if shard else '--force'}")
+    part = parse_shard(shard) if shard else None
     places = devices_of(devices)
     slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads or 1)
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
@@ -207,6 +218,10 @@ def run(
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
         with listener(Console(), quiet=quiet, as_json=as_json) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
+            if part:
+                plan = plan.limited_to(part)
+            if collect:
+                plan = replace(plan, share=frozenset())
             ended = execute(plan, store, executor_maker(executor, slots), emit, force=force, policy=policy)
         if ended.interrupted:
             raise KeyboardInterrupt

@@ -124,9 +124,9 @@ def execute(
         for fingerprint, protocol, facts, statistics in held_out:
             record_targets(connection, fingerprint, protocol, facts)
             record_split(connection, fingerprint, protocol, statistics)
-    cells = dict(plan.cells)
-    skipped = len(cells) - len(todo) - len(passed_over)
-    emit(_started(plan, len(cells), skipped))
+    cells = len({key for key, _ in plan.mine})
+    skipped = cells - len(todo) - len(passed_over)
+    emit(_started(plan, cells, skipped))
     emit(_planned(plan, recorder, todo.keys() | passed_over.keys()))
     for event in passed_over.values():
         emit(event)
@@ -150,8 +150,8 @@ def _started(plan: Plan, cells: int, skipped: int) -> RunStarted:
 
 def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanned:
     """Return the grid of a run with what the store knows of it, if there is something to do."""
-    grid = tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in plan.cells)
-    done = {key for key, _ in plan.cells if key not in left}
+    grid = tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in plan.mine)
+    done = {key for key, _ in plan.mine if key not in left}
     if not (left and done):
         return RunPlanned(grid)
     with reading(recorder.store, patience=inf, on_wait=recorder.on_wait) as connection:

@@ -41,12 +41,16 @@ class Plan:
     share: frozenset[str] | None = None
     """Keys of the cells that this run may do, None for all; the others are left to other runs."""
 
+    @property
+    def mine(self) -> list[tuple[str, Cell]]:
+        """The cells that are this run's to do, or done."""
+        return [(key, cell) for key, cell in self.cells if self.share is None or key in self.share]
+
     def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
         """Return the cells to run, equal keys once: those of the share that the store lacks, or all with `force`."""
         once: dict[str, Cell] = {}
-        for key, cell in self.cells:
-            if self.share is None or key in self.share:
-                once.setdefault(key, cell)
+        for key, cell in self.mine:
+            once.setdefault(key, cell)
         return [(key, cell) for key, cell in once.items() if force or key not in self.done]
 
     def limited_to(self, shard: Shard) -> "Plan":
