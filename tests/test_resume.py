@@ -21,10 +21,13 @@ from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.run.cell import run_cell
+from ipsrec_bench.run.environment import start_threads
+from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.plan import make_plan
-from ipsrec_bench.run.worker import STATE, make_worker, run_cell
+from ipsrec_bench.run.workplace import STATE
 from ipsrec_bench.suite.load import parse_suite
-from ipsrec_bench.training import softmax, state
+from ipsrec_bench.training import objective, softmax, state
 from ipsrec_bench.training.weights import load_model
 
 SUITE = """
@@ -108,15 +111,17 @@ def _written_after_every_epoch(monkeypatch):
 
 
 @pytest.fixture
-def train(plans, tmp_path):
+def train(plans, tmp_path, monkeypatch):
     """Train a cell of the suite in a folder of the test; the events come with the record."""
+
+    monkeypatch.setattr(objective, "CASTING_PAYS", 1)  # for batches of tests, too
 
     def run(label, folder, precision="float32", until=lambda _: False, threads=1):
         plan = plans[precision]
         key, cell = next((key, cell) for key, cell in plan.cells if cell.label == label)
         (tmp_path / folder).mkdir(exist_ok=True)
-        worker = make_worker(tmp_path / "s.duckdb", "cpu", threads)
-        place = dataclasses.replace(worker, checkpoints=tmp_path / folder)
+        start_threads(threads)
+        place = Place("here", "cpu", threads, tmp_path / folder)
         events = []
 
         def emit(event):
@@ -126,7 +131,7 @@ def train(plans, tmp_path):
 
         record = None
         try:
-            record = run_cell(key, cell, plan.datasets["world"], place, emit)
+            record = run_cell(key, cell, place, plan.datasets["world"], emit)
         except KeyboardInterrupt:
             assert until(events[-1])
         return record, events

@@ -437,6 +437,20 @@ def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)
 
 
+def test_a_loss_that_grows_out_of_all_bounds_is_an_error_at_its_step(world, tmp_path):
+    sentence = (
+        r"the training loss is \S+ at step \d+ of epoch \d+, where the first step's was 4\.\d+: training diverges"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=30.0)
+
+
+def test_a_loss_without_alarm_may_grow_by_what_it_is_made_of(world, tmp_path):
+    """A learning rate that is far too large, but at which scores stay within bounds: a bad model, not a broken one."""
+    _, fitted, _ = run_fit(world, tmp_path, [0.0] * 50, epochs=4, patience=50, lr=0.1)
+    assert len(fitted.epochs) == 4
+
+
 def test_weights_that_lie_in_one_storage_are_saved(tmp_path):
     """As cuDNN lays those of an RNN, and as tied weights are."""
 
