@@ -126,11 +126,13 @@ class StateFile:
         """
         assert progress.best is not None
         began = time.perf_counter()
+        if began - self._last < SECONDS:
+            return
         tensors = {"weights": model.state_dict(), "moments": optimiser.state()}
         took = self._took
         if took is None:
             took = sum(one.nbytes for kind in tensors.values() for one in kind.values()) / FIRST_RATE
-        if began - self._last < max(SECONDS, SHARE * took):
+        if began - self._last < SHARE * took:
             return
         tensors["facts"] = {name: torch.from_numpy(np.ascontiguousarray(fact)) for name, fact in progress.facts.items()}
         if progress.best is not progress.curve[-1]:
