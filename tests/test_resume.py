@@ -45,15 +45,12 @@ seed = 3
 embedding_size = 8
 inner_size = 16
 variants.prefix = { training = { samples = "prefix" } }
-variants.sampled = { training = { objective = "sampled-softmax", negatives = 8 } }
 variants.gbce = { training = { objective = "gbce", negatives = 8 } }
 variants.lazy = { training = { optimiser = "lazy-adam", objective = "gbce", negatives = 8 } }
 variants.patient = { training = { epochs = 30, patience = 2, learning_rate = 0.1 } }
 [models.gru4rec]
 embedding_size = 8
 hidden_size = 8
-[models.caser]
-embedding_size = 8
 [models.ipsrec-c]
 embedding_size = 8
 inner_size = 16
@@ -168,9 +165,9 @@ def outcome(record, folder):
 
 
 CASES = [
-    *((label, "float32") for label in ("sasrec", "sasrec prefix", "sasrec sampled", "sasrec gbce", "sasrec lazy")),
-    *((label, "float32") for label in ("gru4rec", "caser", "ipsrec-c", "tests.test_resume:Noisy")),
-    *((label, "bfloat16") for label in ("sasrec", "gru4rec", "ipsrec-c")),
+    *((label, "float32") for label in ("sasrec", "sasrec prefix", "sasrec gbce", "sasrec lazy", "gru4rec", "ipsrec-c")),
+    ("tests.test_resume:Noisy", "float32"),
+    *((label, "bfloat16") for label in ("gru4rec", "ipsrec-c")),
 ]
 
 
@@ -238,27 +235,25 @@ def _of_another(key):
     ids=["cut", "empty", "key", "format", "device", "torch"],
 )
 def test_a_state_that_is_damaged_or_not_this_trainings_is_passed_over(train, tmp_path, change):
-    whole, _ = train("gru4rec", "whole")
-    train("gru4rec", "killed", until=after(WRITTEN))
+    train("gru4rec", "killed", until=after(1))
     change(tmp_path / "killed" / STATE)
-    ended, events = train("gru4rec", "killed")
-    assert resumed(events) == 0
-    assert outcome(ended, tmp_path / "killed") == outcome(whole, tmp_path / "whole")
+    _, events = train("gru4rec", "killed", until=after(1))
+    assert (resumed(events), epochs(events)) == (0, [1])
 
 
 def test_a_state_of_another_number_of_threads_is_passed_over(train):
-    train("gru4rec", "killed", until=after(WRITTEN), threads=2)
-    _, events = train("gru4rec", "killed", threads=1)
-    assert (resumed(events), epochs(events)) == (0, [1, 2, 3, 4])
+    train("gru4rec", "killed", until=after(1), threads=2)
+    _, events = train("gru4rec", "killed", until=after(1), threads=1)
+    assert (resumed(events), epochs(events)) == (0, [1])
 
 
 def test_states_are_written_no_more_often_than_their_time_allows(train, tmp_path, monkeypatch):
     monkeypatch.setattr(state, "SECONDS", 3600.0)
-    train("sasrec", "rare", until=after(WRITTEN))
+    train("sasrec", "rare", until=after(1))
     assert not (tmp_path / "rare" / STATE).exists()
     monkeypatch.setattr(state, "SECONDS", 0.0)
     monkeypatch.setattr(state, "SHARE", 1e9)  # the first write alone seems to take years
-    train("sasrec", "slow", until=after(WRITTEN))
+    train("sasrec", "slow", until=after(1))
     assert not (tmp_path / "slow" / STATE).exists()
 
 
