@@ -153,7 +153,8 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     began = time.perf_counter()
     reset_peak_memory()
     state = StateFile(place.folder / STATE, key, pick_device(place.device))
-    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric, state.epochs()))
+    resumed = state.epochs()
+    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric, resumed))
     record, memory = new_record(key, cell, place.device, place.threads, data), Memory()
     try:
         trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, state, parts))
@@ -175,7 +176,7 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
         error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may be no valid text
         return replace(record, seconds=time.perf_counter() - began, error=error)
     fitted = trained.fitted
-    before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[: fitted.resumed])
+    before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[:resumed])
     environment = record.environment
     if fitted.halved or memory.tile_parts > 1:
         environment = replace(environment, device=f"{environment.device}, half the tile for want of memory")

@@ -67,8 +67,6 @@ class Fitted:
     """Of the validation after the best epoch."""
     train_seconds: float
     """Time spent on training samples, before an interruption, too; validation is not counted."""
-    resumed: int = 0
-    """Epochs that an earlier process has trained."""
     halved: bool = False
     """Whether an epoch was trained with half the tile, for want of memory."""
 
@@ -130,8 +128,7 @@ def fit(
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
     progress = state.restore(model, optimiser, checkpoint, about or {}) if state is not None else Progress()
     curve = progress.curve
-    resumed = len(curve)
-    saved = checkpoint.stat() if resumed else None
+    saved = checkpoint.stat() if curve else None
     steps = _Steps(model, config, sequences, optimiser, packed, dtype, on_step)
     while len(curve) < training.epochs and not _is_out_of_patience(progress, training.patience):
         epoch = len(curve) + 1
@@ -180,7 +177,6 @@ def fit(
         best.valid,
         progress.facts,
         sum(epoch.train_seconds for epoch in curve),
-        resumed,
         progress.halved,
     )
 
