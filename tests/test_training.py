@@ -19,11 +19,12 @@ from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax
 from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
-from ipsrec_bench.training.fit import fit, load_weights, save_weights
+from ipsrec_bench.training.fit import Validation, fit
 from ipsrec_bench.training.objective import batch_losses, provider_loss
 from ipsrec_bench.training.optimiser import Optimiser, _FusedAdam
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import full_cross_entropy
+from ipsrec_bench.training.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 
@@ -389,9 +390,9 @@ def run_fit(world, tmp_path, validations, epochs=10, patience=2, name="sasrec", 
     model = build_model(name, config, Sizes(world.num_users, world.num_items, world.num_providers, 8))
     seen, states = iter(validations), []
 
-    def validate() -> float:
+    def validate() -> Validation:
         states.append({k: v.clone() for k, v in model.state_dict().items()})
-        return next(seen)
+        return Validation(next(seen))
 
     epochs_seen = []
     fitted = fit(
@@ -432,8 +433,22 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
-    with pytest.raises(ModelError, match="the training loss is not finite by step"):
+    with pytest.raises(ModelError, match=r"the training loss is not finite at step \d+ of epoch"):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)
+
+
+def test_a_loss_that_grows_out_of_all_bounds_is_an_error_at_its_step(world, tmp_path):
+    sentence = (
+        r"the training loss is \S+ at step \d+ of epoch \d+, where the first step's was 4\.\d+: training diverges"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=30.0)
+
+
+def test_a_loss_without_alarm_may_grow_by_what_it_is_made_of(world, tmp_path):
+    """A learning rate that is far too large, but at which scores stay within bounds: a bad model, not a broken one."""
+    _, fitted, _ = run_fit(world, tmp_path, [0.0] * 50, epochs=4, patience=50, lr=0.1)
+    assert len(fitted.epochs) == 4
 
 
 def test_weights_that_lie_in_one_storage_are_saved(tmp_path):

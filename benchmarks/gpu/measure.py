@@ -41,7 +41,7 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, keep_freed_memory
 from ipsrec_bench.suite.schema import SyntheticSource, Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
-from ipsrec_bench.training.fit import fit
+from ipsrec_bench.training.fit import Validation, fit
 from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import Batch, packed_windows, prefix_windows
@@ -148,9 +148,9 @@ def train(
     model = build_model(name, config, Sizes(data.num_users, data.num_items, data.num_providers, LENGTH)).to(device)
     sequences, split = ResidentSequences(data, device), leave_one_out(data)
 
-    def validate() -> float:
+    def validate() -> Validation:
         ranks = rank_targets(model, data, sequences, split.valid, LENGTH)
-        return float(metric("mrr@10", ranks.realistic).mean())
+        return Validation(float(metric("mrr@10", ranks.realistic).mean()))
 
     fitted = fit(
         model,

@@ -33,9 +33,9 @@ class Dropout(nn.Module):
     """Dropout, with masks that cost little on a CPU.
 
     PyTorch draws a CPU's masks element by element from one Mersenne Twister, which takes longer than a Transformer's
-    matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator when it is
-    first asked: 8 bits an element where they express the rate exactly, as they do 0.5, and 16 otherwise. A mask cannot
-    be drawn again, as `torch.utils.checkpoint` would.
+    matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator for the
+    first mask after a `restart`: 8 bits an element where they express the rate exactly, as they do 0.5, and 16
+    otherwise. A mask cannot be drawn again, as `torch.utils.checkpoint` would.
     """
 
     def __init__(self, rate: float) -> None:
@@ -44,6 +44,10 @@ class Dropout(nn.Module):
         self.rate = rate
         self._bits = 8 if (rate * 256).is_integer() else 16
         self._noise: np.random.SFC64 | None = None
+
+    def restart(self) -> None:
+        """Forget the masks drawn so far: those to come follow from torch's generator as it is at the next one."""
+        self._noise = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor to one of its shape, unchanged outside training."""

@@ -41,6 +41,7 @@ def rank_targets(
     max_length: int,
     *,
     mask_history: MaskHistory = False,
+    tile_parts: int = 1,
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
 
@@ -54,6 +55,7 @@ def rank_targets(
         max_length: how much of a history the model sees.
         mask_history: leave the items of the user's whole history out of the candidates. A target among them is a
             miss; under `true` the split has none such.
+        tile_parts: into how many parts batches of users and tiles of items are cut, where memory is short.
 
     Raises:
         ModelError: a score is not a finite number.
@@ -68,7 +70,9 @@ def rank_targets(
     higher = np.empty(len(order), dtype=np.int32)
     ties = np.empty(len(order), dtype=np.int32)
     on_cpu = sequences.device.type == "cpu"
-    at_once = USERS_ENCODED if on_cpu else USERS_ENCODED_ON_CUDA
+    at_once = max((USERS_ENCODED if on_cpu else USERS_ENCODED_ON_CUDA) // tile_parts, 1)
+    users_per_batch = max((USERS_PER_BATCH if on_cpu else USERS_PER_BATCH_ON_CUDA) // tile_parts, 1)
+    tile = (ITEMS_PER_TILE if on_cpu else ITEMS_PER_TILE_ON_CUDA) // tile_parts
 
     @torch.inference_mode()
     def rank(chosen: NDArray[np.int64]) -> None:
@@ -86,12 +90,12 @@ def rank_targets(
             parts = [slice(i, i + at_once) for i in range(0, len(chosen), at_once)]
             histories = (sequences.gather(users[part], begins[chosen[part]], positions[part]) for part in parts)
             user = torch.cat([model.encode(history, every_position=False).user for history in histories])
-            counts = count_ranks(user, model.item_vectors(), wanted, masked, longest=longest)
+            counts = count_ranks(user, model.item_vectors(), wanted, masked, tile, longest)
         higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
 
     large = on_cpu and len(order) * data.num_items >= THREADS_PAY
     threads = torch.get_num_threads() if large else 1
-    rounds = -(-len(order) // ((USERS_PER_BATCH if on_cpu else USERS_PER_BATCH_ON_CUDA) * threads))
+    rounds = -(-len(order) // (users_per_batch * threads))
     batches = [batch for batch in np.array_split(order, max(rounds, 1) * threads) if len(batch)]
     if threads == 1:
         for batch in batches:

@@ -24,11 +24,15 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, peak_memory, pick_device, reset_peak_memory
 from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.kept import keep, reserve
-from ipsrec_bench.run.workplace import at_work
+from ipsrec_bench.run.memory import Memory
+from ipsrec_bench.run.workplace import STATE, at_work
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.fit import Fitted, Step, fit
+from ipsrec_bench.training.fit import Fitted, Step, Validation, fit
+from ipsrec_bench.training.state import StateFile
+from ipsrec_bench.training.streams import INIT, TEST, Streams
+from ipsrec_bench.training.weights import describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +60,30 @@ def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emi
         keep(run_cell(key, cell, place, data, emit), place.folder)
 
 
-def train_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Trained:
+def train_cell(
+    key: str,
+    cell: Cell,
+    place: Place,
+    data: PreparedDataset,
+    emit: Emit,
+    state: StateFile | None = None,
+    tile_parts: int = 1,
+) -> Trained:
     """Train the cell's model and leave it with its best weights; test targets are not looked at.
 
-    Initial weights and dropout follow from torch's generator, seeded here; the order of samples from the seed
-    and the epoch. Raises whatever training raises.
+    What is drawn at random follows from the seed, the stage and the epoch. Raises whatever training raises.
+
+    Args:
+        key: of the cell.
+        cell: what to train.
+        place: where it is trained.
+        data: its dataset.
+        emit: callback that receives every event.
+        state: the training's state, which it goes on from and writes; None: it begins anew and writes none.
+        tile_parts: into how many parts tiles and batches of users are cut, to need less memory.
     """
     device = pick_device(place.device)
-    torch.manual_seed(cell.seed)
+    Streams(cell.seed, INIT).start()
     assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings
     max_length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
@@ -71,18 +91,18 @@ def train_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: 
     sequences = ResidentSequences(data, device)
     split = split_dataset(data, cell.protocol)
 
-    best: tuple[float, Ranks] | None = None
-
-    def validate() -> float:
-        nonlocal best
+    def validate() -> Validation:
         with _denormals(flushed=False):
             ranks = rank_targets(
-                model, data, sequences, split.valid, max_length, mask_history=cell.protocol.mask_history
+                model,
+                data,
+                sequences,
+                split.valid,
+                max_length,
+                mask_history=cell.protocol.mask_history,
+                tile_parts=tile_parts,
             )
-        value = float(metric(cell.training.stop_metric, ranks.realistic).mean())
-        if best is None or value > best[0]:
-            best = value, ranks
-        return value
+        return Validation(float(metric(cell.training.stop_metric, ranks.realistic).mean()), vars(ranks))
 
     with _denormals(flushed=True):
         fitted = fit(
@@ -99,9 +119,11 @@ def train_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: 
             checkpoint=place.folder / f"{key}.safetensors",
             on_step=_step_listener(key, cell, emit),
             on_epoch=_epoch_listener(key, cell, emit),
+            about=describe(key, data.fingerprint, cell.settings(), sizes),
+            state=state,
+            tile_parts=tile_parts,
         )
-    assert best is not None
-    return Trained(model, sequences, split, fitted, best[1])
+    return Trained(model, sequences, split, fitted, Ranks(**fitted.facts))
 
 
 @contextmanager
@@ -125,22 +147,28 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     through.
 
     Raises:
-        StoreError: the best weights cannot be written.
+        StoreError: the best weights or the training's state cannot be written.
         BenchError: the device is not there.
     """
     began = time.perf_counter()
     reset_peak_memory()
-    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric))
-    record = new_record(key, cell, place.device, place.threads, data)
+    state = StateFile(place.folder / STATE, key, pick_device(place.device))
+    resumed = state.epochs()
+    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric, resumed))
+    record, memory = new_record(key, cell, place.device, place.threads, data), Memory()
     try:
-        trained = train_cell(key, cell, place, data, emit)
-        test = rank_targets(
-            trained.model,
-            data,
-            trained.sequences,
-            trained.split.test,
-            cell.protocol.max_length,
-            mask_history=cell.protocol.mask_history,
+        trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, state, parts))
+        Streams(cell.seed, TEST).start()  # what training has drawn depends on whether it began here
+        test = memory.spare(
+            lambda parts: rank_targets(
+                trained.model,
+                data,
+                trained.sequences,
+                trained.split.test,
+                cell.protocol.max_length,
+                mask_history=cell.protocol.mask_history,
+                tile_parts=parts,
+            )
         )
     except (KeyboardInterrupt, StoreError):
         raise
@@ -148,9 +176,14 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
         error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may be no valid text
         return replace(record, seconds=time.perf_counter() - began, error=error)
     fitted = trained.fitted
+    before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[:resumed])
+    environment = record.environment
+    if fitted.halved or memory.tile_parts > 1:
+        environment = replace(environment, device=f"{environment.device}, half the tile for want of memory")
     return replace(
         record,
-        seconds=time.perf_counter() - began,
+        environment=environment,
+        seconds=before + time.perf_counter() - began,
         train_seconds=fitted.train_seconds,
         peak_memory=peak_memory(),
         parameters=sum(weight.numel() for weight in trained.model.parameters()),

@@ -18,7 +18,7 @@ from ipsrec_bench.settings import Settings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training, check_name
 
-RANKS_FORMAT = 8
+RANKS_FORMAT = 9
 """Version of the code that makes ranks; raised whenever the same settings give other ranks than before.
 
 `tests/test_golden.py` finds out that they do."""

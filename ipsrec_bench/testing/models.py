@@ -31,9 +31,10 @@ from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.testing import worlds
 from ipsrec_bench.training.catalogue import exact
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.fit import fit, load_weights, save_weights
+from ipsrec_bench.training.fit import Validation, fit
 from ipsrec_bench.training.objective import CASTING_PAYS, batch_losses
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
+from ipsrec_bench.training.weights import load_weights, save_weights
 
 SIZES = Sizes(users=9, items=30, providers=7, max_length=6)
 KEY_BIAS = r"(^|\.)key(\.\d+)?\.bias$"
@@ -101,7 +102,7 @@ class _ModelCase:
                 packed=self.entry.packs(self.config),
                 max_length=worlds.MAX_LENGTH,
                 seed=0,
-                validate=lambda: mrr("valid"),
+                validate=lambda: Validation(mrr("valid")),
                 checkpoint=folder / "best.safetensors",
                 on_step=lambda _: None,
                 on_epoch=stop_at_enough,

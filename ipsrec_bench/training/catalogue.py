@@ -38,11 +38,11 @@ def product_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def exact(dtype: torch.dtype) -> CatalogueLoss:
-    """Return the cross-entropy over all items, with factors of products in `dtype`."""
+def exact(dtype: torch.dtype, tile_parts: int = 1) -> CatalogueLoss:
+    """Return the cross-entropy over all items, with factors of products in `dtype`, the tiles cut into `tile_parts`."""
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
-        return full_cross_entropy(users, items, targets, first=first, dtype=dtype)
+        return full_cross_entropy(users, items, targets, first=first, dtype=dtype, tile_parts=tile_parts)
 
     return loss
 
@@ -94,12 +94,24 @@ def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> Catalo
 
 
 def catalogue_loss(
-    training: Training, dtype: torch.dtype, counts: Callable[[], NDArray[np.int64]], rng: np.random.Generator
+    training: Training,
+    dtype: torch.dtype,
+    counts: Callable[[], NDArray[np.int64]],
+    rng: np.random.Generator,
+    tile_parts: int = 1,
 ) -> CatalogueLoss:
-    """Return the loss that `training` names; `counts` gives the training interactions of each row of the items."""
+    """Return the loss that `training` names.
+
+    Args:
+        training: names it.
+        dtype: of the factors of products, of the exact one.
+        counts: gives the training interactions of each row of the items, to a loss that needs them.
+        rng: draws negatives.
+        tile_parts: into how many parts the tiles of the exact one are cut.
+    """
     match training.objective:
         case "softmax":
-            return exact(dtype)
+            return exact(dtype, tile_parts)
         case "sampled-softmax":
             return sampled_softmax(counts(), training.negatives, rng)
         case "gbce":

@@ -2,32 +2,36 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
-from ipsrec_bench.data.staging import is_full
-from ipsrec_bench.errors import ModelError, StoreError
+from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
+from ipsrec_bench.training.catalogue import CatalogueLoss, catalogue_loss, product_dtype
 from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.objective import Losses, batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
-from ipsrec_bench.training.samples import packed_windows, prefix_windows
+from ipsrec_bench.training.samples import Windows, packed_windows, prefix_windows
+from ipsrec_bench.training.state import Progress, StateFile
+from ipsrec_bench.training.streams import MAIN, Streams
+from ipsrec_bench.training.weights import load_weights, save_weights
 
 STEP_SECONDS = 0.2
 """Least time between two steps of an epoch that are told of, its last one apart."""
+DIVERGED = 100.0
+"""A loss of so many times the first step's is that of no training that works."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,17 @@ class Step:
     targets_per_second: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What is known of the model after an epoch."""
+
+    value: float
+    """The stopping metric on the validation targets."""
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What else is to be kept of the best epoch, such as the ranks of the validation targets."""
+
+
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """What fitting left: the curve, and the epoch whose weights the model now has."""
 
@@ -49,8 +63,12 @@ class Fitted:
     """Empty for a model that counts."""
     best_epoch: int
     best_valid: float
+    facts: Mapping[str, NDArray[Any]]
+    """Of the validation after the best epoch."""
     train_seconds: float
-    """Time spent on training samples; validation is not counted."""
+    """Time spent on training samples, before an interruption, too; validation is not counted."""
+    halved: bool = False
+    """Whether an epoch was trained with half the tile, for want of memory."""
 
 
 def fit(
@@ -64,81 +82,169 @@ def fit(
     packed: bool,
     max_length: int,
     seed: int,
-    validate: Callable[[], float],
+    validate: Callable[[], Validation],
     checkpoint: Path,
     on_step: Callable[[Step], None],
     on_epoch: Callable[[Epoch], None],
+    about: Mapping[str, str] | None = None,
+    state: StateFile | None = None,
+    tile_parts: int = 1,
 ) -> Fitted:
     """Train `model` until `validate` has not improved for `patience` epochs; leave it with its best weights.
 
-    The order of samples is a function of `seed` and the epoch; dropout draws from torch's own generator, which
-    the caller seeds before the model is built. The best weights are kept in `checkpoint` (safetensors), in a folder
-    that no other training writes to.
+    What is drawn at random in an epoch follows from `seed` and the epoch; of the initial weights the caller decides.
+    The best weights are kept in `checkpoint` (safetensors), in a folder that no other training writes to.
+
+    Args:
+        model: as it was built, on the device of `sequences`.
+        config: its settings.
+        data: the dataset.
+        sequences: the same, on the model's device.
+        split: which interactions are for training.
+        training: how it is trained.
+        packed: whether samples are packed.
+        max_length: of a history.
+        seed: of what is drawn at random.
+        validate: judges the model after an epoch.
+        checkpoint: file of the best weights.
+        on_step: callback that receives the progress within an epoch, a few times a second.
+        on_epoch: callback that receives every epoch that is trained here.
+        about: metadata of `checkpoint`.
+        state: file of the training's state, which training goes on from, and writes now and then after an epoch;
+            None: it is not written.
+        tile_parts: into how many parts the tiles of the softmax are cut, to need less memory.
 
     Raises:
-        ModelError: the loss is no longer a number, or something else has written to `checkpoint`.
-        StoreError: `checkpoint` cannot be written.
+        ModelError: training diverges, or something else has written to `checkpoint`.
+        StoreError: `checkpoint` or the state cannot be written.
     """
     if isinstance(model, CountingModel):
-        return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch)
+        return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch, about)
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
     dtype = product_dtype(training.precision, sequences.device)
-    negatives = np.random.default_rng([seed, 0])  # epochs count from 1
-    loss_over = catalogue_loss(training, dtype, lambda: _item_counts(data, split), negatives)
+    counts = cache(partial(_item_counts, data, split))
     prefixes = None if packed else prefix_windows(data, split, max_length)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
-    curve: list[Epoch] = []
-    best: Epoch | None = None
-    for epoch in range(1, training.epochs + 1):
+    progress = state.restore(model, optimiser, checkpoint, about or {}) if state is not None else Progress()
+    curve = progress.curve
+    saved = checkpoint.stat() if curve else None
+    steps = _Steps(model, config, sequences, optimiser, packed, dtype, on_step)
+    while len(curve) < training.epochs and not _is_out_of_patience(progress, training.patience):
+        epoch = len(curve) + 1
+        streams = Streams(seed, MAIN, epoch)
+        streams.start(model)
         model.train()
-        began = told = time.perf_counter()
-        rng = np.random.default_rng([seed, epoch])
-        windows = packed_windows(data, split, max_length, training.min_context, rng) if prefixes is None else prefixes
-        batches = windows.batches(training.batch_size, rng)
-        sums = _Sums(sequences.device)
-        for step, chosen in enumerate(batches, start=1):
-            batch = windows.gather(sequences, chosen)
-            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over, dtype=dtype)
-            optimiser.step(losses.total)
-            sums.add(losses, len(batch.targets))
-            now = time.perf_counter()
-            if now - told >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
-                told = now
-                total, cross_entropy, contrastive = sums.means()
-                if not math.isfinite(total):
-                    raise ModelError(
-                        f"the training loss is not finite by step {step} of epoch {epoch}; a smaller learning_rate, or"
-                        " a larger tau, may help"
-                    )
-                on_step(Step(epoch, step, len(batches), total, sums.targets / (now - began)))
+        began = time.perf_counter()
+        order = streams.generator("order")
+        windows = packed_windows(data, split, max_length, training.min_context, order) if prefixes is None else prefixes
+        batches = windows.batches(training.batch_size, order)
+        loss_over = catalogue_loss(training, dtype, counts, streams.generator("negatives"), tile_parts)
+        sums = steps.through(epoch, windows, batches, loss_over, progress)
+        total, cross_entropy, contrastive = sums.means()
         trained = time.perf_counter()
-        valid = validate()
+        validation = validate()
         curve.append(
             Epoch(
                 epoch=epoch,
                 loss=total,
                 cross_entropy=cross_entropy,
                 contrastive=contrastive,
-                valid=valid,
+                valid=validation.value,
                 train_seconds=trained - began,
                 valid_seconds=time.perf_counter() - trained,
                 targets=sums.targets,
             )
         )
-        on_epoch(curve[-1])
-        if best is None or valid > best.valid:
-            best = curve[-1]
-            save_weights(model, checkpoint)
+        progress.halved |= tile_parts > 1
+        if progress.best is None or validation.value > progress.best.valid:
+            progress.best, progress.facts = curve[-1], validation.facts
+            save_weights(model, checkpoint, about)
             saved = checkpoint.stat()
-        elif epoch - best.epoch >= training.patience:
-            break
+        if state is not None:
+            state.write(model, optimiser, progress, checkpoint)
+        on_epoch(curve[-1])
+    best = progress.best
     assert best is not None
+    assert saved is not None
     found = checkpoint.stat()
     if (found.st_ino, found.st_size, found.st_mtime_ns) != (saved.st_ino, saved.st_size, saved.st_mtime_ns):
         raise ModelError(f"{checkpoint}: another program has changed the best weights; run the cell again")
     load_weights(model, checkpoint)
-    return Fitted(tuple(curve), best.epoch, best.valid, sum(epoch.train_seconds for epoch in curve))
+    return Fitted(
+        tuple(curve),
+        best.epoch,
+        best.valid,
+        progress.facts,
+        sum(epoch.train_seconds for epoch in curve),
+        progress.halved,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """What every step of a training takes."""
+
+    model: SequentialModel
+    config: NeuralConfig
+    sequences: ResidentSequences
+    optimiser: Optimiser
+    packed: bool
+    dtype: torch.dtype
+    on_step: Callable[[Step], None]
+
+    def through(
+        self,
+        epoch: int,
+        windows: Windows,
+        batches: list[NDArray[np.int64]],
+        loss_over: CatalogueLoss,
+        progress: Progress,
+    ) -> "_Sums":
+        """Train on the batches of an epoch; return the sums of their losses."""
+        began = told = time.perf_counter()
+        sums = _Sums(self.sequences.device)
+        on_cpu = self.sequences.device.type == "cpu"  # where reading a loss waits for nothing
+        for step, chosen in enumerate(batches, start=1):
+            batch = windows.gather(self.sequences, chosen)
+            losses = batch_losses(
+                self.model, self.config, batch, packed=self.packed, catalogue_loss=loss_over, dtype=self.dtype
+            )
+            if on_cpu or progress.first_loss is None:
+                _check_loss(float(losses.total.detach()), progress, f"at step {step} of epoch {epoch}")
+            self.optimiser.step(losses.total)
+            sums.add(losses, len(batch.targets))
+            now = time.perf_counter()
+            if now - told >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
+                told = now
+                total = sums.means()[0]
+                _check_loss(total, progress, f"by step {step} of epoch {epoch}")
+                self.on_step(Step(epoch, step, len(batches), total, sums.targets / (now - began)))
+        return sums
+
+
+def _is_out_of_patience(progress: Progress, patience: int) -> bool:
+    return progress.best is not None and len(progress.curve) - progress.best.epoch >= patience
+
+
+def _check_loss(loss: float, progress: Progress, when: str) -> None:
+    """Note the first loss of a training, and fail once one is beyond what any training that works can meet.
+
+    An untrained model's loss is about that of guessing, log V for the softmax. A batch that is hard, or of few targets,
+    may have several times as much, a hundred times as much only a model whose scores have grown out of all bounds.
+
+    Raises:
+        ModelError: `loss` is not finite, or `DIVERGED` times the first one; of one below 1, `DIVERGED`.
+    """
+    if progress.first_loss is None and math.isfinite(loss):
+        progress.first_loss = loss
+    if math.isfinite(loss) and loss <= DIVERGED * max(progress.first_loss or 0.0, 1.0):
+        return
+    if math.isfinite(loss):
+        what = f"the training loss is {loss:.4g} {when}, where the first step's was {progress.first_loss:.4g}"
+    else:
+        what = f"the training loss is not finite {when}"
+    raise ModelError(f"{what}: training diverges; a smaller training.learning_rate, or a larger tau, may help")
 
 
 class _Sums:
@@ -166,39 +272,15 @@ def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
     return np.bincount(data.items[data.ranges(data.offsets[:-1], split.train_ends)], minlength=data.num_items + 1)
 
 
-def save_weights(model: Model, path: Path) -> None:
-    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole.
-
-    Raises:
-        StoreError: they cannot be written there.
-    """
-    # Copies, for safetensors refuses tensors that share memory: tied weights do, and an RNN's on CUDA.
-    weights = {
-        name: weight.cpu().clone(memory_format=torch.contiguous_format) for name, weight in model.state_dict().items()
-    }
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, unfinished)
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
-        reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
-        raise StoreError(f"{path}: the best weights cannot be written: {reason}") from error
-
-
-def load_weights(model: Model, path: Path) -> None:
-    """Give `model` the weights that `save_weights` wrote to `path`."""
-    model.load_state_dict(load_file(path))
-
-
 def _count(
     model: CountingModel,
     data: PreparedDataset,
     device: torch.device,
     split: Split,
-    validate: Callable[[], float],
+    validate: Callable[[], Validation],
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
+    about: Mapping[str, str] | None,
 ) -> Fitted:
     began = time.perf_counter()
     inside = data.ranges(data.offsets[:-1], split.train_ends)
@@ -211,9 +293,9 @@ def _count(
             " deterministic = False in its class"
         )
     model.to(device)
-    save_weights(model, checkpoint)
+    save_weights(model, checkpoint, about)
     counted = time.perf_counter()
-    valid = validate()
+    found = validate()
     seconds = time.perf_counter() - counted
-    on_epoch(Epoch(1, 0.0, 0.0, None, valid, counted - began, seconds, int(inside.sum())))
-    return Fitted((), 1, valid, counted - began)
+    on_epoch(Epoch(1, 0.0, 0.0, None, found.value, counted - began, seconds, int(inside.sum())))
+    return Fitted((), 1, found.value, found.facts, counted - began)

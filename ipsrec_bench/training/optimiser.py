@@ -1,10 +1,15 @@
 """Adam over a model's weights, dense or lazy in its tables."""
 
+from collections.abc import Collection, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from ipsrec_bench.models.api import SequentialModel
+
+MOMENTS = ("mean", "square", "steps")
+"""What Adam keeps of a weight: the mean of its gradients, of their squares, and the number of steps."""
 
 
 class Optimiser:
@@ -18,8 +23,10 @@ class Optimiser:
 
     def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
         """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
+        self._names = {id(weight): name for name, weight in model.named_parameters()}
         self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
-        self._parts: list[_FusedAdam | torch.optim.SparseAdam] = []
+        self._dense: _FusedAdam | None = None
+        self._lazily: torch.optim.SparseAdam | None = None
         self._sparse: set[int] = set()
         scored = model.item_vectors()
         for module in model.modules():
@@ -33,27 +40,60 @@ class Optimiser:
     def step(self, loss: Tensor) -> None:
         """Move the weights against the gradient of `loss`."""
         loss.backward()  # type: ignore[no-untyped-call]
-        if not self._parts:
-            self._begin()
+        if self._dense is None:
+            self._begin({self._names[id(w)] for w in self._weights if w.grad is not None and w.grad.is_sparse})
         for weight in self._weights:
             if weight.grad is not None and weight.grad.is_sparse and id(weight) not in self._sparse:
                 weight.grad = weight.grad.to_dense()
-        for part in self._parts:
-            part.step()
+        for part in (self._dense, self._lazily):
+            if part is not None:
+                part.step()
         # What `zero_grad` does, without its bookkeeping, and before the next loss makes its gradients beside these.
         for weight in self._weights:
             weight.grad = None
 
-    def _begin(self) -> None:
-        """Part the weights by their first gradients: those that are sparse then are moved lazily, if anything is."""
-        sparse = [weight for weight in self._weights if weight.grad is not None and weight.grad.is_sparse]
-        if self._lazy:
-            self._sparse = {id(weight) for weight in sparse}
-        dense = [weight for weight in self._weights if id(weight) not in self._sparse]
-        if dense:
-            self._parts.append(_FusedAdam(dense, self._learning_rate))
-        if self._sparse:
-            self._parts.append(torch.optim.SparseAdam(sparse, lr=self._learning_rate))
+    def _begin(self, sparse: Collection[str]) -> None:
+        """Part the weights by their first gradients: those that are `sparse` then are moved lazily, if anything is."""
+        lazily = [weight for weight in self._weights if self._lazy and self._names[id(weight)] in sparse]
+        self._sparse = {id(weight) for weight in lazily}
+        self._dense = _FusedAdam([w for w in self._weights if id(w) not in self._sparse], self._learning_rate)
+        if lazily:
+            self._lazily = torch.optim.SparseAdam(lazily, lr=self._learning_rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next step depends on, no copies: `kind/weight`, the kinds being the parts of `MOMENTS`.
+
+        A weight that is moved lazily has its number of steps under `lazy-steps`.
+        """
+        found: dict[str, Tensor] = {}
+        for weight in self._weights:
+            name = self._names[id(weight)]
+            if id(weight) in self._sparse:
+                assert self._lazily is not None
+                of = self._lazily.state[weight]
+                found |= {f"mean/{name}": of["exp_avg"], f"square/{name}": of["exp_avg_sq"]}
+                found[f"lazy-steps/{name}"] = torch.tensor(of["step"])
+            elif self._dense is not None and id(weight) in self._dense.moments:
+                for kind, moment in zip(MOMENTS, self._dense.moments[id(weight)], strict=True):
+                    found[f"{kind}/{name}"] = moment
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned, before the first step."""
+        lazy = {name.removeprefix("lazy-steps/") for name in state if name.startswith("lazy-steps/")}
+        self._begin(lazy)
+        assert self._dense is not None
+        for weight in self._weights:
+            name = self._names[id(weight)]
+            if f"mean/{name}" not in state:  # it has had no gradient
+                continue
+            mean, square = (torch.zeros_like(weight).detach().copy_(state[f"{kind}/{name}"]) for kind in MOMENTS[:2])
+            if name in lazy:
+                assert self._lazily is not None
+                steps = int(state[f"lazy-steps/{name}"])
+                self._lazily.state[weight] = {"step": steps, "exp_avg": mean, "exp_avg_sq": square}
+            else:
+                self._dense.moments[id(weight)] = (mean, square, state[f"steps/{name}"].to(weight.device, copy=True))
 
 
 class _FusedAdam:
@@ -64,8 +104,8 @@ class _FusedAdam:
 
     def __init__(self, weights: list[nn.Parameter], learning_rate: float) -> None:
         self._weights, self._learning_rate = weights, learning_rate
-        self._moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        """Mean gradient, mean squared gradient and number of steps of a weight, from its first gradient on."""
+        self.moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        """By the id of a weight, the parts of `MOMENTS`, from its first gradient on."""
 
     def step(self) -> None:
         """Move the weights that have a gradient."""
@@ -75,10 +115,10 @@ class _FusedAdam:
             if weight.grad is not None:
                 moved.append(weight)
                 gradients.append(weight.grad)
-                if id(weight) not in self._moments:
+                if id(weight) not in self.moments:
                     count = torch.zeros((), device=weight.device)
-                    self._moments[id(weight)] = (torch.zeros_like(weight), torch.zeros_like(weight), count)
-        means, squares, steps = ([self._moments[id(weight)][part] for weight in moved] for part in range(3))
+                    self.moments[id(weight)] = (torch.zeros_like(weight), torch.zeros_like(weight), count)
+        means, squares, steps = ([self.moments[id(weight)][part] for weight in moved] for part in range(3))
         with torch.no_grad():
             adam(
                 moved,

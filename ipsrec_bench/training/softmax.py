@@ -13,6 +13,7 @@ through main memory for every one.
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -35,7 +36,9 @@ SHAPES = 64
 it has not met, which takes longer than the product."""
 
 
-def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype) -> Tensor:
+def full_cross_entropy(
+    users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype, tile_parts: int = 1
+) -> Tensor:
     """Return the mean of -log softmax(user . items)[target] over all items from `first` on.
 
     Args:
@@ -48,8 +51,10 @@ def full_cross_entropy(users: Tensor, items: Tensor, targets: Tensor, *, first: 
             probabilities within a tile are rounded to 8 bits, as in any mixed-precision training: a gradient then
             differs from the exact one by thousandths of its norm, and where scores near 18 leave a target one chance
             in 20,000 to be missed, by 6%, as a plain loss in bfloat16 does.
+        tile_parts: into how many parts rows, tile and kept probabilities are cut, where memory is short. The kernels of
+            `fused.py` have no tiles in memory.
     """
-    loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype)  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype, tile_parts)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -64,11 +69,12 @@ class _CrossEntropy(torch.autograd.Function):
         targets: Tensor,
         first: int,
         dtype: torch.dtype,
+        tile_parts: int,
     ) -> Tensor:
         if _fit_kernels(users, dtype):
             from ipsrec_bench.training.fused import loss_and_gradients  # Triton comes with torch for CUDA only
         else:
-            loss_and_gradients = _tile_by_tile
+            loss_and_gradients = partial(_tile_by_tile, tile_parts=tile_parts)
         wanted = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
         loss, *gradients = loss_and_gradients(users, items, targets, first=first, dtype=dtype, gradients=wanted)
         # Not by `save_for_backward`, whose reference would outlive the step: what nobody else holds becomes the
@@ -78,7 +84,9 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None, None]:
         if ctx.gradients is None:  # type: ignore[attr-defined]
             raise RuntimeError("the gradients of this loss were handed out already; compute it again")
         (user_gradient, item_gradient), ctx.gradients = ctx.gradients, None  # type: ignore[attr-defined]
@@ -87,7 +95,7 @@ class _CrossEntropy(torch.autograd.Function):
         if gradient.is_cuda or gradient != 1:
             user_gradient.mul_(gradient)
             item_gradient.mul_(gradient)
-        return user_gradient, item_gradient, None, None, None
+        return user_gradient, item_gradient, None, None, None, None
 
 
 def _fit_kernels(users: Tensor, dtype: torch.dtype) -> bool:
@@ -96,11 +104,19 @@ def _fit_kernels(users: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _tile_by_tile(
-    users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype, gradients: bool
+    users: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    *,
+    first: int,
+    dtype: torch.dtype,
+    gradients: bool,
+    tile_parts: int = 1,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the loss, and its gradients `[N, d]` and `[V, d]` if they are asked for."""
     count = len(users)
     rows, size = (count, CUDA_TILE) if users.is_cuda else (ROWS, TILE)
+    rows, size, room = max(rows // tile_parts, 1), size // tile_parts, KEPT // tile_parts
     blocks = max(round(count / rows), 1)
     begins = range(first, len(items), size)
     own = items[targets]
@@ -111,7 +127,7 @@ def _tile_by_tile(
     for from_row, to_row in pairwise(count * block // blocks for block in range(blocks + 1)):
         block, wanted = users[from_row:to_row], targets[from_row:to_row]
         factors = F.pad(block, (0, 0, 0, -len(block) % SHAPES)).to(dtype) if dtype != torch.float32 else block
-        tiles, kept = _partitions(factors, items, begins, KEPT if gradients else 0)
+        tiles, kept = _partitions(factors, items, begins, room if gradients else 0)
         tiles = tiles[: len(block)]
         partition = tiles.logsumexp(dim=1)
         losses[from_row:to_row] = partition - own_scores[from_row:to_row]

@@ -1,0 +1,43 @@
+"""Random numbers without a history: those of an epoch follow from the seed, the stage and the epoch alone.
+
+A training that was killed and goes on from its state therefore draws what it would have drawn undisturbed, and what
+validation draws is not missed by the next epoch.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ipsrec_bench.models.layers import Dropout
+
+INIT, MAIN, TEST = "init", "main", "test"
+"""Stages: what precedes the first epoch, the training itself, and the ranking of test targets."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The generators of one epoch of one stage."""
+
+    seed: int
+    """Of the cell, 0 or above."""
+    stage: str
+    epoch: int = 0
+    """From 1; 0 in a stage without epochs."""
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Return a generator for `purpose`, independent of those for others."""
+        return np.random.default_rng(self._sequence(purpose))
+
+    def start(self, *models: nn.Module) -> None:
+        """Seed torch's generators, of the CPU and of every device, and with them the dropout of `models`."""
+        torch.manual_seed(int(self._sequence("torch").generate_state(1, np.uint64)[0]))
+        for model in models:
+            for module in model.modules():
+                if isinstance(module, Dropout):
+                    module.restart()
+
+    def _sequence(self, purpose: str) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.seed, zlib.crc32(f"{self.stage}/{purpose}".encode()), self.epoch])

@@ -1,0 +1,128 @@
+"""Weights in files: safetensors, which hold tensors and text and run no code when they are read."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ipsrec_bench.data.staging import is_full
+from ipsrec_bench.errors import ModelError, StoreError
+from ipsrec_bench.models.api import Model, Sizes
+from ipsrec_bench.models.registry import build_model, model_entry
+
+FORMAT = "1"
+"""Version of the text that a file of weights carries."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str], *, durably: bool) -> None:
+    """Write `tensors` and the text `about` to `path`, replacing the file only once it is whole.
+
+    Args:
+        path: a file in a folder that nobody else writes to meanwhile.
+        tensors: by name, on any device; some may share memory.
+        about: metadata.
+        durably: wait until the content is on the disk, so that a power failure leaves the old file or the new one.
+
+    Raises:
+        OSError: the file cannot be written.
+        SafetensorError: the same.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(_apart(tensors), unfinished, metadata=dict(about))
+    if durably:
+        file = os.open(unfinished, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    unfinished.replace(path)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `tensors` on the CPU, with copies only of those that share memory, as tied weights and an RNN's do.
+
+    safetensors takes none that does, or that is not contiguous.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes:
+            plain = plain.clone()
+        seen.add(storage.data_ptr())
+        found[name] = plain
+    return found
+
+
+def save_weights(model: Model, path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole.
+
+    Args:
+        model: whose weights.
+        path: the file.
+        about: what `load_model` needs, from `describe`; without it, only `load_weights` reads the file.
+
+    Raises:
+        StoreError: they cannot be written there.
+    """
+    try:
+        write_tensors(path, model.state_dict(), about or {}, durably=False)
+    except (OSError, SafetensorError) as error:
+        reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
+        raise StoreError(f"{path}: the best weights cannot be written: {reason}") from error
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Give `model` the weights that `save_weights` wrote to `path`."""
+    model.load_state_dict(load_file(path))
+
+
+def describe(key: str, fingerprint: str, settings: Mapping[str, object], sizes: Sizes) -> dict[str, str]:
+    """Return the text that a file of weights carries about its model.
+
+    Args:
+        key: of the cell.
+        fingerprint: of the dataset.
+        settings: of the cell, plain JSON values: `type`, `config`, for a model of one's own `code`, and others.
+        sizes: of the dataset and the protocol.
+    """
+    return {
+        "format": FORMAT,
+        "key": key,
+        "fingerprint": fingerprint,
+        "type": str(settings["type"]),
+        "settings": json.dumps(settings, sort_keys=True),
+        "sizes": json.dumps(vars(sizes)),
+    }
+
+
+def load_model(path: Path) -> Model:
+    """Build the model of a file of best weights, on the CPU, with these weights, ready to be asked.
+
+    Raises:
+        StoreError: the file cannot be read, or is of another version.
+        ModelError: the model's class is not there, or its code has changed since.
+    """
+    remedy = "run the cell again with this version (run --force)"
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: the weights cannot be read ({error}); {remedy}") from error
+    if about.get("format") != FORMAT:
+        raise StoreError(f"{path}: the file does not say of which model its weights are; {remedy}")
+    settings, sizes = json.loads(about["settings"]), Sizes(**json.loads(about["sizes"]))
+    entry = model_entry(about["type"])
+    if settings.get("code", "") != entry.code:
+        raise ModelError(f"{path}: the code of '{about['type']}' has changed since it was trained; {remedy}")
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+        model = build_model(about["type"], entry.config.model_validate(settings["config"]), sizes)
+    load_weights(model, path)
+    return model.eval()
