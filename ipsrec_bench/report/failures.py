@@ -28,4 +28,6 @@ def last_lines(log: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _end(lines: tuple[str, ...]) -> tuple[str, ...]:
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
     return lines if len(lines) <= MOST_LINES else ("[...]", *lines[-MOST_LINES:])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.errors import LockedStoreError, StoreError
 
 SCHEMA_VERSION = 5
 _PAUSE_SECONDS = 0.05
@@ -57,7 +57,8 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
     process may have replaced or removed it.
 
     Raises:
-        StoreError: DuckDB cannot open the file, or it stays locked for `patience` seconds.
+        LockedStoreError: it stays locked for `patience` seconds.
+        StoreError: DuckDB cannot open the file.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -69,7 +70,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
                 raise StoreError(f"{path}: cannot be opened as a result store: {first_line(error)}") from None
             message = f"{path}: the store is locked by another process: {_holder(error)}"
             if time.monotonic() >= deadline:
-                raise StoreError(f"{message}; close it, or give another place with --store") from None
+                raise LockedStoreError(f"{message}; close it, or give another place with --store") from None
             if on_wait is not None:
                 on_wait(message)
                 on_wait = None
