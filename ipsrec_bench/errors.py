@@ -32,6 +32,10 @@ class MissingStoreError(StoreError):
     """There is no result store yet, or an empty file in its place."""
 
 
+class LockedStoreError(StoreError):
+    """Another process has the result store open."""
+
+
 class StudyError(BenchError):
     """A tuning study cannot be read or written."""
 

@@ -59,6 +59,27 @@ def replacing(path: Path) -> Iterator[Path]:
         new.replace(path)
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """Return what killed processes have left of their writing in `folder`."""
+    left = []
+    for path in sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}")):
+        with contextlib.suppress(OSError), _handle(path) as mark:
+            if _lock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                left.append(path)
+    return left
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left of their writing in `folder`.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    with _handle(folder) as parent:
+        _lock(parent, fcntl.LOCK_EX)
+        _sweep(folder)
+
+
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """Make a folder within `folder` that is locked while its maker lives, and remove it at the end."""

@@ -308,7 +308,7 @@ def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
     assert all(c.crossed is None for c in report.comparisons)
     written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
     text = written.pages["md"].read_text()
-    assert "failed: MemoryError: too big" in text
+    assert "failed after 1.0 s: MemoryError: too big" in text
     assert "seed 2: not run yet" in text
     assert "(1/2 seeds)" in text
     assert "One training each says nothing of the methods, whatever the seed." in text

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import lzma
+import re
 from pathlib import Path
 
 import duckdb
@@ -11,9 +12,12 @@ import pytest
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.failures import log_of
+from ipsrec_bench.report.render import write_report
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_split
 from ipsrec_bench.store.queries import find_run
+from ipsrec_bench.store.records import OUTPUT_FOLLOWS, reason_of
 from ipsrec_bench.suite.schema import Protocol
 
 from .planted import built, fill
@@ -152,3 +156,72 @@ def test_users_that_the_mask_leaves_out_are_counted_in_the_dataset_table(tmp_pat
 def test_shares_that_differ_little_are_two_splits():
     names = {Protocol(split="temporal", test_share=share).split_name for share in (0.1, 0.1 + 1e-9)}
     assert names == {"temporal 0.1 0.1", "temporal 0.1 0.100000001"}
+
+
+def traceback_of(folder: str, calls: int) -> str:
+    frames = "".join(f'  File "{folder}/call{n}.py", line {n}, in f{n}\n    f{n + 1}()\n' for n in range(calls))
+    return f"Traceback (most recent call last):\n{frames}"
+
+
+def failed_cell(path: Path, error: str) -> Report:
+    fill(path, seeds=(1,), errors={("sasrec", 1)})
+    with writing(path) as connection:
+        connection.execute("UPDATE cells SET error = ?, seconds = 61.25 WHERE status = 'failed'", [error])
+    return built(path)
+
+
+CUDA = "RuntimeError: CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported.\n"
+
+
+def test_a_failed_cell_is_shown_with_its_reason_and_the_last_lines_of_its_log(tmp_path):
+    log = [f"line {n} of ``` & <b> \x1b[31m" for n in range(20)]
+    error = traceback_of("/venv/lib/python3.11/site-packages/torch", 9) + CUDA + "\n".join([OUTPUT_FOLLOWS, *log])
+    report = failed_cell(tmp_path / "s.duckdb", error)
+    (cell,) = report.missing
+    assert (cell.dataset, cell.row.label, cell.seed, cell.seconds) == ("d", "sasrec", 1, 61.25)
+    assert cell.error == "RuntimeError: CUDA error: device-side assert triggered"
+    pages = write_report(report, tmp_path, ("html", "md", "latex", "json")).pages
+    html, markdown, latex = (pages[kind].read_text("utf-8") for kind in ("html", "md", "latex"))
+    said = "SASREC, seed 1: failed after 61.2 s: RuntimeError: CUDA error: device-side assert triggered"
+    for page in (html, markdown, latex):
+        assert said in page
+        assert "\x1b" not in page
+    shown = re.search("<pre>(.*?)</pre>", html, re.DOTALL)[1].splitlines()
+    assert shown[:2] == ["[...]", "  File &#34;torch/call4.py&#34;, line 4, in f4"]
+    assert shown[-12:] == [rf"line {n} of ``` &amp; &lt;b&gt; \x1b[31m" for n in range(8, 20)]
+    fenced = re.search("^  (````)text\n(.*?)^  ````$", markdown, re.DOTALL | re.MULTILINE)[2].splitlines()
+    assert fenced[1].strip() == 'File "torch/call4.py", line 4, in f4'
+    assert fenced[-1] == r"  line 19 of ``` & <b> \x1b[31m"
+    assert "call8.py" not in latex
+    assert json.loads(pages["json"].read_text("utf-8"))["missing"][0]["log"] == [
+        line.replace("/venv/lib/python3.11/site-packages/", "") for line in error.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("the cell ended its process 2 times (SIGKILL)", "the cell ended its process 2 times (SIGKILL)"),
+        (f"the worker died (SIGKILL)\n{OUTPUT_FOLLOWS}\nepoch 1", "the worker died (SIGKILL)"),
+        (traceback_of("x", 1) + "ValueError: two\n  lines", "ValueError: two"),
+        (traceback_of("x", 1) + "KeyError", "KeyError"),
+        ('  File "x.py", line 1\n    a b\n      ^\nSyntaxError: invalid syntax', "SyntaxError: invalid syntax"),
+        (f"{OUTPUT_FOLLOWS}\n", OUTPUT_FOLLOWS),
+    ],
+)
+def test_the_reason_of_a_failure_is_the_line_that_says_why(error, reason):
+    assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ('File "/home/ann/x/ipsrec_bench/run/cell.py", line 1', 'File "ipsrec_bench/run/cell.py", line 1'),
+        ('File "/usr/lib/python3.11/json/decoder.py", line 1', 'File "json/decoder.py", line 1'),
+        ('File "/Users/ann/models/mine.py", line 1', 'File "~/models/mine.py", line 1'),
+        ("OSError: no space: /home/ann/reports/x", "OSError: no space: ~/reports/x"),
+        ("see https://example.org/home/ann/x and /homeless/x", "see https://example.org/home/ann/x and /homeless/x"),
+    ],
+)
+def test_logs_in_a_report_name_no_folder_of_the_user(written, shown):
+    assert log_of(written) == (shown,)

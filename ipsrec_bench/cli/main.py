@@ -21,6 +21,8 @@ import typer.core
 
 from ipsrec_bench import __version__
 from ipsrec_bench.cli import data as data_commands
+from ipsrec_bench.cli.doctor import doctor
+from ipsrec_bench.cli.gc import gc
 from ipsrec_bench.cli.merge import merge
 from ipsrec_bench.cli.options import (
     DATA_DIR,
@@ -100,6 +102,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.command()(doctor)
+app.command()(gc)
 export_app = typer.Typer(no_args_is_help=True, help="Write what the store has to files.", rich_markup_mode=None)
 app.add_typer(export_app, name="export")
 app.command()(merge)

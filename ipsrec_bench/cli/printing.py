@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -124,6 +125,10 @@ def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
         for s in summaries
     ]
     print_table(["suite", "last run (UTC)", "cells", "complete", "failed", "missing"], rows)
+    for s in summaries:
+        if s.failed:
+            cells = f"{s.failed} {'cell' if s.failed == 1 else 'cells'} of {s.suite} failed"
+            print(visible(f"{cells}; its report says why: ipsrec-bench report {shlex.quote(s.suite)}"))  # noqa: T201
 
 
 def print_query(result: "QueryResult", *, as_json: bool) -> None:

@@ -42,6 +42,40 @@ def staged(target: Path) -> Iterator[Path | None]:
         raise DataError(f"{target}: cannot be written: {reason}; nothing of it is kept") from error
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """Return what killed processes have left of folders that they were making in `folder`; none while one is made."""
+    if not folder.is_dir():
+        return []
+    with _if_free(folder) as free:
+        return sorted(path for path in folder.glob(".*.part") if path.is_dir()) if free else []
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `left_behind` returns.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    with _if_free(folder) as free:
+        for path in folder.glob(".*.part") if free else ():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _if_free(folder: Path) -> Iterator[bool]:
+    """Hold the lock of `folder`, if no other process does; yield whether that is so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        free = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(handle)
+
+
 def is_full(error: Exception) -> bool:
     """Return whether `error` says, in the system's words, DuckDB's or numpy's, that a disk or a quota is exhausted."""
     words = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))

@@ -29,6 +29,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
+from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.provenance import (
     cell_lines,
     cut_off_rows,
@@ -45,7 +46,7 @@ from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary, Run
-from ipsrec_bench.store.records import EXTERNAL, PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Training
 
 SAMPLES = {
@@ -397,8 +398,12 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
     for cell in reversed(once.values()):
         summary = summaries.get(cell.key)
         if summary is None or summary.status != "complete":
-            error = summary.error.strip().splitlines()[-1] if summary and summary.error else None
-            yield MissingCell(cell.dataset, row_of(cell), cell.seed, error)
+            missing = MissingCell(cell.dataset, row_of(cell), cell.seed, None)
+            if summary is not None and summary.error:
+                missing = replace(
+                    missing, error=reason_of(summary.error), seconds=summary.seconds, log=log_of(summary.error)
+                )
+            yield missing
 
 
 def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:

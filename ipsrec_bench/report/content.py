@@ -425,7 +425,11 @@ class MissingCell:
     row: Row
     seed: int
     error: str | None
-    """Last line of the traceback if it failed, None if it has not run yet."""
+    """Why it failed, in one line; None if it has not run yet."""
+    seconds: float | None = None
+    """How long it had run when it failed."""
+    log: tuple[str, ...] = ()
+    """Its whole traceback, and what its process printed at last, line by line."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
@@ -17,6 +18,7 @@ from ipsrec_bench.files import replace_files
 from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.drawing import Chart
+from ipsrec_bench.report.failures import last_lines
 from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
@@ -26,6 +28,7 @@ from ipsrec_bench.report.sentences import (
     cut_off,
     effect,
     finding,
+    missing,
     p_value,
     percent,
     signed,
@@ -250,6 +253,12 @@ def _escape_markdown(text: object) -> str:
     return re.sub(r"^([-+=]+|\d+[.)])(?=\s|$)", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)
 
 
+def _fenced(lines: Sequence[str]) -> str:
+    """Return a Markdown code block within a list item; no line can end it."""
+    fence = "`" * max([3, *(len(run) + 1 for line in lines for run in re.findall("`+", line))])
+    return "\n".join(f"  {line}" for line in (f"{fence}text", *lines, fence))
+
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -326,7 +335,7 @@ def _effect_interval(estimate: Estimate) -> str:
     return between(estimate.low, estimate.high, effect)
 
 
-_FILTERS: dict[str, Callable[..., str]] = {
+_FILTERS: dict[str, Callable[..., Any]] = {
     "md": _escape_markdown,
     "tex": _escape_tex,
     "metric": _metric_name,
@@ -344,6 +353,9 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "exact": _exact,
     "cut_off": cut_off,
     "finding": finding,
+    "missing": missing,
+    "last_lines": last_lines,
+    "fenced": _fenced,
     "where": where,
     "tuned_finding": tuned_finding,
     "between": _between,

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from ipsrec_bench.report.content import Comparison, CutOff, SliceTable, Tuned
+from ipsrec_bench.report.content import Comparison, CutOff, MissingCell, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.effect import Estimate
@@ -121,6 +121,13 @@ def _of_method(c: Comparison) -> str:
         return f"That the methods differ, whichever seed trains them, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
     return f"As a method, whichever seed trains it, it is {c.of_method}{too}: {p}."
+
+
+def missing(cell: MissingCell) -> str:
+    """Return why a cell has no result."""
+    if cell.error is None:
+        return "not run yet"
+    return f"failed after {cell.seconds:,.1f} s: {cell.error}" if cell.seconds is not None else f"failed: {cell.error}"
 
 
 def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:

@@ -43,7 +43,7 @@ from ipsrec_bench.run.workplace import MOST_DEATHS, Claim, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, claim_name, record_split, record_targets
 from ipsrec_bench.store.queries import metrics_of, outcome_of
-from ipsrec_bench.store.records import CellRecord
+from ipsrec_bench.store.records import CellRecord, reason_of
 from ipsrec_bench.suite.cells import Cell
 
 LOOK_AGAIN_SECONDS = 0.5
@@ -413,8 +413,7 @@ def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
 
 
 def _failure(key: str, cell: Cell, error: str, seconds: float) -> CellFailed:
-    said = error.partition("\nLast lines of its output:")[0]
-    return CellFailed(*_name(key, cell), said.strip().splitlines()[-1], seconds)
+    return CellFailed(*_name(key, cell), reason_of(error), seconds)
 
 
 def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:

@@ -13,7 +13,7 @@ from ipsrec_bench.run.workplace import LOG, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
 from ipsrec_bench.store.queries import Outcome, outcome_of, outcomes
-from ipsrec_bench.store.records import CellRecord
+from ipsrec_bench.store.records import OUTPUT_FOLLOWS, CellRecord
 
 Keep = Literal["best", "none"]
 """Whether the best weights of a cell stay when the store has its ranks."""
@@ -117,7 +117,7 @@ def last_lines(log: Path) -> str:
             lines = file.read().decode(errors="backslashreplace").splitlines()[-LOG_LINES:]
     except OSError:
         return ""
-    return "\n".join(["\nLast lines of its output:", *lines]) if lines else ""
+    return "\n".join([f"\n{OUTPUT_FOLLOWS}", *lines]) if lines else ""
 
 
 def _move_weights(path: Path, folder: Path) -> None:

@@ -55,6 +55,35 @@ class Claim:
             self._workplace.leave(self, done=done)
 
 
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folder of a cell or of a trial."""
+
+    folder: Path
+    is_trial: bool
+    is_held: bool
+    """Whether a living process has claimed it, or works in it."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a result lies there that the store does not have yet."""
+        return (self.folder / KEPT).exists()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something lies there that the next run needs: a result, or the state of a training."""
+        return not self.is_trial and _goes_on(self.folder)
+
+    @property
+    def title(self) -> str:
+        """What its last owner called it; its name where the owner has not said."""
+        try:
+            title = json.loads((self.folder / _OWNER).read_text(encoding="utf-8"))["title"]
+        except (OSError, ValueError, KeyError, TypeError):
+            title = ""
+        return title or self.folder.name
+
+
 class Workplace:
     """The working files of all runs on one store."""
 
@@ -122,6 +151,29 @@ class Workplace:
                 if (lock := self._take(folder)) is not None:
                     self._leave(folder, lock, done=folder.parent == self._trials)
 
+    @contextlib.contextmanager
+    def looked_at(self, seconds: float = -1) -> Iterator[list[WorkFolder]]:
+        """Give the folders of all cells and trials, and who is at work; nobody can claim one until the end.
+
+        Args:
+            seconds: how long to wait while another process makes or removes folders; without end if negative.
+
+        Raises:
+            StoreError: a folder cannot be written, or the wait is over.
+        """
+        if not self.folder.exists():
+            yield []
+            return
+        with self._alone(seconds):
+            found = []
+            for folder in (*self._cells.glob("*"), *self._trials.glob("*")):
+                locks = [_lock(folder / name) for name in _LOCKS]
+                for lock in locks:
+                    if lock is not None:
+                        lock.release()
+                found.append(WorkFolder(folder, folder.parent == self._trials, None in locks))
+            yield found
+
     def kept(self) -> list[str]:
         """Return the keys of the cells whose results wait for the store."""
         return sorted(path.parent.name for path in self._cells.glob(f"*/{KEPT}"))
@@ -166,11 +218,11 @@ class Workplace:
         new.replace(self._deaths)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, seconds: float = -1) -> Iterator[None]:
         """Let no other process make, take or remove folders meanwhile: a lock in a removed folder would hold nobody."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock"):
+            with FileLock(self.folder / "lock", timeout=seconds):
                 yield
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written: {error.strerror or error}") from error

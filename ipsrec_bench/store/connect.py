@@ -12,7 +12,7 @@ from ipsrec_bench.store import database
 from ipsrec_bench.store.database import Connection, OnWait
 from ipsrec_bench.store.migrate import migrate
 
-__all__ = ["Connection", "check_current", "reading", "writing"]
+__all__ = ["Connection", "check_current", "looking", "reading", "writing"]
 
 PATIENCE_SECONDS = 5.0
 _current_files: set[tuple[int, int]] = set()
@@ -40,10 +40,7 @@ def reading(
         MissingStoreError: there is no store yet.
         StoreError: it cannot be read or migrated, it is damaged, or another process keeps it locked.
     """
-    place = _place(path)
-    missing = MissingStoreError(
-        f"{path}: there is no result store yet; run a suite first, or give its place with --store"
-    )
+    place, missing = _place(path), _missing(path)
     if not place.exists() or _is_empty_file(place):
         raise missing
 
@@ -54,6 +51,31 @@ def reading(
         if version is None:
             raise missing
         yield connection
+
+
+@contextlib.contextmanager
+def looking(path: Path, patience: float = PATIENCE_SECONDS) -> Iterator[tuple[Connection, int]]:
+    """Open the store at `path` for reading as it is; yield the connection and the version of its schema.
+
+    A store with an older schema is not migrated.
+
+    Raises:
+        MissingStoreError: there is no store yet.
+        LockedStoreError: another process keeps it locked for `patience` seconds.
+        StoreError: it cannot be read, or it is damaged.
+    """
+    place, missing = _place(path), _missing(path)
+    if not place.exists() or _is_empty_file(place):
+        raise missing
+
+    def connect() -> Connection:
+        return database.connect(place, read_only=True)
+
+    with database.patiently(place, connect, patience, None) as connection, _in_sentences(place):
+        version = database.version_of(connection, place)
+        if version is None:
+            raise missing
+        yield connection, version
 
 
 @contextlib.contextmanager
@@ -173,6 +195,10 @@ def _place(path: Path) -> Path:
     if "?" in str(place):
         raise StoreError(f"{path}: DuckDB cannot keep a store below a name with '?'; give another place with --store")
     return place
+
+
+def _missing(path: Path) -> MissingStoreError:
+    return MissingStoreError(f"{path}: there is no result store yet; run a suite first, or give its place with --store")
 
 
 def _is_empty_file(place: Path) -> bool:

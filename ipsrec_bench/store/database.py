@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.errors import LockedStoreError, StoreError
 
 SCHEMA_VERSION = 5
 _PAUSE_SECONDS = 0.05
@@ -77,7 +77,8 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
     process may have replaced or removed it.
 
     Raises:
-        StoreError: DuckDB cannot open the file, or it stays locked for `patience` seconds.
+        LockedStoreError: it stays locked for `patience` seconds.
+        StoreError: DuckDB cannot open the file.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -90,7 +91,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
                 raise StoreError(f"{path}: cannot be opened as a result store: {first_line(error)}") from None
             message = f"{locked[1]}: the store is locked by another process: {_holder(error)}"
             if time.monotonic() >= deadline:
-                raise StoreError(f"{message}; close it, or give another place with --store") from None
+                raise LockedStoreError(f"{message}; close it, or give another place with --store") from None
             if on_wait is not None:
                 on_wait(message)
                 on_wait = None

@@ -1,5 +1,6 @@
 """What is written to, and read from, the store, as typed records."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,9 @@ from ipsrec_bench.training.curve import Epoch
 
 EXTERNAL = "external"
 """Type of cells whose ranks were made elsewhere and imported."""
+OUTPUT_FOLLOWS = "Last lines of its output:"
+"""Line of a failed cell's `error` below which stands what its process printed at last."""
+_FRAME = re.compile(r'  File "')
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,18 @@ class PlannedCell:
     def display(self) -> str:
         """The row's name in tables, as the field writes it."""
         return f"{self.title} {self.variant}".strip()
+
+
+def reason_of(error: str) -> str:
+    """Return the one line of a failed cell's `error` that says why.
+
+    That is the first line of the exception's message, which may be followed by advice, as in errors of CUDA; without
+    a traceback, the last line above what the process printed.
+    """
+    lines = error.strip().splitlines()
+    if OUTPUT_FOLLOWS in lines[1:]:
+        lines = lines[: lines.index(OUTPUT_FOLLOWS, 1)]
+    frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
+    below = lines[frames[-1] + 1 :] if frames else []
+    message = [line for line in below if line.strip() and not line.startswith(" ")]
+    return (message or [line for line in lines if line.strip()][-1:] or [""])[0]

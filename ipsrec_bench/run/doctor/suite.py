@@ -1,0 +1,147 @@
+"""Checks of what a suite needs: its data, and room on the disks."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipsrec_bench.data.catalog import Catalogue
+from ipsrec_bench.data.prepare import preparation_state, prepared_path
+from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
+from ipsrec_bench.data.sources import source_paths
+from ipsrec_bench.errors import BenchError, MissingDataError
+from ipsrec_bench.run.doctor.finding import Finding
+from ipsrec_bench.run.doctor.machine import existing
+from ipsrec_bench.run.plan import catalogue_of, cells_of
+from ipsrec_bench.suite.cells import Cell, trainings
+from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.suite.schema import DatasetSpec
+
+RANK_BYTES = 12
+"""User, items above the target and ties, before DuckDB compresses them."""
+SPLITS = 2
+WEIGHT_BYTES = 4
+STATE = 4
+"""Size of an unfinished training, in sizes of its weights: weights, Adam's two moments, the best weights."""
+PACKED = 8
+"""How much larger a packed raw file is when it is read."""
+PACKED_ENDINGS = {".gz", ".zip", ".xz", ".bz2", ".7z", ".zst"}
+LITTLE_ROOM = 1 << 30
+"""Bytes below which a disk is nearly full, if nobody knows what is needed."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """About how many bytes a suite still needs; a lower bound where `unknown` names datasets."""
+
+    store: int
+    data: int
+    unknown: tuple[str, ...]
+
+
+def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tuple[list[Finding], Needs | None]:
+    """Return what there is of the suite's data, and what it needs; nothing is prepared.
+
+    Args:
+        file: the suite.
+        data_dir: raw and prepared data.
+        complete: keys of the cells that the store has.
+    """
+    name = f"suite {file.name}"
+    try:
+        cells, known = list(trainings(cells_of(file, data_dir))), catalogue_of(file, data_dir)
+    except (BenchError, ImportError) as error:  # a model of the user's own may import a torch that is broken
+        return [
+            Finding(name, "problem", str(error), f"mend {file.path}, then: ipsrec-bench validate {file.path}")
+        ], None
+    sources = {cell.dataset: cell.source for cell in cells}
+    states = {label: _state(label, source, data_dir, known) for label, source in sources.items()}
+    ready = {
+        label: load_prepared(label, prepared_path(label, source, data_dir))
+        for label, source in sources.items()
+        if states[label].startswith("prepared")
+    }
+    todo = [
+        cell for cell in cells if cell.dataset not in ready or cell.key(ready[cell.dataset].fingerprint) not in complete
+    ]
+    findings = [Finding(name, "ok", f"{len(cells)} cells, {len(todo)} to run")]
+    findings += [_data(label, state) for label, state in states.items()]
+    raw = sum(_raw_size(source, data_dir) for label, source in sources.items() if label not in ready)
+    unknown = tuple(label for label in sources if label not in ready)
+    return findings, Needs(_store_size(todo, ready), raw, unknown)
+
+
+def check_disk(name: str, folder: Path, need: int | None, unknown: Iterable[str] = ()) -> Finding:
+    """Return whether the disk of `folder` has room.
+
+    Args:
+        name: of the check.
+        folder: it, or a folder that will be made.
+        need: about how many bytes; None if nobody knows.
+        unknown: datasets that need more, nobody knows how much.
+    """
+    place = existing(folder)
+    free = shutil.disk_usage(place).free
+    said = f"{_size(free)} free at {place}"
+    more = ", and more for data that are not prepared yet" if [*unknown] else ""
+    if need is not None:
+        said += f"; the suite needs about {_size(need)}{more}"
+    if need is not None and free < need:
+        return Finding(name, "problem", said, "make room, or put it on another disk")
+    if free < LITTLE_ROOM and (need is None or more):
+        return Finding(name, "note", f"{said}; that is little", "make room: ipsrec-bench gc removes what is not needed")
+    return Finding(name, "ok", said)
+
+
+def _state(label: str, source: DatasetSpec, data_dir: Path, known: Catalogue) -> str:
+    state = preparation_state(label, source, data_dir)
+    if not state.startswith("missing"):
+        return state
+    if known.stand_in(label):
+        return "not prepared; the run makes it up first"
+    if known.entry(label) is not None and known.state(label).endswith("is there"):  # an archive
+        return "not prepared; the run unpacks it first"
+    return state
+
+
+def _data(label: str, state: str) -> Finding:
+    name = f"data {label}"
+    if not state.startswith("missing"):
+        return Finding(
+            name, "ok", f"{state}" if state.startswith("prepared") or ";" in state else f"{state} yet; a run does it"
+        )
+    what, _, remedy = state.removeprefix("missing: ").partition("; ")
+    leave_out = "leave it out with run --available"
+    return Finding(name, "problem", what, f"{remedy}; or {leave_out}" if remedy else leave_out)
+
+
+def _raw_size(source: DatasetSpec, data_dir: Path) -> int:
+    """Return about how many bytes of raw files are read; the prepared form is no larger."""
+    try:
+        paths = source_paths(source, data_dir)
+    except (MissingDataError, BenchError):
+        return 0
+    return sum(path.stat().st_size * (PACKED if path.suffix in PACKED_ENDINGS else 1) for path in paths)
+
+
+def _store_size(todo: Iterable[Cell], ready: dict[str, PreparedDataset]) -> int:
+    """Return about how many bytes ranks and weights of cells take, and the state of the largest one."""
+    known = [(cell, ready[cell.dataset]) for cell in todo if cell.dataset in ready]
+    weights = [_weights(cell, data) for cell, data in known]
+    ranks = sum(RANK_BYTES * SPLITS * data.num_users for _, data in known)
+    return ranks + sum(weights) + STATE * max(weights, default=0)
+
+
+def _weights(cell: Cell, data: PreparedDataset) -> int:
+    """Return about how many bytes a model's weights take: those of its tables, which are most."""
+    width = getattr(cell.config, "embedding_size", 0)
+    rows = (
+        data.num_items + data.num_providers + cell.protocol.max_length + (data.num_users if cell.type == "caser" else 0)
+    )
+    return WEIGHT_BYTES * width * rows
+
+
+def _size(number: int) -> str:
+    if number < 1 << 20:
+        return "1 MiB or less"
+    return f"{number / 2**30:,.1f} GiB" if number >= 1 << 30 else f"{number / 2**20:,.0f} MiB"
