@@ -364,6 +364,26 @@ def test_a_listener_that_fails_costs_the_others_nothing(tmp_path, capsys, monkey
     assert list(follow(written.path))[1:-1] == [CellsAwaited(1), CellsAwaited(2)]
 
 
+@pytest.mark.parametrize("fails_late", [False, True])
+def test_a_picture_that_fails_is_given_up_with_one_warning_and_lines_are_printed_still(capsys, monkeypatch, fails_late):
+    class Broken:
+        def __rich_console__(self, *_):
+            raise RuntimeError("no picture")
+
+    def dashboard(*_):
+        return Broken() if fails_late else Broken().__rich_console__()
+
+    monkeypatch.setattr("ipsrec_bench.cli.listen.dashboard", dashboard)
+    with listener(Console(force_terminal=True, width=200), quiet=False, as_json=False) as emit:
+        for cells in (1, 2):
+            emit(CellsAwaited(cells))
+    print("the report")  # noqa: T201
+    out = capsys.readouterr()
+    warning = "warning: progress cannot be shown any more (RuntimeError: no picture); the work goes on"
+    assert (out.out + out.err).count(warning) == 1
+    assert out.out.endswith("the report\n")
+
+
 def test_a_run_does_what_was_asked_last_and_a_stop_is_not_taken_back(tmp_path, monkeypatch):
     monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
     path = tmp_path / "run.control"
