@@ -62,6 +62,8 @@ def values(hint: Any) -> st.SearchStrategy:
         return (
             st.lists(values(parts[0]), max_size=3).map(tuple) if Ellipsis in parts else st.tuples(*map(values, parts))
         )
+    if get_origin(hint) is dict:
+        return st.dictionaries(*map(values, get_args(hint)), max_size=3)
     if get_origin(hint) is types.UnionType:
         return st.one_of([values(part) for part in get_args(hint)])
     return st.from_type(hint)
@@ -310,6 +312,17 @@ def test_a_follower_sees_events_as_they_come_and_ends_with_the_run(tmp_path, mon
         os.write(written._file, line[20:])
         assert next(followed) == CellsAwaited(7)
     assert list(followed) == [RunClosed("")]
+
+
+def test_a_journal_that_may_not_be_read_or_is_removed_is_said(tmp_path):
+    with Journal(tmp_path / "s.duckdb", "tiny") as written:
+        followed = follow(written.path)
+        next(followed)
+        written.path.unlink()
+        assert list(followed) == [RunClosed("its journal was removed")]
+        written.path.mkdir()
+        with pytest.raises(BenchError, match=r"\.jsonl: cannot be read: Is a directory; see who may read it"):
+            next(follow(written.path))
 
 
 def warned(capsys) -> list[str]:

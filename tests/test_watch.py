@@ -95,6 +95,15 @@ def test_the_newest_run_is_shown_or_that_of_a_suite_by_its_name_or_its_file(stor
         assert f"Title of {title}: 1 cells" in bench("watch", *words).stdout
 
 
+def test_a_run_under_way_is_shown_rather_than_a_newer_one_that_had_nothing_to_do(store, bench, monkeypatch):
+    with Journal(store, "tiny") as written:
+        written.write(run_of("live")[0])
+        write(store, "tiny", run_of("newer"))
+        monkeypatch.setattr(journal.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+        assert "Title of live" in bench("watch").stdout
+    assert "Title of newer" in bench("watch").stdout
+
+
 def test_a_suite_that_has_no_journal_is_said_with_a_remedy(store, bench):
     done = bench("watch")
     assert (done.returncode, done.stdout) == (2, "")

@@ -16,7 +16,7 @@ ANSWER_SECONDS = 15.0
 
 LiveArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; the newest run's if not given."),
+    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
 ]
 NowOption = Annotated[bool, typer.Option("--now", help="End workers at once; an epoch that they are at is lost.")]
 

@@ -11,12 +11,12 @@ from ipsrec_bench.errors import BenchError
 
 WatchedArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; that of the newest run if not given."),
+    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
 ]
 
 
 def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
-    """Show the newest run of SUITE as it goes on, or how it ended; Ctrl-C leaves the run as it is."""
+    """Show the run of SUITE that is under way, or how the newest one ended; Ctrl-C leaves the run as it is."""
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -41,7 +41,12 @@ def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: Js
 
 
 def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
-    """Return the journal of the newest run of `suite` (a file or a name; any if None), `live` if it must be under way.
+    """Return the journal of the newest run of a suite that is under way, else of the newest one.
+
+    Args:
+        store: the store's file.
+        suite: the suite's file or name; any if None.
+        live: only a run that is under way will do.
 
     Raises:
         BenchError: there is none.
@@ -53,7 +58,7 @@ def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
         from ipsrec_bench.suite.load import suite_name  # takes a moment to import
 
         name = suite_name(suite)
-    found = newest(store, name, live=live)
+    found = newest(store, name, live=True) or (None if live else newest(store, name))
     if found is not None:
         return found
     of = f" of {name}" if name else ""

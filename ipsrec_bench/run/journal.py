@@ -220,6 +220,9 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
         journal: the journal's file.
         begin: bytes to pass over first.
         seconds: end after so long, whatever happens; never if None.
+
+    Raises:
+        BenchError: the journal cannot be read.
     """
     pulse, reader, since = _Pulse(journal), _Reader(journal, begin), time.monotonic()
     while True:
@@ -233,6 +236,8 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
         except FileNotFoundError:
             yield RunClosed("its journal was removed")
             return
+        except OSError as error:
+            raise BenchError(f"{journal}: cannot be read: {error.strerror}; see who may read it") from error
         if reader.place == before and not is_alive:
             yield RunClosed(f"its process{_whose(header(journal))} ended without a last word, as one that is killed")
             return
