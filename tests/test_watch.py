@@ -10,8 +10,10 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
 from ipsrec_bench.cli import control as commands
+from ipsrec_bench.cli.listen import listener
 from ipsrec_bench.events import (
     CellFinished,
     CellStarted,
@@ -23,11 +25,14 @@ from ipsrec_bench.events import (
     StepDone,
 )
 from ipsrec_bench.run import control, journal
+from ipsrec_bench.run.engine import execute
 from ipsrec_bench.run.journal import Journal, follow, header, is_live, journals
+from ipsrec_bench.run.plan import make_plan
+from ipsrec_bench.suite.load import load_suite
 
 from .conftest import clean_environment
+from .test_run import HERE, STORE
 
-STORE = "reports/ipsrec-bench.duckdb"
 CELL = ("k", "data", "sasrec", 1)
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 
@@ -104,14 +109,55 @@ def test_a_run_under_way_is_shown_rather_than_a_newer_one_that_had_nothing_to_do
     assert "Title of newer" in bench("watch").stdout
 
 
+def train(suite, tmp_path, act=lambda _: None):
+    """Run a suite as the command does, with plain lines; `act` sees every event, too."""
+    store = tmp_path / STORE
+    written = Journal(store, "tiny")
+    with listener(Console(), quiet=False, as_json=False, journal=written) as emit:
+
+        def emit_and_act(event):
+            emit(event)
+            act(event)
+
+        plan = make_plan(
+            load_suite(suite, ["seeds=[1]", "models=['pop', 'sasrec', 'recent-pop']"]),
+            tmp_path / "data",
+            store,
+            emit_and_act,
+        )
+        return execute(plan, store, HERE, emit_and_act, wanted=written.control.wanted)
+
+
+def test_a_run_that_is_watched_says_what_it_said_itself(tiny_suite, tmp_path, bench, capsys):
+    ended = train(tiny_suite, tmp_path)
+    said = capsys.readouterr().out
+    assert ended.complete == 3
+    assert bench("watch").stdout == said
+    assert said.count(": finished in ") == 3
+
+
+def test_a_run_in_training_is_stopped_from_elsewhere(tiny_suite, tmp_path, bench, monkeypatch):
+    """After its first epoch of a model that trains; the same command goes on with it."""
+    monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.0)
+
+    def stop(event):
+        if isinstance(event, EpochDone) and event.label == "sasrec":
+            assert bench("stop", "tiny").returncode == 0
+
+    ended = train(tiny_suite, tmp_path, stop)
+    assert (ended.complete, ended.interrupted) == (1, True)
+    assert "interrupted after" in bench("watch").stdout.splitlines()[-1]
+    assert train(tiny_suite, tmp_path).complete == 2
+
+
 def test_a_suite_that_has_no_journal_is_said_with_a_remedy(store, bench):
     done = bench("watch")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no run has left a journal there; start one with ipsrec-bench run SUITE" in done.stderr
+    assert "no run has a journal beside this store; start one with ipsrec-bench run, or name another" in done.stderr
     write(store, "tiny", run_of("tiny"))
     done = bench("watch", "none")
     assert done.returncode == 2
-    assert "no run of none has left a journal there; there are runs of tiny" in done.stderr
+    assert "no run of none has a journal beside this store; choose from tiny, or name" in done.stderr
 
 
 def test_a_run_that_was_refused_or_killed_is_shown_and_its_end_is_said(store, bench):
@@ -207,8 +253,8 @@ def test_a_run_is_paused_resumed_and_stopped_from_elsewhere_and_its_answers_are_
     who = f"The run of tiny, process {os.getpid()} on {header(journals(store)[0]).host},"
     expected = [
         (("resume",), [f"{who} is not paused"]),
-        (("pause",), [f"{who} was asked to pause", "It is paused; ipsrec-bench resume lets it go on"]),
-        (("pause", "tiny"), [f"{who} was asked to pause before"]),
+        (("pause",), [f"{who} was asked to pause", "It is paused; ipsrec-bench resume continues it"]),
+        (("pause", "tiny"), [f"{who} was already asked to pause"]),
         (("resume",), [f"{who} was asked to go on", "It goes on"]),
         (("stop", "tiny"), [f"{who} was asked to stop", "It has stopped with 2 cells complete and 1 failed"]),
     ]
@@ -223,13 +269,13 @@ def test_a_run_that_stops_is_hurried_but_not_held(store, bench, monkeypatch):
     monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.0)
     with Journal(store, "tiny") as written:
         assert (
-            bench("stop").stdout.splitlines()[-1].startswith("It has not answered within 0 s; it will at its next step")
+            bench("stop").stdout.splitlines()[-1].startswith("No answer within 0 s; workers notice at their next step")
         )
-        assert "was asked to stop before; stop --now ends its workers at once" in bench("stop").stdout
+        assert "was already asked to stop; stop --now ends its workers at once" in bench("stop").stdout
         for words in (("pause",), ("resume",)):
             done = bench(*words)
             assert done.returncode == 2
-            assert "was asked to stop before; ipsrec-bench run begins another one" in done.stderr
+            assert "was already asked to stop; start another one with ipsrec-bench run" in done.stderr
         assert bench("stop", "--now").returncode == 0
         assert written.control.wanted() == "stop-now"
 
@@ -239,7 +285,7 @@ def test_only_a_run_that_is_under_way_can_be_asked(store, bench):
     for words in (("stop",), ("stop", "tiny", "--now"), ("pause",), ("resume", "tiny")):
         done = bench(*words)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "is under way there; ipsrec-bench watch shows how the last one ended" in done.stderr
+        assert "; ipsrec-bench watch shows how the last one ended" in done.stderr
     thread, found = coordinator(store, ANSWERS)
     write(store, "other", run_of("other"))
     assert bench("stop", "other").returncode == 2

@@ -1,4 +1,4 @@
-"""`ipsrec-bench stop`, `pause` and `resume`: what others ask of a run that is under way."""
+"""`ipsrec-bench stop`, `pause` and `resume`: control a live run from another terminal or machine."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,27 +12,27 @@ from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Event, RunClosed, RunFinished, RunPaused, RunResumed
 
 ANSWER_SECONDS = 15.0
-"""How long an answer is waited for; a worker answers at its next step."""
+"""How long the commands wait for the run's answer; workers notice at their next step."""
 
 LiveArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
 ]
-NowOption = Annotated[bool, typer.Option("--now", help="End workers at once; an epoch that they are at is lost.")]
+NowOption = Annotated[bool, typer.Option("--now", help="End workers at once; their unfinished epochs are lost.")]
 
 
 def stop(suite: LiveArgument = None, now: NowOption = False, store: StoreOption = STORE) -> None:
-    """Stop the newest run of SUITE that is under way, as Ctrl-C does; the same command goes on with it."""
+    """Stop the live run of SUITE as Ctrl-C does; the same run command resumes it later."""
     _ask(store, suite, "stop-now" if now else "stop", "to stop", RunFinished)
 
 
 def pause(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
-    """Let the newest run of SUITE that is under way wait, with its memory, until it is resumed."""
+    """Pause the live run of SUITE: training waits at its next step, and keeps its memory."""
     _ask(store, suite, "pause", "to pause", RunPaused)
 
 
 def resume(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
-    """Let a paused run of SUITE go on."""
+    """Let the paused run of SUITE go on."""
     _ask(store, suite, "run", "to go on", RunResumed)
 
 
@@ -52,26 +52,26 @@ def _ask(
     run = f"The run of {opened.suite}, process {opened.pid} on {opened.host}," if opened else f"The run {journal.stem}"
     before = asked(control)
     if before == "stop-now" or (before in FINAL and word not in FINAL):
-        raise BenchError(f"{run} was asked to stop before; ipsrec-bench run begins another one")
+        raise BenchError(f"{run} was already asked to stop; start another one with ipsrec-bench run")
     if before == word:
         hint = "; stop --now ends its workers at once" if word == "stop" else ""
-        typer.echo(f"{run} {'is not paused' if word == 'run' else f'was asked {what} before'}{hint}")
+        typer.echo(f"{run} {'is not paused' if word == 'run' else f'was already asked {what}'}{hint}")
         return
     begin = journal.stat().st_size
     ask(control, word)
     typer.echo(f"{run} was asked {what}")
-    with interruptible("What was asked of the run stays asked."):
+    with interruptible("The run has the request."):
         for event in follow(journal, begin, ANSWER_SECONDS):
             if isinstance(event, answer | RunFinished | RunClosed):
                 typer.echo(_answer(event))
                 return
-    typer.echo(f"It has not answered within {ANSWER_SECONDS:g} s; it will at its next step. See ipsrec-bench watch")
+    typer.echo(f"No answer within {ANSWER_SECONDS:g} s; workers notice at their next step: see ipsrec-bench watch")
 
 
 def _answer(event: Event) -> str:
     match event:
         case RunPaused():
-            return "It is paused; ipsrec-bench resume lets it go on"
+            return "It is paused; ipsrec-bench resume continues it"
         case RunResumed():
             return "It goes on"
         case RunFinished(interrupted=True):

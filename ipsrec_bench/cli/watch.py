@@ -16,7 +16,7 @@ WatchedArgument = Annotated[
 
 
 def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
-    """Show the run of SUITE that is under way, or how the newest one ended; Ctrl-C leaves the run as it is."""
+    """Show the live run of SUITE, else replay its newest run; Ctrl-C ends only the watching."""
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -41,12 +41,12 @@ def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: Js
 
 
 def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
-    """Return the journal of the newest run of a suite that is under way, else of the newest one.
+    """Return the journal of a suite's newest live run, else of its newest run.
 
     Args:
         store: the store's file.
         suite: the suite's file or name; any if None.
-        live: only a run that is under way will do.
+        live: accept live runs only.
 
     Raises:
         BenchError: there is none.
@@ -63,7 +63,9 @@ def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
         return found
     of = f" of {name}" if name else ""
     if live:
-        raise BenchError(f"{store}: no run{of} is under way there; ipsrec-bench watch shows how the last one ended")
+        raise BenchError(f"{store}: no live run{of}; ipsrec-bench watch shows how the last one ended")
     others = {opened.suite: None for path in journals(store) if (opened := header(path)) is not None}
-    known = f"; there are runs of {', '.join(others)}" if others else "; start one with ipsrec-bench run SUITE"
-    raise BenchError(f"{store}: no run{of} has left a journal there{known}, or name the store with --store")
+    remedy = f"choose from {', '.join(others)}" if others else "start one with ipsrec-bench run"
+    raise BenchError(
+        f"{store}: no run{of} has a journal beside this store; {remedy}, or name another store with --store"
+    )
