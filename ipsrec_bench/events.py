@@ -46,9 +46,9 @@ class RunOpened(Event):
     host: str
     pid: int
     machine: str
-    """Names the running system within which `pid` counts; another after a restart, and in a container."""
+    """Identifies the booted system and its namespace in which `pid` is valid."""
     started: str
-    """When the process began, by its system's own measure: a number may be used again. Empty if that is unknown."""
+    """Start time of the process in its system's own units, since process numbers are reused; empty if unknown."""
     command: str
     version: str
     """Of the toolkit."""
@@ -56,7 +56,7 @@ class RunOpened(Event):
 
 @dataclass(frozen=True)
 class RunClosed(Event):
-    """The last line of a journal: the run says nothing more."""
+    """The last line of a journal."""
 
     reason: str
     """Why it ended early; empty if it came to its end."""
@@ -285,7 +285,7 @@ Emit = Callable[[Event], None]
 def event_of(line: str | bytes) -> Event | None:
     """Return the event that `Event.to_json` wrote as `line`.
 
-    Fields that this version does not know are passed over.
+    Fields that this version does not know are ignored.
 
     Returns:
         The event; None if the line is damaged, or of a kind that this version does not know.

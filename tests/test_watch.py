@@ -170,7 +170,7 @@ def test_a_run_that_was_refused_or_killed_is_shown_and_its_end_is_said(store, be
     done = bench("watch")
     assert done.returncode == 1
     assert "data, sasrec, seed 1: started" in done.stdout
-    assert f"The run ended early: its process ({os.getpid()} on" in done.stderr
+    assert f"The run ended early: its process, {os.getpid()} on" in done.stderr
 
 
 def test_who_watches_a_run_that_goes_on_sees_it_to_its_end(store, bench):

@@ -1,4 +1,4 @@
-"""What others ask of a run: one word in a file beside its journal, which the run polls."""
+"""Requests to a live run: one word in a file beside its journal, which the run polls."""
 
 import contextlib
 import time
@@ -10,16 +10,16 @@ from ipsrec_bench.files import replace_files
 
 Wanted = Literal["run", "pause", "stop", "stop-now"]
 FINAL = ("stop", "stop-now")
-"""What is not taken back."""
+"""Requests that later ones do not take back."""
 POLL_SECONDS = 0.25
-"""How often the file is read at most."""
+"""Minimum seconds between two reads of the file."""
 
 
 class Control:
-    """The side of the run.
+    """The run's side: reads requests.
 
     Args:
-        path: the file; None where nobody can ask.
+        path: the file; None if there are no requests to read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -28,7 +28,7 @@ class Control:
         self._next = 0.0
 
     def wanted(self) -> Wanted:
-        """Return what was asked last; `run` if nothing was. Reads the file a few times a second at most."""
+        """Return the latest request, `run` if there is none. Reads the file a few times a second at most."""
         now = time.monotonic()
         if self._path is not None and now >= self._next:
             self._next = now + POLL_SECONDS
@@ -56,7 +56,7 @@ def asked(path: Path, before: Wanted = "run") -> Wanted:
 
 
 def ask(path: Path, word: Wanted) -> None:
-    """Ask something of a run.
+    """Write a request to a run.
 
     Raises:
         BenchError: the file cannot be written.

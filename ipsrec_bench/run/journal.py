@@ -1,12 +1,11 @@
-"""The journal of a run: its events as JSON lines, one file a run, for those who watch from elsewhere.
+"""The journal of a run: its events as JSON lines, one file per run, read by `ipsrec-bench watch`.
 
     <store>.d/runs/<name>.jsonl      the journal
     <store>.d/runs/<name>.control    what others ask of the run; see `control`
     <store>.d/runs/<name>.log        the output of a run in the background; see `detach`
 
-The name is the time of the start (UTC), the suite and the process, so that names sort by time. Each line is written by
-one call of the system, so that a reader of the file sees whole lines and at most one torn one, the last. Nothing here
-imports torch or opens the store.
+A name holds the start time (UTC), the suite and the process number, so names sort by time. Each line is one `write`, so
+only the last line can be incomplete. Nothing here imports torch or opens the store.
 """
 
 import contextlib
@@ -31,19 +30,19 @@ from ipsrec_bench.events import Event, RunClosed, RunOpened, StepDone, WorkerSee
 from ipsrec_bench.run.control import Control
 
 KEPT_JOURNALS = 20
-"""Journals beside a store that the start of a run leaves; those of runs under way stay besides."""
+"""Number of journals per store; each new run removes the oldest ones, except those of live runs."""
 THINNED_BYTES = 8 << 20
-"""Steps are written once a second per worker until a journal has this size, every two seconds at twice the size, ...
+"""Steps are written once a second per worker up to this size, every two seconds at twice the size, and so on.
 
-Eight workers then write 150 MB in a week instead of more than a gigabyte.
+Eight workers then write about 150 MB in a week instead of more than a gigabyte.
 """
 BACKLOG_BYTES = 1 << 20
-"""A reader passes over the steps in all but the last so many bytes of a journal."""
+"""Readers skip steps that lie further than this before the end: they are out of date."""
 POLL_SECONDS = 0.25
 BEAT_SECONDS = 10.0
-"""How often a run touches its journal, so that other machines know it to be alive."""
+"""Interval at which a run touches its journal, as a heartbeat for other machines."""
 SILENT_SECONDS = 90.0
-"""A run on another machine is taken for dead after so long without a touch; network disks tell of it late."""
+"""A run on another machine counts as dead after this long without a heartbeat; network disks show it late."""
 _LONGEST_NAME = 60
 _LONGEST_REASON = 500
 _CHUNK = 1 << 16
@@ -51,7 +50,7 @@ _OFTEN = (b'{"event": "step-done"', b'{"event": "worker-seen"')
 
 
 class Thinner:
-    """Lets steps and loads pass at most once in an interval, per worker; all other events pass."""
+    """Rate limit for `StepDone` and `WorkerSeen`, per worker; all other events pass."""
 
     def __init__(self) -> None:
         self._passed: dict[tuple[type[Event], str], float] = {}
@@ -78,7 +77,7 @@ class Journal:
     def __init__(self, store: Path, suite: str) -> None:
         self._store, self._suite = store, suite
         self.control = Control(None)
-        """What others ask of the run, once the journal is open."""
+        """Requests from other terminals; polls nothing until the journal is open."""
         self.path: Path | None = None
         self._error: OSError | None = None
         self._file = -1
@@ -90,7 +89,7 @@ class Journal:
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
-        """Open it; an error is kept for the first event, which shall not be lost alone."""
+        """Open the journal; an error is raised by the first `write` instead, where listeners are isolated."""
         try:
             folder = runs_folder(self._store)
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +116,7 @@ class Journal:
         self.control.clear()
 
     def write(self, event: Event) -> None:
-        """Append an event, unless it is one of many steps.
+        """Append an event, unless the rate limit drops it.
 
         Raises:
             OSError: the journal could not be opened, or cannot be written.
@@ -180,7 +179,7 @@ def newest(store: Path, suite: str | None = None, *, live: bool = False) -> Path
     Args:
         store: the store's file.
         suite: name of the suite that is meant; any if None.
-        live: only runs that are under way.
+        live: consider live runs only.
 
     Returns:
         The journal; None if there is no such run.
@@ -201,7 +200,7 @@ def header(journal: Path) -> RunOpened | None:
 
 
 def is_live(journal: Path) -> bool:
-    """Return whether the run of a journal is under way."""
+    """Return whether the run of a journal is still going on."""
     try:
         with journal.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _CHUNK))
@@ -214,12 +213,12 @@ def is_live(journal: Path) -> bool:
 def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Iterator[Event]:
     """Yield the events of a journal as they are appended to it.
 
-    It ends when the run has; where its process is gone without a last word, a `RunClosed` that says so is the last.
+    Ends with a `RunClosed`: the run's own, or, if its process is gone without one, one made here that says so.
 
     Args:
         journal: the journal's file.
-        begin: bytes to pass over first.
-        seconds: end after so long, whatever happens; never if None.
+        begin: offset in bytes at which to start.
+        seconds: stop after this long in any case; None for no limit.
 
     Raises:
         BenchError: the journal cannot be read.
@@ -239,7 +238,7 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
         except OSError as error:
             raise BenchError(f"{journal}: cannot be read: {error.strerror}; see who may read it") from error
         if reader.place == before and not is_alive:
-            yield RunClosed(f"its process{_whose(header(journal))} ended without a last word, as one that is killed")
+            yield RunClosed(_lost(header(journal)))
             return
         if seconds is not None and time.monotonic() - since >= seconds:
             return
@@ -248,7 +247,7 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
 
 
 class _Reader:
-    """Reads what a journal has got since it was last read."""
+    """Reads a journal from where it last stopped."""
 
     def __init__(self, journal: Path, begin: int) -> None:
         self.place = begin
@@ -257,7 +256,7 @@ class _Reader:
         self._rest = b""
 
     def events(self) -> Iterator[Event]:
-        """Yield the events of all new lines that have an end."""
+        """Yield the events of all complete new lines."""
         with self._journal.open("rb") as file:  # opened anew, or a network disk may show what it was
             end = file.seek(0, os.SEEK_END)
             file.seek(self.place)
@@ -281,7 +280,7 @@ class _Pulse:
         self._since = 0.0
 
     def beats(self) -> bool:
-        """Return whether it is: by its number, or, on another machine, by its latest touch."""
+        """Return whether it is alive: by its number on this machine, by its heartbeat on another one."""
         self._opened = self._opened or header(self._journal)
         if self._opened is not None and self._opened.machine == machine():
             return process_start(self._opened.pid) == self._opened.started
@@ -290,7 +289,7 @@ class _Pulse:
         except OSError:
             return False
         now = time.monotonic()
-        if touched.st_mtime_ns != self._touched:  # what happens while one looks does not depend on both clocks
+        if touched.st_mtime_ns != self._touched:  # from the second look on, only this machine's clock counts
             age = 0.0 if self._touched is not None else max(0.0, time.time() - touched.st_mtime)
             self._touched, self._since = touched.st_mtime_ns, now - age
         return now - self._since < SILENT_SECONDS
@@ -298,7 +297,7 @@ class _Pulse:
 
 @cache
 def machine() -> str:
-    """Return the name of the running system within which the numbers of processes count."""
+    """Return what identifies the booted system and its namespace, in which process numbers are valid."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -306,7 +305,7 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """Return when the process `pid` of this machine began, by its system's own measure; None if there is none."""
+    """Return the start time of process `pid` in its system's own units; None if there is no such process."""
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # the name may hold blanks
@@ -330,8 +329,13 @@ def _opened(store: Path, suite: str) -> RunOpened:
     )
 
 
-def _whose(opened: RunOpened | None) -> str:
-    return f" ({opened.pid} on {opened.host})" if opened else ""
+def _lost(opened: RunOpened | None) -> str:
+    if opened is None:
+        return f"its process has given no sign of life for {SILENT_SECONDS:g} s"
+    process = f"its process, {opened.pid} on {opened.host},"
+    if opened.machine == machine():
+        return f"{process} was killed"
+    return f"{process} has given no sign of life for {SILENT_SECONDS:g} s"
 
 
 def _reason(error: BaseException | None) -> str:
