@@ -14,7 +14,7 @@ import types
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -75,6 +75,7 @@ def instances(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **hints)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(KINDS).flatmap(instances))
 def test_an_event_comes_back_from_its_line_exactly(event):
     line = event.to_json()
@@ -102,6 +103,7 @@ def test_kinds_and_fields_of_newer_versions_are_passed_over():
     assert event_of(json.dumps({**line, "event": "run-danced"})) is None
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_damaged_line_is_passed_over(data):
     line = STARTED.to_json().encode()
