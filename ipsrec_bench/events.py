@@ -7,29 +7,59 @@ run.
 import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 Outcome = Literal["complete", "pruned", "failed", "killed"]
 """How a trial of a search may end."""
+
+
+def _now() -> float:
+    return round(time.time(), 6)  # what a line of JSON can hold
 
 
 @dataclass(frozen=True)
 class Event:
     """Base of all events; when and where one happened makes it no other event."""
 
-    time: float = field(default_factory=time.time, kw_only=True, compare=False)
-    """When it happened, in seconds since 1970."""
+    time: float = field(default_factory=_now, kw_only=True, compare=False)
+    """When it happened, in seconds since 1970, to the microsecond."""
     worker: str = field(default="", kw_only=True, compare=False)
     """Name of the worker that says it; empty where the coordinator does."""
 
     def to_json(self) -> str:
-        """Return one line of JSON: the kind of event, the time (UTC) and the event's fields."""
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
-        when = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"event": kind, **asdict(self), "time": when})
+        """Return one line of JSON: the kind of event, the time (UTC) and the event's fields; see `event_of`."""
+        when = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds")
+        return json.dumps({"event": _kind(type(self).__name__), **vars(self), "time": when})
+
+
+@dataclass(frozen=True)
+class RunOpened(Event):
+    """The first line of a journal: which run it is of, and which process."""
+
+    suite: str
+    store: str
+    """The store's file, as its process found it."""
+    host: str
+    pid: int
+    machine: str
+    """Identifies the booted system and its namespace in which `pid` is valid."""
+    started: str
+    """Start time of the process in its system's own units, since process numbers are reused; empty if unknown."""
+    command: str
+    version: str
+    """Of the toolkit."""
+
+
+@dataclass(frozen=True)
+class RunClosed(Event):
+    """The last line of a journal."""
+
+    reason: str
+    """Why it ended early; empty if it came to its end."""
 
 
 @dataclass(frozen=True)
@@ -250,3 +280,41 @@ class RunFinished(Event):
 
 
 Emit = Callable[[Event], None]
+
+
+def event_of(line: str | bytes) -> Event | None:
+    """Return the event that `Event.to_json` wrote as `line`.
+
+    Fields that this version does not know are ignored.
+
+    Returns:
+        The event; None if the line is damaged, or of a kind that this version does not know.
+    """
+    try:
+        raw = json.loads(line)
+        known = _kinds()[raw["event"]]
+        when = datetime.fromisoformat(raw["time"]).timestamp()
+        return known(**{f.name: _frozen(raw[f.name]) for f in fields(known) if f.name in raw} | {"time": when})
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return None
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return `value` with its lists as tuples, which events have."""
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
+
+
+@cache
+def _kind(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+@cache
+def _kinds() -> dict[str, type[Event]]:
+    return {_kind(known.__name__): known for known in _below(Event)}
+
+
+def _below(base: type[Event]) -> Iterator[type[Event]]:
+    for child in base.__subclasses__():
+        yield child
+        yield from _below(child)

@@ -1,57 +1,89 @@
-"""Listeners of a run's events: live dashboard, plain lines, JSON lines, or nothing.
+"""Listeners of a run's events: live dashboard, plain lines, JSON lines, or nothing, and the run's journal.
 
-Nothing that goes wrong here reaches the run: work does not end because somebody stopped to listen.
+Nothing that goes wrong here reaches the run, nor one listener the other: work does not end because somebody stopped to
+listen. All of them go by the times of the events, so that a replayed run looks as it did.
 """
 
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ipsrec_bench.events import CellFailed, CellsAwaited, Emit, Event, StepDone, StoreBusy, TrialEnded
+from ipsrec_bench.events import (
+    CellFailed,
+    CellsAwaited,
+    Emit,
+    Event,
+    RunClosed,
+    RunFinished,
+    RunOpened,
+    StepDone,
+    StoreBusy,
+    TrialEnded,
+    WorkerSeen,
+)
+from ipsrec_bench.run.journal import Journal, Thinner
 from ipsrec_bench.tui.dashboard import dashboard
 from ipsrec_bench.tui.plain import plain_line
 from ipsrec_bench.tui.state import RunState, fold
 
-REFRESH_PER_SECOND = 5
+DRAWING_SHARE = 0.01
+"""Share of one core that drawing takes: a picture of many workers, or on a slow machine, is drawn less often."""
+SHORTEST_WAIT, LONGEST_WAIT = 0.2, 2.0
+"""Seconds between two pictures."""
 
 
 @contextlib.contextmanager
-def listener(console: Console, *, quiet: bool, as_json: bool) -> Iterator[Emit]:
+def listener(console: Console, *, quiet: bool, as_json: bool, journal: Journal | None = None) -> Iterator[Emit]:
     """Give the run a callback for its events.
 
     JSON lines if asked for; else nothing but failures and what is waited for, as errors, if quiet; else the dashboard
     on a terminal that shows Unicode and plain, timestamped lines anywhere else. Meanwhile, what cannot be written to
     standard output or standard error is dropped, with one warning.
+
+    Args:
+        console: where the dashboard appears.
+        quiet: show errors only.
+        as_json: print events as JSON lines.
+        journal: opened, written and closed here; its `control` may be polled meanwhile.
     """
-    with (
-        contextlib.redirect_stderr(cast("TextIO", _Lasting(sys.stderr, "standard error"))),
-        contextlib.redirect_stdout(cast("TextIO", _Lasting(sys.stdout, "standard output"))),
-    ):
-        if as_json:
-            yield _isolated(_print_json)
-        elif quiet or not console.is_terminal or not console.encoding.startswith("utf"):  # it needs blocks and dots
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stderr(cast("TextIO", _Lasting(sys.stderr, "standard error"))))
+        stack.enter_context(contextlib.redirect_stdout(cast("TextIO", _Lasting(sys.stdout, "standard output"))))
+        listeners = []
+        if journal is not None:
+            write = stack.enter_context(journal).write
+            listeners.append(_isolated(write, "the journal cannot be written, by which others could watch this run"))
+        show = stack.enter_context(_screen(console, quiet=quiet, as_json=as_json))
+        listeners.append(_isolated(show, "progress cannot be shown any more"))
+        yield _fan_out(listeners)
 
-            def log(event: Event) -> None:
-                line = plain_line(event, datetime.now().astimezone())
-                if line is not None and (not quiet or _is_said_under_quiet(event)):
-                    print(line, flush=True, file=sys.stderr if quiet else sys.stdout)
 
-            yield _isolated(log)
-        else:
-            with _live(console) as emit:
-                yield _isolated(emit)
+def _screen(console: Console, *, quiet: bool, as_json: bool) -> contextlib.AbstractContextManager[Emit]:
+    if as_json:
+        return contextlib.nullcontext(_print_json)
+    if quiet or not console.is_terminal or not console.encoding.startswith("utf"):  # it needs blocks and dots
+        return contextlib.nullcontext(partial(_print_line, quiet=quiet))
+    return _live(console)
 
 
 def _print_json(event: Event) -> None:
-    if not isinstance(event, StepDone):
+    if not isinstance(event, StepDone | WorkerSeen | RunOpened | RunClosed):
         print(event.to_json(), flush=True)  # noqa: T201
+
+
+def _print_line(event: Event, *, quiet: bool) -> None:
+    line = plain_line(event, datetime.fromtimestamp(event.time).astimezone())
+    if line is not None and (not quiet or _is_said_under_quiet(event)):
+        print(line, flush=True, file=sys.stderr if quiet else sys.stdout)
 
 
 def _is_said_under_quiet(event: Event) -> bool:
@@ -95,7 +127,15 @@ class _Lasting:
             _warn(f"{self._name} cannot be written any more ({reason}); the work goes on without its lines")
 
 
-def _isolated(listen: Emit) -> Emit:
+def _fan_out(listeners: Sequence[Emit]) -> Emit:
+    def emit(event: Event) -> None:
+        for listen in listeners:
+            listen(event)
+
+    return emit
+
+
+def _isolated(listen: Emit, loss: str) -> Emit:
     """Return a callback that passes events to `listen` until that fails, and then drops them, with one warning."""
     is_lost = False
 
@@ -107,7 +147,7 @@ def _isolated(listen: Emit) -> Emit:
             listen(event)
         except Exception as error:  # noqa: BLE001 (whatever a listener raises)
             is_lost = True
-            _warn(f"progress cannot be shown any more ({type(error).__name__}: {error}); the work goes on")
+            _warn(f"{loss} ({type(error).__name__}: {error}); the work goes on")
 
     return emit
 
@@ -118,14 +158,58 @@ def _warn(sentence: str) -> None:
 
 @contextlib.contextmanager
 def _live(console: Console) -> Iterator[Emit]:
-    state = RunState()
+    state, last = RunState(), None
+    thinner = Thinner()
 
     def picture() -> RenderableType:
-        return dashboard(state, time.time(), console.size.height)
+        now = time.time()
+        if last is not None:
+            now = last.time if isinstance(last, RunFinished | RunClosed) else max(now, last.time)
+        return dashboard(state, now, console.size.height)
 
     def emit(event: Event) -> None:
-        nonlocal state
-        state = fold(state, event)
+        nonlocal state, last
+        if thinner.passes(event):  # as in the journal: many workers cost little
+            state, last = fold(state, event), event
 
-    with Live(get_renderable=picture, console=console, refresh_per_second=REFRESH_PER_SECOND):
+    with _drawn(picture, console):
         yield emit
+
+
+@contextlib.contextmanager
+def _drawn(picture: Callable[[], RenderableType], console: Console) -> Iterator[None]:
+    """Draw a picture that changes, and again at the end; one that fails is given up, with one warning."""
+    is_lost = False
+    is_over = threading.Event()
+    live = Live("", console=console, auto_refresh=False)
+
+    def draw() -> float:
+        """Draw, and return the processor time that it took."""
+        nonlocal is_lost
+        began = time.thread_time()
+        try:
+            live.update(picture(), refresh=True)
+        except Exception as error:  # noqa: BLE001 (whatever a picture raises)
+            is_lost = True
+            live.update("", refresh=True)  # or every line that is printed would draw it anew
+            _warn(f"progress cannot be shown any more ({type(error).__name__}: {error}); the work goes on")
+        return time.thread_time() - began
+
+    def draw_on() -> None:
+        wait = SHORTEST_WAIT
+        while not is_over.wait(wait) and not is_lost:
+            wait = min(max(SHORTEST_WAIT, draw() / DRAWING_SHARE), LONGEST_WAIT)
+
+    thread = threading.Thread(target=draw_on, daemon=True)
+    live.start()
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        try:
+            thread.join()
+            if not is_lost:
+                draw()
+        finally:
+            live.stop()

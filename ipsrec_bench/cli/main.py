@@ -20,6 +20,7 @@ import typer
 import typer.core
 
 from ipsrec_bench import __version__
+from ipsrec_bench.cli import control
 from ipsrec_bench.cli import data as data_commands
 from ipsrec_bench.cli.doctor import doctor
 from ipsrec_bench.cli.gc import gc
@@ -45,6 +46,7 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
+from ipsrec_bench.cli.watch import watch
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.words import visible
 
@@ -241,6 +243,10 @@ def run(
             err=True,
         )
         raise typer.Exit(1)
+
+
+for _command in (watch, control.stop, control.pause, control.resume):
+    app.command()(_command)
 
 
 @app.command()
