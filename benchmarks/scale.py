@@ -1,26 +1,16 @@
 """A catalogue of a million items on a CPU, and how cost grows with the catalogue, the length and the users.
 
 The stand-in for the paper's largest dataset has its 885,760 users and 1,144,124 items and random histories: sizes are
-all that counts here. Growth is measured against the cost model of `ipsrec_bench.run.estimate`, whose share of the
-training time of an epoch is compared with steps that are really taken.
+all that counts here.
 """
 
 import argparse
-import dataclasses
 import statistics
 import sys
 from pathlib import Path
 
-import torch
 import worlds
 from peers import HERE, Peer
-
-from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.run.estimate import call_seconds, product_rate, score_seconds, training_seconds
-from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.suite.cells import Cell
-from ipsrec_bench.suite.load import adhoc_suite
-from ipsrec_bench.suite.schema import TableSource
 
 USERS, ITEMS = 885_760, 1_144_124
 
@@ -59,35 +49,26 @@ def million(folder: Path) -> None:
 
 
 def growth(folder: Path) -> None:
-    """Let one size grow by 10 at a time; rounds are interleaved, and the model's rates measured anew in each."""
+    """Let one size grow by 10 at a time; rounds are interleaved."""
     base = {"users": 2_000, "items": 5_000, "length": 20}
     cases = {}
     for change in ({}, {"items": 50_000}, {"length": 200}, {"users": 20_000}):
         sizes = base | change
         data = worlds.uniform(folder, sizes["users"], sizes["items"], 1_000, sizes["length"] + 3)
-        peer = ours(folder, data, sizes["length"])
-        peer.ask("train 10")
-        file = adhoc_suite(["positive-control"], ["sasrec"], ())
-        cell: Cell = next(iter(cells_of(file)))
-        cell = dataclasses.replace(cell, protocol=cell.protocol.model_copy(update={"max_length": sizes["length"]}))
-        prepared = prepare(data, TableSource(path=f"{folder}/{data}/{data}.inter"), folder / "prepared")
         title = ", ".join(f"{name} x 10" for name in change) or ", ".join(f"{v:,} {n}" for n, v in base.items())
-        cases[title] = peer, cell, prepared
-    device = torch.device("cpu")
-    found: dict[str, list[tuple[float, float]]] = {title: [] for title in cases}
+        cases[title] = ours(folder, data, sizes["length"])
+        cases[title].ask("train 10")
+    found: dict[str, list[float]] = {title: [] for title in cases}
     for _ in range(9):
-        for title, (peer, cell, prepared) in cases.items():
+        for title, peer in cases.items():
             answer = peer.ask("train 60")
-            for rate in (product_rate, score_seconds, call_seconds):
-                rate.cache_clear()
-            seconds, targets = training_seconds(cell, prepared, device)
-            found[title].append((answer["seconds"] / answer["targets"] * 1e6, seconds / targets * 1e6))
-    print("\n| | measured, us per target | cost model | measured / model |")
-    print("|---|---:|---:|---:|")
-    for title, pairs in found.items():
-        measured, model = (statistics.median(values) for values in zip(*pairs, strict=True))
-        print(f"| {title} | {measured:.1f} | {model:.1f} | {measured / model:.2f} |")
-    for peer, _, _ in cases.values():
+            found[title].append(answer["seconds"] / answer["targets"] * 1e6)
+    print("\n| | measured, us per target | times the first |")
+    print("|---|---:|---:|")
+    first = statistics.median(next(iter(found.values())))
+    for title, measured in found.items():
+        print(f"| {title} | {statistics.median(measured):.1f} | {statistics.median(measured) / first:.2f} |")
+    for peer in cases.values():
         peer.close()
 
 

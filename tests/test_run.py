@@ -1,6 +1,5 @@
 """Runs: resumed after a kill, reproducible, and never losing what is finished."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -11,14 +10,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import torch
 
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
 from ipsrec_bench.run import cell as cell_module
+from ipsrec_bench.run.costs import NoCost
 from ipsrec_bench.run.engine import execute
-from ipsrec_bench.run.estimate import estimate
 from ipsrec_bench.run.executors.inline import Inline
-from ipsrec_bench.run.plan import cells_of, make_plan, preview
+from ipsrec_bench.run.plan import make_plan, preview
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
@@ -142,45 +140,29 @@ def test_a_finished_cell_waits_for_a_busy_store(tiny_suite, tmp_path):
 
 
 def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
-    file = load_suite(tiny_suite)
-    places, device = (tmp_path / "data", tmp_path / STORE), torch.device("cpu")
+    file, asked = load_suite(tiny_suite), []
+
+    def estimate(cell, data):
+        asked.append((cell.label, cell.seed, data.name))
+        return NoCost("not asked for", does_not_fit=False)
 
     def cells(*, force=False):
         return preview(
-            file,
-            *places,
-            force=force,
-            available=False,
-            estimate=lambda cell, data: estimate(cell, data, device),
+            file, tmp_path / "data", tmp_path / STORE, force=force, available=False, device="cpu", estimate=estimate
         )
 
     before = cells()
     assert {cell.state for cell in before} == {"data not prepared"}
     assert {cell.estimate for cell in before} == {None}
+    assert not asked
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.toml"]
     run_suite(tiny_suite, tmp_path, ["seeds=[1]"])
     after = cells()
     assert [cell.state for cell in after] == ["done"] * 5 + ["to do"] * 3
+    assert asked == [("sasrec", 2, "world"), ("ipsrec-s", 2, "world"), ("ipsrec-s w/o CL", 2, "world")]
+    assert [cell.estimate is None for cell in after] == [cell.state == "done" for cell in after]
     assert {cell.state for cell in cells(force=True)} == {"to do"}
-    assert [cell.estimate is None for cell in after] == [cell.seed is None for cell in after]
     assert [cell.label for cell in after if cell.seed is None] == ["pop", "recent-pop"]
-
-
-def test_an_estimate_grows_with_what_it_is_of(world, tiny_suite):
-    """With the catalogue, the users, the length and the batch; and an approximate objective saves the catalogue."""
-    (cell,) = (c for c in cells_of(load_suite(tiny_suite)) if (c.label, c.seed) == ("sasrec", 1))
-    device = torch.device("cpu")
-
-    def seconds(data=world, **training):
-        changed = dataclasses.replace(cell, training=cell.training.model_copy(update=training))
-        return estimate(changed, data, device).epoch_seconds
-
-    large = dataclasses.replace(world, num_items=10_000 * world.num_items)
-    assert seconds(large) > 2 * seconds()
-    assert seconds(large, objective="sampled-softmax", negatives=8) < seconds(large)
-    assert seconds(samples="prefix") > seconds(samples="packed")
-    assert seconds(batch_size=8) > seconds(batch_size=64)
-    assert estimate(cell, large, device).memory > estimate(cell, world, device).memory
 
 
 def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
@@ -215,7 +197,8 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
         import numpy as np
         import torch
         from ipsrec_bench.run import cell
-        from ipsrec_bench.run.engine import execute
+        from ipsrec_bench.run.costs import NoCost
+from ipsrec_bench.run.engine import execute
         from ipsrec_bench.run.executors.inline import Inline
         from ipsrec_bench.run.plan import make_plan
         from ipsrec_bench.suite.load import load_suite

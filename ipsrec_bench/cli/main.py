@@ -195,23 +195,11 @@ def run(
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
-        from ipsrec_bench.cli.printing import print_cells
-        from ipsrec_bench.run.environment import pick_device, start_threads
-        from ipsrec_bench.run.estimate import estimate
-        from ipsrec_bench.run.plan import preview
+        from ipsrec_bench.cli.dry_run import dry_run_of
 
-        start_threads(slots[0].threads)
-        device = pick_device(slots[0].device)
-        cells = preview(
-            file,
-            data_dir,
-            store,
-            force=force,
-            available=available,
-            device=places[0],
-            estimate=lambda cell, data: estimate(cell, data, device),
+        dry_run_of(
+            file, data_dir, store, slots, executor, force=force, available=available, quiet=quiet, as_json=as_json
         )
-        print_cells(cells, as_json=as_json)
         return
 
     from rich.console import Console

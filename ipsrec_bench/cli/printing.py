@@ -88,24 +88,44 @@ def _print_blocks(console: Console, names: Sequence[str], cells: Iterable[Sequen
             console.print(Text(f"{name}: {value}" if name else value), overflow="fold")
 
 
-def print_cells(cells: Sequence["PreviewedCell"], *, as_json: bool) -> None:
-    """Print what `--dry-run` found."""
+def print_cells(cells: Sequence["PreviewedCell"], jobs: int, threads: int, *, as_json: bool) -> None:
+    """Print what `--dry-run` found; `jobs` cells run at once, with `threads` each."""
     if as_json:
         print_json([asdict(cell) for cell in cells])
         return
-    rows = []
+    from ipsrec_bench.run.admission import machine_memory
+    from ipsrec_bench.run.costs import Cost, finishing_time
+
+    memory = machine_memory()
+    rows: list[tuple[object, ...]] = []
+    costs: dict[str | None, Cost] = {}
+    notes: dict[str, None] = {}
     for c in cells:
-        e = c.estimate
-        taken = (_time(e.epoch_seconds), _time(e.most_seconds), f"{e.memory / 1e9:.1f} GB") if e else ("–",) * 3
-        rows.append((c.dataset, c.label, c.seed, (c.key or "–")[:12], c.state, *taken))
-    todo = [cell for cell in cells if cell.state != "done"]
-    title = f"{len(cells)} cells, {len(todo)} to run"
-    known = [cell.estimate for cell in {cell.key: cell for cell in todo}.values() if cell.estimate]
-    if known:
+        e, state, taken = c.estimate, c.state, ("–",) * 4
+        if isinstance(e, Cost):
+            bound = "≤ " if e.source == "probed" and e.epoch_seconds is not None else ""
+            epoch = "–" if e.epoch_seconds is None else _time(e.epoch_seconds)
+            taken = (epoch, bound + _time(e.seconds), f"{e.memory / 1e9:.1f} GB", e.source)
+            if e.memory > memory.total:
+                state = "does not fit"
+            else:
+                costs[c.key] = e
+        elif e is not None:
+            state = "does not fit" if e.does_not_fit else "would fail"
+            notes[f"{c.label} on {c.dataset} {state}: {e.reason}"] = None
+        rows.append((c.dataset, c.label, c.seed, (c.key or "–")[:12], state, *taken))
+    title = f"{len(cells)} cells, {sum(cell.state != 'done' for cell in cells)} to run"
+    if costs:
+        seconds = finishing_time([(e.seconds, e.memory) for e in costs.values()], jobs, memory.available)
+        most = "at most about" if any(e.source == "probed" for e in costs.values()) else "about"
+        at_once = sum(sorted(e.memory for e in costs.values())[-jobs:])
         title += (
-            f"; at most about {_time(sum(e.most_seconds for e in known))}, {max(e.memory for e in known) / 1e9:.1f} GB"
+            f"; {jobs} at a time with {threads} {'thread' if threads == 1 else 'threads'} each: {most}"
+            f" {_time(seconds)}, {min(at_once, memory.available) / 1e9:.1f} GB"
         )
-    print_table(["dataset", "model", "seed", "key", "state", "epoch", "at most", "memory"], rows, title)
+    print_table(["dataset", "model", "seed", "key", "state", "epoch", "all", "memory", "by"], rows, title)
+    for note in notes:
+        print(visible(note))  # noqa: T201
 
 
 def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:

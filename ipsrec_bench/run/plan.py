@@ -26,7 +26,7 @@ from ipsrec_bench.suite.schema import DatasetSpec
 from ipsrec_bench.suite.shards import Shard
 
 if TYPE_CHECKING:
-    from ipsrec_bench.run.estimate import Estimate
+    from ipsrec_bench.run.costs import Finding
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,8 @@ class PreviewedCell:
     """None while the dataset is not prepared."""
     state: str
     """`done`, `to do`, or what keeps the data from being ready."""
-    estimate: "Estimate | None" = None
-    """None while the dataset is not prepared, and for models that count."""
+    estimate: "Finding | None" = None
+    """None while the dataset is not prepared, and for cells that are done."""
 
 
 def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
@@ -132,11 +132,12 @@ def preview(
     force: bool,
     available: bool,
     device: str = "auto",
-    estimate: Callable[[Cell, PreparedDataset], "Estimate | None"],
+    estimate: Callable[[Cell, PreparedDataset], "Finding"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
-    With `available`, cells of datasets whose raw files are not there are left out.
+    With `available`, cells of datasets whose raw files are not there are left out. `estimate` is asked for the cells to
+    do whose datasets are prepared.
     """
     cells = list(trainings(cells_of(file, data_dir, device)))
     if available:
@@ -158,7 +159,7 @@ def preview(
             None if cell.deterministic else cell.seed,
             key,
             ("done" if key in done else "to do") if key else f"data {states[cell.dataset]}",
-            estimate(cell, datasets[cell.dataset]) if cell.dataset in datasets else None,
+            estimate(cell, datasets[cell.dataset]) if key is not None and key not in done else None,
         )
         for cell, key in zip(cells, keys, strict=True)
     ]

@@ -209,6 +209,47 @@ def metrics_of(
     return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
 
 
+@dataclass(frozen=True)
+class LikeCells:
+    """What complete cells took that differ in nothing but their seed."""
+
+    seconds: float
+    """Median over the cells."""
+    epoch_seconds: float | None
+    """Training and validating one epoch, likewise; None for models that count."""
+    peak_memory: int
+    """The largest of all cells, in bytes."""
+
+
+def like_cells(
+    connection: Connection, kinds: Collection[tuple[str, str]], *, cuda: bool, threads: int
+) -> dict[tuple[str, str], LikeCells]:
+    """Return what the complete cells took of each kind that the store has.
+
+    Args:
+        connection: to the store.
+        kinds: fingerprints of the data, and settings as JSON with sorted keys.
+        cuda: whether the cells are to be trained on a GPU; those that were not are left out, or those that were.
+        threads: of torch; cells of another number are left out.
+    """
+    rows = connection.execute(
+        """
+        WITH curves AS (
+            SELECT cell, avg(train_seconds + valid_seconds) AS epoch_seconds FROM epochs GROUP BY cell
+        )
+        SELECT fingerprint, settings, median(seconds), median(epoch_seconds), max(peak_memory)
+        FROM cells JOIN environments USING (environment) LEFT JOIN curves USING (cell)
+        WHERE status = 'complete' AND peak_memory IS NOT NULL AND threads = ?
+              AND (device = 'cpu' OR starts_with(device, 'cpu,')) = ?
+              AND fingerprint IN (SELECT unnest(?)) AND settings IN (SELECT unnest(?))
+        GROUP BY fingerprint, settings
+        """,
+        [threads, not cuda, *(list({kind[i] for kind in kinds}) for i in range(2))],
+    ).fetchall()
+    found = {(fingerprint, settings): LikeCells(*facts) for fingerprint, settings, *facts in rows}
+    return {kind: found[kind] for kind in kinds if kind in found}
+
+
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
     """Return the newest run, of all, of the named suite, or the one of this number.
 

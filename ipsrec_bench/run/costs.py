@@ -1,0 +1,142 @@
+"""What cells take, in time and memory: measured by earlier runs, probed, or bounded from their settings.
+
+Nothing here imports torch.
+"""
+
+import heapq
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.errors import MissingStoreError
+from ipsrec_bench.models.configs import NeuralConfig
+from ipsrec_bench.models.registry import model_entry
+from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.queries import like_cells
+from ipsrec_bench.suite.cells import Cell
+
+LEAST_PROCESS, MOST_PROCESS, MOST_CUDA_PROCESS = 200 << 20, 700 << 20, 5 << 30
+"""Bytes of a process that has loaded torch and nothing to work on, at least and at most."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one cell takes."""
+
+    epoch_seconds: float | None
+    """Training and validating one epoch; None for a model that counts."""
+    seconds: float
+    """The whole cell. A probe assumes that training does not stop early, so it is an upper bound there."""
+    memory: int
+    """Peak resident bytes of the process."""
+    device_memory: int | None
+    """Peak bytes that torch allocated on a GPU; None on a CPU, and where it was not measured."""
+    source: Literal["measured", "probed"]
+    """`measured`: by cells in the store that differ in nothing but their seed. `probed`: by a few steps of training."""
+
+
+@dataclass(frozen=True)
+class NoCost:
+    """Why a probe has found no cost."""
+
+    reason: str
+    does_not_fit: bool
+    """Whether it needed more memory than there was; else the cell would fail, too."""
+
+
+Finding = Cost | NoCost
+
+Kind = tuple[str, str]
+"""Fingerprint of the data and settings as JSON: what cells that differ in nothing but their seed have in common."""
+
+
+def kind_of(cell: Cell, data: PreparedDataset) -> Kind:
+    """Return the kind of `cell` on `data`."""
+    return data.fingerprint, json.dumps(cell.settings(), sort_keys=True)
+
+
+def measured_costs(store: Path, kinds: Iterable[Kind], *, cuda: bool, threads: int) -> dict[Kind, Cost]:
+    """Return the costs of those `kinds` of which the store holds complete cells.
+
+    Args:
+        store: the store's file, which need not be there.
+        kinds: of the cells asked for.
+        cuda: whether they will be trained on a GPU; cells trained otherwise are not taken into account.
+        threads: of torch, likewise.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    try:
+        with reading(store) as connection:
+            found = like_cells(connection, list(kinds), cuda=cuda, threads=threads)
+    except MissingStoreError:
+        return {}
+    return {
+        kind: Cost(like.epoch_seconds, like.seconds, like.peak_memory, None, "measured") for kind, like in found.items()
+    }
+
+
+def least_memory(cell: Cell, data: PreparedDataset) -> int:
+    """Return a lower bound on the peak bytes of a process that trains on a CPU: tables, gradients, moments, data."""
+    return LEAST_PROCESS + 8 * len(data.items) + _tables(cell, data, copies=1 if cell.counts else 4)
+
+
+def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int | None:
+    """Return an upper bound on the peak bytes of the process, or None if the settings do not give one.
+
+    It is several times what is really taken: tables count twice, whatever a step makes is taken to be kept until its
+    end, and scores are not taken in tiles. There is none for classes outside of the toolkit, whose tables are not
+    known, nor for models that count, whose tables depend on the interactions.
+    """
+    config, training, length = cell.config, cell.training, cell.protocol.max_length
+    if cell.code or not isinstance(config, NeuralConfig):
+        return None
+    sizes = [value for value in config.model_dump().values() if type(value) is int]
+    layers, width = getattr(config, "n_layers", 1), sum(sizes)
+    # Packed windows overlap, and are padded to the longest of their batch: twice the tokens each time.
+    repeated = length if training.samples == "prefix" else 4 * length / (length - training.min_context)
+    tokens = training.batch_size * min(length, repeated)
+    # A step's intermediate results per token: projections, attention weights, feed-forward layers, dropout masks, and
+    # their gradients.
+    kept = 4 * tokens * 32 * layers * (width + getattr(config, "n_heads", 1) * length)
+    # Filters of all heights up to the length, where there are filters; else squares of the widths.
+    weights = 12 * layers * width**2 + getattr(config, "n_horizontal", 0) * config.embedding_size * length**2
+    scored = data.num_items if training.objective == "softmax" else training.negatives
+    scores = 12 * training.batch_size * (scored + training.batch_size)
+    process = MOST_CUDA_PROCESS if cuda else MOST_PROCESS
+    return process + 64 * len(data.items) + _tables(cell, data, copies=8) + int(32 * weights + kept + scores)
+
+
+def finishing_time(cells: Sequence[tuple[float, int]], jobs: int, memory: int) -> float:
+    """Return when the last of `cells` ends, in seconds, if each begins as soon as a job and memory are free.
+
+    Args:
+        cells: seconds and bytes of each, in the order in which they begin.
+        jobs: how many may run at once.
+        memory: bytes for all that run at once; a cell that needs more runs alone.
+    """
+    now, free = 0.0, memory
+    running: list[tuple[float, int]] = []
+    waiting = list(cells)
+    while waiting:
+        fitting = next((i for i, (_, need) in enumerate(waiting) if need <= free or not running), None)
+        if fitting is None or len(running) == jobs:
+            now, need = heapq.heappop(running)
+            free += need
+            continue
+        seconds, need = waiting.pop(fitting)
+        free -= need
+        heapq.heappush(running, (now + seconds, need))
+    return max((end for end, _ in running), default=0.0)
+
+
+def _tables(cell: Cell, data: PreparedDataset, *, copies: int) -> int:
+    """Return the bytes of so many copies of the tables of items and providers, in float32."""
+    if not isinstance(cell.config, NeuralConfig):
+        return 0
+    rows = data.num_items + (data.num_providers if model_entry(cell.type).uses_providers else 0)
+    return 4 * copies * cell.config.embedding_size * rows
