@@ -154,7 +154,7 @@ def run(
     executor: ExecutorOption = "pool",
     jobs: JobsOption = None,
     devices: DevicesOption = "auto",
-    threads: ThreadsOption = None,
+    threads: ThreadsOption = 1,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
     available: Annotated[
@@ -179,6 +179,9 @@ def run(
         bool, typer.Option("--collect", help="Train nothing; write the report on what the store has so far.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
+    in_background: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background; see the commands watch and stop.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -191,32 +194,52 @@ def run(
         raise BenchError(f"--collect trains nothing; leave out {'--shard' if shard else '--force'}")
     part = parse_shard(shard) if shard else None
     places = devices_of(devices)
-    slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads or 1)
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.dry_run import dry_run_of
 
+        slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads)
         dry_run_of(
             file, data_dir, store, slots, executor, force=force, available=available, quiet=quiet, as_json=as_json
         )
         return
 
+    if in_background:
+        from ipsrec_bench.cli.detach import detach
+
+        with interruptible("The run was stopped."):
+            detach(sys.orig_argv, store)
+        return
+
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
+    from ipsrec_bench.run.admission import admit
     from ipsrec_bench.run.engine import Policy, execute
+    from ipsrec_bench.run.journal import Journal
     from ipsrec_bench.run.plan import make_plan
 
     policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep)
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
-        with listener(Console(), quiet=quiet, as_json=as_json) as emit:
+        journal = Journal(store, file.name)
+        with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
             if part:
                 plan = plan.limited_to(part)
             if collect:
                 plan = replace(plan, share=frozenset())
-            ended = execute(plan, store, executor_maker(executor, slots), emit, force=force, policy=policy)
+            jobs, admission = admit(plan, store, places, jobs, threads, force=force)
+            ended = execute(
+                plan,
+                store,
+                executor_maker(executor, make_slots(places, jobs, threads)),
+                emit,
+                force=force,
+                policy=policy,
+                wanted=journal.control.wanted,
+                admission=admission,
+            )
         if ended.interrupted:
             raise KeyboardInterrupt
         written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
@@ -225,11 +248,7 @@ def run(
             typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
-        typer.echo(
-            f"{ended.failed} cells failed; the store keeps their tracebacks: ipsrec-bench query"
-            " \"SELECT key, error FROM cells WHERE status = 'failed'\"",
-            err=True,
-        )
+        typer.echo(f"{ended.failed} cells failed; the report has the last lines of their logs: {written}", err=True)
         raise typer.Exit(1)
 
 
@@ -451,7 +470,7 @@ def tune(
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
+    threads: ThreadsOption = 1,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the suite with the best settings.")] = Path(
@@ -467,7 +486,7 @@ def tune(
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.environment import prepare_process
-    from ipsrec_bench.run.executors.choice import available_cores, devices_of
+    from ipsrec_bench.run.executors.choice import devices_of
     from ipsrec_bench.run.workplace import Workplace
     from ipsrec_bench.tuning.search import Budget, Worker, run_search
     from ipsrec_bench.tuning.study import study_result
@@ -494,13 +513,12 @@ def tune(
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
-            each = max(1, (threads or available_cores()) // jobs)
-            worker = Worker(devices_of(device)[0], each, Workplace(store))
-            prepare_process(each)
+            worker = Worker(devices_of(device)[0], threads, Workplace(store))
+            prepare_process(threads)
             worker.workplace.sweep()
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
-                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=each):
+                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=threads):
                         raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:

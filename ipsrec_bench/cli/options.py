@@ -86,9 +86,7 @@ JobsOption = Annotated[
         help="Cells at a time; if not given, one for each GPU, or as many as there are cores and memory for.",
     ),
 ]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of torch for each of them; 1 if not given.")
-]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of torch for each of them.")]
 
 STORE = Path("reports/ipsrec-bench.duckdb")
 DATA_DIR = Path("data")

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.run.costs import LEAST_PROCESS, Cost, Finding, Kind, NoCost, kind_of, least_memory, most_memory
+from ipsrec_bench.run.costs import (
+    LEAST_PROCESS,
+    Cost,
+    Finding,
+    Kind,
+    NoCost,
+    kind_of,
+    least_memory,
+    measured_costs,
+    most_memory,
+)
+from ipsrec_bench.run.executors.choice import available_cores
+from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.suite.cells import Cell
 
 SPARE = 0.05
@@ -60,6 +72,9 @@ class Refuse:
 
     key: str
     sentence: str
+
+
+Choice = Begin | Probe | Refuse
 
 
 class Admission:
@@ -113,7 +128,7 @@ class Admission:
         device: str,
         memory: Mapping[str, Memory],
         idle: int = 0,
-    ) -> Begin | Probe | Refuse | None:
+    ) -> Choice | None:
         """Return what to do in a free slot, or None: wait until something ends.
 
         If nothing runs and nothing fits, the cell that needs least begins.
@@ -159,6 +174,11 @@ class Admission:
             self._crowded.discard(kind)
         else:
             self._crowded.add(kind)
+
+    def take_back(self, choice: Choice) -> None:
+        """Take note that what was chosen is not done: another run has the cell."""
+        if isinstance(choice, Probe):
+            self._probed.pop(choice.key, None)
 
     def killed(self, key: str) -> None:
         """Take note that a cell's process was killed, for want of memory perhaps: it begins again alone."""
@@ -224,6 +244,23 @@ def known_needs(cells: Iterable[tuple[Cell, PreparedDataset]], measured: Mapping
     """Return the bytes that each of `cells` takes on a CPU: as measured by like cells, else at least."""
     found = ((measured.get(kind_of(cell, data)), cell, data) for cell, data in cells)
     return [least_memory(cell, data) if cost is None else cost.memory for cost, cell, data in found]
+
+
+def admit(
+    plan: Plan, store: Path, devices: Sequence[str], jobs: int | None, threads: int, *, force: bool
+) -> tuple[int, Admission]:
+    """Return how many cells to run at once, where `jobs` does not say, and what decides which.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    cells = {key: (cell, plan.datasets[cell.dataset]) for key, cell in plan.todo(force=force)}
+    cuda = any(device.startswith("cuda") for device in devices)
+    kinds = {kind_of(cell, data) for cell, data in cells.values()}
+    measured = measured_costs(store, kinds, cuda=cuda, threads=threads)
+    needs = known_needs(cells.values(), measured)
+    jobs = jobs or default_jobs(devices, threads, needs, available_cores(), machine_memory())
+    return jobs, Admission(cells, measured, jobs, devices)
 
 
 def default_jobs(devices: Sequence[str], threads: int | None, needs: Sequence[int], cores: int, memory: Memory) -> int:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Literal
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import hold_out
@@ -28,14 +27,20 @@ from ipsrec_bench.events import (
     CellInterrupted,
     CellsAwaited,
     Emit,
+    Event,
     RunFinished,
     RunPaused,
     RunPlanned,
     RunResumed,
     RunStarted,
+    WorkerEnded,
+    WorkerSeen,
 )
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.run.executors.api import Died, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
+from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, machine_memory
+from ipsrec_bench.run.control import Wanted
+from ipsrec_bench.run.costs import Finding
+from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
 from ipsrec_bench.run.kept import keep, kept_record
 from ipsrec_bench.run.plan import Plan
 from ipsrec_bench.run.recording import Keep, Recorder
@@ -51,8 +56,6 @@ LOOK_AGAIN_SECONDS = 0.5
 STOP_SECONDS = 5.0
 """How long a worker that was told to stop may take to its next step; what can be gone on with is on disk already."""
 
-Wanted = Literal["run", "pause", "stop", "stop-now"]
-"""What somebody wants a run to do, from another terminal."""
 MakeExecutor = Callable[[Emit, Tick], Executor]
 
 
@@ -78,6 +81,7 @@ def execute(
     force: bool = False,
     policy: Policy | None = None,
     wanted: Callable[[], Wanted] = lambda: "run",
+    admission: Admission | None = None,
 ) -> RunFinished:
     """Run what `plan` leaves to do, writing every cell to the store as soon as it ends.
 
@@ -89,6 +93,7 @@ def execute(
         force: run complete cells again, each replaced when its new ranks are there.
         policy: what becomes of cells that fail; by default, the others go on.
         wanted: asked a few times a second whether the run is to go on, to pause, or to stop.
+        admission: decides which cell begins next, by the memory of this machine; by default, they begin in their order.
 
     Returns:
         How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
@@ -130,9 +135,9 @@ def execute(
     emit(_planned(plan, recorder, todo.keys() | passed_over.keys()))
     for event in passed_over.values():
         emit(event)
-    work = _Work(plan, recorder, emit, since, policy, wanted, force=force)
+    work = _Work(plan, recorder, emit, since, policy, wanted, admission, force)
     if todo:
-        with make_executor(emit, work.tick) as executor:
+        with make_executor(work.listen, work.tick) as executor:
             work.through(todo, executor)
     failed = work.failed + len(passed_over)
     ended = RunFinished(run, work.complete, failed, time.perf_counter() - began, work.is_interrupted)
@@ -163,6 +168,13 @@ def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanne
     )
 
 
+def _do_probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Finding:
+    """Find out what a cell takes, where it would be done."""
+    from ipsrec_bench.run.probe import probe
+
+    return probe(cell, place, data, emit)
+
+
 def _do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
     """Do a cell where it was handed out to, and leave its record in its folder."""
     from ipsrec_bench.run.cell import do_cell
@@ -177,9 +189,10 @@ class _Claimed:
     key: str
     cell: Cell
     claim: Claim
-    device: str = "cpu"
-    threads: int = 1
+    slot: Slot | None = None
     """Where it was handed out to last."""
+    is_probed: bool = False
+    """Whether what is at work is a probe."""
     seconds: float = 0.0
     """How long it has been at work; while the run holds, time does not count."""
 
@@ -195,6 +208,7 @@ class _Work:
     """When this run began, UTC without its zone, as the store has it."""
     policy: Policy
     wanted: Callable[[], Wanted]
+    admission: Admission | None
     force: bool
     complete: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
@@ -203,7 +217,9 @@ class _Work:
     _executor: Executor = field(init=False)
     _running: dict[str, _Claimed] = field(default_factory=dict, init=False)
     _again: list[_Claimed] = field(default_factory=list, init=False)
-    """Cells whose process has died, to be gone on with."""
+    """Cells whose process has died, or that were probed: to be begun again."""
+    _resident: dict[str, int] = field(default_factory=dict, init=False)
+    """Bytes of the workers' processes, as far as they have told."""
     _is_held: bool = field(default=False, init=False)
     _is_in_haste: bool = field(default=False, init=False)
     """Whether workers are to be ended without waiting for their next step."""
@@ -227,6 +243,14 @@ class _Work:
             for claimed in (*self._running.values(), *self._again):
                 claimed.claim.give_back()
                 self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
+
+    def listen(self, event: Event) -> None:
+        """Pass on what workers say, and remember what they take."""
+        if isinstance(event, WorkerSeen):
+            self._resident[event.worker] = event.memory
+        elif isinstance(event, WorkerEnded):
+            self._resident.pop(event.worker, None)
+        self.emit(event)
 
     def tick(self) -> None:
         """Look at the clocks, and at what somebody wants; executors call it a few times a second.
@@ -271,27 +295,49 @@ class _Work:
 
     def _hand_out(self, left: dict[str, Cell]) -> bool:
         """Begin cells as long as there are slots; return whether others have claimed all that are left."""
+        others: set[str] = set()
         for slot in self._executor.free():
-            claimed = self._again.pop(0) if self._again else self._next(left)
-            if claimed is None:
-                return bool(left) and not self._ends_early
-            self._begin(claimed, slot)
+            is_taken = False
+            while not (is_taken or self._ends_early):
+                again = {claimed.key: claimed for claimed in self._again}
+                waiting = [*again, *(key for key in left if key not in others)]
+                if not waiting:
+                    return bool(left)
+                choice = self._choose(waiting, slot)
+                if choice is None:  # memory is short
+                    return False
+                claimed = again.get(choice.key) or self._claim(choice.key, left)
+                if claimed is None:
+                    others.update({choice.key} & left.keys())
+                    self._take_back(choice)
+                    continue
+                self._again = [other for other in self._again if other is not claimed]
+                is_taken = self._begin(claimed, slot, choice)
         return False
 
-    def _next(self, left: dict[str, Cell]) -> _Claimed | None:
-        """Claim a cell that has to be trained, if there is one, settling those on the way whose results are there."""
-        for key, cell in list(left.items()):
-            claim = self.recorder.workplace.claim(key, _title(cell))
-            if claim is None:
-                continue
-            del left[key]
-            claimed = _Claimed(key, cell, claim)
-            with self._at(claimed):
-                if self._is_to_be_trained(claimed):
-                    return claimed
-            if self._ends_early:
-                return None
-        return None
+    def _choose(self, waiting: list[str], slot: Slot) -> Choice | None:
+        if self.admission is None:
+            return Begin(waiting[0])
+        running = {
+            key: Running(claimed.slot.device, self._resident.get(claimed.slot.worker, 0))
+            for key, claimed in self._running.items()
+            if claimed.slot is not None
+        }
+        idle = self._resident.get(slot.worker, 0)
+        return self.admission.next(waiting, running, slot.device, {"cpu": machine_memory()}, idle)
+
+    def _take_back(self, choice: Choice) -> None:
+        if self.admission is not None:
+            self.admission.take_back(choice)
+
+    def _claim(self, key: str, left: dict[str, Cell]) -> _Claimed | None:
+        """Claim a cell of `left`; None if others have it, or if its result is there, which is settled."""
+        claim = self.recorder.workplace.claim(key, _title(left[key]))
+        if claim is None:
+            return None
+        claimed = _Claimed(key, left.pop(key), claim)
+        with self._at(claimed):
+            return claimed if self._is_to_be_trained(claimed) else None
 
     def _is_to_be_trained(self, claimed: _Claimed) -> bool:
         """Settle a cell that another run has done since this one began, or whose result or deaths are known."""
@@ -316,12 +362,18 @@ class _Work:
             metrics, seconds = metrics_of(connection, [key], cell.protocol.shown)[key]
         return CellFound(*_name(key, cell), metrics, seconds)
 
-    def _begin(self, claimed: _Claimed, slot: Slot) -> None:
+    def _begin(self, claimed: _Claimed, slot: Slot, choice: Choice) -> bool:
+        """Do with a claimed cell what was chosen; return whether the slot is taken."""
+        if isinstance(choice, Refuse):
+            with self._at(claimed):
+                self._fail(claimed, choice.sentence)
+            return False
         self._running[claimed.key] = claimed
-        claimed.device, claimed.threads = slot.device, slot.threads
+        claimed.slot, claimed.is_probed = slot, isinstance(choice, Probe)
+        work = partial(_do_probe, claimed.cell) if claimed.is_probed else partial(_do_cell, claimed.key, claimed.cell)
         data = self.plan.datasets[claimed.cell.dataset]
-        work = partial(_do_cell, claimed.key, claimed.cell)
         self._executor.begin(slot, Task(claimed.key, work, data, claimed.claim.folder))
+        return True
 
     def _settle(self, outcome: Outcome) -> None:
         """Record what a cell has come to, or put it where it can be gone on with.
@@ -333,12 +385,16 @@ class _Work:
         with self._at(claimed):
             if isinstance(outcome, Refused):
                 raise outcome.error
-            if (record := kept_record(claimed.claim.folder)) is not None:
+            if claimed.is_probed and isinstance(outcome, Done | Died):
+                self._learn(claimed, outcome)
+            elif (record := kept_record(claimed.claim.folder)) is not None:
                 self._record(claimed, record)
             elif claimed.seconds > self.policy.timeout:
                 limit = f"{self.policy.timeout:g} seconds"
                 self._fail(claimed, f"the cell took longer than {limit} (--timeout); the next run goes on with it")
             elif isinstance(outcome, Died):
+                if self.admission is not None and "SIGKILL" in outcome.cause:  # the kernel's way when memory runs out
+                    self.admission.killed(claimed.key)
                 if self.recorder.workplace.note_death(claimed.key, outcome.cause) < MOST_DEATHS:
                     self._again.append(claimed)
                 else:
@@ -347,6 +403,15 @@ class _Work:
                 assert isinstance(outcome, Stopped)  # one that is done has left its record
                 claimed.claim.give_back()
                 self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
+
+    def _learn(self, claimed: _Claimed, outcome: Done | Died) -> None:
+        """Take note of what a probe has found; its cell comes next."""
+        from ipsrec_bench.run.probe import finding_of_death
+
+        assert self.admission is not None
+        finding = outcome.result if isinstance(outcome, Done) else finding_of_death(outcome.cause)
+        self.admission.learn(claimed.key, finding)
+        self._again.insert(0, claimed)
 
     @contextlib.contextmanager
     def _at(self, claimed: _Claimed) -> Iterator[None]:
@@ -368,7 +433,8 @@ class _Work:
         from ipsrec_bench.run.cell import new_record
 
         data, folder = self.plan.datasets[claimed.cell.dataset], claimed.claim.folder
-        begun = new_record(claimed.key, claimed.cell, claimed.device, claimed.threads, data)
+        device, threads = (claimed.slot.device, claimed.slot.threads) if claimed.slot else ("cpu", 1)
+        begun = new_record(claimed.key, claimed.cell, device, threads, data)
         record = replace(begun, error=error, seconds=claimed.seconds)
         keep(record, folder)
         self._record(claimed, record)
