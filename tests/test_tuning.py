@@ -1,5 +1,6 @@
 """Tuning: spaces, budgets, pruning, studies that outlive their processes, and the suite that comes of them."""
 
+import contextlib
 import json
 import os
 import re
@@ -620,34 +621,32 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path)
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random"])
-def test_jobs_neither_exceed_the_budget_nor_do_a_point_twice(suite, bench, sampler):
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_trials_side_by_side_neither_exceed_the_budget_nor_do_a_point_twice(search_at, sampler):
     space = "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }"
-    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "6", "--jobs", "3", "--executor", "pool",
-                      "--set", space, "--set", f"tune.sampler={sampler}", "--set", "tune.pruner=none")  # fmt: skip
-    points = {(t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"]}
-    assert (len(result["trials"]), result["failed"]) == (6, 0)
-    assert len(points) == 6 or sampler == "random"
+    search, executor = search_at("studies", space, f"tune.sampler={sampler}"), Pretended(slots=4)
+    run(search, 6, executor)
+    found = study_result(search.study, search.place)
+    assert (len(found.trials), found.failed, executor.most) == (6, 0, 4)
+    assert len({tuple(sorted(t.settings.items())) for t in found.trials}) == 6
 
 
-def test_the_draws_follow_from_the_trials_number(suite, bench):
+def test_the_draws_follow_from_the_trials_number(search_at):
     """Not from how many search, nor from where the search was left."""
 
-    def chosen(store, *arguments):
-        (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", "tune.sampler=random", "--store", store,
-                          *arguments)  # fmt: skip
-        return [t["settings"] for t in result["trials"]]
+    def chosen(place, *runs):
+        search = search_at(place, "tune.sampler=random")
+        for trials, slots in runs:
+            run(search, trials, Pretended(slots=slots))
+        return [t.params for t in search.study.get_trials()]
 
-    chosen("a/s.duckdb", "--trials", "2")
-    assert chosen("a/s.duckdb", "--trials", "4") == chosen("b/s.duckdb", "--trials", "4", "--jobs", "2",
-                                                       "--executor", "pool")  # fmt: skip
+    assert chosen("a", (2, 1), (4, 1)) == chosen("b", (4, 2))
 
 
 def test_a_failing_setting_does_not_end_a_grid(suite, bench):
     (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "99", "--set", "tune.sampler=grid", "--set",
                       "tune.space.ipsrec-s={ n_heads = [1, 2], embedding_size = [6, 7, 8, 9] }", "--set",
-                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none", "--jobs", "2", "--executor", "pool",
-                      "--set", "training.epochs=1",
+                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none", "--set", "training.epochs=1",
                       errors="(.*failed after 0 epochs, .* s: n_heads = 2 must divide .*){2}")  # fmt: skip
     points = sorted((t["settings"]["n_heads"], t["settings"]["embedding_size"]) for t in result["trials"])
     assert points == [(1, 6), (1, 7), (1, 8), (1, 9), (2, 6), (2, 8)]
@@ -749,12 +748,14 @@ def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):
 
 
 def test_trials_side_by_side_share_an_sqlite_database(search_at, tmp_path):
-    """One process speaks to it."""
+    """One process speaks to it, and shows for each trial that it is alive."""
     search = search_at(f"sqlite:///{tmp_path / 'studies.db'}")
     executor = Pretended(slots=2)
     run(search, 4, executor)
-    assert sorted(t.state for t in search.study.get_trials()) == [TrialState.COMPLETE] * 4
+    assert [t.state for t in search.study.get_trials()] == [TrialState.COMPLETE] * 4
     assert executor.most == 2
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as database:
+        assert database.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (4,)
 
 
 def test_a_database_that_is_not_there_is_named(suite, bench):
