@@ -175,24 +175,28 @@ class _Work:
 
     def listen(self, event: Event) -> None:
         """Pass on an event, and hold it against its trial, which may end by it."""
-        trial = None
-        if isinstance(event, CellEvent):
-            trial = self._at_work.get(event.key)
-            if trial is None or trial.is_over:
-                return
-        self._emit(event)
-        if trial is None or self._error is not None:
+        if not isinstance(event, CellEvent):
+            self._emit(event)
             return
+        trial = self._at_work.get(event.key)
+        if trial is None or trial.is_over:
+            return
+        self._emit(event)
+        if self._error is None:
+            try:
+                self._judge(trial, event)
+            except Exception as error:  # noqa: BLE001 (it is raised once the executor is through)
+                self._error = error
+        if trial.is_over or self._error is not None:
+            self._executor.stop(trial.key)
+
+    def _judge(self, trial: "_Trial", event: CellEvent) -> None:
         try:
             trial.hear(event)
         except optuna.TrialPruned:
             self._tell(trial, "pruned", TrialState.PRUNED)
         except UpdateFinishedTrialError:
             self._lose(trial)
-        except Exception as error:  # noqa: BLE001 (it is raised once the executor is through)
-            self._error = error
-        if trial.is_over or self._error is not None:
-            self._executor.stop(trial.key)
 
     def _hand_out(self) -> bool:
         """Begin trials in all free slots; return whether there may be more to begin later."""

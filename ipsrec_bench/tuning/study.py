@@ -1,12 +1,13 @@
 """Studies: their names, storages, samplers and pruners, and what they found."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._heartbeat import BaseHeartbeatThread, get_heartbeat_thread
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import StudyError
@@ -238,9 +239,11 @@ def ask(study: optuna.Study) -> optuna.Trial:
         return study.ask()
 
 
-def heartbeat(trial: optuna.Trial) -> BaseHeartbeatThread:
-    """Return the context in which a trial of a database shows that its machine is alive."""
-    return get_heartbeat_thread(trial._trial_id, trial.study._storage)  # noqa: SLF001 (Optuna's loop has it for itself)
+@contextlib.contextmanager
+def heartbeat(trial: optuna.Trial) -> Iterator[None]:
+    """Show meanwhile, where the storage is a database, that the machine of a trial is alive."""
+    with get_heartbeat_thread(trial._trial_id, trial.study._storage):  # noqa: SLF001 (Optuna's loop has it for itself)
+        yield
 
 
 def this_process() -> str:
