@@ -162,7 +162,7 @@ def test_signals_stop_other_commands_with_one_word(finished, bench, monkeypatch)
 
 
 def test_signals_stop_a_search_and_leave_nothing(tiny_suite, bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", lambda *_: signal.raise_signal(signal.SIGHUP))
+    monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", lambda *_: signal.raise_signal(signal.SIGHUP))
     done = bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--quiet")
     assert done.returncode == 129
     assert done.stderr == "Interrupted. Finished trials are kept; the same command goes on.\n"

@@ -1,5 +1,6 @@
 """Tuning: spaces, budgets, pruning, studies that outlive their processes, and the suite that comes of them."""
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import textwrap
 import threading
 import time
 import tomllib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +25,15 @@ import pytest
 from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.errors import ModelError, StudyError, SuiteError
-from ipsrec_bench.events import EpochDone, TrialEnded
+from ipsrec_bench.errors import ModelError, StoreError, StudyError, SuiteError
+from ipsrec_bench.events import CellStarted, Emit, EpochDone, TrialEnded
 from ipsrec_bench.run.cell import train_cell
+from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
+from ipsrec_bench.run.executors.choice import executor_maker, make_slots
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import load_suite, parse_suite
-from ipsrec_bench.tuning.search import Budget, Worker, _Deaths, run_search
+from ipsrec_bench.tuning.search import Budget, run_search
 from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import (
     RETRIES,
@@ -42,6 +46,7 @@ from ipsrec_bench.tuning.study import (
     study_result,
 )
 from ipsrec_bench.tuning.subject import searches
+from ipsrec_bench.tuning.trial import Trained
 from ipsrec_bench.tuning.tuned import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
@@ -303,7 +308,7 @@ def test_a_trial_whose_settings_see_the_future_is_trained_on_prefixes(search_at,
         trained[cell.config.attention] = cell.training.samples
         return train_cell(key, cell, *rest)
 
-    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", note)
+    monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", note)
     run(search, 3)
     assert trained == {"block-causal": "packed", "full": "prefix"}
 
@@ -446,7 +451,7 @@ def test_a_journal_that_is_removed_or_damaged_within_a_search_is_a_sentence(sear
         damage(path)
         raise RuntimeError
 
-    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", at_work)
+    monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", at_work)
     with pytest.raises(StudyError, match=r"\.journal: the study cannot be (read|written): "):
         run(search, 1)
 
@@ -459,7 +464,7 @@ def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path
             database.execute("DROP TABLE trial_user_attributes")
         raise RuntimeError
 
-    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", broken)
+    monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", broken)
     with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; trials that have"):
         run(search, 1)
 
@@ -496,7 +501,7 @@ def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
 
 
 def let_go(process: subprocess.Popen) -> None:
-    """Wait for a killed process, not for its jobs, which still hold its pipes."""
+    """Wait for a killed process, not for its workers, which still hold its pipes."""
     process.stdout.close()
     process.stderr.close()
     process.wait()
@@ -513,7 +518,7 @@ def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
         process = begun(arguments, tmp_path, trials=0 if at_once else 1)
         time.sleep(chance.uniform(0, 3))
         if chance.random() < 0.5:
-            os.kill(process.pid, signal.SIGKILL)  # its jobs notice that it is gone
+            os.kill(process.pid, signal.SIGKILL)  # its workers notice that it is gone
         else:
             os.killpg(process.pid, signal.SIGKILL)
         let_go(process)
@@ -540,10 +545,9 @@ def test_two_processes_share_a_study_without_a_trial_too_many(suite, tmp_path):
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that train for the one of this number, which has a process of its own between."""
+    """Return the workers of the process of this number."""
     listed = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    jobs = [one for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-    return jobs or [job for one in listed for job in children(one)]
+    return [one for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def gone(pid: int) -> bool:
@@ -567,12 +571,12 @@ def long_search(suite):
                    "--set", "training.epochs=300", "--set", "training.patience=300")  # fmt: skip
 
 
-def states(tmp_path) -> list[TrialState]:
+def study_beside(tmp_path) -> optuna.Study:
     (path,) = (tmp_path / "reports/studies").glob("*.journal")
-    return [t.state for t in optuna.load_study(study_name=path.stem, storage=open_storage(str(path))).get_trials()]
+    return optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
 
 
-def test_ctrl_c_ends_all_jobs_and_queues_what_they_were_at(long_search, tmp_path):
+def test_ctrl_c_ends_all_workers_and_queues_what_they_were_at(long_search, tmp_path):
     process = begun(long_search, tmp_path, trials=2)
     team = children(process.pid)
     assert len(team) == 2
@@ -583,19 +587,27 @@ def test_ctrl_c_ends_all_jobs_and_queues_what_they_were_at(long_search, tmp_path
         "Interrupted. Finished trials are kept; the same command goes on.\n",
     )
     assert all(gone(pid) for pid in team)
-    assert sorted(states(tmp_path)) == sorted([TrialState.FAIL] * 2 + [TrialState.WAITING] * 2)
+    trials = study_beside(tmp_path).get_trials()
+    assert sorted(t.state for t in trials) == sorted([TrialState.FAIL] * 2 + [TrialState.WAITING] * 2)
+    assert not any(t.user_attrs.get("tries") for t in trials)  # it is not held against their settings
+    assert not list((tmp_path / "reports/ipsrec-bench.duckdb.d/trials").iterdir())
 
 
-def test_jobs_end_when_the_search_that_began_them_is_killed(long_search, tmp_path):
+def test_workers_end_when_the_search_that_began_them_is_killed_and_the_next_one_queues_their_trials(
+    long_search, tmp_path
+):
     process = begun(long_search, tmp_path, trials=2)
     team = children(process.pid)
     process.kill()
     process.communicate()
     assert eventually(lambda: all(gone(pid) for pid in team))
-    assert sorted(states(tmp_path)) == sorted([TrialState.FAIL] * 2 + [TrialState.WAITING] * 2)
+    study = study_beside(tmp_path)
+    assert [t.state for t in study.get_trials()] == [TrialState.RUNNING] * 2
+    requeue_lost(study)
+    assert [t.state for t in study.get_trials()] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
 
 
-def test_a_job_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
     arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "3", "--jobs", "2",
                         "--set", "tune.pruner=none", "--set", "training.epochs=60",
                         "--set", "training.patience=60")  # fmt: skip
@@ -604,38 +616,37 @@ def test_a_job_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
     printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "killed after" in printed
-    assert "out of memory perhaps; its settings are tried again" in printed
-    found = states(tmp_path)
+    assert "it was killed by SIGKILL, out of memory perhaps; its settings are tried again" in printed
+    found = [t.state for t in study_beside(tmp_path).get_trials()]
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random"])
-def test_jobs_neither_exceed_the_budget_nor_do_a_point_twice(suite, bench, sampler):
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_trials_side_by_side_neither_exceed_the_budget_nor_do_a_point_twice(search_at, sampler):
     space = "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }"
-    (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "6", "--jobs", "3", "--set", space,
-                      "--set", f"tune.sampler={sampler}", "--set", "tune.pruner=none")  # fmt: skip
-    points = {(t["settings"]["tau"], t["settings"]["n_layers"]) for t in result["trials"]}
-    assert (len(result["trials"]), result["failed"]) == (6, 0)
-    assert len(points) == 6 or sampler == "random"
+    search, executor = search_at("studies", space, f"tune.sampler={sampler}"), Pretended(slots=4)
+    run(search, 6, executor)
+    found = study_result(search.study, search.place)
+    assert (len(found.trials), found.failed, executor.most) == (6, 0, 4)
+    assert len({tuple(sorted(t.settings.items())) for t in found.trials}) == 6
 
 
-def test_the_draws_follow_from_the_trials_number(suite, bench):
+def test_the_draws_follow_from_the_trials_number(search_at):
     """Not from how many search, nor from where the search was left."""
 
-    def chosen(store, *arguments):
-        (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--set", "tune.sampler=random", "--store", store,
-                          *arguments)  # fmt: skip
-        return [t["settings"] for t in result["trials"]]
+    def chosen(place, *runs):
+        search = search_at(place, "tune.sampler=random")
+        for trials, slots in runs:
+            run(search, trials, Pretended(slots=slots))
+        return [t.params for t in search.study.get_trials()]
 
-    chosen("a/s.duckdb", "--trials", "2")
-    assert chosen("a/s.duckdb", "--trials", "4") == chosen("b/s.duckdb", "--trials", "4", "--jobs", "2")
+    assert chosen("a", (2, 1), (4, 1)) == chosen("b", (4, 2))
 
 
 def test_a_failing_setting_does_not_end_a_grid(suite, bench):
     (result,) = tuned(bench, suite, "--model", "ipsrec-s", "--trials", "99", "--set", "tune.sampler=grid", "--set",
                       "tune.space.ipsrec-s={ n_heads = [1, 2], embedding_size = [6, 7, 8, 9] }", "--set",
-                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none", "--jobs", "2",
-                      "--set", "training.epochs=1",
+                      "models.ipsrec-s.n_heads=1", "--set", "tune.pruner=none", "--set", "training.epochs=1",
                       errors="(.*failed after 0 epochs, .* s: n_heads = 2 must divide .*){2}")  # fmt: skip
     points = sorted((t["settings"]["n_heads"], t["settings"]["embedding_size"]) for t in result["trials"])
     assert points == [(1, 6), (1, 7), (1, 8), (1, 9), (2, 6), (2, 8)]
@@ -736,10 +747,15 @@ def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):
     assert search.study.trials[-1].system_attrs["fixed_params"] == {"lambda": 0.1, "tau": 1.0}
 
 
-def test_sqlite_is_for_one_process(suite, bench, tmp_path):
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    done = bench("tune", suite, "--model", "ipsrec-s", "--storage", url, "--jobs", "2")
-    assert (done.returncode, "in SQLite two processes may take the same trial" in done.stderr) == (2, True)
+def test_trials_side_by_side_share_an_sqlite_database(search_at, tmp_path):
+    """One process speaks to it, and shows for each trial that it is alive."""
+    search = search_at(f"sqlite:///{tmp_path / 'studies.db'}")
+    executor = Pretended(slots=2)
+    run(search, 4, executor)
+    assert [t.state for t in search.study.get_trials()] == [TrialState.COMPLETE] * 4
+    assert executor.most == 2
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as database:
+        assert database.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (4,)
 
 
 def test_a_database_that_is_not_there_is_named(suite, bench):
@@ -773,10 +789,55 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
     )
 
 
-def run(search, trials: int) -> list:
+class Pretended(Executor):
+    """Trains nothing, and lets tasks end as it is told; then all of them well."""
+
+    def __init__(self, *endings: Trained | Outcome, slots: int = 1, curves: list[list[float]] | None = None) -> None:
+        self._endings, self._curves, self._slots = list(endings), curves or [], make_slots(("cpu",), slots, 1)
+        self._at_work: dict[str, Slot] = {}
+        self._tasks: dict[str, Task] = {}
+        self._emit: Emit
+        self.stopped: list[str] = []
+        self.most, self.is_closed = 0, False
+
+    def __call__(self, emit: Emit, _tick) -> Executor:
+        self._emit = emit
+        return self
+
+    def free(self):
+        return [slot for slot in self._slots if slot not in self._at_work.values()]
+
+    def begin(self, slot, task):
+        self._at_work[task.key], self._tasks[task.key] = slot, task
+        self.most = max(self.most, len(self._at_work))
+
+    def outcomes(self, seconds):  # noqa: ARG002 (nothing takes time)
+        key = next(iter(self._at_work))
+        (cell,) = self._tasks[key].work.args[1]
+        name = (key, cell.dataset, cell.shown, cell.seed)
+        self._emit(CellStarted(*name, 9, "mrr@10"))
+        curve = self._curves.pop(0) if self._curves else [0.5]
+        for epoch, valid in enumerate(curve, 1):
+            self._emit(EpochDone(*name, epoch, 1.0, valid, 1.0))
+        del self._at_work[key]
+        ending = self._endings.pop(0) if self._endings else Trained((max(curve),), 1.0)
+        return [Done(key, ending) if isinstance(ending, Trained) else replace(ending, key=key)]
+
+    def stop(self, key):
+        self.stopped.append(key)
+
+    def kill(self, key, cause): ...
+
+    def pause(self, *, held): ...
+
+    def close(self):
+        self.is_closed = True
+
+
+def run(search, trials: int, executor: Pretended | None = None) -> list:
     told: list = []
-    worker = Worker("cpu", 1, Workplace(Path("store.duckdb")))
-    assert run_search(search, Budget(trials, None), worker, told.append)
+    make_executor = executor or executor_maker("inline", make_slots(("cpu",), 1, 1))
+    assert run_search(search, Budget(trials, None), make_executor, Workplace(Path("store.duckdb")), told.append)
     return told
 
 
@@ -842,26 +903,53 @@ def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, mo
     search = search_at("studies")
 
     def taken(key, cell, _place, _data, emit):
-        monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", train_cell)
+        monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", train_cell)
         search.study.tell(0, state=TrialState.FAIL)
         requeue(search.study, search.study.trials[0])
         emit(EpochDone(key, cell.dataset, cell.shown, cell.seed, 1, 1.0, 0.1, 1.0))
 
-    monkeypatch.setattr("ipsrec_bench.tuning.search.train_cell", taken)
+    monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", taken)
     told = run(search, trials=2)
     assert [event.outcome for event in told if isinstance(event, TrialEnded)] == ["killed", "complete", "complete"]
     assert [t.params["lambda"] for t in search.study.get_trials()][:2] == [0.1, 0.1]
 
 
 def test_processes_that_are_killed_again_and_again_end_the_search(search_at):
-    deaths = _Deaths(search_at("studies").study, lambda _: None)
-    for _ in range(4):
-        deaths.one_more()
-    deaths.listen(TrialEnded("trial-1", 1, "", "complete", 0.1, 1, 1.0))
-    for _ in range(4):
-        deaths.one_more()
+    dies = Died("", "it was killed by SIGKILL")
+    executor = Pretended(*[dies] * 4, Trained((0.5,), 1.0), *[dies] * 5)
     with pytest.raises(ModelError, match="5 processes were killed, and no trial came to its end"):
-        deaths.one_more()
+        run(search_at("studies"), 9, executor)
+    assert executor.is_closed
+
+
+def test_settings_whose_process_dies_three_times_are_given_up(search_at):
+    search = search_at("studies")
+    told = run(search, 2, Pretended(*[Died("", "it exited with code 3")] * 3))
+    said = [event.error for event in told if isinstance(event, TrialEnded) and event.outcome == "killed"]
+    assert said == [*["it exited with code 3; its settings are tried again"] * 2,
+                    "it exited with code 3; its settings are given up"]  # fmt: skip
+    kept = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert (len(kept), 0.1 in kept) == (2, False)
+
+
+def test_a_trial_that_is_pruned_is_stopped_and_what_it_still_says_is_dropped(search_at):
+    """A worker is ahead of the process that judges it."""
+    search = search_at("studies", "tune.pruner=median", "tune.start_up=1", "tune.warm_up=1", "training.epochs=9")
+    executor = Pretended(curves=[[0.5] * 5, [0.1] * 5])
+    told = run(search, 2, executor)
+    assert executor.stopped == ["trial-1"]
+    first, second = search.study.get_trials()
+    assert (first.state, first.value, first.user_attrs["epochs"]) == (TrialState.COMPLETE, 0.5, 5)
+    assert (second.state, second.value, second.user_attrs["epochs"]) == (TrialState.PRUNED, 0.1, 1)
+    last = [event for event in told if getattr(event, "key", None) == "trial-1"]
+    assert [type(event) for event in last] == [CellStarted, EpochDone, TrialEnded]
+
+
+def test_what_is_refused_ends_the_search_and_queues_all_that_is_at_work(search_at):
+    search = search_at("studies")
+    with pytest.raises(StoreError, match="no room"):
+        run(search, 5, Pretended(Refused("", StoreError("no room")), slots=2))
+    assert [t.state for t in search.study.get_trials()] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
 
 
 def test_zombies_are_gone():

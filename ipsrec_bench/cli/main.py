@@ -29,7 +29,6 @@ from ipsrec_bench.cli.options import (
     DATA_DIR,
     STORE,
     DataDirOption,
-    DeviceOption,
     DevicesOption,
     ExecutorOption,
     JobsOption,
@@ -459,9 +458,10 @@ def tune(
         float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time, in as many processes.")
-    ] = 1,
+    executor: ExecutorOption = "pool",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time.")] = 1,
+    devices: DevicesOption = "auto",
+    threads: ThreadsOption = 1,
     storage: StorageOption = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
@@ -469,8 +469,6 @@ def tune(
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the suite with the best settings.")] = Path(
@@ -485,10 +483,9 @@ def tune(
     from ipsrec_bench.cli.listen import listener
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
-    from ipsrec_bench.run.environment import prepare_process
-    from ipsrec_bench.run.executors.choice import devices_of
+    from ipsrec_bench.run.executors.choice import devices_of, executor_maker, make_slots
     from ipsrec_bench.run.workplace import Workplace
-    from ipsrec_bench.tuning.search import Budget, Worker, run_search
+    from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
     from ipsrec_bench.tuning.tuned import write_tuned_suite
@@ -499,6 +496,8 @@ def tune(
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
+    places = devices_of(devices)
+    make_executor = executor_maker(executor, make_slots(places, jobs, threads))
     with interruptible("Finished trials are kept; the same command goes on."):
         file, found = searches(
             suite,
@@ -508,17 +507,16 @@ def tune(
             data_dir,
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
-            device,
+            places[0],
             partial(_say_what_is_imported, quiet=quiet or as_json),
         )
         limit = Budget(trials if trials or budget else 20, budget)
         if not show:
-            worker = Worker(devices_of(device)[0], threads, Workplace(store))
-            prepare_process(threads)
-            worker.workplace.sweep()
+            workplace = Workplace(store)
+            workplace.sweep()
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
-                    if not run_search(search, limit, worker, emit, jobs=jobs, threads=threads):
+                    if not run_search(search, limit, make_executor, workplace, emit):
                         raise KeyboardInterrupt
     results = [study_result(search.study, search.place) for search in found]
     if not quiet:

@@ -58,7 +58,6 @@ StandInOption = Annotated[
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, e.g. suites/quick.toml.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", envvar="IPSREC_BENCH_DEVICE")]
 DevicesOption = Annotated[
     str,
     typer.Option(

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from optuna.storages.journal import JournalFileOpenLock
@@ -38,10 +37,6 @@ class SystemLock(JournalFileOpenLock):  # the base class of both has no public n
     def release(self) -> None:
         """Give the lock back."""
         self._lock.release()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let processes that share a study each open the lock anew."""
-        return SystemLock, (self._journal,)
 
 
 def cut_torn_end(journal: Path) -> None:

@@ -1,11 +1,12 @@
-"""The search itself: trials, each a training without its test ranking.
+"""The search itself: asks the study for trials, hands them out to an executor, and tells the study how they end.
 
-Several processes, of one run or of many, on one machine or on several, may work on one study at once.
+A command does all this in one process, and trials know nothing of the study. Several commands, on one machine or on
+several, may work on one study at once.
 """
 
+import contextlib
 import json
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,11 +16,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.errors import BenchError, ModelError, StoreError, StudyError
-from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, Outcome, SearchStarted, TrialEnded
-from ipsrec_bench.run.cell import train_cell
-from ipsrec_bench.run.executors.api import Place
-from ipsrec_bench.run.processes import side_by_side
+from ipsrec_bench.errors import BenchError, ModelError, StudyError
+from ipsrec_bench.events import CellEvent, CellStarted, Emit, EpochDone, Event, SearchStarted, TrialEnded
+from ipsrec_bench.events import Outcome as TrialOutcome
+from ipsrec_bench.run.engine import MakeExecutor
+from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.suite.cells import Cell
@@ -31,19 +32,23 @@ from ipsrec_bench.tuning.study import (
     OWN,
     REPEAT,
     SURPLUS,
+    ask,
+    give_back,
+    heartbeat,
     is_doubtful,
     is_given_up,
     queue_untried,
-    requeue,
     requeue_lost,
     settings_of,
     spent_seconds,
     storage_failure,
     this_process,
 )
+from ipsrec_bench.tuning.trial import Trained, do_trial
 
 FAILURES_IN_A_ROW = 5
-LOOK_AGAIN_SECONDS = 1
+LOOK_AGAIN_SECONDS = 1.0
+"""How often the trials of other commands are looked at, where it depends on them whether the search goes on."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """One model's search; it can be pickled, and be gone on with in any process that reaches the storage."""
+    """One model's search."""
 
     study: optuna.Study
     place: str
@@ -69,29 +74,11 @@ class Search:
     data: PreparedDataset
 
 
-@dataclass(frozen=True)
-class Worker:
-    """Where trials are trained."""
-
-    device: str
-    threads: int
-    workplace: Workplace
-
-
 class _PassedOver(Exception):  # noqa: N818 (it is no error)
     """Another process was faster: it has begun the last trial that was asked for, or the same point of the grid."""
 
 
-def run_search(
-    search: Search,
-    budget: Budget,
-    worker: Worker,
-    emit: Emit,
-    *,
-    jobs: int = 1,
-    threads: int = 1,
-    killed: bool = False,
-) -> bool:
+def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, workplace: Workplace, emit: Emit) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
     A trial whose process was killed is queued again, one whose training fails is passed over.
@@ -99,68 +86,53 @@ def run_search(
     Args:
         search: the model, and its study.
         budget: when to stop.
-        worker: where trials are trained.
+        make_executor: returns where trials are trained.
+        workplace: gives each trial a folder, which is removed when it has ended.
         emit: receives all events.
-        jobs: trials at a time, in as many processes; with one, in this one.
-        threads: of each process, where there are several.
-        killed: whether a trial has ended the process before this one, which then counts against its settings.
 
     Returns:
-        Whether it came to its end; False if it was interrupted (Ctrl-C).
+        Whether it came to its end; False if it was interrupted (Ctrl-C). Trials at work are then queued again.
 
     Raises:
-        BenchError: the storage cannot be shared by several processes.
-        ModelError: several trials in a row failed.
-    """
-    if jobs > 1 and search.place.startswith("sqlite"):
-        raise BenchError(
-            "--jobs: in SQLite two processes may take the same trial; leave out --storage, or give it a PostgreSQL or"
-            " MySQL server"
-        )
-    study = search.study
-    lost = requeue_lost(study, killed=killed)  # a whole search that was killed says nothing of what it was at
-    points = _points(search)
-    if points:  # each is tried once at most
-        budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
-    emit(
-        SearchStarted(
-            f"Tuning {search.cell.model} on {search.cell.dataset}",
-            search.cell.training.stop_metric,
-            budget.trials,
-            budget.seconds,
-            _number(search, study.get_trials(deepcopy=False)),
-            spent_seconds(study),
-            best.value if best else None,
-            in_words(settings_of(best)) if best else "",
-        )
-    )
-    if killed:
-        _tell_lost(lost, emit)
-    if jobs > 1:
-        deaths = _Deaths(study, emit)
-        return side_by_side(partial(run_trials, search, budget, worker), jobs, threads, deaths.listen, deaths.one_more)
-    try:
-        run_trials(search, budget, worker, emit)
-    except KeyboardInterrupt:
-        return False
-    return True
-
-
-def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
-    """Run trials in this process until none is left to begin; others may do the same elsewhere.
-
-    It takes nothing but the study's storage, the prepared data and a worker: a machine of a cluster may call it, too.
-
-    Raises:
-        ModelError: several trials in a row failed.
+        ModelError: several trials in a row failed or were killed.
         StudyError: the journal or the database fails.
-        KeyboardInterrupt: it came; the trial at work is queued again.
-        StoreError: the weights cannot be written; the trial at work is queued again.
+        StoreError: the weights of a trial cannot be written; the trials at work are queued again.
+        BenchError: a device is not there.
     """
+    with _failures_of_storage():
+        study = search.study
+        requeue_lost(study, killed=False)  # a whole search that was killed says nothing of what it was at
+        points = _points(search)
+        if points:  # each is tried once at most
+            budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+        emit(
+            SearchStarted(
+                f"Tuning {search.cell.model} on {search.cell.dataset}",
+                search.cell.training.stop_metric,
+                budget.trials,
+                budget.seconds,
+                _number(search, study.get_trials(deepcopy=False)),
+                spent_seconds(study),
+                best.value if best else None,
+                in_words(settings_of(best)) if best else "",
+            )
+        )
+        work = _Work(search, budget, points, workplace, emit)
+        try:
+            with make_executor(work.listen, lambda: None) as executor:
+                work.through(executor)
+        except KeyboardInterrupt:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _failures_of_storage() -> Iterator[None]:
+    """Make a sentence of what Optuna, or a driver, makes of a journal or a database that fails."""
     try:
-        _run_trials(search, budget, worker, emit)
+        yield
     except Exception as error:
         failure = None if isinstance(error, BenchError) else storage_failure(error)
         if failure is None:
@@ -168,84 +140,238 @@ def run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> No
         raise StudyError(failure) from error
 
 
-def _run_trials(search: Search, budget: Budget, worker: Worker, emit: Emit) -> None:
-    study, points = search.study, _points(search)
-    failures, is_repeat = 0, False
-    at_work: list[_Trial] = []
+class _Work:
+    """A search at work."""
 
-    def objective(trial: optuna.Trial) -> float:
-        at_work[:] = [_Trial(trial, search, budget, place, emit)]
-        return at_work[0].run()
+    def __init__(
+        self, search: Search, budget: Budget, points: list[dict[str, Any]], workplace: Workplace, emit: Emit
+    ) -> None:
+        self._search, self._study, self._budget, self._points = search, search.study, budget, points
+        self._workplace, self._emit = workplace, emit
+        self._executor: Executor
+        self._at_work: dict[str, _Trial] = {}
+        """Trials that were begun here, until their task has ended."""
+        self._failures = self._deaths = 0
+        """Trials in a row that failed; processes that died since a trial last came to its end."""
+        self._error: Exception | None = None
+        """What went wrong while an event was heard: it must not reach a training in this process."""
 
-    with worker.workplace.scratch() as scratch:  # a trial's weights are not kept
-        place = Place("", worker.device, worker.threads, scratch)
-        while _goes_on(search, budget, emit):
-            if is_repeat or search.tune.sampler == "grid":
-                queue_untried(study, search.space, points, search.tune.seed)
-            at_work.clear()
-            try:
-                study.optimize(objective, n_trials=1, catch=(ModelError, _PassedOver))
-            except (KeyboardInterrupt, StoreError):
-                for trial in at_work:
-                    if trial.is_interrupted:
-                        requeue(study, trial.frozen, killed=False)
-                raise
-            except (ValueError, AssertionError, UpdateFinishedTrialError):  # what Optuna says of a trial that is over
-                if not (at_work and at_work[0].is_interrupted):
-                    raise
-            (last,) = (trial.frozen for trial in at_work)
-            is_repeat = last.user_attrs.get(SURPLUS) == REPEAT
-            failures = failures + 1 if "error" in last.user_attrs else 0
-            if failures == FAILURES_IN_A_ROW:
-                raise ModelError(f"{failures} trials in a row failed, the last one so: {last.user_attrs['error']}")
-
-
-@dataclass
-class _Deaths:
-    """Processes of a search that were killed, since a trial last came to its end."""
-
-    study: optuna.Study
-    emit: Emit
-    count: int = 0
+    def through(self, executor: Executor) -> None:
+        """Run trials until none is left to begin, and all that were begun have ended."""
+        self._executor = executor
+        try:
+            while self._hand_out() or self._at_work:
+                for outcome in executor.outcomes(LOOK_AGAIN_SECONDS):
+                    self._settle(outcome)
+                if self._error is not None:
+                    raise self._error
+        finally:
+            executor.close()  # there is nothing in a trial to go on with
+            with contextlib.ExitStack() as held:
+                for trial in self._at_work.values():
+                    held.push(trial.held)
+                for trial in self._at_work.values():
+                    self._give_back(trial)
 
     def listen(self, event: Event) -> None:
-        """Pass on what is told."""
-        if isinstance(event, TrialEnded) and event.outcome != "killed":
-            self.count = 0
-        self.emit(event)
+        """Pass on an event, and hold it against its trial, which may end by it."""
+        if not isinstance(event, CellEvent):
+            self._emit(event)
+            return
+        trial = self._at_work.get(event.key)
+        if trial is None or trial.is_over:
+            return
+        self._emit(event)
+        if self._error is None:
+            try:
+                self._judge(trial, event)
+            except Exception as error:  # noqa: BLE001 (it is raised once the executor is through)
+                self._error = error
+        if trial.is_over or self._error is not None:
+            self._executor.stop(trial.key)
 
-    def one_more(self) -> None:
-        """Queue again what it was at; another process is to take its place.
+    def _judge(self, trial: "_Trial", event: CellEvent) -> None:
+        try:
+            trial.hear(event)
+        except optuna.TrialPruned:
+            self._tell(trial, "pruned", TrialState.PRUNED)
+        except UpdateFinishedTrialError:
+            self._lose(trial)
+
+    def _hand_out(self) -> bool:
+        """Begin trials in all free slots; return whether there may be more to begin later."""
+        for slot in self._executor.free():
+            trial = self._next()
+            if trial is None:
+                return self._depends_on_others()
+            self._begin(trial, slot)
+        return True
+
+    def _is_spent(self) -> bool:
+        return self._budget.seconds is not None and spent_seconds(self._study) >= self._budget.seconds
+
+    def _is_one_wanted(self) -> bool:
+        """Return whether a further trial is to begin."""
+        _tell_lost(requeue_lost(self._study), self._emit)
+        if self._is_spent():
+            return False
+        trials = self._study.get_trials(deepcopy=False)
+        return self._budget.trials is None or _number(self._search, trials, TrialState.RUNNING) < self._budget.trials
+
+    def _depends_on_others(self) -> bool:
+        """Return whether trials are missing once others, of which it is not known whether they live, do not end."""
+        if self._is_spent():
+            return False
+        trials = self._study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        doubtful = any(is_doubtful(trial, self._search.place) for trial in running)
+        return doubtful and self._budget.trials is not None and _number(self._search, trials) < self._budget.trials
+
+    def _next(self) -> "_Trial | None":
+        """Ask for a trial that is to be trained; None if none is to begin now."""
+        is_repeat = False
+        while self._is_one_wanted():
+            if is_repeat or self._search.tune.sampler == "grid":
+                queue_untried(self._study, self._search.space, self._points, self._search.tune.seed)
+            trial = _Trial(ask(self._study), self._search, self._budget)
+            self._at_work[trial.key] = trial
+            try:
+                trial.begin()
+            except _PassedOver:
+                is_repeat = trial.frozen.user_attrs[SURPLUS] == REPEAT
+                with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # another process has ended it
+                    self._study.tell(trial.trial, state=TrialState.FAIL)
+            except ModelError as error:
+                self._fail(trial, str(error))
+            except UpdateFinishedTrialError:
+                self._lose(trial)
+            else:
+                return trial
+            del self._at_work[trial.key]
+        return None
+
+    def _begin(self, trial: "_Trial", slot: Slot) -> None:
+        trial.held.enter_context(heartbeat(trial.trial))
+        folder = trial.held.enter_context(self._workplace.scratch())  # a trial's weights are not kept
+        self._executor.begin(
+            slot, Task(trial.key, partial(do_trial, trial.key, trial.cells), self._search.data, folder)
+        )
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Tell the study what a task has come to, unless its trial was over before.
 
         Raises:
-            ModelError: several in a row were killed.
+            BenchError: it could not be done for a reason that lies outside of it.
         """
-        _tell_lost(requeue_lost(self.study), self.emit)
-        self.count += 1
-        if self.count == FAILURES_IN_A_ROW:
+        trial = self._at_work.pop(outcome.key)
+        with trial.held:
+            if isinstance(outcome, Refused):
+                self._give_back(trial)
+                raise outcome.error
+            if trial.is_over or self._error is not None:
+                return
+            try:
+                if isinstance(outcome, Died):
+                    self._bury(trial, outcome.cause)
+                elif isinstance(outcome, Done):
+                    self._end(trial, outcome.result)
+                else:  # stopped, by Ctrl-C
+                    self._give_back(trial)
+            except UpdateFinishedTrialError:
+                self._lose(trial)
+
+    def _end(self, trial: "_Trial", trained: Trained) -> None:
+        """Take the result of a trial that was done.
+
+        Raises:
+            ModelError: several trials in a row failed.
+        """
+        trial.keep_costs(trained.seconds)
+        if trained.error:
+            self._fail(trial, trained.error)
+            return
+        try:
+            trial.keep_values(trained.values)
+        except optuna.TrialPruned:
+            self._tell(trial, "pruned", TrialState.PRUNED)
+        else:
+            self._tell(trial, "complete", TrialState.COMPLETE, sum(trained.values) / len(trained.values))
+
+    def _fail(self, trial: "_Trial", error: str) -> None:
+        """Pass over the settings of a trial whose training has failed.
+
+        Raises:
+            ModelError: it is not the first in a row.
+        """
+        with contextlib.suppress(UpdateFinishedTrialError):  # which telling will find, too
+            trial.trial.set_user_attr("error", error)
+        self._tell(trial, "failed", TrialState.FAIL, error=error)
+        if self._failures == FAILURES_IN_A_ROW:
+            raise ModelError(f"{self._failures} trials in a row failed, the last one so: {error}")
+
+    def _bury(self, trial: "_Trial", cause: str) -> None:
+        """Queue the settings of a trial again whose process has died.
+
+        Raises:
+            ModelError: it is not the first in a row.
+        """
+        again = give_back(self._study, trial.frozen, killed=True)
+        if again is None:
+            self._lose(trial)
+            return
+        self._emit(_killed(trial.frozen, cause, again=again))
+        self._deaths += 1
+        if self._deaths == FAILURES_IN_A_ROW:
             raise ModelError(
-                f"{self.count} processes were killed, and no trial came to its end; where memory is short, take fewer"
+                f"{self._deaths} processes were killed, and no trial came to its end; where memory is short, take fewer"
                 " --jobs or smaller settings"
             )
+
+    def _give_back(self, trial: "_Trial") -> None:
+        """Queue the settings of a trial again that was interrupted; it is not held against them."""
+        if not trial.is_over:
+            with contextlib.suppress(UpdateFinishedTrialError):  # another process has done so
+                trial.trial.set_user_attr(INTERRUPTED, True)
+                give_back(self._study, trial.frozen, killed=False)
+
+    def _lose(self, trial: "_Trial") -> None:
+        """Leave a trial to another process, which took this one for dead."""
+        trial.is_over = True
+        told = "another machine took this one for dead; it tries these settings itself"
+        self._emit(trial.ended("killed", None, told))
+
+    def _tell(
+        self, trial: "_Trial", outcome: TrialOutcome, state: TrialState, value: float | None = None, error: str = ""
+    ) -> None:
+        try:
+            self._study.tell(trial.trial, value, state)
+        except (ValueError, UpdateFinishedTrialError):  # what Optuna says of a trial that is over
+            self._lose(trial)
+            return
+        trial.is_over = True
+        self._failures, self._deaths = self._failures + 1 if error else 0, 0
+        self._emit(trial.ended(outcome, value, error))
 
 
 def _tell_lost(lost: Iterable[tuple[FrozenTrial, bool]], emit: Emit) -> None:
     """Tell of trials that were killed, each with whether it is tried again."""
     for trial, again in lost:
-        said = trial.user_attrs
-        fate = "its settings are tried again" if again else "its settings are given up"
-        emit(
-            TrialEnded(
-                _key(trial.number),
-                trial.number,
-                in_words(settings_of(trial)),
-                "killed",
-                None,
-                said.get("epochs", 0),
-                said.get("seconds", 0.0),
-                f"its process was killed, out of memory perhaps; {fate}",
-            )
-        )
+        emit(_killed(trial, "its process was killed, out of memory perhaps", again=again))
+
+
+def _killed(trial: FrozenTrial, cause: str, *, again: bool) -> TrialEnded:
+    said = trial.user_attrs
+    fate = "its settings are tried again" if again else "its settings are given up"
+    return TrialEnded(
+        _key(trial.number),
+        trial.number,
+        in_words(settings_of(trial)),
+        "killed",
+        None,
+        said.get("epochs", 0),
+        said.get("seconds", 0.0),
+        f"{cause}; {fate}",
+    )
 
 
 def _points(search: Search) -> list[dict[str, Any]]:
@@ -267,90 +393,93 @@ def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) 
     return len({json.dumps(point, sort_keys=True) for point in points})
 
 
-def _goes_on(search: Search, budget: Budget, emit: Emit) -> bool:
-    """Return whether a further trial is to begin; wait for those of which it is not known whether they will end."""
-    while True:
-        _tell_lost(requeue_lost(search.study), emit)
-        if budget.seconds is not None and spent_seconds(search.study) >= budget.seconds:
-            return False
-        trials = search.study.get_trials(deepcopy=False)
-        if budget.trials is None or _number(search, trials, TrialState.RUNNING) < budget.trials:
-            return True
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        doubtful = any(is_doubtful(trial, search.place) for trial in running)
-        if not doubtful or _number(search, trials) >= budget.trials:
-            return False
-        time.sleep(LOOK_AGAIN_SECONDS)
-
-
 def _key(number: int) -> str:
     return f"trial-{number}"
 
 
 class _Trial:
-    """One trial at work."""
+    """One trial, as far as this process knows of it."""
 
-    def __init__(self, trial: optuna.Trial, search: Search, budget: Budget, place: Place, emit: Emit) -> None:
-        self._trial, self._search, self._budget = trial, search, budget
-        self._place, self._emit = place, emit
-        self._key = _key(trial.number)
+    def __init__(self, trial: optuna.Trial, search: Search, budget: Budget) -> None:
+        self.trial, self.key = trial, _key(trial.number)
+        self.is_over = False
+        """Whether the study knows how it has ended, so that what its task still does is not wanted."""
+        self.held = contextlib.ExitStack()
+        """What it has until its task has ended."""
+        self.cells: tuple[Cell, ...] = ()
+        """What is trained of it, one cell a seed."""
+        self._search, self._budget = search, budget
+        self._chosen: dict[str, Any] = {}
         self._by_epoch = search.tune.pruner in {"percentile", "median", "hyperband"}
-        self._epochs = 0
-        self._judged = self._by_epoch
-        self._began = time.perf_counter()
+        self._epochs, self._seconds = 0, 0.0
+        self._began: float | None = None
+        self._best: dict[int, float] = {}
+        """Best validation metric so far of each seed that has begun."""
 
-    def run(self) -> float:
-        """Train the trial's seeds and return the mean of their best validation metrics.
+    def begin(self) -> None:
+        """Say whose it is, and choose its settings.
 
         Raises:
-            TrialPruned: the pruner gave it up.
-            ModelError: a training failed.
+            _PassedOver: another process was faster.
+            ModelError: the model refuses the settings beside each other.
         """
-        self._trial.set_user_attr("process", this_process())
+        self.trial.set_user_attr("process", this_process())
         self._pass_over()
-        chosen: dict[str, Any] = {}
-        values: list[float] = []
-        try:
-            chosen = self._chosen()
-            for seed in self._search.tune.seeds:
-                values.append(self._train(chosen, seed))
-                self._trial.set_user_attr("by_seed", values)
-                if self._search.tune.pruner == "wilcoxon":
-                    self._trial.report(values[-1], len(values))
-                    self._prune()
-        except _PassedOver:
-            raise
-        except optuna.TrialPruned:
-            self._tell("pruned", chosen)
-            raise
-        except (KeyboardInterrupt, StoreError):  # of a full disk, say: no fault of the settings
-            self._trial.set_user_attr(INTERRUPTED, True)
-            raise
-        except UpdateFinishedTrialError:  # another process has taken this one for dead
-            number, seconds = self._trial.number, time.perf_counter() - self._began
-            told = "another machine took this one for dead; it tries these settings itself"
-            self._emit(TrialEnded(self._key, number, in_words(chosen), "killed", None, self._epochs, seconds, told))
-            raise
-        except (Exception, SystemExit) as error:  # whatever ends a training: other settings may do
-            told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-            told = told.encode(errors="backslashreplace").decode()  # a message may be no valid text
-            self._trial.set_user_attr("error", told)
-            self._tell("failed", chosen, error=told)
-            raise ModelError(told) from error
-        value = sum(values) / len(values)
-        self._tell("complete", chosen, value)
-        return value
+        chosen = self._chosen = self._choose()
+        cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not beside the others
+        variant = f"({in_words(chosen)})"
+        self.cells = tuple(replace(cell, variant=variant, seed=seed) for seed in self._search.tune.seeds)
+
+    def hear(self, event: CellEvent) -> None:
+        """Take note of what its task says.
+
+        Raises:
+            TrialPruned: the pruner gives it up.
+            UpdateFinishedTrialError: another process took this one for dead.
+        """
+        if isinstance(event, CellStarted):
+            if self._began is None:
+                self._began = event.time
+            if self._best:  # the seeds before this one are done
+                self.keep_values(tuple(self._best.values()))
+        elif isinstance(event, EpochDone):
+            self._epochs += 1
+            self._best[event.seed] = max(event.valid, self._best.get(event.seed, event.valid))
+            self.keep_costs(max(0.0, event.time - (self._began or event.time)))
+            if self._by_epoch and event.seed == self._search.tune.seeds[0]:
+                self.trial.report(event.valid, event.epoch)
+                self._prune()
+
+    def keep_values(self, values: tuple[float, ...]) -> None:
+        """Write down the best validation metrics of the seeds that are done.
+
+        Raises:
+            TrialPruned: the pruner judges by them, and gives the trial up.
+        """
+        self.trial.set_user_attr("by_seed", list(values))
+        if self._search.tune.pruner == "wilcoxon":
+            self.trial.report(values[-1], len(values))
+            self._prune()
+
+    def keep_costs(self, seconds: float) -> None:
+        """Write down what it took so far: if it is killed, the budget knows."""
+        self._seconds = seconds
+        self.trial.set_user_attr("epochs", self._epochs)
+        self.trial.set_user_attr("seconds", seconds)
+
+    def ended(self, outcome: TrialOutcome, value: float | None, error: str) -> TrialEnded:
+        """Return the event of its end."""
+        settings = in_words(self._chosen)
+        return TrialEnded(self.key, self.trial.number, settings, outcome, value, self._epochs, self._seconds, error)
 
     @property
     def frozen(self) -> FrozenTrial:
         """The trial as the storage has it."""
-        return self._search.study.get_trials(deepcopy=False)[self._trial.number]
+        return self._search.study.get_trials(deepcopy=False)[self.trial.number]
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether it was ended from outside: by Ctrl-C, or by another process that took this one for dead."""
-        trial = self.frozen
-        return trial.state == TrialState.FAIL and not {"error", SURPLUS} & trial.user_attrs.keys()
+    def _prune(self) -> None:
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
 
     def _pass_over(self) -> None:
         """Leave the trial to another process that was faster.
@@ -359,17 +488,17 @@ class _Trial:
             _PassedOver: enough trials were begun before it, or one with its own queued settings; or another process
                 took the point of the grid that was queued for it.
         """
-        before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
+        before = self._search.study.get_trials(deepcopy=False)[: self.trial.number]
         to_come = (TrialState.RUNNING, TrialState.WAITING)
         queued = "fixed_params" in self.frozen.system_attrs
         twin = queued and self._is_held(before, settings_of(self.frozen))
         robbed = not queued and self._search.tune.sampler == "grid"
         wanted = self._budget.trials
         if twin or robbed or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
-            self._trial.set_user_attr(SURPLUS, True)
+            self.trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 
-    def _chosen(self) -> dict[str, Any]:
+    def _choose(self) -> dict[str, Any]:
         """Return the trial's settings: those it was queued with, or those that the sampler draws.
 
         Raises:
@@ -378,10 +507,10 @@ class _Trial:
         trial = self.frozen
         if OWN in trial.user_attrs:
             return dict(trial.user_attrs[OWN])
-        chosen = self._search.space.suggest(self._trial)
-        before = self._search.study.get_trials(deepcopy=False)[: self._trial.number]
+        chosen = self._search.space.suggest(self.trial)
+        before = self._search.study.get_trials(deepcopy=False)[: self.trial.number]
         if "fixed_params" not in trial.system_attrs and self._is_held(before, chosen):
-            self._trial.set_user_attr(SURPLUS, REPEAT)
+            self.trial.set_user_attr(SURPLUS, REPEAT)
             raise _PassedOver
         return chosen
 
@@ -390,40 +519,3 @@ class _Trial:
         """Return whether a trial before this one has, had, or will have, these settings."""
         held = {*ENDED, TrialState.RUNNING, TrialState.WAITING}
         return any(settings_of(t) == chosen and (t.state in held or is_given_up(t)) for t in before)
-
-    def _train(self, chosen: Mapping[str, Any], seed: int) -> float:
-        """Train one seed and return its best validation metric."""
-        self._judged = self._by_epoch and seed == self._search.tune.seeds[0]
-        cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not beside the others
-        tried = replace(cell, variant=f"({in_words(chosen)})", seed=seed)
-        name = (self._key, tried.dataset, tried.shown, tried.seed)
-        self._emit(CellStarted(*name, tried.training.epochs, tried.training.stop_metric))
-        return train_cell(self._key, tried, self._place, self._search.data, self._listen).fitted.best_valid
-
-    def _listen(self, event: Event) -> None:
-        """Count the epoch, and end the trial if the pruner says so, which judges by the first seed."""
-        self._emit(event)
-        if isinstance(event, EpochDone):
-            self._epochs += 1
-            self._keep_costs()
-            if self._judged:
-                self._trial.report(event.valid, event.epoch)
-                self._prune()
-
-    def _prune(self) -> None:
-        if self._trial.should_prune():
-            raise optuna.TrialPruned
-
-    def _keep_costs(self) -> float:
-        """Write down what it took so far: if it is killed, the budget knows."""
-        seconds = time.perf_counter() - self._began
-        self._trial.set_user_attr("epochs", self._epochs)
-        self._trial.set_user_attr("seconds", seconds)
-        return seconds
-
-    def _tell(self, outcome: Outcome, chosen: Mapping[str, Any], value: float | None = None, error: str = "") -> None:
-        seconds = self._keep_costs()
-        ended = TrialEnded(
-            self._key, self._trial.number, in_words(chosen), outcome, value, self._epochs, seconds, error
-        )
-        self._emit(ended)

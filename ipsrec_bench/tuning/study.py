@@ -1,12 +1,13 @@
 """Studies: their names, storages, samplers and pruners, and what they found."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import StudyError
@@ -36,7 +38,7 @@ NAMELESS_SECONDS = 60
 """After that, a trial that has not said which process it is in has none."""
 RETRIES = 2
 """How often settings are tried again whose trial was killed. They are then given up, before the search would be: see
-`FAILURES_IN_A_ROW` and `MOST_TRIALS_LOST`."""
+`FAILURES_IN_A_ROW`."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
 """Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
@@ -230,6 +232,20 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=ENDED)
 
 
+def ask(study: optuna.Study) -> optuna.Trial:
+    """Begin the next trial: one that is queued, else a new one."""
+    with warnings.catch_warnings():  # `heartbeat` does what Optuna misses outside of its own loop
+        warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
+        return study.ask()
+
+
+@contextlib.contextmanager
+def heartbeat(trial: optuna.Trial) -> Iterator[None]:
+    """Show meanwhile, where the storage is a database, that the machine of a trial is alive."""
+    with get_heartbeat_thread(trial._trial_id, trial.study._storage):  # noqa: SLF001 (Optuna's loop has it for itself)
+        yield
+
+
 def this_process() -> str:
     """Return a name of this process that no other process bears, now or later."""
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
@@ -293,13 +309,9 @@ def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[Froz
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _is_lost(trial):
             continue
-        # Before it is marked: whoever is killed between the two leaves them queued twice, not never.
-        again = requeue(study, trial, killed=killed)
-        try:
-            study.tell(trial.number, state=TrialState.FAIL)
-        except (ValueError, UpdateFinishedTrialError):  # another process was faster
-            continue
-        found.append((trial, again))
+        again = give_back(study, trial, killed=killed)
+        if again is not None:
+            found.append((trial, again))
     return found
 
 
@@ -316,6 +328,23 @@ def _is_lost(trial: FrozenTrial) -> bool:
         return began is not None and (datetime.now() - began).total_seconds() > NAMELESS_SECONDS  # noqa: DTZ005 (as Optuna writes it)
     host, pid, started = str(process).rsplit(" ", 2)
     return host == socket.gethostname() and _started(int(pid)) != started
+
+
+def give_back(study: optuna.Study, trial: FrozenTrial, *, killed: bool) -> bool | None:
+    """Mark a running trial as failed, and queue its settings again unless too many processes were killed with them.
+
+    Returns:
+        Whether they are queued; None if another process has ended the trial.
+    """
+    if trial.state != TrialState.RUNNING:
+        return None
+    # Before it is marked: whoever is killed between the two leaves them queued twice, not never.
+    again = requeue(study, trial, killed=killed)
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return None
+    return again
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial, *, killed: bool = True) -> bool:
