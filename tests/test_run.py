@@ -197,8 +197,7 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
         import numpy as np
         import torch
         from ipsrec_bench.run import cell
-        from ipsrec_bench.run.costs import NoCost
-from ipsrec_bench.run.engine import execute
+        from ipsrec_bench.run.engine import execute
         from ipsrec_bench.run.executors.inline import Inline
         from ipsrec_bench.run.plan import make_plan
         from ipsrec_bench.suite.load import load_suite

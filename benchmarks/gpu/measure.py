@@ -308,7 +308,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     small = device.type == "cpu"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"environment": vars(describe_environment(device, torch.get_num_threads())) | {"kernels": runs_kernels(device)}}
+    environment = describe_environment(device, torch.get_num_threads())
+    found: dict[str, Any] = {"environment": vars(environment) | {"kernels": runs_kernels(device)}}
     print(found["environment"])
     failed = False
     with tempfile.TemporaryDirectory() as name:
