@@ -34,6 +34,7 @@ from ipsrec_bench.run.journal import Journal, Thinner
 from ipsrec_bench.tui.dashboard import dashboard
 from ipsrec_bench.tui.plain import plain_line
 from ipsrec_bench.tui.state import RunState, fold
+from ipsrec_bench.tui.summary import summary
 
 DRAWING_SHARE = 0.01
 """Share of one core that drawing takes: a picture of many workers, or on a slow machine, is drawn less often."""
@@ -172,23 +173,28 @@ def _live(console: Console) -> Iterator[Emit]:
         if thinner.passes(event):  # as in the journal: many workers cost little
             state, last = fold(state, event), event
 
-    with _drawn(picture, console):
+    with _drawn(picture, lambda: summary(state), console):
         yield emit
 
 
 @contextlib.contextmanager
-def _drawn(picture: Callable[[], RenderableType], console: Console) -> Iterator[None]:
-    """Draw a picture that changes, and again at the end; one that fails is given up, with one warning."""
+def _drawn(
+    picture: Callable[[], RenderableType], last: Callable[[], RenderableType | None], console: Console
+) -> Iterator[None]:
+    """Draw a picture that changes, and at the end `last`, if there is one, in its place.
+
+    A picture that fails is given up, with one warning.
+    """
     is_lost = False
     is_over = threading.Event()
     live = Live("", console=console, auto_refresh=False)
 
-    def draw() -> float:
+    def draw(shown: Callable[[], RenderableType] = picture) -> float:
         """Draw, and return the processor time that it took."""
         nonlocal is_lost
         began = time.thread_time()
         try:
-            live.update(picture(), refresh=True)
+            live.update(shown(), refresh=True)
         except Exception as error:  # noqa: BLE001 (whatever a picture raises)
             is_lost = True
             live.update("", refresh=True)  # or every line that is printed would draw it anew
@@ -210,6 +216,6 @@ def _drawn(picture: Callable[[], RenderableType], console: Console) -> Iterator[
         try:
             thread.join()
             if not is_lost:
-                draw()
+                draw(lambda: last() or picture())
         finally:
             live.stop()

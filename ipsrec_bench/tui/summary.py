@@ -16,11 +16,11 @@ OTHERS = ("difference", "done", "failed", "time")
 
 
 def summary(state: RunState) -> RenderableType | None:
-    """Return every row of every dataset with its means, and how many of its cells are done; None without cells.
+    """Return every row of every dataset with its means, and how many of its cells are done; None without any result.
 
     Means are over the finished seeds whose metrics are known; the metrics are those at the last cutoff of each kind.
     """
-    return _Summary(state) if state.plan.datasets else None
+    return _Summary(state) if state.plan.datasets and (state.results or state.failed) else None
 
 
 @dataclass(frozen=True)
