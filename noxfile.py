@@ -33,6 +33,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Install Ray, which takes 240 MB, and run the tests that start a cluster of it on this machine."""
+    session.run(sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[dev,ray]")
+    session.run(sys.executable, "-m", "pytest", "tests/test_ray.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed beside the peers, which are installed below .bench on the first run; see benchmarks/README.md.
 

@@ -259,6 +259,13 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True)
+class ExecutorNotice(Event):
+    """Something about where cells are trained that a person should know: a node that cannot be used, say."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class StoreBusy(Event):
     """A finished cell waits for another process to close the store."""
 

@@ -26,7 +26,7 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
         OSError: the folder cannot be made, or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _staging(folder) as staging:
+    with scratch(folder) as staging:
         for name, content in files.items():
             new, old = staging / name, folder / name
             new.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _staging(path.parent) as staging:
+    with scratch(path.parent) as staging:
         new = staging / path.name
         yield new
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
+def scratch(folder: Path) -> Iterator[Path]:
     """Make a folder within `folder` that is locked while its maker lives, and remove it at the end."""
     with _handle(folder) as parent:
         _lock(parent, fcntl.LOCK_EX)  # nobody takes a folder that is not locked yet for a dead process's

@@ -36,7 +36,7 @@ def dry_run_of(
         if sys.stderr.isatty() and not quiet:
             typer.echo(f"Probing {cell.shown} on {cell.dataset}", err=True)
 
-    alone = executor_maker(executor, slots[:1])(lambda _: None, lambda: None)
+    alone = executor_maker("pool" if executor == "ray" else executor, slots[:1])(lambda _: None, lambda: None)
     with alone, tempfile.TemporaryDirectory() as folder:
         cells = preview(
             file,

@@ -22,6 +22,7 @@ from ipsrec_bench.events import (
     CellsAwaited,
     Emit,
     Event,
+    ExecutorNotice,
     RunClosed,
     RunFinished,
     RunOpened,
@@ -88,7 +89,7 @@ def _print_line(event: Event, *, quiet: bool) -> None:
 
 
 def _is_said_under_quiet(event: Event) -> bool:
-    waits = isinstance(event, StoreBusy | CellsAwaited)
+    waits = isinstance(event, StoreBusy | CellsAwaited | ExecutorNotice)
     return waits or isinstance(event, CellFailed) or (isinstance(event, TrialEnded) and bool(event.error))
 
 

@@ -28,6 +28,7 @@ from ipsrec_bench.cli.merge import merge
 from ipsrec_bench.cli.options import (
     DATA_DIR,
     STORE,
+    AddressOption,
     DataDirOption,
     DevicesOption,
     ExecutorOption,
@@ -51,6 +52,10 @@ from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.studies import StudyResult
+    from ipsrec_bench.run.admission import Admission
+    from ipsrec_bench.run.engine import MakeExecutor
+    from ipsrec_bench.run.executors.choice import Cluster, ExecutorName
+    from ipsrec_bench.run.plan import Plan
     from ipsrec_bench.suite.load import SuiteFile
 
 
@@ -151,6 +156,7 @@ def run(
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
     executor: ExecutorOption = "pool",
+    address: AddressOption = None,
     jobs: JobsOption = None,
     devices: DevicesOption = "auto",
     threads: ThreadsOption = 1,
@@ -185,14 +191,19 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
-    from ipsrec_bench.run.executors.choice import available_cores, devices_of, executor_maker, make_slots
+    from ipsrec_bench.run.executors.choice import (
+        Cluster,
+        available_cores,
+        make_slots,
+        places_of,
+    )
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.suite.shards import parse_shard
 
     if collect and (shard or force):
         raise BenchError(f"--collect trains nothing; leave out {'--shard' if shard else '--force'}")
     part = parse_shard(shard) if shard else None
-    places = devices_of(devices)
+    places = places_of(executor, devices)
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
@@ -214,7 +225,6 @@ def run(
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
-    from ipsrec_bench.run.admission import admit
     from ipsrec_bench.run.engine import Policy, execute
     from ipsrec_bench.run.journal import Journal
     from ipsrec_bench.run.plan import make_plan
@@ -228,11 +238,12 @@ def run(
                 plan = plan.limited_to(part)
             if collect:
                 plan = replace(plan, share=frozenset())
-            jobs, admission = admit(plan, store, places, jobs, threads, force=force)
+            cluster = Cluster(address, jobs, file.modules)
+            make_executor, admission = _workers(plan, store, executor, places, jobs, threads, cluster, force=force)
             ended = execute(
                 plan,
                 store,
-                executor_maker(executor, make_slots(places, jobs, threads)),
+                make_executor,
                 emit,
                 force=force,
                 policy=policy,
@@ -253,6 +264,27 @@ def run(
 
 for _command in (watch, control.stop, control.pause, control.resume):
     app.command()(_command)
+
+
+def _workers(
+    plan: "Plan",
+    store: Path,
+    executor: "ExecutorName",
+    places: tuple[str, ...],
+    jobs: int | None,
+    threads: int,
+    cluster: "Cluster",
+    *,
+    force: bool,
+) -> "tuple[MakeExecutor, Admission | None]":
+    """Return what makes the executor of a run, and what decides which cell begins next."""
+    from ipsrec_bench.run.admission import admit
+    from ipsrec_bench.run.executors.choice import executor_maker, make_slots
+
+    if executor == "ray":  # nobody here knows the memory of its nodes
+        return executor_maker(executor, make_slots(places, 1, threads), cluster), None
+    jobs, admission = admit(plan, store, places, jobs, threads, force=force)
+    return executor_maker(executor, make_slots(places, jobs, threads)), admission
 
 
 @app.command()

@@ -68,11 +68,20 @@ DevicesOption = Annotated[
     ),
 ]
 ExecutorOption = Annotated[
-    Literal["pool", "inline"],
+    Literal["pool", "inline", "ray"],
     typer.Option(
         "--executor",
         envvar="IPSREC_BENCH_EXECUTOR",
-        help="Where cells are trained: in processes of this machine, or in this process, one after the other.",
+        help="Where cells are trained: in processes of this machine; in this process, one after the other; or on a Ray"
+        " cluster.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar="RAY_ADDRESS",
+        help="Of the Ray cluster: auto (that of this machine) or host:port; one of this machine alone if not given.",
     ),
 ]
 JobsOption = Annotated[

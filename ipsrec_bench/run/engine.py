@@ -395,10 +395,11 @@ class _Work:
             elif isinstance(outcome, Died):
                 if self.admission is not None and "SIGKILL" in outcome.cause:  # the kernel's way when memory runs out
                     self.admission.killed(claimed.key)
-                if self.recorder.workplace.note_death(claimed.key, outcome.cause) < MOST_DEATHS:
+                workplace = self.recorder.workplace
+                if not outcome.blame or workplace.note_death(claimed.key, outcome.cause) < MOST_DEATHS:
                     self._again.append(claimed)
                 else:
-                    self._fail(claimed, _given_up(self.recorder.workplace.deaths()[claimed.key]))
+                    self._fail(claimed, _given_up(workplace.deaths()[claimed.key]))
             else:
                 assert isinstance(outcome, Stopped)  # one that is done has left its record
                 claimed.claim.give_back()
@@ -434,7 +435,10 @@ class _Work:
 
         data, folder = self.plan.datasets[claimed.cell.dataset], claimed.claim.folder
         device, threads = (claimed.slot.device, claimed.slot.threads) if claimed.slot else ("cpu", 1)
-        begun = new_record(claimed.key, claimed.cell, device, threads, data)
+        try:
+            begun = new_record(claimed.key, claimed.cell, device, threads, data)
+        except BenchError:  # a device of another machine
+            begun = new_record(claimed.key, claimed.cell, "cpu", threads, data)
         record = replace(begun, error=error, seconds=claimed.seconds)
         keep(record, folder)
         self._record(claimed, record)

@@ -261,6 +261,13 @@ def at_work(folder: Path) -> Iterator[None]:
         yield
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a task in its folder, its result last: not the locks, nor what is unfinished."""
+    passed_over = {*_LOCKS, _OWNER}
+    paths = [path for path in folder.iterdir() if path.is_file() and path.name not in passed_over]
+    return sorted((path for path in paths if path.suffix != ".part"), key=lambda path: (path.name == KEPT, path.name))
+
+
 def _goes_on(folder: Path) -> bool:
     return any((folder / name).exists() for name in (KEPT, STATE))
 

@@ -14,6 +14,7 @@ from ipsrec_bench.events import (
     DatasetReady,
     EpochDone,
     Event,
+    ExecutorNotice,
     RunFinished,
     RunPaused,
     RunResumed,
@@ -27,7 +28,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.words import visible
 
 
-def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR0912 (one case per event)
+def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR0912, PLR0915 (one case per event)
     """Return the line for `event`, or None if it is not worth one."""
     match event:
         case DatasetReady():
@@ -80,6 +81,8 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             text = "goes on after the pause"
         case StoreBusy():
             text = f"waiting: {event.message}"
+        case ExecutorNotice():
+            text = f"note: {event.message}"
         case RunFinished():
             how = "interrupted" if event.interrupted else "finished"
             text = f"{how} after {event.seconds:.1f} s: {event.complete} complete, {event.failed} failed"

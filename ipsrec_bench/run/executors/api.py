@@ -68,6 +68,8 @@ class Died:
     key: str
     cause: str
     """What ended it, such as `it was killed by SIGKILL`."""
+    blame: bool = True
+    """Whether the task may have ended it; not if a whole machine is lost."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from ipsrec_bench.errors import BenchError
@@ -9,7 +12,19 @@ from ipsrec_bench.events import Emit
 from ipsrec_bench.precision import cuda_devices
 from ipsrec_bench.run.executors.api import Executor, Slot, Tick
 
-ExecutorName = Literal["pool", "inline"]
+ExecutorName = Literal["pool", "inline", "ray"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, and how much of it is used."""
+
+    address: str | None
+    """As `ray.init` takes it, such as `auto`; None for one of this machine alone, made for one command."""
+    jobs: int | None
+    """Slots at most; None for as many as fit."""
+    modules: Path
+    """Folder of the suite's own modules, which nodes get."""
 
 
 def available_cores() -> int:
@@ -46,19 +61,51 @@ def devices_of(text: str) -> tuple[str, ...]:
     return devices
 
 
+def places_of(name: ExecutorName, text: str) -> tuple[str, ...]:
+    """Return the devices that `--devices` means for an executor: on a Ray cluster a kind, which Ray deals out itself.
+
+    There, `auto` means the kind that this machine has.
+
+    Raises:
+        BenchError: there is no such GPU, the devices are of more than one kind, or Ray is not installed.
+    """
+    if name != "ray":
+        return devices_of(text)
+    if find_spec("ray") is None:
+        raise BenchError("--executor ray: Ray is not installed: pip install 'ipsrec-bench[ray]'")
+    if text == "auto":
+        return (devices_of(text)[0].partition(":")[0],)
+    if text not in ("cpu", "cuda"):
+        raise BenchError(f"--devices {text}: on a Ray cluster, say cpu or cuda; Ray deals out its GPUs itself")
+    return (text,)
+
+
 def make_slots(devices: tuple[str, ...], jobs: int, threads: int) -> list[Slot]:
     """Return `jobs` slots, dealt over the devices."""
     return [Slot(f"worker {n + 1}", devices[n % len(devices)], threads) for n in range(jobs)]
 
 
-def executor_maker(name: ExecutorName, slots: list[Slot]) -> Callable[[Emit, Tick], Executor]:
-    """Return what makes the executor of this name."""
+def executor_maker(
+    name: ExecutorName, slots: list[Slot], cluster: Cluster | None = None
+) -> Callable[[Emit, Tick], Executor]:
+    """Return what makes the executor of this name.
+
+    Args:
+        name: of the executor.
+        slots: of this machine; those of a cluster have the first one's kind of device and its threads.
+        cluster: for `ray` alone, which needs it.
+    """
 
     def make(emit: Emit, tick: Tick) -> Executor:
         if name == "inline":
             from ipsrec_bench.run.executors.inline import Inline
 
             return Inline(slots[0].device, slots[0].threads, emit, tick)
+        if name == "ray":
+            from ipsrec_bench.run.executors.ray import Ray
+
+            assert cluster is not None
+            return Ray(cluster, slots[0].device.partition(":")[0], slots[0].threads, emit, tick)
         from ipsrec_bench.run.executors.pool import Pool
 
         return Pool(slots, emit, tick)
