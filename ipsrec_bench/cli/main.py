@@ -492,6 +492,7 @@ def tune(
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
     executor: ExecutorOption = "pool",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time.")] = 1,
+    address: AddressOption = None,
     devices: DevicesOption = "auto",
     threads: ThreadsOption = 1,
     storage: StorageOption = None,
@@ -515,7 +516,7 @@ def tune(
     from ipsrec_bench.cli.listen import listener
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
-    from ipsrec_bench.run.executors.choice import devices_of, executor_maker, make_slots
+    from ipsrec_bench.run.executors.choice import Cluster, executor_maker, make_slots, places_of
     from ipsrec_bench.run.workplace import Workplace
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
@@ -528,8 +529,7 @@ def tune(
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
-    places = devices_of(devices)
-    make_executor = executor_maker(executor, make_slots(places, jobs, threads))
+    places = places_of(executor, devices)
     with interruptible("Finished trials are kept; the same command goes on."):
         file, found = searches(
             suite,
@@ -546,6 +546,8 @@ def tune(
         if not show:
             workplace = Workplace(store)
             workplace.sweep()
+            cluster = Cluster(address, jobs, file.modules)
+            make_executor = executor_maker(executor, make_slots(places, jobs, threads), cluster)
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
                     if not run_search(search, limit, make_executor, workplace, emit):

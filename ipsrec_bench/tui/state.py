@@ -16,6 +16,7 @@ from ipsrec_bench.events import (
     DatasetReady,
     EpochDone,
     Event,
+    ExecutorNotice,
     RunFinished,
     RunPaused,
     RunPlanned,
@@ -215,7 +216,7 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             return RunState(event.time, event.title, search=event, workers=_idle(state))
         case TrialEnded():
             return replace(_without(state, event.key), trials=(*state.trials, event))
-        case StoreBusy():
+        case StoreBusy() | ExecutorNotice():
             return replace(state, waiting=event.message)
         case CellsAwaited():
             return replace(state, waiting=awaited(event))
