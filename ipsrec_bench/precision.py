@@ -52,22 +52,39 @@ def cuda_devices() -> int:
     return number
 
 
+@cache
+def cuda_memory(number: int) -> int | None:
+    """Return the bytes of memory of a GPU, found without torch; None if there is none that torch could use."""
+    driver, device = _driver(), ctypes.c_int()
+    size = ctypes.c_size_t()
+    if driver is None or driver.cuDeviceGet(ctypes.byref(device), number):
+        return None
+    return None if driver.cuDeviceTotalMem_v2(ctypes.byref(size), device) else size.value
+
+
 def _capability(number: int) -> tuple[int, int] | None:
     """Return the compute capability of a GPU, asked of CUDA's driver; None if there is none that torch could use."""
+    driver = _driver()
+    if driver is None:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    failed = (
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    )
+    return None if failed else (major.value, minor.value)
+
+
+def _driver() -> ctypes.CDLL | None:
+    """Return CUDA's driver, ready to be asked; None where torch could not use it."""
     if not _torch_has_cuda():
         return None
     try:
         driver = ctypes.CDLL(CUDA_DRIVER)
     except OSError:
         return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), number)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    )
-    return None if failed else (major.value, minor.value)
+    return None if driver.cuInit(0) else driver
 
 
 def _torch_has_cuda() -> bool:

@@ -68,6 +68,10 @@ class Driver:
         value._obj.value = self.capabilities[device.value][attribute - 75]
         return 0
 
+    def cuDeviceTotalMem_v2(self, size, device):  # noqa: N802
+        size._obj.value = (device.value + 1) << 30
+        return 0
+
 
 @pytest.mark.parametrize(
     ("capabilities", "device", "expected"),
@@ -138,3 +142,12 @@ def test_it_takes_no_torch():
         sys.exit("torch" in sys.modules)
     """
     subprocess.run([sys.executable, "-c", "\n".join(line.strip() for line in program.splitlines())], check=True)
+
+
+def test_the_number_and_the_memory_of_gpus_are_asked_of_their_driver(monkeypatch):
+    monkeypatch.setattr(precision, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver((9, 0), (8, 0)))
+    assert precision.cuda_devices() == 2
+    assert [precision.cuda_memory.__wrapped__(number) for number in range(3)] == [1 << 30, 2 << 30, None]
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
+    assert (precision.cuda_devices(), precision.cuda_memory.__wrapped__(0)) == (0, None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.precision import cuda_memory
 from ipsrec_bench.run.costs import (
     LEAST_PROCESS,
     Cost,
@@ -280,6 +281,17 @@ def default_jobs(devices: Sequence[str], threads: int | None, needs: Sequence[in
         free -= need
         fitting += free >= 0
     return max(1, fitting)
+
+
+def memory_at(device: str) -> dict[str, Memory]:
+    """Return the memory of this machine, under `cpu`, and of a GPU, under its name.
+
+    Of a GPU all counts as available: what other programs have there is not known.
+    """
+    found = {"cpu": machine_memory()}
+    kind, _, number = device.partition(":")
+    size = cuda_memory(int(number or 0)) if kind == "cuda" else None
+    return found if size is None else {**found, device: Memory(size, size)}
 
 
 def machine_memory(root: Path = Path("/")) -> Memory:

@@ -37,7 +37,7 @@ from ipsrec_bench.events import (
     WorkerSeen,
 )
 from ipsrec_bench.ranking.metrics import metric
-from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, machine_memory
+from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, memory_at
 from ipsrec_bench.run.control import Wanted
 from ipsrec_bench.run.costs import Finding
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
@@ -324,7 +324,7 @@ class _Work:
             if claimed.slot is not None
         }
         idle = self._resident.get(slot.worker, 0)
-        return self.admission.next(waiting, running, slot.device, {"cpu": machine_memory()}, idle)
+        return self.admission.next(waiting, running, slot.device, memory_at(slot.device), idle)
 
     def _take_back(self, choice: Choice) -> None:
         if self.admission is not None:
