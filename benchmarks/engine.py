@@ -3,18 +3,24 @@
     python benchmarks/engine.py cells [--cells 400]      # seconds and memory of the engine, beside its cells
     python benchmarks/engine.py jobs [--rounds 3]        # quick.toml with 2 jobs of 1 thread, 1 job of 2, 1 of 1
     python benchmarks/engine.py beside [--rounds 3]      # the same beside a program that keeps one core busy
+    python benchmarks/engine.py stop [--rounds 3]        # from Ctrl-C to the end of a run and its workers
+    python benchmarks/engine.py listeners                # processor time of journal and dashboard in a run
 
 Runs of one round follow each other in turn; medians over the rounds are told.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
+import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -125,9 +131,81 @@ def beside_a_busy_core(rounds: int) -> None:
     print(f"beside a busy core: {statistics.median(beside) / statistics.median(alone):.2f} times as long")
 
 
+def until_the_end(rounds: int) -> None:
+    """Print how long a run of quick.toml takes to end after Ctrl-C, with its workers."""
+    took = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            words = ("run", str(QUICK), "--json", "--jobs", "2", "--set", "training.epochs=1000")
+            with subprocess.Popen(
+                [sys.executable, "-m", "ipsrec_bench", *words],
+                cwd=name,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            ) as process:
+                assert process.stdout is not None
+                workers = set()
+                for line in process.stdout:
+                    event = json.loads(line)
+                    if event["event"] == "worker-started":
+                        workers.add(event["pid"])
+                    if event["event"] == "epoch-done" and event["epoch"] > 1 and "sasrec" not in event["label"]:
+                        break
+                began = time.perf_counter()
+                os.killpg(process.pid, signal.SIGINT)
+                process.stdout.read()
+                code = process.wait()
+                took.append(time.perf_counter() - began)
+                left = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+                print(f"  {took[-1]:.2f} s, exit code {code}, workers left: {left}", flush=True)
+    print(f"from Ctrl-C to the end: {statistics.median(took):.2f} s, at most {max(took):.2f} s")
+
+
+def listeners() -> None:
+    """Print the share of a run's processor time that journal and dashboard take."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from ipsrec_bench.cli.listen import listener
+    from ipsrec_bench.run.engine import execute
+    from ipsrec_bench.run.executors.inline import Inline
+    from ipsrec_bench.run.journal import Journal
+    from ipsrec_bench.run.plan import make_plan
+    from ipsrec_bench.suite.load import load_suite
+
+    spent = {"events": 0.0, "pictures": 0.0}
+    drawn = Live.update
+
+    def timed_update(self, *rest, **options):
+        began = time.thread_time()
+        drawn(self, *rest, **options)
+        spent["pictures"] += time.thread_time() - began
+
+    Live.update = timed_update
+    file = load_suite(QUICK, ["seeds=[1]", "training.epochs=10"])
+    screen = Console(file=io.TextIOWrapper(io.BytesIO(), "utf-8"), force_terminal=True, width=110, height=30)
+    with tempfile.TemporaryDirectory() as name:
+        store = Path(name) / "s.duckdb"
+        with listener(screen, quiet=False, as_json=False, journal=Journal(store, file.name)) as listen:
+
+            def emit(event):
+                began = time.thread_time()
+                listen(event)
+                spent["events"] += time.thread_time() - began
+
+            plan = make_plan(file, Path(name) / "data", store, emit)
+            began = time.process_time()
+            execute(plan, store, partial(Inline, "cpu", 1), emit)
+            whole = time.process_time() - began
+    for what, seconds in spent.items():
+        print(f"{what}: {100 * seconds / whole:.2f}% of {whole:.0f} s of processor time")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cells", "jobs", "beside"))
+    parser.add_argument("what", choices=("cells", "jobs", "beside", "stop", "listeners"))
     parser.add_argument("--cells", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -136,8 +214,12 @@ def main() -> None:
             cost_of_cells(executor, options.cells)
     elif options.what == "jobs":
         jobs_side_by_side(options.rounds)
-    else:
+    elif options.what == "beside":
         beside_a_busy_core(options.rounds)
+    elif options.what == "stop":
+        until_the_end(options.rounds)
+    else:
+        listeners()
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ from ipsrec_bench.tui.plain import plain_line
 from ipsrec_bench.tui.state import RunState, fold
 from ipsrec_bench.tui.summary import summary
 
-DRAWING_SHARE = 0.01
+DRAWING_SHARE = 0.008
 """Share of one core that drawing takes: a picture of many workers, or on a slow machine, is drawn less often."""
-SHORTEST_WAIT, LONGEST_WAIT = 0.2, 2.0
+SHORTEST_WAIT, LONGEST_WAIT = 0.2, 5.0
 """Seconds between two pictures."""
 
 
