@@ -89,7 +89,7 @@ def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, ben
     assert (tmp_path / "reports/tiny/tiny.html").exists()
     again = bench("run", tiny_suite, "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["dataset-ready", "run-started", "run-finished"]
+    assert [event["event"] for event in events] == ["dataset-ready", "run-started", "run-planned", "run-finished"]
     assert events[1]["skipped"] == 8
 
 
@@ -265,7 +265,7 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
     refused(bench("ls"), "there is no result store yet")
     refused(bench("report"), "there is no result store yet")
     refused(bench("query", "SELECT 1"), "there is no result store yet")
-    refused(bench("run", tiny_suite, "--device", "cuda:9"), "--device cuda:9")
+    refused(bench("run", tiny_suite, "--devices", "cuda:9"), "--devices cuda:9: there is no GPU 'cuda:9' here")
     refused(bench("data", "stats", "wechatt"), "'wechatt' is not in the catalogue", "did you mean 'wechat'?")
     for command in (["data", "stats", "wechat"], ["tune", "--dataset", "wechat"]):
         refused(
@@ -324,7 +324,7 @@ def test_the_real_suite_goes_from_file_to_report(bench, tmp_path):
 def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     done = bench("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
     assert done.returncode == 1
-    assert "2 cells failed; the store keeps their tracebacks" in done.stderr
+    assert "2 cells failed; the report has the last lines of their logs: " in done.stderr
     assert done.stderr.count("FAILED") == 2
 
 

@@ -324,7 +324,7 @@ def test_weights_that_cannot_be_written_end_the_run_and_fail_no_cell(tiny_suite,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ipsrec_bench.training.fit.save_file", full)
+    monkeypatch.setattr("ipsrec_bench.training.weights.save_file", full)
     with pytest.raises(StoreError, match="the best weights cannot be written: the disk is full"):
         run_suite(tiny_suite, tmp_path)
     assert table(tmp_path / STORE, "SELECT count(*) FROM cells") == [(0,)]

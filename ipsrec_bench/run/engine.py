@@ -39,7 +39,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, memory_at
 from ipsrec_bench.run.control import Wanted
-from ipsrec_bench.run.costs import Finding
+from ipsrec_bench.run.costs import Finding, NoCost
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
 from ipsrec_bench.run.kept import keep, kept_record
 from ipsrec_bench.run.plan import Plan
@@ -387,6 +387,8 @@ class _Work:
                 raise outcome.error
             if claimed.is_probed and isinstance(outcome, Done | Died):
                 self._learn(claimed, outcome)
+            if claimed.is_probed and isinstance(outcome, Done):
+                self._again.insert(0, claimed)
             elif (record := kept_record(claimed.claim.folder)) is not None:
                 self._record(claimed, record)
             elif claimed.seconds > self.policy.timeout:
@@ -406,13 +408,10 @@ class _Work:
                 self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
 
     def _learn(self, claimed: _Claimed, outcome: Done | Died) -> None:
-        """Take note of what a probe has found; its cell comes next."""
-        from ipsrec_bench.run.probe import finding_of_death
-
+        """Take note of what a probe has found: nothing, if it died, which its cell may do as well as anything."""
         assert self.admission is not None
-        finding = outcome.result if isinstance(outcome, Done) else finding_of_death(outcome.cause)
-        self.admission.learn(claimed.key, finding)
-        self._again.insert(0, claimed)
+        died = isinstance(outcome, Died)
+        self.admission.learn(claimed.key, NoCost(outcome.cause, does_not_fit=False) if died else outcome.result)
 
     @contextlib.contextmanager
     def _at(self, claimed: _Claimed) -> Iterator[None]:

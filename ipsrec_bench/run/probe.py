@@ -54,7 +54,7 @@ def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Findin
             return NoCost(str(error), does_not_fit=False)
         except BenchError:
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a model raises, the cell's own training will record)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (the cell's own training will record what it raises)
             # torch has no class of errors for the memory of a CPU.
             does_not_fit = isinstance(error, RuntimeError) and "allocate memory" in str(error)
             return NoCost(f"{type(error).__name__}: {_first_line(error)}", does_not_fit=does_not_fit)

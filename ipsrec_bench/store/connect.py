@@ -15,8 +15,6 @@ from ipsrec_bench.store.migrate import migrate
 __all__ = ["Connection", "check_current", "looking", "reading", "writing"]
 
 PATIENCE_SECONDS = 5.0
-_current_files: set[tuple[int, int]] = set()
-"""Stores that this process has found to be of this version: a run opens its own for every cell."""
 
 
 @contextlib.contextmanager
@@ -146,10 +144,7 @@ def _current(
     """Yield a connection to the store at `place`, migrated if need be, and its version, None if the file is empty."""
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(database.patiently(place, connect, patience, on_wait))
-        number = database.file_number(place)
-        version = database.SCHEMA_VERSION if number in _current_files else database.version_of(connection, place)
-        if number is not None and version == database.SCHEMA_VERSION:
-            _current_files.add(number)
+        version = database.version_of(connection, place)
         if version is not None and version < database.SCHEMA_VERSION:
             stack.close()
             migrate(place, patience, on_wait)

@@ -82,7 +82,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
     """
     deadline = time.monotonic() + patience
     while True:
-        before = file_number(path)
+        before = _file_number(path)
         try:
             connection = opened()
         except duckdb.Error as error:
@@ -97,7 +97,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
                 on_wait = None
             time.sleep(_PAUSE_SECONDS)
         else:
-            if before in (None, file_number(path)):
+            if before in (None, _file_number(path)):
                 return connection
             connection.close()
 
@@ -164,8 +164,7 @@ def _identifier(name: str) -> str:
     return f'"{escaped}"'
 
 
-def file_number(path: Path) -> tuple[int, int] | None:
-    """Return what names a file whatever its path; None if there is none."""
+def _file_number(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:
