@@ -29,10 +29,10 @@ import numpy as np
 
 SUITE = """
 title = "Faults"
-seeds = [1, 2]
+seeds = [1]
 [datasets.world]
 source = "synthetic"
-users = 300
+users = 200
 items = 60
 providers = 6
 mean_length = 9
@@ -47,8 +47,8 @@ embedding_size = 16
 embedding_size = 16
 inner_size = 32
 [training]
-epochs = 25
-patience = 25
+epochs = 15
+patience = 15
 batch_size = 64
 """
 STORE = Path("reports/ipsrec-bench.duckdb")

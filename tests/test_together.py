@@ -321,7 +321,7 @@ def test_a_full_disk_ends_a_run_before_training_where_the_result_would_not_fit(t
 
 
 def test_weights_that_cannot_be_written_end_the_run_and_fail_no_cell(tiny_suite, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ipsrec_bench.training.weights.save_file", full)
