@@ -34,11 +34,9 @@ SLOW = ("gru4rec", "gru4rec-f", "dif-sr")
 SETTINGS = (
     "training.epochs=12",
     *(f"models.{model}.training.epochs=20" for model in SLOW),
-    "models.dif-sr.training.patience=12",
     "models.caser.training.epochs=4",
 )
-"""Epochs after which models have reached what is asked of them here: DIF-SR ranks as popularity does for the first eight.
-One of Caser's takes a second."""
+"""Epochs after which models have reached what is asked of them here. One of Caser's takes a second."""
 
 
 def run_suite(folder: Path, suite: str, *settings: str, bench: Bench = run_bench) -> None:
