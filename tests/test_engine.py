@@ -1,5 +1,6 @@
 """The coordinator: policies, pauses, workers that die, and ranks that do not depend on where a cell was trained."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -115,3 +116,23 @@ def test_a_failed_cell_is_recorded_with_what_its_worker_printed(tiny_suite, tmp_
     ((error,),) = table(tmp_path / STORE, "SELECT error FROM cells")
     assert error.rstrip().endswith("ValueError: bad luck\n\nLast lines of its output:\nbefore it failed")
     assert of(CellFailed, events)[0].error == "ValueError: bad luck"
+
+
+def test_a_model_that_is_edited_during_a_run_is_not_trained_as_what_it_was(tiny_suite, tmp_path):
+    source = tmp_path / "edited.py"
+    source.write_text(
+        "from ipsrec_bench.models.configs import ModelConfig\nfrom ipsrec_bench.models.pop import Pop\n"
+        "class Edited(Pop):\n    config_type = ModelConfig\n"
+    )
+    suite = tiny_suite.read_text().partition("[models")[0].replace("[1, 2]", "[1]")
+    tiny_suite.write_text(f'{suite}[models.edited]\ntype = "edited:Edited"\n')
+
+    def edit(event):
+        if isinstance(event, RunPlanned):
+            source.write_text(source.read_text() + "    pass  # and now another line\n")
+
+    ended, events = run(tiny_suite, tmp_path, executor=POOL, listen=edit)
+    sys.modules.pop("edited")
+    assert ended.failed == 1
+    (failed,) = of(CellFailed, events)
+    assert failed.error.endswith("the code of 'edited:Edited' has changed since the run began; run the suite again")
