@@ -223,3 +223,15 @@ def test_a_cell_that_has_ended_beside_one_that_is_refused_is_settled_too(tiny_su
         run(tiny_suite, tmp_path, executor=executor, listen=events.append)
     assert executor.calls == 1
     assert len(of(CellInterrupted, events)) == 1
+
+
+def test_what_the_run_itself_takes_is_not_held_against_cells_at_work(tiny_suite, tmp_path):
+    def script(executor):
+        return [Stopped(executor.tasks[0][1].key)]
+
+    executor = Scripted(script)
+    run(
+        tiny_suite, tmp_path, ["seeds=[1]", 'models=["pop","sasrec"]'], executor=executor, policy=Policy(timeout=0.3),
+        listen=lambda event: time.sleep(0.5) if isinstance(event, CellInterrupted) else None,
+    )  # fmt: skip
+    assert (executor.calls, executor.killed) == (2, [])

@@ -381,7 +381,9 @@ class _Work:
 
         If one fails, or Ctrl-C comes, the next call settles the others.
         """
-        self._ended = self._ended or self._executor.outcomes(LOOK_AGAIN_SECONDS)
+        if not self._ended:
+            self._ticked = time.monotonic()  # how long this process has waited for the store is not held against cells
+            self._ended = self._executor.outcomes(LOOK_AGAIN_SECONDS)
         while self._ended:
             self._settle(self._ended.pop(0))
 
