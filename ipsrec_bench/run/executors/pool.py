@@ -156,7 +156,7 @@ class Pool(Executor):
         member = self._members[name]
         cause = self._bury(name)
         if not member.is_ready and (member.process.exitcode or 0) > 0:  # as any other would
-            raise BenchError(f"{name} could not start: {cause}; its last words are above")
+            raise BenchError(f"{name} could not start: {cause}; see what it has printed")
         if member.task is not None:
             self._ended.append(Died(member.task.key, cause))
 
