@@ -1,9 +1,12 @@
 """The coordinator: policies, pauses, workers that die, and ranks that do not depend on where a cell was trained."""
 
+import sys
+import time
 from functools import partial
 
 import pytest
 
+from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import (
     CellFailed,
     CellFinished,
@@ -14,8 +17,9 @@ from ipsrec_bench.events import (
     RunPlanned,
     RunResumed,
 )
+from ipsrec_bench.run.admission import Begin, Probe
 from ipsrec_bench.run.engine import Policy, execute
-from ipsrec_bench.run.executors.api import Slot
+from ipsrec_bench.run.executors.api import Died, Done, Executor, Refused, Slot, Stopped
 from ipsrec_bench.run.executors.pool import Pool
 from ipsrec_bench.run.plan import make_plan
 from ipsrec_bench.suite.load import load_suite
@@ -115,3 +119,119 @@ def test_a_failed_cell_is_recorded_with_what_its_worker_printed(tiny_suite, tmp_
     ((error,),) = table(tmp_path / STORE, "SELECT error FROM cells")
     assert error.rstrip().endswith("ValueError: bad luck\n\nLast lines of its output:\nbefore it failed")
     assert of(CellFailed, events)[0].error == "ValueError: bad luck"
+
+
+def test_a_model_that_is_edited_during_a_run_is_not_trained_as_what_it_was(tiny_suite, tmp_path):
+    source = tmp_path / "edited.py"
+    source.write_text(
+        "from ipsrec_bench.models.configs import ModelConfig\nfrom ipsrec_bench.models.pop import Pop\n"
+        "class Edited(Pop):\n    config_type = ModelConfig\n"
+    )
+    suite = tiny_suite.read_text().partition("[models")[0].replace("[1, 2]", "[1]")
+    tiny_suite.write_text(f'{suite}[models.edited]\ntype = "edited:Edited"\n')
+
+    def edit(event):
+        if isinstance(event, RunPlanned):
+            source.write_text(source.read_text() + "    pass  # and now another line\n")
+
+    ended, events = run(tiny_suite, tmp_path, executor=POOL, listen=edit)
+    sys.modules.pop("edited")
+    assert ended.failed == 1
+    (failed,) = of(CellFailed, events)
+    assert failed.error.endswith("the code of 'edited:Edited' has changed since the run began; run the suite again")
+
+
+class Scripted(Executor):
+    """Two slots, and tasks that end as a test says."""
+
+    def __init__(self, script):
+        self.script, self.tasks, self.killed, self.calls = script, [], [], 0
+
+    def __call__(self, _emit, tick):
+        self.tick = tick
+        return self
+
+    def free(self):
+        return [Slot(name, "cpu", 1) for name in "ab" if name not in [slot.worker for slot, _ in self.tasks]]
+
+    def begin(self, slot, task):
+        self.tasks.append((slot, task))
+
+    def outcomes(self, seconds):
+        self.calls += 1
+        time.sleep(min(seconds, 0.02))
+        self.tick()
+        ended = self.script(self)
+        self.tasks = [pair for pair in self.tasks if pair[1].key not in [outcome.key for outcome in ended]]
+        return ended
+
+    def kill(self, key, cause):
+        self.killed.append((key, cause))
+
+    def stop(self, key):
+        pass
+
+    def pause(self, *, held):
+        pass
+
+    def close(self):
+        pass
+
+
+class Probing:
+    """An admission that probes every cell before it begins."""
+
+    def __init__(self):
+        self.found = set()
+
+    def next(self, waiting, *_):
+        return Begin(waiting[0]) if waiting[0] in self.found else Probe(waiting[0])
+
+    def learn(self, key, _finding):
+        self.found.add(key)
+
+
+def test_the_time_of_a_cell_is_limited_also_after_a_probe_that_ended_with_it(tiny_suite, tmp_path):
+    def script(executor):
+        ((_, task),) = executor.tasks
+        if executor.calls > 500:
+            return [Stopped(task.key)]
+        if len(executor.killed) == 1 and not executor.admission.found:
+            return [Done(task.key, None)]
+        return [Died(task.key, "it took too long")] if len(executor.killed) == 2 else []
+
+    executor = Scripted(script)
+    executor.admission = Probing()
+    ended, events = run(
+        tiny_suite, tmp_path, ["seeds=[1]", 'models=["pop"]'], executor=executor, policy=Policy(timeout=0.2),
+        admission=executor.admission,
+    )  # fmt: skip
+    assert len(executor.killed) == 2
+    assert ended.failed == 1
+    assert "longer than 0.2 seconds" in of(CellFailed, events)[0].error
+
+
+def test_a_cell_that_has_ended_beside_one_that_is_refused_is_settled_too(tiny_suite, tmp_path):
+    def script(executor):
+        if executor.calls > 1:
+            return []
+        (_, one), (_, other) = executor.tasks
+        return [Refused(one.key, StoreError("the disk is full")), Stopped(other.key)]
+
+    executor, events = Scripted(script), []
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(tiny_suite, tmp_path, executor=executor, listen=events.append)
+    assert executor.calls == 1
+    assert len(of(CellInterrupted, events)) == 1
+
+
+def test_what_the_run_itself_takes_is_not_held_against_cells_at_work(tiny_suite, tmp_path):
+    def script(executor):
+        return [Stopped(executor.tasks[0][1].key)]
+
+    executor = Scripted(script)
+    run(
+        tiny_suite, tmp_path, ["seeds=[1]", 'models=["pop","sasrec"]'], executor=executor, policy=Policy(timeout=0.3),
+        listen=lambda event: time.sleep(0.5) if isinstance(event, CellInterrupted) else None,
+    )  # fmt: skip
+    assert (executor.calls, executor.killed) == (2, [])

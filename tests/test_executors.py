@@ -1,5 +1,6 @@
 """Executors: whatever does the tasks, they end in the same ways, and nothing is left behind."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -47,6 +48,20 @@ def break_down(_place, _data, _emit):
     raise ZeroDivisionError("a mistake of the toolkit")
 
 
+def fork_and_die(place, _data, _emit):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    (place.folder / "child").write_text(str(child))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def blocked(_place, _data, _emit):
+    return sorted(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
 def chatter(_place, _data, _emit):
     print("said by Python")  # noqa: T201
     os.write(2, b"said by a library\n")
@@ -73,6 +88,18 @@ def executor(request, told):
         else Pool([Slot("worker 1", "cpu", 1)], told.append, lambda: None)
     ) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    """A pool of one process, and a folder that it imports from; several tests share them."""
+    folder = tmp_path_factory.mktemp("modules")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Pool([Slot("worker 1", "cpu", 1)], lambda _: None, lambda: None) as made,
+    ):
+        patch.syspath_prepend(folder)
+        yield made, folder
 
 
 @pytest.fixture
@@ -150,6 +177,91 @@ def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, told, tmp_path):
     pool.begin(one, Task("d", break_down, None, tmp_path))
     with pytest.raises(RuntimeError, match="ZeroDivisionError: a mistake of the toolkit"):
         ended(pool)
+
+
+def test_what_a_module_prints_when_a_task_imports_it_goes_to_the_log(worker, tmp_path, capfd):
+    pool, folder = worker
+    (folder / "prints.py").write_text("print('imported')\ndef work(place, data, emit):\n    return 1\n")
+    work = importlib.import_module("prints").work
+    capfd.readouterr()
+    pool.begin(*pool.free(), Task("k", work, None, tmp_path))
+    assert ended(pool) == [Done("k", 1)]
+    assert capfd.readouterr().out == ""
+    assert (tmp_path / LOG).read_text() == "imported\n"
+
+
+def test_a_task_that_a_worker_cannot_load_is_refused_with_the_reason(worker, tmp_path):
+    pool, folder = worker
+    module = folder / "changes.py"
+    module.write_text("def work(place, data, emit):\n    return 1\n")
+    work = importlib.import_module("changes").work
+    module.write_text("raise ValueError('half of an edit')\n")
+    pool.begin(*pool.free(), Task("k", work, None, tmp_path))
+    (refused,) = ended(pool)
+    sentence = "worker 1 cannot load its data or a module: ValueError: half of an edit; mend that"
+    assert (type(refused.error), str(refused.error)) == (BenchError, sentence)
+
+
+def test_a_worker_whose_task_has_forked_is_found_dead(worker, tmp_path):
+    pool, _ = worker
+    pool.begin(*pool.free(), Task("k", fork_and_die, None, tmp_path))
+    died = ended(pool)
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert died == [Died("k", "it was killed by SIGTERM")]
+
+
+def test_workers_that_cannot_start_end_the_run_and_are_not_held_against_a_task(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('a broken installation')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Pool([Slot("worker 1", "cpu", 1)], lambda _: None, lambda: None) as pool:
+        pool.begin(pool.free()[0], Task("k", refuse, None, tmp_path))
+        with pytest.raises(BenchError, match="worker 1 could not start: it exited with code 1"):
+            ended(pool)
+
+
+def test_an_outcome_is_returned_later_if_ctrl_c_comes_when_it_is_there(tmp_path):
+    def tick():
+        if not interrupted and pool.free():
+            interrupted.append(None)
+            raise KeyboardInterrupt
+
+    interrupted = []
+    with Pool([Slot("worker 1", "cpu", 1)], lambda _: None, tick) as pool:
+        pool.begin(pool.free()[0], Task("k", refuse, None, tmp_path))
+        with pytest.raises(KeyboardInterrupt):
+            ended(pool)
+        (refused,) = pool.outcomes(0)
+    assert refused.key == "k"
+
+
+def test_ctrl_c_in_a_terminal_reaches_no_worker(tmp_path):
+    program = """
+        import os, signal
+        from pathlib import Path
+        from ipsrec_bench.run.executors.api import Slot, Task
+        from ipsrec_bench.run.executors.pool import Pool
+        from tests.test_executors import blocked
+
+        if __name__ == "__main__":
+            with Pool([Slot(f"worker {n}", "cpu", 1) for n in (1, 2)], lambda _: None, lambda: None) as pool:
+                for slot in pool.free():
+                    pool.begin(slot, Task(slot.worker, blocked, None, Path.cwd()))
+                found = []
+                while len(found) < 2:
+                    found += pool.outcomes(1.0)
+            print([done.result for done in found], signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """
+    assert output_of(program, tmp_path) == "[[1, 2, 15], [1, 2, 15]] set()\n"
+
+
+def output_of(program, folder):
+    (folder / "program.py").write_text(textwrap.dedent(program), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder, env={**clean_environment(), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
 
 
 def test_no_worker_outlives_its_run(tmp_path):

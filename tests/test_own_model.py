@@ -93,6 +93,9 @@ def test_a_class_that_derives_from_another_file_depends_on_that_file_too(folder)
     before = model_entry("derived:Mine").code
     source = folder / "my_models.py"
     source.write_text(source.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
+    assert model_entry("derived:Mine").code == before  # the class is what it was until it is imported again
+    for name in ("derived", "my_models"):
+        sys.modules.pop(name)
     assert model_entry("derived:Mine").code != before
     sys.modules.pop("derived")
 

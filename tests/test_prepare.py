@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -317,3 +318,11 @@ def test_what_is_prepared_can_be_read_by_others(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert data.path.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_prepared_data_can_be_sent_to_a_process_that_works_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(prepare("world", SyntheticSource(users=20, items=9, mean_length=5), Path("data")))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(sent).num_users == 20  # noqa: S301

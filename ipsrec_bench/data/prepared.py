@@ -71,8 +71,8 @@ class PreparedDataset:
     reading: Reading
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
-        """Let a copy in another process map the same files."""
-        return load_prepared, (self.name, self.path)
+        """Let a copy in another process map the same files, wherever that process works."""
+        return load_prepared, (self.name, self.path.absolute())
 
     @property
     def num_users(self) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -183,8 +184,12 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     )
 
 
+@cache
 def _hash_of_code(model: type, version: str) -> str:
-    """Return a hash over the version of the model's package and the files of its classes, the toolkit's excepted."""
+    """Return a hash over the version of the model's package and the files of its classes, the toolkit's excepted.
+
+    The files are read once, when the class has just been imported: a later edit does not change the class.
+    """
     digest = hashlib.sha256(version.encode())
     for part in model.__mro__:
         if part.__module__.partition(".")[0] not in {"ipsrec_bench", "torch", "abc", "builtins"}:

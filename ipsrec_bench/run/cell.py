@@ -13,11 +13,11 @@ import torch
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split, split_dataset, target_sets
-from ipsrec_bench.errors import StoreError
+from ipsrec_bench.errors import ModelError, StoreError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
-from ipsrec_bench.models.registry import build_model
+from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.ranking.ranks import Ranks
@@ -82,6 +82,8 @@ def train_cell(
         state: the training's state, which it goes on from and writes; None: it begins anew and writes none.
         tile_parts: into how many parts tiles and batches of users are cut, to need less memory.
     """
+    if model_entry(cell.type).code != cell.code:  # a worker imports it when the first cell comes
+        raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
     device = pick_device(place.device)
     Streams(cell.seed, INIT).start()
     assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings

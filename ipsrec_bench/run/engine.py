@@ -218,6 +218,8 @@ class _Work:
     _running: dict[str, _Claimed] = field(default_factory=dict, init=False)
     _again: list[_Claimed] = field(default_factory=list, init=False)
     """Cells whose process has died, or that were probed: to be begun again."""
+    _ended: list[Outcome] = field(default_factory=list, init=False)
+    """What has come to its end and is yet to be settled."""
     _resident: dict[str, int] = field(default_factory=dict, init=False)
     """Bytes of the workers' processes, as far as they have told."""
     _is_held: bool = field(default=False, init=False)
@@ -286,8 +288,7 @@ class _Work:
             elif awaits_others and not is_said:
                 self.emit(CellsAwaited(len(left)))
                 is_said = True
-            for outcome in self._executor.outcomes(LOOK_AGAIN_SECONDS):
-                self._settle(outcome)
+            self._settle_what_ends()
 
     @property
     def _ends_early(self) -> bool:
@@ -375,6 +376,17 @@ class _Work:
         self._executor.begin(slot, Task(claimed.key, work, data, claimed.claim.folder))
         return True
 
+    def _settle_what_ends(self) -> None:
+        """Settle what has ended, or first wait a moment for it.
+
+        If one fails, or Ctrl-C comes, the next call settles the others.
+        """
+        if not self._ended:
+            self._ticked = time.monotonic()  # how long this process has waited for the store is not held against cells
+            self._ended = self._executor.outcomes(LOOK_AGAIN_SECONDS)
+        while self._ended:
+            self._settle(self._ended.pop(0))
+
     def _settle(self, outcome: Outcome) -> None:
         """Record what a cell has come to, or put it where it can be gone on with.
 
@@ -388,6 +400,7 @@ class _Work:
             if claimed.is_probed and isinstance(outcome, Done | Died):
                 self._learn(claimed, outcome)
             if claimed.is_probed and isinstance(outcome, Done):
+                claimed.seconds = 0.0  # the probe's are not the cell's, whose time begins with it
                 self._again.insert(0, claimed)
             elif (record := kept_record(claimed.claim.folder)) is not None:
                 self._record(claimed, record)
@@ -410,8 +423,8 @@ class _Work:
     def _learn(self, claimed: _Claimed, outcome: Done | Died) -> None:
         """Take note of what a probe has found: nothing, if it died, which its cell may do as well as anything."""
         assert self.admission is not None
-        died = isinstance(outcome, Died)
-        self.admission.learn(claimed.key, NoCost(outcome.cause, does_not_fit=False) if died else outcome.result)
+        finding = outcome.result if isinstance(outcome, Done) else NoCost(outcome.cause, does_not_fit=False)
+        self.admission.learn(claimed.key, finding)
 
     @contextlib.contextmanager
     def _at(self, claimed: _Claimed) -> Iterator[None]:
@@ -448,8 +461,7 @@ class _Work:
         for key in self._running:
             self._executor.stop(key)
         while self._running and time.monotonic() < deadline:
-            for outcome in self._executor.outcomes(LOOK_AGAIN_SECONDS):
-                self._settle(outcome)
+            self._settle_what_ends()
 
 
 def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> dict[str, CellFailed]:

@@ -113,7 +113,11 @@ class Executor(ABC):
 
     @abstractmethod
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on the events of tasks until one of them has ended, or for so many seconds; return what has ended."""
+        """Pass on the events of tasks until one of them has ended, or for so many seconds; return what has ended.
+
+        Raises:
+            BenchError: no task can be begun, whichever it is.
+        """
 
     @abstractmethod
     def stop(self, key: str) -> None:

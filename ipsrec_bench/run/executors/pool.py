@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -41,6 +43,15 @@ _STOP, _HOLD, _GO = "stop", "hold", "go"
 
 
 @dataclass(frozen=True)
+class _Packed:
+    """A task on its way to a worker, which unpickles it where what its modules print goes to the task's log."""
+
+    key: str
+    folder: Path
+    task: bytes
+
+
+@dataclass(frozen=True)
 class _Broken:
     """A task ended in an error that is not one of the toolkit's sentences."""
 
@@ -57,6 +68,8 @@ class _Member:
     task: Task | None = None
     cause: str = ""
     """Why it was killed, if this process did it."""
+    is_ready: bool = False
+    """Whether it has said that it has started."""
 
 
 class Pool(Executor):
@@ -72,6 +85,8 @@ class Pool(Executor):
         self._members: dict[str, _Member] = {}
         """By the names of their slots."""
         self._is_held = False
+        self._ended: list[Outcome] = []
+        """What `outcomes` has yet to return, as it is interrupted by Ctrl-C wherever that comes."""
 
     def free(self) -> list[Slot]:
         """Return the slots whose processes have nothing to do, or are to be begun."""
@@ -79,52 +94,71 @@ class Pool(Executor):
 
     def begin(self, slot: Slot, task: Task) -> None:
         """Hand a task to the slot's process."""
+        packed = _Packed(task.key, task.folder, pickle.dumps(task))
         member = self._members.get(slot.worker)
         if member is not None:
+            member.task = task
             with contextlib.suppress(OSError):
-                member.pipe.send(task)
-                member.task = task
+                member.pipe.send(packed)
                 return
             self._bury(slot.worker)  # it died while it had nothing to do
         member = self._members[slot.worker] = _start(slot)
-        if self._is_held:
-            member.pipe.send(_HOLD)
-        member.pipe.send(task)
         member.task = task
+        with contextlib.suppress(OSError):  # it died at once, which `outcomes` finds
+            if self._is_held:
+                member.pipe.send(_HOLD)
+            member.pipe.send(packed)
 
     def outcomes(self, seconds: float) -> list[Outcome]:
         """Pass on what workers say until a task has ended, or for so many seconds."""
-        found: list[Outcome] = []
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
             names = {member.pipe: name for name, member in self._members.items()}
             if not names:
                 time.sleep(min(left, TICK_SECONDS))
-            for pipe in wait(list(names), min(left, TICK_SECONDS)) if names else ():
-                found += self._heard(names[pipe], pipe)  # type: ignore[index, arg-type]
+            ready = wait(list(names), min(left, TICK_SECONDS)) if names else ()
+            for pipe in ready:
+                self._hear(names[pipe], pipe)  # type: ignore[index, arg-type]
+            for name, member in list(self._members.items()):
+                # A process that the task has forked keeps the pipe open.
+                if member.process.exitcode is not None and not member.pipe.poll():
+                    self._lose(name)
             self._tick()
-            if found or time.monotonic() >= deadline:
-                return found
+            if self._ended or time.monotonic() >= deadline:
+                ended, self._ended = self._ended, []
+                return ended
 
-    def _heard(self, name: str, pipe: Connection) -> Iterator[Outcome]:
-        """Take one message of a worker, and yield what has ended by it."""
+    def _hear(self, name: str, pipe: Connection) -> None:
+        """Take one message of a worker."""
         try:
             message = pipe.recv()
         except (EOFError, OSError):  # the latter if it was killed within a message
-            task = self._members[name].task
-            cause = self._bury(name)
-            if task is not None:
-                yield Died(task.key, cause)
+            self._lose(name)
             return
+        member = self._members[name]
         if isinstance(message, Event):
+            member.is_ready = True
             self._emit(message)
             return
-        self._members[name].task = None
+        member.task = None
         if not isinstance(message, _Broken):
-            yield message
+            self._ended.append(message)
             return
         raise RuntimeError(f"{name} came upon an error of the toolkit itself:\n{message.trace}")
+
+    def _lose(self, name: str) -> None:
+        """Note that a worker is dead, and its task with it.
+
+        Raises:
+            BenchError: it could not even start.
+        """
+        member = self._members[name]
+        cause = self._bury(name)
+        if not member.is_ready and (member.process.exitcode or 0) > 0:  # as any other would
+            raise BenchError(f"{name} could not start: {cause}; see what it has printed")
+        if member.task is not None:
+            self._ended.append(Died(member.task.key, cause))
 
     def stop(self, key: str) -> None:
         """Tell the worker that is at the task."""
@@ -182,6 +216,8 @@ def _start(slot: Slot) -> _Member:
     # A terminal sends its signals to workers, too, which are to hear of them from the run. What is blocked stays so.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
+        resource_tracker.ensure_running()  # once, and it lifts most of the mask afterwards
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -211,23 +247,29 @@ def _serve(slot: Slot, pipe: Connection) -> None:
     say(WorkerStarted(slot.device, socket.gethostname(), os.getpid(), slot.threads))
     threading.Thread(target=_say_what_it_takes, args=(inbox, say), daemon=True).start()
     while True:
-        task = inbox.next_task()
-        with _printing_to(task.folder / LOG):
-            message = _done(slot, task, emit)
+        packed = inbox.next_task()
+        with _printing_to(packed.folder / LOG):
+            message = _done(slot, packed, emit)
         inbox.is_at_work.clear()
         send(message)
 
 
-def _done(slot: Slot, task: Task, emit: Emit) -> Outcome | _Broken:
+def _done(slot: Slot, packed: _Packed, emit: Emit) -> Outcome | _Broken:
     """Do one task, and return what became of it."""
+    key = packed.key
     try:
-        return Done(task.key, task.work(Place(slot.worker, slot.device, slot.threads, task.folder), task.data, emit))
+        task: Task = pickle.loads(packed.task)  # noqa: S301 (from the coordinator, whose code runs here anyway)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (of a user's module, or of files that are gone)
+        reason = f"{type(error).__name__}: {error}"
+        return Refused(key, BenchError(f"{slot.worker} cannot load its data or a module: {reason}; mend that"))
+    try:
+        return Done(key, task.work(Place(slot.worker, slot.device, slot.threads, task.folder), task.data, emit))
     except Stop:
-        return Stopped(task.key)
+        return Stopped(key)
     except BenchError as error:
-        return Refused(task.key, error)
+        return Refused(key, error)
     except BaseException:  # noqa: BLE001 (the run ends with it)
-        return _Broken(task.key, traceback.format_exc())
+        return _Broken(key, traceback.format_exc())
 
 
 class _Inbox:
@@ -236,12 +278,12 @@ class _Inbox:
     def __init__(self, pipe: Connection) -> None:
         self.is_at_work = threading.Event()
         self._pipe = pipe
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Packed] = queue.SimpleQueue()
         self._is_told_to_stop, self._may_go_on = threading.Event(), threading.Event()
         self._may_go_on.set()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def next_task(self) -> Task:
+    def next_task(self) -> _Packed:
         """Wait for the next task."""
         return self._tasks.get()
 

@@ -59,7 +59,6 @@ class _Given:
     data: DataAt | None
     is_shared: bool = True
     """Whether the node works in the task's folder itself."""
-    is_begun: bool = False
     is_told_to_stop: bool = False
 
 
