@@ -62,6 +62,13 @@ def blocked(_place, _data, _emit):
     return sorted(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
+def lose_device(_place, _data, _emit):
+    from ipsrec_bench.run import environment
+
+    environment.device_works = lambda _: False
+    return "its record"
+
+
 def chatter(_place, _data, _emit):
     print("said by Python")  # noqa: T201
     os.write(2, b"said by a library\n")
@@ -262,6 +269,15 @@ def output_of(program, folder):
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def test_a_worker_whose_device_has_failed_is_replaced_once_its_outcome_is_there(pool, told, tmp_path):
+    one, _ = pool.free()
+    pool.begin(one, Task("a", lose_device, None, tmp_path))
+    assert ended(pool) == [Done("a", "its record")]
+    assert [event.reason for event in told if isinstance(event, WorkerEnded)] == ["its device failed"]
+    pool.begin(one, Task("b", partial(shout, []), None, tmp_path))
+    assert isinstance(ended(pool)[0], Done)
 
 
 def test_no_worker_outlives_its_run(tmp_path):

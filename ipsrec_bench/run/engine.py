@@ -469,7 +469,7 @@ def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> di
     deadly = {key: causes for key, causes in workplace.deaths().items() if key in todo and len(causes) >= MOST_DEATHS}
     if not deadly or not store.exists():
         return {}
-    with reading(store) as connection:
+    with reading(store, inf) as connection:
         found = {key: outcome_of(connection, key) for key in deadly}
     return {
         key: _failure(key, todo[key], _given_up(causes), 0.0)

@@ -36,6 +36,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_works(name: str) -> bool:
+    """Return whether a process can go on to use a device: after some errors a GPU fails for the rest of its life."""
+    if not name.startswith("cuda"):
+        return True
+    try:
+        torch.cuda.synchronize(torch.device(name))
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
 def prepare_process(threads: int) -> None:
     """Make this process fit to train, with so many threads; to be called before torch has started any."""
     keep_freed_memory()

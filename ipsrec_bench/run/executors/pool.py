@@ -52,6 +52,13 @@ class _Packed:
 
 
 @dataclass(frozen=True)
+class _Last:
+    """What became of a task whose device can do no other: the worker ends with it."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class _Broken:
     """A task ended in an error that is not one of the toolkit's sentences."""
 
@@ -142,6 +149,11 @@ class Pool(Executor):
             self._emit(message)
             return
         member.task = None
+        if isinstance(message, _Last):
+            member.cause = "its device failed"
+            member.process.kill()
+            self._bury(name)
+            message = message.outcome
         if not isinstance(message, _Broken):
             self._ended.append(message)
             return
@@ -241,9 +253,9 @@ def _serve(slot: Slot, pipe: Connection) -> None:
         say(event)
         inbox.check()
 
-    from ipsrec_bench.run.environment import prepare_process
+    from ipsrec_bench.run import environment
 
-    prepare_process(slot.threads)
+    environment.prepare_process(slot.threads)
     say(WorkerStarted(slot.device, socket.gethostname(), os.getpid(), slot.threads))
     threading.Thread(target=_say_what_it_takes, args=(inbox, say), daemon=True).start()
     while True:
@@ -251,7 +263,7 @@ def _serve(slot: Slot, pipe: Connection) -> None:
         with _printing_to(packed.folder / LOG):
             message = _done(slot, packed, emit)
         inbox.is_at_work.clear()
-        send(message)
+        send(message if isinstance(message, _Broken) or environment.device_works(slot.device) else _Last(message))
 
 
 def _done(slot: Slot, packed: _Packed, emit: Emit) -> Outcome | _Broken:
