@@ -201,6 +201,8 @@ def test_no_worker_outlives_its_run(tmp_path):
         ("cuda:x", 1, "there is no GPU 'cuda:x' here"),
         ("cpu,cuda:0", 1, "name devices of one kind"),
         ("cpu,", 0, "name devices, like cpu or cuda:0,cuda:1"),
+        ("gpu:0", 1, "--devices gpu:0: 'gpu' is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
+        ("meta", 0, "'meta' is no device"),
     ],
 )
 def test_devices_are_named_or_found(monkeypatch, text, gpus, devices):
