@@ -364,3 +364,13 @@ def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(t
     assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)
     assert all("failed after 0 epochs" in line for line in failures)
     assert error.startswith("error: 5 trials in a row failed, the last one so: the training loss is not finite")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_that_only_collects_says_how_far_the_suite_is(bench):
+    for store, done in ("new/s.duckdb", 0), ("reports/ipsrec-bench.duckdb", 8):
+        collected = bench("run", "tiny.toml", "--collect", "--store", store, "--set", "seeds=[1, 2, 3]")
+        assert collected.returncode == 0
+        assert f": 11 cells, {done} already done\n" in collected.stdout
+        assert "finished after" in collected.stdout
+        assert ": 0 complete, 0 failed\n" in collected.stdout
