@@ -14,8 +14,10 @@ from ipsrec_bench.events import (
     RunPlanned,
     RunResumed,
 )
+from ipsrec_bench.run.admission import Probe
 from ipsrec_bench.run.engine import Policy, execute
-from ipsrec_bench.run.executors.api import Slot
+from ipsrec_bench.run.executors.api import Done, Slot
+from ipsrec_bench.run.executors.inline import Inline
 from ipsrec_bench.run.executors.pool import Pool
 from ipsrec_bench.run.plan import make_plan
 from ipsrec_bench.suite.load import load_suite
@@ -70,6 +72,46 @@ def test_a_cell_that_takes_too_long_fails_and_the_others_go_on(tiny_suite, tmp_p
     assert failed.error == "the cell took longer than 4 seconds (--timeout); the next run goes on with it"
     rows = table(tmp_path / STORE, "SELECT type FROM cells WHERE status = 'failed'")
     assert rows == [("sasrec",)]
+
+
+class EndsLate(Inline):
+    """An executor whose first task, a probe, ends in the moment in which it is killed; it takes no other."""
+
+    cause = ""
+
+    def begin(self, slot, task):
+        assert not self.cause
+        super().begin(slot, task)
+
+    def outcomes(self, _):
+        while not self.cause:
+            self._tick()
+        task, self._task = self._task, None
+        return [Done(task.key, None)]
+
+    def kill(self, _, cause):
+        self.cause = cause
+
+
+class ProbesFirst:
+    """An admission that has every cell probed."""
+
+    def next(self, waiting, *_):
+        return Probe(waiting[0])
+
+    def learn(self, *_):
+        pass
+
+
+def test_a_cell_whose_probe_ends_after_its_time_fails(tiny_suite, tmp_path):
+    pop = tiny_suite.read_text().partition("[models.recent-pop]")[0]
+    tiny_suite.write_text(pop)
+    ended, events = run(
+        tiny_suite, tmp_path, executor=partial(EndsLate, "cpu", 1), policy=Policy(timeout=0.01), admission=ProbesFirst()
+    )
+    assert (ended.complete, ended.failed) == (0, 1)
+    (failed,) = of(CellFailed, events)
+    assert failed.error == "the cell took longer than 0.01 seconds (--timeout); the next run goes on with it"
 
 
 @pytest.mark.parametrize("word", ["stop", "stop-now"])

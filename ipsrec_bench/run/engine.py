@@ -391,11 +391,12 @@ class _Work:
                 raise outcome.error
             if claimed.is_probed and isinstance(outcome, Done | Died):
                 self._learn(claimed, outcome)
-            if claimed.is_probed and isinstance(outcome, Done):
+            took_too_long = claimed.seconds > self.policy.timeout
+            if claimed.is_probed and isinstance(outcome, Done) and not took_too_long:
                 self._again.insert(0, claimed)
             elif (record := kept_record(claimed.claim.folder)) is not None:
                 self._record(claimed, record)
-            elif claimed.seconds > self.policy.timeout:
+            elif took_too_long:
                 limit = f"{self.policy.timeout:g} seconds"
                 self._fail(claimed, f"the cell took longer than {limit} (--timeout); the next run goes on with it")
             elif isinstance(outcome, Died):
