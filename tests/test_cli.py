@@ -322,10 +322,12 @@ def test_the_real_suite_goes_from_file_to_report(bench, tmp_path):
 
 
 def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
-    done = bench("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
+    arguments = ("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
+    done = bench(*arguments)
     assert done.returncode == 1
     assert "2 cells failed; the report has the last lines of their logs: " in done.stderr
     assert done.stderr.count("FAILED") == 2
+    assert "\n1 cell failed; " in bench(*arguments, "--set", "seeds=[1]").stderr
 
 
 def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):

@@ -265,7 +265,8 @@ def run(
             typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
-        typer.echo(f"{ended.failed} cells failed; the report has the last lines of their logs: {written}", err=True)
+        cells = "1 cell" if ended.failed == 1 else f"{ended.failed} cells"
+        typer.echo(f"{cells} failed; the report has the last lines of their logs: {written}", err=True)
         raise typer.Exit(1)
 
 
