@@ -415,8 +415,8 @@ class _Work:
     def _learn(self, claimed: _Claimed, outcome: Done | Died) -> None:
         """Take note of what a probe has found: nothing, if it died, which its cell may do as well as anything."""
         assert self.admission is not None
-        died = isinstance(outcome, Died)
-        self.admission.learn(claimed.key, NoCost(outcome.cause, does_not_fit=False) if died else outcome.result)
+        finding = NoCost(outcome.cause, does_not_fit=False) if isinstance(outcome, Died) else outcome.result
+        self.admission.learn(claimed.key, finding)
 
     @contextlib.contextmanager
     def _at(self, claimed: _Claimed) -> Iterator[None]:
