@@ -322,10 +322,12 @@ def test_the_real_suite_goes_from_file_to_report(bench, tmp_path):
 
 
 def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
-    done = bench("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
+    arguments = ("run", tiny_suite, "--set", "models.sasrec.training.learning_rate=1e30", "--quiet")
+    done = bench(*arguments)
     assert done.returncode == 1
     assert "2 cells failed; the report has the last lines of their logs: " in done.stderr
     assert done.stderr.count("FAILED") == 2
+    assert "\n1 cell failed; " in bench(*arguments, "--set", "seeds=[1]").stderr
 
 
 def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):
@@ -364,3 +366,13 @@ def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(t
     assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)
     assert all("failed after 0 epochs" in line for line in failures)
     assert error.startswith("error: 5 trials in a row failed, the last one so: the training loss is not finite")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_that_only_collects_says_how_far_the_suite_is(bench):
+    for store, done in ("new/s.duckdb", 0), ("reports/ipsrec-bench.duckdb", 8):
+        collected = bench("run", "tiny.toml", "--collect", "--store", store, "--set", "seeds=[1, 2, 3]")
+        assert collected.returncode == 0
+        assert f": 11 cells, {done} already done\n" in collected.stdout
+        assert "finished after" in collected.stdout
+        assert ": 0 complete, 0 failed\n" in collected.stdout

@@ -174,7 +174,7 @@ def test_failed_cells_and_deaths_are_noted(finished, doctor):
     code, found = doctor()
     assert code == 0
     assert found["note"]["failed cells"][0]["found"] == "2 in the store"
-    assert found["note"]["deaths"][0]["found"] == "1 cells ended their process: SIGKILL"
+    assert found["note"]["deaths"][0]["found"] == "1 cell ended its process: SIGKILL"
 
 
 def test_fix_removes_scratch_and_leaves_what_is_at_work_or_can_be_gone_on_with(finished, doctor):

@@ -71,7 +71,7 @@ def test_a_cell_that_takes_too_long_fails_and_the_others_go_on(tiny_suite, tmp_p
     assert (ended.complete, ended.failed) == (3, 1)
     (failed,) = of(CellFailed, events)
     assert failed.label == "sasrec"
-    assert failed.error == "the cell took longer than 4 seconds (--timeout); the next run goes on with it"
+    assert failed.error == "the cell took longer than 4 seconds (--timeout); the next run tries it again"
     rows = table(tmp_path / STORE, "SELECT type FROM cells WHERE status = 'failed'")
     assert rows == [("sasrec",)]
 

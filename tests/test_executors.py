@@ -44,6 +44,10 @@ def die(_place, _data, _emit):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def interrupt(_place, _data, _emit):
+    raise KeyboardInterrupt
+
+
 def break_down(_place, _data, _emit):
     raise ZeroDivisionError("a mistake of the toolkit")
 
@@ -181,6 +185,8 @@ def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, told, tmp_path):
     pool.begin(one, Task("c", chatter, None, tmp_path))
     assert isinstance(ended(pool)[0], Done)
     assert sorted((tmp_path / LOG).read_text().splitlines()) == ["said by Python", "said by a library"]
+    pool.begin(one, Task("d", interrupt, None, tmp_path))
+    assert ended(pool) == [Died("d", "it raised KeyboardInterrupt")]
     pool.begin(one, Task("d", break_down, None, tmp_path))
     with pytest.raises(RuntimeError, match="ZeroDivisionError: a mistake of the toolkit"):
         ended(pool)
@@ -329,6 +335,8 @@ def test_no_worker_outlives_its_run(tmp_path):
         ("cuda:x", 1, "there is no GPU 'cuda:x' here"),
         ("cpu,cuda:0", 1, "name devices of one kind"),
         ("cpu,", 0, "name devices, like cpu or cuda:0,cuda:1"),
+        ("gpu:0", 1, "--devices gpu:0: 'gpu' is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
+        ("meta", 0, "'meta' is no device"),
     ],
 )
 def test_devices_are_named_or_found(monkeypatch, text, gpus, devices):

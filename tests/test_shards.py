@@ -1,5 +1,6 @@
 """Shares of a suite: together the whole, each cell in one of them, and there it stays."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,25 @@ def test_a_share_is_written_as_number_and_count(text, number, count):
 def test_what_is_no_share_is_refused_in_a_sentence(text):
     with pytest.raises(BenchError, match=r"^--shard (.|\n)*: (expected NUMBER/COUNT|shares are numbered from 1)"):
         parse_shard(text)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_dry_run_of_a_share_lists_its_cells_alone(bench):
+    listed = []
+    for share in ((), ("--shard", "1/2"), ("--shard", "2/2")):
+        done = bench("run", "tiny.toml", "--dry-run", "--json", *share)
+        listed.append({cell["key"] for cell in json.loads(done.stdout)})
+    suite, first, second = listed
+    assert first | second == suite
+    assert first
+    assert second
+    assert not first & second
+
+
+def test_a_dry_run_of_a_share_needs_prepared_data(tiny_suite, bench):
+    done = bench("run", tiny_suite, "--dry-run", "--shard", "1/2")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --shard 1/2: which cells it has follows from the data, and world is not prepared yet; prepare it with"
+        " run --collect\n"
+    )

@@ -604,7 +604,9 @@ def test_plain_lines_of_workers_pauses_and_resumed_cells():
         CellStarted(*name, 10, "mrr@10", 7, worker="worker 1"): (
             "data, sasrec, seed 1: started, resumed after epoch 7 (worker 1)"
         ),
-        CellInterrupted(*name): "data, sasrec, seed 1: stopped; the next run goes on with it",
+        CellInterrupted(
+            *name
+        ): "data, sasrec, seed 1: stopped; the next run goes on after its last epoch on disk, if there is one",
     }
     for event, text in said.items():
         assert plain_line(event, now) == (text and f"2026-01-02 03:04:05 {text}")

@@ -331,6 +331,16 @@ def detached(tmp_path, how):
     )  # fmt: skip
 
 
+def test_a_run_whose_output_cannot_be_written_does_not_go_into_the_background(tiny_suite, tmp_path, bench):
+    (tmp_path / "s.duckdb.d").touch()
+    done = bench("run", tiny_suite, "--detach", "--store", "s.duckdb")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {tmp_path}/s.duckdb.d/runs: the run's output cannot be written there: Not a directory; give"
+        " another place with --store\n"
+    )
+
+
 def test_a_run_in_the_background_outlives_its_terminal_and_is_stopped_from_elsewhere(tmp_path, store, bench):
     done = detached(tmp_path, "long")
     (path,) = journals(store)

@@ -18,7 +18,7 @@ LiveArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
 ]
-NowOption = Annotated[bool, typer.Option("--now", help="End workers at once; their unfinished epochs are lost.")]
+NowOption = Annotated[bool, typer.Option("--now", help="End workers at once, without waiting for their next step.")]
 
 
 def stop(suite: LiveArgument = None, now: NowOption = False, store: StoreOption = STORE) -> None:

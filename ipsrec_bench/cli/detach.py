@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from ipsrec_bench.cli.options import STORE
+from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import RunOpened, RunStarted
 from ipsrec_bench.run.journal import follow, header, journals, machine, runs_folder
 
@@ -31,14 +32,21 @@ def detach(command: Sequence[str], store: Path) -> None:
         store: the store's file.
 
     Raises:
-        OSError: the file for the output cannot be made, or the process not be started.
+        BenchError: the file for the output cannot be made.
+        OSError: the process cannot be started.
         Exit: the process has ended already; its output is printed, and its exit code passed on.
     """
     began = time.time()
     folder = runs_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"starting-{time.time_ns()}-{os.getpid()}.log"
-    with log.open("xb") as output:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        output = log.open("xb")
+    except OSError as error:
+        raise BenchError(
+            f"{folder}: the run's output cannot be written there: {error.strerror}; give another place with --store"
+        ) from error
+    with output:
         process = subprocess.Popen(  # noqa: S603 (this process's own command)
             [sys.executable, *(word for word in command[1:] if word != OPTION)],
             stdin=subprocess.DEVNULL,

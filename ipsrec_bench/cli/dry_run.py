@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ipsrec_bench.run.executors.choice import ExecutorName
     from ipsrec_bench.suite.cells import Cell
     from ipsrec_bench.suite.load import SuiteFile
+    from ipsrec_bench.suite.shards import Shard
 
 
 def dry_run_of(
@@ -23,6 +24,7 @@ def dry_run_of(
     *,
     force: bool,
     available: bool,
+    shard: "Shard | None",
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -45,6 +47,7 @@ def dry_run_of(
             force=force,
             available=available,
             device=slots[0].device,
+            shard=shard,
             estimate=Costs(store, alone, Path(folder), say).of,
         )
     print_cells(cells, len(slots), slots[0].threads, as_json=as_json)

@@ -10,7 +10,6 @@ import math
 import os
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -211,7 +210,16 @@ def run(
 
         slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads)
         dry_run_of(
-            file, data_dir, store, slots, executor, force=force, available=available, quiet=quiet, as_json=as_json
+            file,
+            data_dir,
+            store,
+            slots,
+            executor,
+            force=force,
+            available=available,
+            shard=part,
+            quiet=quiet,
+            as_json=as_json,
         )
         return
 
@@ -236,8 +244,6 @@ def run(
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
             if part:
                 plan = plan.limited_to(part)
-            if collect:
-                plan = replace(plan, share=frozenset())
             cluster = Cluster(address, jobs, file.modules)
             make_executor, admission = _workers(plan, store, executor, places, jobs, threads, cluster, force=force)
             ended = execute(
@@ -246,6 +252,7 @@ def run(
                 make_executor,
                 emit,
                 force=force,
+                collect=collect,
                 policy=policy,
                 wanted=journal.control.wanted,
                 admission=admission,
@@ -258,7 +265,8 @@ def run(
             typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
-        typer.echo(f"{ended.failed} cells failed; the report has the last lines of their logs: {written}", err=True)
+        cells = "1 cell" if ended.failed == 1 else f"{ended.failed} cells"
+        typer.echo(f"{cells} failed; the report has the last lines of their logs: {written}", err=True)
         raise typer.Exit(1)
 
 

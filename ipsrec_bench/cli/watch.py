@@ -7,7 +7,7 @@ import typer
 
 from ipsrec_bench.cli.options import STORE, JsonOption, StoreOption
 from ipsrec_bench.cli.stopping import interruptible
-from ipsrec_bench.errors import BenchError
+from ipsrec_bench.errors import BenchError, SuiteError
 
 WatchedArgument = Annotated[
     str | None,
@@ -57,7 +57,10 @@ def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
     if suite is not None and suite.lower().endswith(".toml"):
         from ipsrec_bench.suite.load import suite_name  # takes a moment to import
 
-        name = suite_name(suite)
+        try:
+            name = suite_name(suite)
+        except SuiteError:  # it is being edited while its run goes on
+            name = Path(suite).stem
     found = newest(store, name, live=True) or (None if live else newest(store, name))
     if found is not None:
         return found

@@ -79,6 +79,7 @@ def execute(
     emit: Emit,
     *,
     force: bool = False,
+    collect: bool = False,
     policy: Policy | None = None,
     wanted: Callable[[], Wanted] = lambda: "run",
     admission: Admission | None = None,
@@ -91,6 +92,7 @@ def execute(
         make_executor: returns where cells are trained; called only if there is a cell to train.
         emit: callback that receives every event.
         force: run complete cells again, each replaced when its new ranks are there.
+        collect: train nothing; the cells that the store lacks are left to other runs.
         policy: what becomes of cells that fail; by default, the others go on.
         wanted: asked a few times a second whether the run is to go on, to pause, or to stop.
         admission: decides which cell begins next, by the memory of this machine; by default, they begin in their order.
@@ -111,6 +113,9 @@ def execute(
     workplace.sweep()
     entered = recorder.enter_kept()
     todo = {key: cell for key, cell in plan.todo(force=force) if force or key not in entered}
+    lacking = set(todo)
+    if collect:
+        todo.clear()
     if policy.retry_failed:
         workplace.forget_deaths(todo.keys())
     passed_over = _passed_over(todo, workplace, store)
@@ -130,9 +135,8 @@ def execute(
             record_targets(connection, fingerprint, protocol, facts)
             record_split(connection, fingerprint, protocol, statistics)
     cells = len({key for key, _ in plan.mine})
-    skipped = cells - len(todo) - len(passed_over)
-    emit(_started(plan, cells, skipped))
-    emit(_planned(plan, recorder, todo.keys() | passed_over.keys()))
+    emit(_started(plan, cells, cells - len(lacking)))
+    emit(_planned(plan, recorder, lacking))
     for event in passed_over.values():
         emit(event)
     work = _Work(plan, recorder, emit, since, policy, wanted, admission, force)
@@ -406,7 +410,7 @@ class _Work:
                 self._record(claimed, record)
             elif claimed.seconds > self.policy.timeout:
                 limit = f"{self.policy.timeout:g} seconds"
-                self._fail(claimed, f"the cell took longer than {limit} (--timeout); the next run goes on with it")
+                self._fail(claimed, f"the cell took longer than {limit} (--timeout); the next run tries it again")
             elif isinstance(outcome, Died):
                 if self.admission is not None and "SIGKILL" in outcome.cause:  # the kernel's way when memory runs out
                     self.admission.killed(claimed.key)

@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BenchError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise BenchError(f"--devices {name}: {str(error).splitlines()[0]}") from None
     return device
 
 

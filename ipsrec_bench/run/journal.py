@@ -26,7 +26,7 @@ from typing import Self
 
 from ipsrec_bench import __version__
 from ipsrec_bench.errors import BenchError
-from ipsrec_bench.events import Event, RunClosed, RunOpened, StepDone, WorkerSeen, event_of
+from ipsrec_bench.events import Event, RunClosed, RunOpened, RunStarted, StepDone, WorkerSeen, event_of
 from ipsrec_bench.run.control import Control
 
 KEPT_JOURNALS = 20
@@ -85,6 +85,8 @@ class Journal:
         self._is_torn = False
         """Whether a line was begun that could not be ended."""
         self._thinner = Thinner()
+        self._has_nothing = False
+        """Whether the run trains nothing: its journal would hide that of the run that did."""
         self._closing = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -113,6 +115,8 @@ class Journal:
                 self._append(RunClosed(_reason(error)))
             os.close(self._file)
             self._file = -1
+            if self._has_nothing and self.path is not None:
+                self.path.unlink(missing_ok=True)
         self.control.clear()
 
     def write(self, event: Event) -> None:
@@ -123,6 +127,8 @@ class Journal:
         """
         if self._error is not None:
             raise self._error
+        if isinstance(event, RunStarted):
+            self._has_nothing = event.cells == event.skipped
         if self._thinner.passes(event, max(1.0, self._size / THINNED_BYTES)):
             self._append(event)
 

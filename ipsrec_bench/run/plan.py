@@ -14,7 +14,7 @@ from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.errors import MissingDataError, MissingStoreError
+from ipsrec_bench.errors import BenchError, MissingDataError, MissingStoreError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit, StoreBusy
 from ipsrec_bench.models.registry import is_installed, model_entry, module_at
 from ipsrec_bench.precision import default_precision
@@ -133,12 +133,16 @@ def preview(
     force: bool,
     available: bool,
     device: str = "auto",
+    shard: Shard | None = None,
     estimate: Callable[[Cell, PreparedDataset], "Finding"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
-    With `available`, cells of datasets whose raw files are not there are left out. `estimate` is asked for the cells to
-    do whose datasets are prepared.
+    With `available`, cells of datasets whose raw files are not there are left out, and with `shard` those of other
+    shares. `estimate` is asked for the cells to do whose datasets are prepared.
+
+    Raises:
+        BenchError: a share is wanted of cells whose dataset is not prepared.
     """
     cells = list(trainings(cells_of(file, data_dir, device)))
     if available:
@@ -151,6 +155,15 @@ def preview(
         for name, source in sources.items()
         if states[name] == "prepared"
     }
+    if shard is not None:
+        if missing_data := [name for name in states if name not in datasets]:
+            raise BenchError(
+                f"--shard {shard}: which cells it has follows from the data, and {', '.join(missing_data)} is not"
+                " prepared yet; prepare it with run --collect"
+            )
+        fingerprints = {name: data.fingerprint for name, data in datasets.items()}
+        mine = shard.keys(((cell.key(fingerprints[cell.dataset]), cell) for cell in cells), fingerprints)
+        cells = [cell for cell in cells if cell.key(fingerprints[cell.dataset]) in mine]
     keys = [cell.key(datasets[cell.dataset].fingerprint) if cell.dataset in datasets else None for cell in cells]
     done = set() if force else _complete(store, [key for key in keys if key is not None])
     return [

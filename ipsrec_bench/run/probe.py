@@ -29,6 +29,8 @@ MOST_EPOCHS = 4
 """How many epochs are trained where epochs are shorter than that."""
 COUNTED = 300_000
 """Interactions to which a model that counts is fitted, at most."""
+LONGEST_SECONDS = 300.0
+"""After that a dry run gives a probe up: a first step may take long, but a model may also hang."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -98,8 +100,10 @@ class Costs:
         folder = self._folder / f"probe-{len(self._found)}"
         folder.mkdir(parents=True)
         self._executor.begin(slot, Task(folder.name, partial(probe, cell), data, folder))
+        deadline = time.monotonic() + LONGEST_SECONDS
         while not (ended := self._executor.outcomes(0.1)):
-            pass
+            if time.monotonic() > deadline:
+                self._executor.kill(folder.name, f"it took longer than {LONGEST_SECONDS:g} seconds")
         (outcome,) = ended
         match outcome:
             case Done(_, finding):

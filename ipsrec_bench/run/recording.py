@@ -89,6 +89,8 @@ class Recorder:
         try:
             if record.error is None and self.keep == "best":
                 _move_weights(folder / f"{record.key}.safetensors", self.workplace.checkpoints)
+            elif record.error is None:  # those of an earlier run are not of this record
+                (self.workplace.checkpoints / f"{record.key}.safetensors").unlink(missing_ok=True)
             # A trained cell is not given up because somebody looks at the store: wait as long as it takes.
             with writing(self.store, patience=inf, on_wait=self.on_wait) as connection:
                 before = outcome_of(connection, record.key)

@@ -54,7 +54,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
         case CellInterrupted():
-            text = f"{_name(event)}: stopped; the next run goes on with it"
+            text = f"{_name(event)}: stopped; the next run goes on after its last epoch on disk, if there is one"
         case CellFound():
             text = f"{_name(event)}: finished by another process"
         case CellsAwaited():

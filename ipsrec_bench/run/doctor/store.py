@@ -103,7 +103,7 @@ def check_claims(store: Path) -> Iterator[Finding]:
         yield Finding(
             "deaths",
             "note",
-            f"{len(deaths)} cells ended their process: {causes}",
+            f"{'1 cell ended its' if len(deaths) == 1 else f'{len(deaths)} cells ended their'} process: {causes}",
             "find the reason, too little memory say; run --retry-failed tries cells again that are passed over",
         )
 

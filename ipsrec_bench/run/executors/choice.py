@@ -13,6 +13,8 @@ from ipsrec_bench.precision import cuda_devices
 from ipsrec_bench.run.executors.api import Executor, Slot, Tick
 
 ExecutorName = Literal["pool", "inline", "ray"]
+_OTHER_KINDS = ("cpu", "mps", "xpu")
+"""Kinds of devices beside CUDA on which torch trains."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def devices_of(text: str) -> tuple[str, ...]:
     """Return the devices that `--devices` means: `auto`, or names with commas; `cuda` stands for all GPUs.
 
     Raises:
-        BenchError: there is no such GPU here, or the devices are of more than one kind.
+        BenchError: there is no such GPU or kind of device, or the devices are of more than one kind.
     """
     found: list[str] = []
     gpus = cuda_devices()
@@ -53,6 +55,8 @@ def devices_of(text: str) -> tuple[str, ...]:
             raise BenchError(f"--devices {text}: there is no GPU '{name.strip()}' here; there are: {there}")
         elif not kind:
             raise BenchError(f"--devices {text!r}: name devices, like cpu or cuda:0,cuda:1")
+        elif kind not in _OTHER_KINDS and kind != "cuda":
+            raise BenchError(f"--devices {text}: {kind!r} is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1")
         else:
             found.append(name.strip())
     devices = tuple(dict.fromkeys(found))

@@ -280,6 +280,8 @@ def _done(slot: Slot, packed: _Packed, emit: Emit) -> Outcome | _Broken:
         return Stopped(key)
     except BenchError as error:
         return Refused(key, error)
+    except KeyboardInterrupt:  # a model's own: the terminal's does not reach a worker
+        return Died(key, "it raised KeyboardInterrupt")
     except BaseException:  # noqa: BLE001 (the run ends with it)
         return _Broken(key, traceback.format_exc())
 
