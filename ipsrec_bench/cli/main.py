@@ -171,7 +171,9 @@ def run(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop with the first cell that fails.")] = False,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=1, metavar="SECONDS", help="Fail a cell that takes longer; it is kept."),
+        typer.Option(
+            "--timeout", min=1, metavar="SECONDS", help="Fail a cell that takes longer; the next run tries it again."
+        ),
     ] = None,
     keep: Annotated[
         Literal["best", "none"], typer.Option("--keep", help="Whether the best weights of finished cells stay.")
