@@ -291,6 +291,8 @@ def _workers(
     from ipsrec_bench.run.admission import admit
     from ipsrec_bench.run.executors.choice import executor_maker, make_slots
 
+    if executor == "inline":  # nothing runs beside a cell
+        return executor_maker(executor, make_slots(places, 1, threads)), None
     if executor == "ray":  # nobody here knows the memory of its nodes
         return executor_maker(executor, make_slots(places, 1, threads), cluster), None
     jobs, admission = admit(plan, store, places, jobs, threads, force=force)
