@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.errors import BenchError, MissingDataError, MissingStoreError
-from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit, StoreBusy
+from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
 from ipsrec_bench.models.registry import is_installed, model_entry, module_at
 from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
@@ -228,7 +227,7 @@ def make_plan(
             split_dataset(data, cell.protocol)  # refused, if nobody can be evaluated, before anything runs
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
-    return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed], emit)))
+    return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
 
 
 def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, str]:
@@ -242,11 +241,9 @@ def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, st
     return found
 
 
-def _complete(store: Path, keys: list[str], emit: Emit | None = None) -> set[str]:
-    """Return those of `keys` that the store has complete; with `emit`, wait for it as long as it takes."""
-    waits = (inf, lambda message: emit(StoreBusy(message))) if emit else ()
+def _complete(store: Path, keys: list[str]) -> set[str]:
     try:
-        with reading(store, *waits) as connection:
+        with reading(store) as connection:
             return complete_keys(connection, keys)
     except MissingStoreError:
         return set()
