@@ -88,7 +88,7 @@ def test_a_terminal_shows_the_dashboard_of_a_finished_run_at_its_end(store, benc
     write(store, "tiny", run_of("tiny"))
     done = bench("watch", FORCE_COLOR="1", NO_COLOR="1", COLUMNS="100", LINES="40")
     assert done.returncode == 0
-    assert "Title of tiny" in done.stdout
+    assert "1 of 1 cells done; finished after" in done.stdout
     assert "0.7500" in done.stdout
     assert "1:40" in done.stdout  # not the time since
 
