@@ -87,10 +87,11 @@ def cost_of_cells(executor: str, cells: int) -> None:
         print(f"  memory of the process that was started, after so many cells: {shown}", flush=True)
 
 
-def quick(jobs: int, threads: int) -> tuple[float, list[tuple[object, ...]]]:
+def quick(jobs: int, threads: int, settings: list[str]) -> tuple[float, list[tuple[object, ...]]]:
     """Run quick.toml in a fresh folder; return its seconds and its ranks."""
     with tempfile.TemporaryDirectory() as name:
         words = ("run", str(QUICK), "--quiet", "--jobs", str(jobs), "--threads", str(threads))
+        words += tuple(word for setting in settings for word in ("--set", setting))
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "ipsrec_bench", *words], cwd=name, check=True)
         return time.perf_counter() - began, table(Path(name) / STORE, RANKS)
@@ -102,14 +103,14 @@ def spin() -> None:
         sum(range(100_000))
 
 
-def jobs_side_by_side(rounds: int) -> None:
+def jobs_side_by_side(rounds: int, settings: list[str]) -> None:
     """Print what two jobs of one thread gain over one job of two, and whether ranks are the same."""
     ways = ((2, 1), (1, 2), (1, 1))
     seconds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
     ranks = {}
     for _ in range(rounds):
         for way in ways:
-            took, ranks[way] = quick(*way)
+            took, ranks[way] = quick(*way, settings)
             seconds[way].append(took)
             print(f"  --jobs {way[0]} --threads {way[1]}: {took:.1f} s", flush=True)
     middle = {way: statistics.median(took) for way, took in seconds.items()}
@@ -118,14 +119,14 @@ def jobs_side_by_side(rounds: int) -> None:
     print(f"  and {middle[1, 1] / middle[2, 1]:.2f} times as fast as 1 job of 1; ranks equal: {same}")
 
 
-def beside_a_busy_core(rounds: int) -> None:
+def beside_a_busy_core(rounds: int, settings: list[str]) -> None:
     """Print how much longer a run takes beside a program that keeps one core busy."""
     alone, beside = [], []
     for _ in range(rounds):
-        alone.append(quick(2, 1)[0])
+        alone.append(quick(2, 1, settings)[0])
         busy = multiprocessing.Process(target=spin)
         busy.start()
-        beside.append(quick(2, 1)[0])
+        beside.append(quick(2, 1, settings)[0])
         busy.kill()
         print(f"  alone {alone[-1]:.1f} s, beside a busy core {beside[-1]:.1f} s", flush=True)
     print(f"beside a busy core: {statistics.median(beside) / statistics.median(alone):.2f} times as long")
@@ -208,14 +209,15 @@ def main() -> None:
     parser.add_argument("what", choices=("cells", "jobs", "beside", "stop", "listeners"))
     parser.add_argument("--cells", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="of quick.toml, like seeds=[1]")
     options = parser.parse_args()
     if options.what == "cells":
         for executor in ("inline", "pool"):
             cost_of_cells(executor, options.cells)
     elif options.what == "jobs":
-        jobs_side_by_side(options.rounds)
+        jobs_side_by_side(options.rounds, options.settings)
     elif options.what == "beside":
-        beside_a_busy_core(options.rounds)
+        beside_a_busy_core(options.rounds, options.settings)
     elif options.what == "stop":
         until_the_end(options.rounds)
     else:
