@@ -6,7 +6,7 @@
     python benchmarks/engine.py stop [--rounds 3]        # from Ctrl-C to the end of a run and its workers
     python benchmarks/engine.py listeners                # processor time of journal and dashboard in a run
 
-Runs of one round follow each other in turn; medians over the rounds are told.
+Each round runs every variant once. The benchmark prints the median over the rounds.
 """
 
 import argparse

@@ -215,7 +215,7 @@ def is_over(campaign: Campaign, cells: int) -> bool:
 
 
 def finished(log: Path) -> list[str]:
-    """Return the keys of the cells that a run has told to be finished; its last line may be torn."""
+    """Return the keys of the finished cells in the log of a run. The last line of the log may be incomplete."""
     lines = [line for line in log.read_text().splitlines() if line.startswith('{"event": "cell-finished"')]
     return [json.loads(line)["key"] for line in lines if line.endswith("}")]
 

@@ -16,7 +16,7 @@ import typer
 from ipsrec_bench.run.signals import STOPPING
 
 SAME_SECONDS = 0.5
-"""A terminal sends Ctrl-C to every process, and what has started this one may pass on its own: then it is one."""
+"""Two signals within this time count as one: the terminal sends Ctrl-C, and the parent process may send it again."""
 
 
 @dataclass

@@ -54,7 +54,7 @@ from ipsrec_bench.suite.cells import Cell
 LOOK_AGAIN_SECONDS = 0.5
 """How often the claims of other runs are looked at."""
 STOP_SECONDS = 5.0
-"""How long a worker that was told to stop may take to its next step; what can be gone on with is on disk already."""
+"""A worker that does not stop within this time is killed. The last state of its training is on disk."""
 
 MakeExecutor = Callable[[Emit, Tick], Executor]
 
@@ -223,9 +223,9 @@ class _Work:
     _again: list[_Claimed] = field(default_factory=list, init=False)
     """Cells whose process has died, or that were probed: to be begun again."""
     _ended: list[Outcome] = field(default_factory=list, init=False)
-    """What has come to its end and is yet to be settled."""
+    """Outcomes that the executor has returned and that are not recorded yet."""
     _resident: dict[str, int] = field(default_factory=dict, init=False)
-    """Bytes of the workers' processes, as far as they have told."""
+    """Resident memory of each worker in bytes, from its last `WorkerSeen`."""
     _is_held: bool = field(default=False, init=False)
     _is_in_haste: bool = field(default=False, init=False)
     """Whether workers are to be ended without waiting for their next step."""
@@ -381,9 +381,9 @@ class _Work:
         return True
 
     def _settle_what_ends(self) -> None:
-        """Settle what has ended, or first wait a moment for it.
+        """Wait a moment for outcomes, and record them.
 
-        If one fails, or Ctrl-C comes, the next call settles the others.
+        After an error or Ctrl-C, the next call records the remaining ones.
         """
         if not self._ended:
             self._ticked = time.monotonic()  # how long this process has waited for the store is not held against cells

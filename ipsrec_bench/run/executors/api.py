@@ -74,7 +74,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A task was told to stop, and did."""
+    """A task stopped because the run asked it to."""
 
     key: str
 
