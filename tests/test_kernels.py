@@ -16,10 +16,11 @@ from torch.nn.functional import cross_entropy
 
 pytest.importorskip("triton", reason="Triton is there for Linux only")
 
-from ipsrec_bench import kernels
-from ipsrec_bench.ranking import rank, screen
+from ipsrec_bench.kernels import cross_entropy as fused
+from ipsrec_bench.kernels import screen, support
+from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.rank import count_ranks
-from ipsrec_bench.training import fused, softmax
+from ipsrec_bench.training import softmax
 from ipsrec_bench.training.softmax import full_cross_entropy
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,13 +123,13 @@ def test_what_the_kernels_take(monkeypatch):
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU, which Triton can bind")
 def test_where_triton_cannot_be_bound_a_warning_says_so(monkeypatch):
-    assert not kernels.runs_kernels(torch.device("cpu"))
-    kernels.runs_kernels.cache_clear()
+    assert not support.runs_kernels(torch.device("cpu"))
+    support.runs_kernels.cache_clear()
     for capability, warns in (((7, 5), False), ((9, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
         with pytest.warns(UserWarning, match="stand in for them") if warns else contextlib.nullcontext():
-            assert not kernels.runs_kernels(torch.device("cuda:0"))
-        kernels.runs_kernels.cache_clear()
+            assert not support.runs_kernels(torch.device("cuda:0"))
+        support.runs_kernels.cache_clear()
 
 
 def test_in_training_they_stand_for_the_tiles(monkeypatch):
@@ -211,8 +212,8 @@ import itertools, json, re, subprocess, sys, tempfile
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ipsrec_bench.ranking import screen
-from ipsrec_bench.training import fused
+from ipsrec_bench.kernels import cross_entropy as fused
+from ipsrec_bench.kernels import screen
 
 factors = {"users": "*bf16", "items": "*bf16"}
 sizes = {"count": "i32", "first": "i32", "end": "i32"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import ModelError
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import Sizes
-from ipsrec_bench.models.layers import Dropout
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax

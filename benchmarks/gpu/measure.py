@@ -30,7 +30,7 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import leave_one_out
-from ipsrec_bench.kernels import runs_kernels
+from ipsrec_bench.kernels.support import runs_kernels
 from ipsrec_bench.models.api import Model, SequentialModel, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import CaserConfig
-from ipsrec_bench.models.layers import Dropout
 
 HEIGHTS_AT_ONCE = 8
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import ProviderPredictor, SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import ProviderPredictionConfig, TransformerConfig
 from ipsrec_bench.models.layers import (
     LAYER_NORM_EPS,
     Attention,
-    Dropout,
     FeedForward,
     causal_mask,
     init_weights,

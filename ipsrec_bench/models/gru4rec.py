@@ -14,9 +14,9 @@ The user vector is W_d h_t + b_d; scores are dot products with the item embeddin
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import GRU4RecConfig
-from ipsrec_bench.models.layers import Dropout
 
 
 def build_gru(config: GRU4RecConfig) -> nn.GRU:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import GRU4RecConfig
 from ipsrec_bench.models.gru4rec import build_embedding, build_gru
-from ipsrec_bench.models.layers import Dropout
 
 
 class GRU4RecF(SequentialModel):

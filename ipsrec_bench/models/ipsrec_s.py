@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import IPSRecSConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, Dropout, Transformer, causal_mask, init_weights
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights
 
 
 class IPSRecS(SequentialModel):

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import TransformerConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, Dropout, causal_mask, init_weights
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, causal_mask, init_weights
 
 
 class NOVA(SequentialModel):

@@ -14,7 +14,7 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.repeats import count_as_misses
 from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.kernels import runs_kernels
+from ipsrec_bench.kernels.support import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.suite.schema import MaskHistory
@@ -189,7 +189,7 @@ def _screened(
     On CUDA that is one kernel's work over all items, unless there are more pairs than it has room for.
     """
     if runs_kernels(users.device):
-        from ipsrec_bench.ranking.screen import screen  # Triton comes with torch for CUDA only
+        from ipsrec_bench.kernels.screen import screen  # Triton comes with torch for CUDA only
 
         found = screen(users, items, targets, low, high)
         if found is not None:

@@ -1,7 +1,7 @@
 """Full-catalogue cross-entropy that holds no more than a bounded part of the `[targets x items]` scores.
 
-On CUDA in bfloat16 that is the work of the kernels in `fused.py`, of which no score leaves the chip. What follows is
-for everything else.
+On CUDA in bfloat16 the kernels of `kernels/cross_entropy.py` do it, and write no score to memory. What follows is for
+everything else.
 
 Scores of a block of targets are made tile by tile: a first pass finds each target's log-partition, a second adds every
 tile's share to both gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and
@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ipsrec_bench.kernels import runs_kernels
+from ipsrec_bench.kernels.support import runs_kernels
 
 ROWS, TILE = 256, 2048
 """Targets, about, and items at a time, so that a tile of their scores stays in a CPU's cache."""
 CUDA_TILE = 32_768
 """Items at a time on CUDA, where few large products are better than many small ones."""
 WIDEST = 256
-"""Vectors that the kernels of `fused.py` have shared memory for."""
+"""Vectors that the kernels of `kernels/cross_entropy.py` have shared memory for."""
 KEPT = 128 << 20
 """Bytes of probabilities kept between the two passes: those of 256 targets and 131,000 items in float32."""
 SHAPES = 64
@@ -47,12 +47,12 @@ def full_cross_entropy(
         targets: int64 `[N]`, rows of `items`.
         first: 0, or 1 where row 0 is padding.
         dtype: of the factors and results of matrix products; what is summed over tiles, and both gradients, are
-            float32 whatever it is. With bfloat16, scores (in the kernels of `fused.py` only their factors) and
+            float32 whatever it is. With bfloat16, scores (in the kernels only their factors) and
             probabilities within a tile are rounded to 8 bits, as in any mixed-precision training: a gradient then
             differs from the exact one by thousandths of its norm, and where scores near 18 leave a target one chance
             in 20,000 to be missed, by 6%, as a plain loss in bfloat16 does.
         tile_parts: into how many parts rows, tile and kept probabilities are cut, where memory is short. The kernels of
-            `fused.py` have no tiles in memory.
+            `kernels/cross_entropy.py` have no tiles in memory.
     """
     loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype, tile_parts)  # type: ignore[no-untyped-call]
     return loss
@@ -72,7 +72,7 @@ class _CrossEntropy(torch.autograd.Function):
         tile_parts: int,
     ) -> Tensor:
         if _fit_kernels(users, dtype):
-            from ipsrec_bench.training.fused import loss_and_gradients  # Triton comes with torch for CUDA only
+            from ipsrec_bench.kernels.cross_entropy import loss_and_gradients  # Triton comes with torch for CUDA only
         else:
             loss_and_gradients = partial(_tile_by_tile, tile_parts=tile_parts)
         wanted = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _fit_kernels(users: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether the kernels of `fused.py` can take these factors; float32 products are cuBLAS's business."""
+    """Return whether the kernels can take these factors; float32 products are left to cuBLAS."""
     return dtype == torch.bfloat16 and users.shape[1] <= WIDEST and runs_kernels(users.device)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ipsrec_bench.models.layers import Dropout
+from ipsrec_bench.kernels.dropout import Dropout
 
 INIT, MAIN, TEST = "init", "main", "test"
 """Stages: what precedes the first epoch, the training itself, and the ranking of test targets."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ipsrec_bench.kernels import runs_kernels
+from ipsrec_bench.kernels.support import runs_kernels
 from ipsrec_bench.ranking.rank import count_ranks
 from ipsrec_bench.training.catalogue import product_dtype
 from ipsrec_bench.training.softmax import full_cross_entropy
