@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from ipsrec_bench.data.catalog import stand_in_folder
+from ipsrec_bench.data.datasets import stand_in_folder
 from ipsrec_bench.data.stand_ins import WRITERS, write_stand_in
 
 COUNT = """
@@ -29,11 +29,11 @@ print(table.aggregate("count(*), " + ", ".join(f'count("{name}")' for name in na
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from ipsrec_bench.data.catalog import catalogue
+from ipsrec_bench.data.datasets import known_datasets
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.suite.schema import TableSource
 name, data_dir, scale = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-data = prepare(name, TableSource.model_validate(catalogue(data_dir, scale)[name]), data_dir)
+data = prepare(name, TableSource.model_validate(known_datasets(data_dir, scale)[name]), data_dir)
 print(data.num_users, data.num_items, data.num_providers, len(data.items))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -10,10 +10,10 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell, record_targets
-from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 
@@ -122,4 +122,4 @@ def fill(
 
 def built(path: Path, suite: str | None = None) -> Report:
     with reading(path) as connection:
-        return build_report(connection, find_run(connection, suite))
+        return build_report(connection, read_run(connection, suite))

@@ -700,9 +700,9 @@ def test_a_file_is_read_by_options_as_by_a_suite(tmp_path, bench):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nosuch.csv"], "nosuch.csv: there is no such file, and the catalogue has no dataset of this name"),
+        (["nosuch.csv"], "nosuch.csv: there is no such file, and no known dataset has this name"),
         (["no/such"], "no/such: there is no such file"),
-        (["positive-contro"], "is not in the catalogue"),
+        (["positive-contro"], "is not a known dataset"),
         (["nosuch.csv", "--columns", "a,b"], "nosuch.csv: there is no such file, and --columns is for files"),
         (["positive-control", "--user", "u"], "positive-control: there is no such file, and --user is for files"),
         (["log.csv", "--suite", "s.toml"], "log.csv: it is a file, which --suite and --stand-in do not concern"),
@@ -784,9 +784,9 @@ def test_words_of_functions_may_be_texts_and_columns(tmp_path):
     assert raw_sequences(prepare("x", written, tmp_path)) == {"u": ["a"]}
 
 
-def own_catalogue(folder: Path, text: str) -> None:
+def own_datasets(folder: Path, text: str) -> None:
     (folder / "data").mkdir(exist_ok=True)
-    (folder / "data" / "catalog.toml").write_text(text, encoding="utf-8")
+    (folder / "data" / "datasets.toml").write_text(text, encoding="utf-8")
 
 
 PLAIN = 'title = "x"\nforms = [{ path = "x.csv" }]\n'
@@ -815,24 +815,24 @@ PLAIN = 'title = "x"\nforms = [{ path = "x.csv" }]\n'
         (f'["a\\u001b"]\n{PLAIN}', ""),
     ],
 )
-def test_entries_of_the_catalogue_stay_below_its_folder(entry, key, tmp_path, bench):
-    own_catalogue(tmp_path, entry)
+def test_entries_for_datasets_stay_below_its_folder(entry, key, tmp_path, bench):
+    own_datasets(tmp_path, entry)
     done = bench("data", "list")
     assert done.returncode == 2
-    assert "catalog.toml:" in done.stderr
+    assert "datasets.toml:" in done.stderr
     assert f": {key}: " in done.stderr or not key
     assert "expected a " in done.stderr
 
 
 def test_an_entry_of_ones_own_may_name_any_file_outright(tmp_path, bench):
     (tmp_path / "log.csv").write_text(HEADER + "u,i,p,1\n", encoding="utf-8")
-    own_catalogue(tmp_path, f'[mine]\ntitle = "x"\nforms = [{{ path = "{tmp_path / "log.csv"}" }}]\n')
+    own_datasets(tmp_path, f'[mine]\ntitle = "x"\nforms = [{{ path = "{tmp_path / "log.csv"}" }}]\n')
     assert bench("data", "stats", "mine").returncode == 0
 
 
 def test_unpacking_ends_at_the_bound_of_the_entry(tmp_path, bench):
     entry = '[mine]\ntitle = "x"\narchive = "a.zip"\nmembers = ["log.csv"]\nforms = [{ path = "log.csv" }]\n'
-    own_catalogue(tmp_path, entry + "unpacked_bytes = 1000\n")
+    own_datasets(tmp_path, entry + "unpacked_bytes = 1000\n")
     raw = tmp_path / "data" / "raw"
     raw.mkdir()
     with zipfile.ZipFile(raw / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
@@ -840,16 +840,16 @@ def test_unpacking_ends_at_the_bound_of_the_entry(tmp_path, bench):
     done = bench("data", "prepare", "mine")
     assert done.returncode == 2
     assert (
-        "a.zip: its files take more than 1,000 bytes unpacked, the bound in the catalogue (unpacked_bytes)"
+        "a.zip: its files take more than 1,000 bytes unpacked, the bound of this dataset (unpacked_bytes)"
         in done.stderr
     )
     assert [path.name for path in raw.rglob("*") if path.is_file()] == ["a.zip"]
-    own_catalogue(tmp_path, entry)
+    own_datasets(tmp_path, entry)
     assert bench("data", "prepare", "mine").returncode == 0
 
 
 def test_an_encrypted_archive_is_a_sentence(tmp_path, bench):
-    own_catalogue(
+    own_datasets(
         tmp_path, '[mine]\ntitle = "x"\narchive = "a.zip"\nmembers = ["log.csv"]\nforms = [{ path = "log.csv" }]\n'
     )
     raw = tmp_path / "data" / "raw"

@@ -209,14 +209,14 @@ def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
             published = {{ users = 2, items = 3, providers = 2, actions = [5], source = "the test" }}
         """
         (tmp_path / "data").mkdir()
-        (tmp_path / "data/catalog.toml").write_text(own, encoding="utf-8")
+        (tmp_path / "data/datasets.toml").write_text(own, encoding="utf-8")
         refused(bench("data", "stats", "mine"), "log.csv: there is no such file; ipsrec-bench data download mine")
         done = bench("data", "download", "mine")
         http.shutdown()
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/raw/mine/log.csv").read_text(encoding="utf-8") == LOG
     assert "As published: 2 users, 3 items, 2 providers, 5 actions (the test)" in bench("data", "stats", "mine").stdout
-    (tmp_path / "data/catalog.toml").write_text(own.replace("items = 3", "items = 4"), encoding="utf-8")
+    (tmp_path / "data/datasets.toml").write_text(own.replace("items = 3", "items = 4"), encoding="utf-8")
     assert "NOT as published: 2 users, 4 items" in bench("data", "stats", "mine").stdout
 
 
@@ -266,7 +266,7 @@ def test_mistakes_get_a_sentence_and_exit_code_2(tiny_suite, bench, tmp_path):
     refused(bench("report"), "there is no result store yet")
     refused(bench("query", "SELECT 1"), "there is no result store yet")
     refused(bench("run", tiny_suite, "--devices", "cuda:9"), "--devices cuda:9: there is no GPU 'cuda:9' here")
-    refused(bench("data", "stats", "wechatt"), "'wechatt' is not in the catalogue", "did you mean 'wechat'?")
+    refused(bench("data", "stats", "wechatt"), "'wechatt' is not a known dataset", "did you mean 'wechat'?")
     for command in (["data", "stats", "wechat"], ["tune", "--dataset", "wechat"]):
         refused(
             bench(*command),

@@ -13,12 +13,12 @@ from ipsrec_bench.data.split import leave_one_out, split_dataset
 from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named
 from ipsrec_bench.run.imports import import_ranks
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import vocabulary
@@ -27,7 +27,7 @@ from .planted import built, difference_of, fill, planted_ranks
 
 def compared(path, a, b):
     with reading(path) as connection:
-        return compare_named(connection, find_run(connection), a, b)
+        return compare_named(connection, read_run(connection), a, b)
 
 
 def test_two_rows_are_compared_on_every_metric(tmp_path):
@@ -363,7 +363,7 @@ def test_runs_of_other_targets_are_not_compared(tmp_path, bench, difference, ove
     assert f"they differ in {difference}" in told
     assert "import" not in told
     with reading(tmp_path / "s.duckdb") as connection:
-        keys = [next(c.key for c in find_run(connection, "own", number).cells if c.model == "pop") for number in (1, 2)]
+        keys = [next(c.key for c in read_run(connection, "own", number).cells if c.model == "pop") for number in (1, 2)]
     cells = bench("compare", *keys, "--store", "s.duckdb")
     assert (cells.returncode, f"they differ in {difference}" in cells.stderr.replace("\n", " ")) == (2, True)
 

@@ -11,9 +11,10 @@ from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.report.pages import file_name, report_folder
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.store.queries import find_run, suite_summaries
+from ipsrec_bench.store.queries import suite_summaries
 from ipsrec_bench.suite.load import load_suite, parse_suite, suite_name
 
 from .conftest import vocabulary
@@ -107,7 +108,7 @@ def test_two_suites_of_one_name_are_not_one_suite(tmp_path, bench):
     assert "<h1>First</h1>" in page.read_text("utf-8")
     with reading(tmp_path / "reports" / "ipsrec-bench.duckdb") as connection:
         assert {summary.suite for summary in suite_summaries(connection)} == {"tiny", "tiny-b"}
-        assert find_run(connection, "tiny-b").suite.title == "Second"
+        assert read_run(connection, "tiny-b").suite.title == "Second"
 
 
 def test_ranks_are_not_imported_into_another_suite_of_the_name(tmp_path, bench):

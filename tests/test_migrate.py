@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ipsrec_bench.errors import StoreError
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.store import migrate, queries
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
@@ -81,7 +82,7 @@ def test_an_old_store_is_migrated_with_every_row_and_kept(old, caplog):
         assert [(s.suite, s.cells, s.complete, s.failed) for s in queries.suite_summaries(connection)] == [
             ("tiny", 4, 4, 0)
         ]
-        run = queries.find_run(connection)
+        run = read_run(connection)
         ranks = queries.test_ranks(connection, [cell.key for cell in run.cells])
         failed = connection.execute("SELECT count(*), min(error) FROM cells WHERE status = 'failed'").fetchall()
         metrics = connection.execute("SELECT count(*) FROM metrics WHERE split = 'test'").fetchall()

@@ -14,10 +14,10 @@ from scipy import stats
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.results import Results
+from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.crossed import crossed_test
 from ipsrec_bench.stats.differences import mean_differences, rounded
 from ipsrec_bench.store import queries
-from ipsrec_bench.store.queries import Run
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 

@@ -10,6 +10,7 @@ from ipsrec_bench.errors import StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.stats.correction import adjust
@@ -20,7 +21,6 @@ from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
-from ipsrec_bench.store.queries import find_run, shown_otherwise
 
 from .planted import ROWS, SEEDS, USERS, built, difference_of, fill, mean_over_seeds, planted_facts, planted_ranks
 from .test_store import HERE, record
@@ -395,7 +395,7 @@ def test_a_cell_that_ranks_other_users_is_left_out_and_named(planted):
 
 def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
     with reading(planted) as connection:
-        run = find_run(connection)
+        run = read_run(connection)
         changed = shown_otherwise(
             run,
             [

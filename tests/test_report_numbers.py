@@ -13,10 +13,10 @@ from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.render import FORMATS, write_report
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.store.connect import reading, writing
-from ipsrec_bench.store.queries import find_run
 
 from .planted import built, fill, mean_over_seeds
 
@@ -104,7 +104,7 @@ def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
     assert "± 0.0000" not in text
     assert "trainings each say" not in text
     with reading(tmp_path / STORE) as connection:
-        report = build_report(connection, find_run(connection))
+        report = build_report(connection, read_run(connection))
     assert [(line.row.label, line.seed) for line in report.provenance] == [("pop", None), ("repeat", None)]
     assert [line.best_epochs for line in report.costs] == [(), ()]
     compared = bench("compare", "pop", "repeat").stdout
@@ -293,7 +293,7 @@ def test_a_cutoff_that_leaves_no_item_out_is_named(tmp_path):
 @pytest.mark.parametrize(("items", "said"), [(10, "HR@10 is 1 for every model but for misses"), (9, "misses included")])
 def test_where_targets_are_missed_a_cutoff_of_all_items_says_what_it_makes_of_misses(tmp_path, items, said):
     with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,))) as connection:
-        run = find_run(connection)
+        run = read_run(connection)
         protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
         suite = run.suite.model_copy(update={"protocol": protocol})
         (note,) = build_report(connection, replace(run, suite=suite)).notes

@@ -7,12 +7,12 @@ import pytest
 
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.sentences import budgets, tuned_finding
-from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.store.queries import find_run
+from ipsrec_bench.tuning.results import StudyResult, TrialResult
 
 from .planted import NASTY, fill, mean_over_seeds
 
@@ -69,7 +69,7 @@ def planted(tmp_path):
 
 def built(path, *studies):
     with reading(path) as connection:
-        return build_report(connection, find_run(connection, "planted"), studies)
+        return build_report(connection, read_run(connection, "planted"), studies)
 
 
 def test_only_studies_of_the_runs_models_on_its_data_are_shown(planted):

@@ -35,8 +35,8 @@ from ipsrec_bench.events import (
 )
 from ipsrec_bench.tui.dashboard import dashboard
 from ipsrec_bench.tui.lines import about, clock, decimal, fit, size, sparkline
+from ipsrec_bench.tui.log import plain_line
 from ipsrec_bench.tui.pace import remaining_seconds
-from ipsrec_bench.tui.plain import plain_line
 from ipsrec_bench.tui.results import MARKS
 from ipsrec_bench.tui.state import RunState, fold
 from ipsrec_bench.tui.summary import summary

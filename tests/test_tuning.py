@@ -47,7 +47,7 @@ from ipsrec_bench.tuning.study import (
 )
 from ipsrec_bench.tuning.subject import searches
 from ipsrec_bench.tuning.trial import Trained
-from ipsrec_bench.tuning.tuned import tuned_suite
+from ipsrec_bench.tuning.tuned_suite import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
 from .test_report_tuning import study

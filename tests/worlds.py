@@ -6,10 +6,10 @@ from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.store.queries import find_run
 from ipsrec_bench.store.queries import test_ranks as ranks_of
 
 from .conftest import ROOT, Bench, run_bench
@@ -48,7 +48,7 @@ def run_suite(folder: Path, suite: str, *settings: str, bench: Bench = run_bench
 def report_of(folder: Path, suite: str, *settings: str, bench: Bench = run_bench) -> Report:
     run_suite(folder, suite, SETTINGS[0], *settings, bench=bench)
     with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
-        return build_report(connection, find_run(connection, suite))
+        return build_report(connection, read_run(connection, suite))
 
 
 def verdicts(report: Report, name: str) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Zoo:
     def __init__(self, world: str, folder: Path) -> None:
         run_suite(folder, "baselines", "seeds=[1]", f'datasets=["{world}"]', *SETTINGS)
         with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
-            run = find_run(connection, "baselines")
+            run = read_run(connection, "baselines")
             ranks = ranks_of(connection, [cell.key for cell in run.cells])
         assert {cell.dataset for cell in run.cells} == {world}
         self.ranks = {cell.model: ranks[cell.key].ranks for cell in run.cells}

@@ -7,7 +7,7 @@ import typer
 
 from ipsrec_bench.cli.options import STORE, StoreOption
 from ipsrec_bench.cli.stopping import interruptible
-from ipsrec_bench.cli.watch import find_run
+from ipsrec_bench.cli.watch import find_journal
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Event, RunClosed, RunFinished, RunPaused, RunResumed
 
@@ -46,7 +46,7 @@ def _ask(
     from ipsrec_bench.run.control import FINAL, ask, asked
     from ipsrec_bench.run.journal import control_path, follow, header
 
-    journal = find_run(store, suite, live=True)
+    journal = find_journal(store, suite, live=True)
     control = control_path(journal)
     opened = header(journal)
     run = f"The run of {opened.suite}, process {opened.pid} on {opened.host}," if opened else f"The run {journal.stem}"

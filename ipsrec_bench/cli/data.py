@@ -22,7 +22,7 @@ from ipsrec_bench.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ipsrec_bench.data.catalog import Published
+    from ipsrec_bench.data.datasets import Published
     from ipsrec_bench.data.prepared import PreparedDataset
     from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.suite.load import SuiteFile
@@ -36,13 +36,13 @@ SuiteOption = Annotated[
         "--suite", help="A suite file or the name of a suite that was run; its own datasets are meant as well."
     ),
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the catalogue, or of the suite given.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A known dataset, or one of the suite given.")]
 
 
 @app.command(name="list")
 def list_datasets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Tell all about this dataset of the catalogue.")
+        str | None, typer.Argument(metavar="[NAME]", help="Show everything about this known dataset.")
     ] = None,
     suite: SuiteOption = None,
     store: StoreOption = STORE,
@@ -50,16 +50,16 @@ def list_datasets(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """List the datasets of the catalogue, or of a suite, and what of them is there."""
+    """List the known datasets, or those of a suite, and which of their files are there."""
     from ipsrec_bench.cli.printing import DatasetState, print_datasets, print_entry
-    from ipsrec_bench.data.catalog import catalogue, catalogued
+    from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.data.prepare import preparation_state
-    from ipsrec_bench.store.queries import suite_file
+    from ipsrec_bench.report.runs import suite_file
     from ipsrec_bench.suite.load import adhoc_suite
 
-    known = catalogue(data_dir)
+    known = known_datasets(data_dir)
     if name is not None:
-        print_entry(name, catalogued(name, known), known.state(name), as_json=as_json)
+        print_entry(name, known_dataset(name, known), known.state(name), as_json=as_json)
         return
     names = [key for key in known if known.entry(key) is not None]
     file = suite_file(suite, store, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
@@ -80,7 +80,7 @@ def list_datasets(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the catalogue.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A known dataset.")],
     data_dir: DataDirOption = DATA_DIR,
     quiet: QuietOption = False,
 ) -> None:
@@ -96,11 +96,11 @@ def download(
         TransferSpeedColumn,
     )
 
-    from ipsrec_bench.data.catalog import catalogue, catalogued
+    from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.data.download import download as fetch
     from ipsrec_bench.errors import DataError
 
-    entry = catalogued(name, catalogue(data_dir))
+    entry = known_dataset(name, known_datasets(data_dir))
     if not entry.downloads:
         raise DataError(
             f"'{name}' is embedded; there is nothing to download"
@@ -131,7 +131,7 @@ def synth(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Write made-up raw files in the format and size of a published dataset, a stand-in."""
-    from ipsrec_bench.data.catalog import stand_in_folder
+    from ipsrec_bench.data.datasets import stand_in_folder
     from ipsrec_bench.data.stand_ins import write_stand_in
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.suite.load import adhoc_suite
@@ -278,29 +278,33 @@ def _file_suite(path: Path, given: "Mapping[str, object]", overrides: list[str],
 
 
 def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str], data_dir: Path) -> "SuiteFile":
-    """Return the suite given, or one made of the catalogued dataset `name`, whose stand-in or archive is seen to."""
-    from ipsrec_bench.data.catalog import catalogue
+    """Return the suite given, or one made of the known dataset `name`, whose stand-in or archive is seen to."""
+    from ipsrec_bench.data.datasets import known_datasets
     from ipsrec_bench.errors import DataError
-    from ipsrec_bench.run.plan import catalogue_of
-    from ipsrec_bench.store.queries import suite_file
+    from ipsrec_bench.report.runs import suite_file
+    from ipsrec_bench.run.plan import known_datasets_of
     from ipsrec_bench.suite.load import adhoc_suite
 
-    if suite is None and (Path(name).suffix or Path(name).name != name) and catalogue(data_dir).entry(name) is None:
-        raise DataError(f"{name}: there is no such file, and the catalogue has no dataset of this name")
+    if (
+        suite is None
+        and (Path(name).suffix or Path(name).name != name)
+        and known_datasets(data_dir).entry(name) is None
+    ):
+        raise DataError(f"{name}: there is no such file, and no known dataset has this name")
     file = suite_file(suite, store, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
-    catalogue_of(file, data_dir).provide(name)
+    known_datasets_of(file, data_dir).provide(name)
     return file
 
 
 def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
-    from ipsrec_bench.run.plan import catalogue_of
+    from ipsrec_bench.run.plan import known_datasets_of
     from ipsrec_bench.suite.cells import resolve_source
 
-    return resolve_source(file, name, catalogue_of(file, data_dir))
+    return resolve_source(file, name, known_datasets_of(file, data_dir))
 
 
 def _published(name: str, data_dir: Path) -> "Published | None":
-    from ipsrec_bench.data.catalog import catalogue
+    from ipsrec_bench.data.datasets import known_datasets
 
-    entry = catalogue(data_dir).entry(name)
+    entry = known_datasets(data_dir).entry(name)
     return entry.published if entry else None

@@ -33,7 +33,7 @@ from ipsrec_bench.events import (
 )
 from ipsrec_bench.run.journal import Journal, Thinner
 from ipsrec_bench.tui.dashboard import dashboard
-from ipsrec_bench.tui.plain import plain_line
+from ipsrec_bench.tui.log import plain_line
 from ipsrec_bench.tui.state import RunState, fold
 from ipsrec_bench.tui.summary import summary
 

@@ -50,12 +50,12 @@ from ipsrec_bench.errors import BenchError
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
-    from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.admission import Admission
     from ipsrec_bench.run.engine import MakeExecutor
     from ipsrec_bench.run.executors.choice import Cluster, ExecutorName
     from ipsrec_bench.run.plan import Plan
     from ipsrec_bench.suite.load import SuiteFile
+    from ipsrec_bench.tuning.results import StudyResult
 
 
 def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
@@ -370,13 +370,13 @@ def compare(
     """Print every statistic of A against B: two rows of a suite, two cells, or two runs."""
     from ipsrec_bench.cli.printing import print_comparisons
     from ipsrec_bench.report.provenance import not_taken
+    from ipsrec_bench.report.runs import read_run, shown_otherwise
     from ipsrec_bench.report.selections import compare_named
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import find_run, shown_otherwise
     from ipsrec_bench.suite.load import suite_name
 
     with reading(store) as connection:
-        run = shown_otherwise(find_run(connection, suite and suite_name(suite)), overrides or ())
+        run = shown_otherwise(read_run(connection, suite and suite_name(suite)), overrides or ())
         made = compare_named(connection, run, a, b)
     for sentence in not_taken(run):
         typer.echo(visible(sentence), err=True)
@@ -411,8 +411,8 @@ def import_ranks(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Enter predictions of a model trained elsewhere into the tables of a suite."""
+    from ipsrec_bench.report.runs import suite_file
     from ipsrec_bench.run.imports import import_ranks as enter
-    from ipsrec_bench.store.queries import suite_file
 
     loaded = suite_file(suite, store, overrides or ())
     _say_what_is_imported(loaded)
@@ -488,9 +488,7 @@ def tune(
         Path | None,
         typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A dataset of the suite or of the catalogue.")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the suite, or a known one.")] = None,
     model: Annotated[
         str, typer.Option("--model", help="Models of the suite or of the registry, with commas; each gets the budget.")
     ] = "ipsrec-s,ipsrec-c",
@@ -533,7 +531,7 @@ def tune(
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import searches
-    from ipsrec_bench.tuning.tuned import write_tuned_suite
+    from ipsrec_bench.tuning.tuned_suite import write_tuned_suite
 
     if budget is not None and not math.isfinite(budget):
         raise BenchError(f"--budget {budget}: a search must have an end; give seconds")
@@ -596,8 +594,9 @@ def _write_report(
 ) -> Path:
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
+    from ipsrec_bench.report.runs import basis_of, read_run, shown_otherwise
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import basis_of, check_file, find_run, shown_otherwise
+    from ipsrec_bench.store.queries import check_file
     from ipsrec_bench.suite.load import is_suite_path, suite_name
 
     name = suite and suite_name(suite)
@@ -607,7 +606,7 @@ def _write_report(
     with reading(store) as connection:
         if suite and name and is_suite_path(suite) and Path(suite).is_file():
             check_file(connection, name, Path(suite), store)
-        run = shown_otherwise(find_run(connection, name, number), overrides)
+        run = shown_otherwise(read_run(connection, name, number), overrides)
         basis = basis_of(connection, run, state)
         content = build_report(connection, run, studies, unread)
     for sentence in unread:
@@ -621,11 +620,11 @@ def _write_report(
 def _current_page(store: Path, number: int) -> Path | None:
     """Return the page beside the store, if a report on the run of this number would only change its start."""
     from ipsrec_bench.report.pages import is_current, page_path
+    from ipsrec_bench.report.runs import basis_of, read_run
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import basis_of, find_run
 
     with reading(store) as connection:
-        run = find_run(connection, number=number)
+        run = read_run(connection, number=number)
         basis = basis_of(connection, run, _state_of_studies(store))
     folder, suite = store.parent, run.suite_name
     return page_path(folder, suite, "html") if is_current(folder, suite, basis) else None
@@ -634,12 +633,13 @@ def _current_page(store: Path, number: int) -> Path | None:
 def _cut_off(store: Path, number: int) -> list[str]:
     """Return a sentence for each row of a run with trainings that their number of epochs cut off."""
     from ipsrec_bench.report.provenance import cut_off_rows
+    from ipsrec_bench.report.runs import read_run
     from ipsrec_bench.report.sentences import cut_off
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import cell_summaries, find_run
+    from ipsrec_bench.store.queries import cell_summaries
 
     with reading(store) as connection:
-        run = find_run(connection, number=number)
+        run = read_run(connection, number=number)
         summaries = cell_summaries(connection, [cell.key for cell in run.cells])
     return [cut_off(line) for line in cut_off_rows(run, summaries)]
 

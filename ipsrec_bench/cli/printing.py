@@ -21,15 +21,15 @@ from ipsrec_bench.report.plain import plain
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
-    from ipsrec_bench.data.catalog import Entry, Published
+    from ipsrec_bench.data.datasets import Entry, Published
     from ipsrec_bench.data.prepared import Reading
     from ipsrec_bench.data.split_statistics import SplitStatistics
     from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
-    from ipsrec_bench.report.studies import StudyResult
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
     from ipsrec_bench.suite.schema import Statistics
+    from ipsrec_bench.tuning.results import StudyResult
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:
 
 
 def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None:
-    """Print all that the catalogue says of a dataset, and what of it is there."""
+    """Print everything known about a dataset, and which of its files are there."""
     if as_json:
         print_json({"name": name, **entry.model_dump(mode="json"), "state": state})
         return

@@ -23,7 +23,7 @@ def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: Js
     from ipsrec_bench.events import RunClosed, RunFinished
     from ipsrec_bench.run.journal import follow
 
-    journal = find_run(store, suite, live=False)
+    journal = find_journal(store, suite, live=False)
     is_finished, reason = False, ""
     with (
         interruptible("The run is left as it is."),
@@ -40,7 +40,7 @@ def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: Js
         raise typer.Exit(1)
 
 
-def find_run(store: Path, suite: str | None, *, live: bool) -> Path:
+def find_journal(store: Path, suite: str | None, *, live: bool) -> Path:
     """Return the journal of a suite's newest live run, else of its newest run.
 
     Args:

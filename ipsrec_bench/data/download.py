@@ -63,7 +63,7 @@ def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None
             raise
         raise DataError(
             f"{url}: what the server gave does not have the checksum {sha256}, so it was thrown away; try again later,"
-            " or correct the catalogue"
+            " or correct this dataset's entry"
         ) from None
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from None
@@ -108,9 +108,9 @@ def _take(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) 
                     left -= len(chunk)
                     if left < 0:
                         raise DataError(
-                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound in the"
-                            " catalogue (unpacked_bytes); nothing of it is kept. If it is the right archive, raise the"
-                            " bound or unpack it by other means"
+                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound of"
+                            " this dataset (unpacked_bytes); nothing of it is kept. If it is the right archive, raise"
+                            " the bound or unpack it by other means"
                         )
                     file.write(chunk)
             wanted.discard(name)

@@ -39,15 +39,16 @@ from ipsrec_bench.report.provenance import (
     warnings,
 )
 from ipsrec_bench.report.results import Results, row_of
+from ipsrec_bench.report.runs import Run
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
-from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import CellSummary, Run
+from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Training
+from ipsrec_bench.tuning.results import StudyResult
 
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
-from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
 from ipsrec_bench.store.queries import CurvePoint, DatasetRow, RankedUsers
 from ipsrec_bench.store.records import Environment
+from ipsrec_bench.tuning.results import TUNED, StudyResult
 
 MAX_COLUMNS = 8
 """Models that stand side by side in the result table; the paper's has six."""

@@ -7,7 +7,8 @@ from dataclasses import fields
 from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
 from ipsrec_bench.report.content import CellLine, Comparison, CutOff, DatasetLine, Row
 from ipsrec_bench.report.results import row_of
-from ipsrec_bench.store.queries import Basis, CellSummary, Run
+from ipsrec_bench.report.runs import Run
+from ipsrec_bench.store.queries import Basis, CellSummary
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 
 SHOWN = 3

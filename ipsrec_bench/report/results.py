@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
+from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
-from ipsrec_bench.store.queries import CellSummary, Run, TestRanks
+from ipsrec_bench.store.queries import CellSummary, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
 MATRICES = 3

@@ -9,9 +9,9 @@ from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Comparison
 from ipsrec_bench.report.provenance import stale
 from ipsrec_bench.report.results import Results
+from ipsrec_bench.report.runs import Run
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import Run
 from ipsrec_bench.store.records import PlannedCell
 
 MIN_KEY = 6

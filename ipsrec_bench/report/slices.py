@@ -14,8 +14,8 @@ Members = tuple[str, str, NDArray[np.bool_]]
 """Dimension, name, and who belongs to it, bool `[test users]`."""
 LENGTH_PARTS = 4
 POPULARITY_PARTS = 3
-MIN_USERS = 30
-"""Users of a slice from which on its mean says something."""
+SMALLEST_SLICE = 30
+"""Users that a slice needs to be shown: means over fewer are mostly noise."""
 
 
 def slices_of(facts: TargetFacts) -> list[Members]:
@@ -61,7 +61,7 @@ def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, re
     test = "crossed" if declared.test == "crossed" else "paired-t"
     statistics = declared.model_copy(update={"test": test, "interval": "test"})
     members = slices_of(facts)
-    large = [member for member in members if member[2].sum() >= MIN_USERS and not member[2].all()]
+    large = [member for member in members if member[2].sum() >= SMALLEST_SLICE and not member[2].all()]
     pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in large]
     compared = zip(large, compare(results, pairs, statistics, family=lambda _: None), strict=True)
     return SliceTable(
@@ -73,9 +73,11 @@ def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, re
             Slice(dimension, name, comparison.users / len(facts.users), comparison)
             for (dimension, name, _), comparison in compared
         ),
-        tuple(f"{dimension}: {name}" for dimension, name, chosen in members if chosen.sum() < MIN_USERS),
+        tuple(f"{dimension}: {name}" for dimension, name, chosen in members if chosen.sum() < SMALLEST_SLICE),
         tuple(
-            f"{dimension}: {name}" for dimension, name, chosen in members if chosen.all() and len(chosen) >= MIN_USERS
+            f"{dimension}: {name}"
+            for dimension, name, chosen in members
+            if chosen.all() and len(chosen) >= SMALLEST_SLICE
         ),
     )
 

@@ -9,8 +9,8 @@ import altair as alt
 import numpy as np
 
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
-from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.stats.smoothing import smoothed
+from ipsrec_bench.tuning.results import StudyResult, TrialResult
 from ipsrec_bench.words import visible
 
 CELLS = 48

@@ -9,9 +9,9 @@ import numpy as np
 from ipsrec_bench.report.comparisons import Pair, compare, possible
 from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
-from ipsrec_bench.report.studies import StudyResult
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
+from ipsrec_bench.tuning.results import StudyResult
 
 
 def studies_of(

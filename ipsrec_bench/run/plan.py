@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipsrec_bench.data.catalog import Catalogue, catalogue
+from ipsrec_bench.data.datasets import KnownDatasets, known_datasets
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
@@ -80,9 +80,9 @@ class PreviewedCell:
     """None while the dataset is not prepared, and for cells that are done."""
 
 
-def catalogue_of(file: SuiteFile, data_dir: Path) -> Catalogue:
+def known_datasets_of(file: SuiteFile, data_dir: Path) -> KnownDatasets:
     """Return the datasets that `file` may name without describing them: stand-ins, where it asks for such."""
-    return catalogue(data_dir, file.suite.scale if file.suite.stand_in else None)
+    return known_datasets(data_dir, file.suite.scale if file.suite.stand_in else None)
 
 
 def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto") -> list[Cell]:
@@ -102,7 +102,7 @@ def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto
         here, taken = module_at(module, file.modules), module_at(module)
         if here and taken and not here.samefile(taken):
             raise file.error(place, f"the module '{module}' is {taken}, which hides {here}; rename your file")
-    return expand(file, catalogue_of(file, data_dir), model_entry, default_precision(device))
+    return expand(file, known_datasets_of(file, data_dir), model_entry, default_precision(device))
 
 
 def modules_elsewhere(file: SuiteFile) -> list[str]:
@@ -205,7 +205,7 @@ def make_plan(
         SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
     """
     cells_of(file, data_dir)  # a mistake in the suite is told before stand-ins are made
-    known = catalogue_of(file, data_dir)
+    known = known_datasets_of(file, data_dir)
     for name in file.suite.datasets:
         known.provide(name)
     cells = cells_of(file, data_dir, device)

@@ -1,6 +1,5 @@
 """Typed reads of the store."""
 
-import hashlib
 import json
 import os
 import re
@@ -12,25 +11,23 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
-from ipsrec_bench.store.connect import Connection, reading
+from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
-from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
-from ipsrec_bench.suite.schema import Suite
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """One start of a suite, with the cells that it wanted, in the suite's order."""
 
     run: int
     suite_name: str
-    suite: Suite
+    settings: str
+    """The suite as it was understood, in JSON."""
     text: str
     overrides: tuple[str, ...]
     started: datetime
@@ -38,8 +35,6 @@ class Run:
     """With what was imported for its suite."""
     stale: tuple[PlannedCell, ...] = ()
     """Left out: of other targets or candidates than `cells`, or imported under the label of a row of the suite."""
-    not_taken: tuple[str, ...] = ()
-    """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +245,7 @@ def like_cells(
     return {kind: found[kind] for kind in kinds if kind in found}
 
 
-def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
+def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> StoredRun:
     """Return the newest run, of all, of the named suite, or the one of this number.
 
     Raises:
@@ -278,23 +273,8 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         [run],
     ).fetchall()
     fitting, stale = ([PlannedCell(*row) for fits, *row in rows if fits == wanted] for wanted in (True, False))
-    try:
-        understood, not_taken = stored_suite(settings)
-    except (SuiteError, ValueError) as error:
-        raise StoreError(
-            f"the suite of run {run} of '{name}' cannot be read: {error}; use the version of ipsrec-bench that ran it,"
-            " or run the suite again"
-        ) from None
-    return Run(
-        run=run,
-        suite_name=name,
-        suite=understood,
-        text=text,
-        overrides=tuple(overrides),
-        started=started,
-        cells=tuple(_distinct(fitting)),
-        stale=tuple(stale),
-        not_taken=not_taken,
+    return StoredRun(
+        run, name, settings, text, tuple(overrides), started, cells=tuple(_distinct(fitting)), stale=tuple(stale)
     )
 
 
@@ -399,66 +379,6 @@ def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
         [key],
     ).fetchall()
     return [PlannedCell(*row) for row in rows]
-
-
-def basis_of(connection: Connection, run: Run, studies: object) -> str:
-    """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
-
-    The number and the start of the run do not enter: if nothing changed between two runs of a suite, their digests are
-    equal.
-    """
-    ended = connection.execute(
-        "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
-        [[cell.key for cell in run.cells]],
-    ).fetchall()
-    made_of = sorted(run_datasets(connection, run.run).items())  # equal ranks may come of another file
-    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
-    return hashlib.sha256(repr(content).encode()).hexdigest()
-
-
-def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return the suite of this file, or, of this name, as its newest run in the store had it.
-
-    Raises:
-        SuiteError: the file is missing or wrong, or an override is.
-        StoreError: the store holds no run of that name.
-    """
-    if is_suite_path(suite):
-        return load_suite(Path(suite), overrides)
-    with reading(store) as connection:
-        run = find_run(connection, suite)
-    return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
-
-
-def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
-    """Return `run` as if its suite had said `overrides` as well, which may change what is shown, not what was run.
-
-    Raises:
-        SuiteError: an override is wrong.
-        StoreError: it would take another run.
-    """
-    overrides = tuple(overrides)
-    if not overrides:
-        return run
-    stored = tomli_w.dumps(run.suite.model_dump(mode="json", by_alias=True, exclude_none=True))
-    changed = parse_suite(Path(f"{run.suite_name}.toml"), stored, overrides).suite
-    protocol = run.suite.protocol.model_copy(
-        update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
-    )
-    suite = run.suite.model_copy(update={"protocol": protocol, "statistics": changed.statistics})
-    if suite != changed:
-        raise StoreError(
-            f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs and"
-            " statistics.*; anything else takes another run"
-        )
-    labels = {cell.label for cell in run.cells}
-    baseline = suite.statistics.baseline
-    if baseline not in {"best", *labels}:
-        raise StoreError(
-            f"--set statistics.baseline={baseline}: allowed: 'best', {listed(sorted(labels))}"
-            f"{did_you_mean(baseline, labels)}"
-        )
-    return replace(run, suite=suite, overrides=(*run.overrides, *overrides))
 
 
 def suite_summaries(connection: Connection) -> list[SuiteSummary]:

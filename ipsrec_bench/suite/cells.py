@@ -162,7 +162,7 @@ def trainings(cells: Iterable[Cell]) -> Iterator[Cell]:
 
 def expand(
     file: SuiteFile,
-    catalogue: Mapping[str, Mapping[str, Any]],
+    known_datasets: Mapping[str, Mapping[str, Any]],
     find_model: Callable[[str], KnownModel],
     precision: Precision,
 ) -> list[Cell]:
@@ -170,7 +170,7 @@ def expand(
 
     Args:
         file: the suite.
-        catalogue: settings of the datasets that a suite may name without describing them.
+        known_datasets: settings of the datasets that a suite may name without describing them.
         find_model: looks up a model by its name.
         precision: what `auto` is on this machine.
 
@@ -180,7 +180,7 @@ def expand(
     suite = file.suite
     if not suite.models:
         raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
-    sources = {name: resolve_source(file, name, catalogue) for name in suite.datasets}
+    sources = {name: resolve_source(file, name, known_datasets) for name in suite.datasets}
     rows = [row for name in suite.models for row in _rows(file, name, find_model, precision)]
     cells = [
         row(
@@ -221,11 +221,11 @@ def expand(
     return cells
 
 
-def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
-    """Return the settings of the suite's dataset `name`, completed from the catalogue, the protocol and the suite.
+def resolve_source(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
+    """Return the settings of the suite's dataset `name`, completed from the known datasets, the protocol and the suite.
 
     Raises:
-        SuiteError: the catalogue lacks the name and the suite does not describe it, or a setting is wrong.
+        SuiteError: no known dataset has the name and the suite does not describe it, or a setting is wrong.
     """
     where: settings.Path = ("datasets", name)
     if name not in file.suite.datasets:
@@ -234,15 +234,15 @@ def resolve_source(file: SuiteFile, name: str, catalogue: Mapping[str, Mapping[s
             f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
             f" {listed(file.suite.datasets)}",
         )
-    # The suite's own words go before the catalogue's, and these before the protocol's defaults.
+    # The suite's own words go before those of the known dataset, and these before the protocol's defaults.
     said = file.suite.protocol.model_fields_set
-    catalogued = {key: value for key, value in catalogue.get(name, {}).items() if key not in said}
-    raw = {**catalogued, **file.suite.datasets[name]}
+    known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
+    raw = {**known, **file.suite.datasets[name]}
     if not raw:
         raise file.error(
             where,
-            f"'{name}' is not in the catalogue and has no settings of its own"
-            f"{did_you_mean(name, catalogue) or f'; known: {listed(catalogue)}'}",
+            f"'{name}' is not a known dataset and has no settings of its own"
+            f"{did_you_mean(name, known_datasets) or f'; known: {listed(known_datasets)}'}",
         )
     kind = raw.get("source", "table")
     if not isinstance(kind, str) or kind not in SOURCES:

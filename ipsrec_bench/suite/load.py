@@ -107,7 +107,7 @@ def _toml(path: Path, text: str) -> dict[str, Any]:
 
 
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return a suite of catalogued datasets and models with nothing but defaults, as commands need it."""
+    """Return a suite of known datasets and models with nothing but defaults, as commands need it."""
     text = "title = 'From the command line'\n" + "".join(
         f"[{kind}.{json.dumps(name, ensure_ascii=False)}]\n"
         for kind, names in (("datasets", datasets), ("models", models))

@@ -146,7 +146,7 @@ class Source(Settings):
     """What every source of interactions can be told."""
 
     filter: Filter | None = None
-    """Overrides the protocol's `filter` for this dataset; the catalogue's does only where the suite gives none."""
+    """Overrides the protocol's `filter` for this dataset; that of a known dataset only where the suite gives none."""
     max_length: int | None = Field(None, ge=1, le=LONGEST_HISTORY)
     """Overrides the protocol's `max_length` for this dataset; likewise."""
     scale: float | None = Field(None, gt=0, le=1)
@@ -476,7 +476,7 @@ class Suite(Settings):
     description: str = ""
     seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)
     datasets: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """Catalogue names, or tables with a `source` of their own."""
+    """Names of known datasets, or tables with a `source` of their own."""
     models: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
     """A table per model: its parameters, and `type`, `training`, `variants`. None are needed where only data are asked
     for."""
@@ -485,7 +485,7 @@ class Suite(Settings):
     scale: float = Field(1.0, gt=0, le=1)
     """Share of users that are read, chosen by a hash of their ids; of a stand-in, the share of everything."""
     stand_in: bool = False
-    """Whether catalogued datasets are replaced by made-up ones of their format and size, where there are such."""
+    """Whether known datasets are replaced by made-up ones of their format and size, where there are such."""
     protocol: Protocol = Protocol()
     training: Training = Training()
     statistics: Statistics = Statistics()

@@ -165,8 +165,8 @@ REFERENCES = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One output of one file."""
+class OutputDifference:
+    """How far one output of a model is from the same output of its reference."""
 
     output: str
     error: float
@@ -178,8 +178,8 @@ class Comparison:
         return self.error <= TOLERANCE
 
 
-def compare(path: Path) -> tuple[str, list[Comparison]]:
-    """Return the model that the file at `path` is a reference of, and the comparison of each output in it.
+def compare(path: Path) -> tuple[str, list[OutputDifference]]:
+    """Return the model that the file at `path` is a reference of, and how far each output in it is off.
 
     Raises:
         ModelError: the file is not of the form that this module describes.
@@ -203,7 +203,9 @@ def compare(path: Path) -> tuple[str, list[Comparison]]:
         raise ModelError(f"{path}: the file lacks {error}, which a reference of {reference.model} needs") from None
     except (RuntimeError, IndexError, ValidationError) as error:  # weights, ids or sizes that do not fit each other
         raise ModelError(f"{path}: its content does not fit {reference.model}: {error}") from None
-    return reference.model, [Comparison(name, _error(found.get(name), tensor)) for name, tensor in expected.items()]
+    return reference.model, [
+        OutputDifference(name, _error(found.get(name), tensor)) for name, tensor in expected.items()
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ from ipsrec_bench.events import (
     WorkerSeen,
     WorkerStarted,
 )
-from ipsrec_bench.tui.plain import awaited
+from ipsrec_bench.tui.log import awaited
 from ipsrec_bench.words import visible
 
 CellState = Literal["queued", "running", "resumed", "stopped", "done", "failed"]

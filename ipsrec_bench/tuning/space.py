@@ -18,12 +18,11 @@ from ipsrec_bench.models.registry import model_entry
 from ipsrec_bench.settings import LogRange, Settings
 from ipsrec_bench.suite.cells import Cell, ConflictError, with_config
 from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.suite.schema import Range
+from ipsrec_bench.suite.schema import Choices, Range
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-Choices = tuple[float | bool | str, ...]
 LARGEST_GRID = 100_000
 """Points of a grid, all of which are held in memory."""
 LARGEST_WHOLE = 2**31 - 1

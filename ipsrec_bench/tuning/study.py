@@ -23,10 +23,10 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import StudyError
-from ipsrec_bench.report.studies import StudyResult, TrialResult
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.journal import open_journal
+from ipsrec_bench.tuning.results import StudyResult, TrialResult
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
-from ipsrec_bench.run.plan import catalogue_of, cells_of
+from ipsrec_bench.run.plan import cells_of, known_datasets_of
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import SuiteFile, adhoc_suite, load_suite
 from ipsrec_bench.tuning.search import Search
@@ -28,7 +28,7 @@ def searches(
 
     Args:
         suite: the suite that gives protocol, training and model settings; None means defaults throughout.
-        dataset: a dataset of the suite (its first if None), or of the catalogue where there is no suite.
+        dataset: a dataset of the suite (its first if None), or a known one where there is no suite.
         models: labels of models of the suite, or models' names where there is no suite.
         overrides: `key.path=value`.
         data_dir: raw data; a stand-in that the suite asks for is made there.
@@ -47,7 +47,7 @@ def searches(
     else:
         file = load_suite(suite, overrides)
     loaded(file)
-    catalogue_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
+    known_datasets_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
     cells = [cell for cell in cells_of(file, data_dir, device) if not cell.variant]
     wanted_dataset = dataset or cells[0].dataset
     for what, wanted, known in (

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipsrec_bench.data.catalog import Catalogue
+from ipsrec_bench.data.datasets import KnownDatasets
 from ipsrec_bench.data.prepare import preparation_state, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.errors import BenchError, MissingDataError
 from ipsrec_bench.run.doctor.finding import Finding
 from ipsrec_bench.run.doctor.machine import existing
-from ipsrec_bench.run.plan import catalogue_of, cells_of
+from ipsrec_bench.run.plan import cells_of, known_datasets_of
 from ipsrec_bench.suite.cells import Cell, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
@@ -49,7 +49,7 @@ def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tu
     """
     name = f"suite {file.name}"
     try:
-        cells, known = list(trainings(cells_of(file, data_dir))), catalogue_of(file, data_dir)
+        cells, known = list(trainings(cells_of(file, data_dir))), known_datasets_of(file, data_dir)
     except (BenchError, ImportError) as error:  # a model of the user's own may import a torch that is broken
         return [
             Finding(name, "problem", str(error), f"mend {file.path}, then: ipsrec-bench validate {file.path}")
@@ -93,7 +93,7 @@ def check_disk(name: str, folder: Path, need: int | None, unknown: Iterable[str]
     return Finding(name, "ok", said)
 
 
-def _state(label: str, source: DatasetSpec, data_dir: Path, known: Catalogue) -> str:
+def _state(label: str, source: DatasetSpec, data_dir: Path, known: KnownDatasets) -> str:
     state = preparation_state(label, source, data_dir)
     if not state.startswith("missing"):
         return state

@@ -1,4 +1,4 @@
-"""The catalogue, stand-ins, and the whole way from a name in a suite to a report."""
+"""Known datasets, stand-ins, and the whole way from a name in a suite to a report."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipsrec_bench.data.catalog import catalogue, catalogued, stand_in_folder
+from ipsrec_bench.data.datasets import known_dataset, known_datasets, stand_in_folder
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.stand_ins import TMALL, TMALL_CLICKED, TWITCH, WECHAT, write_stand_in
 from ipsrec_bench.errors import DataError, MissingDataError
@@ -20,6 +20,7 @@ from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.suite.schema import TableSource
 
 from .conftest import ROOT, raw_sequences, vocabulary
+from .test_cli import refused
 from .test_data import REAL, needs_real_data
 
 PAPER = ("tmall", "twitch", "wechat")
@@ -28,11 +29,11 @@ LARGE_RAW = os.environ.get("IPSREC_BENCH_DATA_DIR")
 
 
 def source(name: str, data_dir: Path, scale: float | None = None) -> TableSource:
-    return TableSource.model_validate(catalogue(data_dir, scale)[name])
+    return TableSource.model_validate(known_datasets(data_dir, scale)[name])
 
 
 def test_every_entry_is_whole(tmp_path):
-    known = catalogue(tmp_path)
+    known = known_datasets(tmp_path)
     assert set(PAPER) < set(known)
     for name in known:
         entry = known.entries[name]
@@ -53,7 +54,7 @@ def test_the_published_counts_are_those_of_the_paper(tmp_path):
     counts = {
         name: (p.users, p.items, p.providers, p.actions[0])
         for name in PAPER
-        if (p := catalogued(name, catalogue(tmp_path)).published)
+        if (p := known_dataset(name, known_datasets(tmp_path)).published)
     }
     assert counts == {
         "tmall": (885_759, 1_144_124, 9_997, 7_592_214),
@@ -63,19 +64,19 @@ def test_the_published_counts_are_those_of_the_paper(tmp_path):
 
 
 def test_a_name_in_braces_stands_for_many(tmp_path):
-    known = catalogue(tmp_path)
-    entry = catalogued("amazon-All_Beauty", known)
+    known = known_datasets(tmp_path)
+    entry = known_dataset("amazon-All_Beauty", known)
     assert entry.downloads[0].url.endswith("/All_Beauty_5.json.gz")
     assert known["amazon-All_Beauty"]["items"]["path"] == "amazon-2018/meta_All_Beauty.json"
     for unknown in ("amazon-beauty", "amazon-"):
-        with pytest.raises(DataError, match="is not in the catalogue"):
-            catalogued(unknown, known)
+        with pytest.raises(DataError, match="is not a known dataset"):
+            known_dataset(unknown, known)
     with pytest.raises(DataError, match="stands for many: put one, such as amazon-All_Beauty, in the place"):
-        catalogued("amazon-{category}", known)
+        known_dataset("amazon-{category}", known)
 
 
 def test_the_form_that_is_there_is_read(tmp_path):
-    known, raw = catalogue(tmp_path), tmp_path / "raw"
+    known, raw = known_datasets(tmp_path), tmp_path / "raw"
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
     assert known.state("tmall") == (
         "missing: get it from the homepage (free account); https://tianchi.aliyun.com/dataset/dataDetail?dataId=53"
@@ -92,7 +93,7 @@ def test_the_form_that_is_there_is_read(tmp_path):
 
 
 def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_path):
-    known, raw = catalogue(tmp_path), tmp_path / "raw"
+    known, raw = known_datasets(tmp_path), tmp_path / "raw"
     with pytest.raises(MissingDataError, match=r"raw/user_action\.csv and .*raw/feed_info\.csv: there is no such file"):
         prepare("wechat", source("wechat", tmp_path), tmp_path)
     (raw / "wechat").mkdir(parents=True)
@@ -105,8 +106,8 @@ def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_pat
     assert raw_sequences(prepare("wechat", source("wechat", tmp_path), tmp_path)) == {"1": ["a"]}
 
 
-def test_a_suites_own_words_go_before_the_catalogues_and_these_before_defaults(tmp_path):
-    (tmp_path / "catalog.toml").write_text(
+def test_a_suites_own_words_go_before_the_known_datasets_and_these_before_defaults(tmp_path):
+    (tmp_path / "datasets.toml").write_text(
         '[mine]\ntitle = "Mine"\nmax_length = 7\nfilter = "3-core"\nforms = [{ path = "x.csv" }]\n', encoding="utf-8"
     )
 
@@ -124,41 +125,50 @@ def test_a_suites_own_words_go_before_the_catalogues_and_these_before_defaults(t
 
 
 def test_entries_of_ones_own_go_first_and_their_mistakes_have_a_line(tmp_path):
-    own = tmp_path / "catalog.toml"
+    own = tmp_path / "datasets.toml"
     own.write_text('[mine]\ntitle = "Mine"\nforms = [{ path = "mine.csv" }]\n', encoding="utf-8")
-    assert catalogue(tmp_path)["mine"]["path"] == "mine.csv"
+    assert known_datasets(tmp_path)["mine"]["path"] == "mine.csv"
     own.write_text('[mine]\ntitle = "Mine"\n\n[[mine.forms]]\npath = "x"\n\n[mine.published]\nuser = 3\n', "utf-8")
-    with pytest.raises(DataError, match=r"catalog\.toml:8: mine\.published\.user: unknown key 'user'"):
-        catalogue(tmp_path)
+    with pytest.raises(DataError, match=r"datasets\.toml:8: mine\.published\.user: unknown key 'user'"):
+        known_datasets(tmp_path)
     own.write_text('[mine]\ntitle = "Mine"\nforms = []\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"catalog\.toml:3: mine\.forms: found \[\]"):
-        catalogue(tmp_path)
+    with pytest.raises(DataError, match=r"datasets\.toml:3: mine\.forms: found \[\]"):
+        known_datasets(tmp_path)
     own.write_text("[mine\n", encoding="utf-8")
     with pytest.raises(DataError, match="not valid TOML"):
-        catalogue(tmp_path)
+        known_datasets(tmp_path)
     own.write_bytes(b"# \xff\n")
     with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
-        catalogue(tmp_path)
+        known_datasets(tmp_path)
     for line, words in (
         ('["a-{b}{b}"]', "the parts in braces need different names"),
         (
             'forms = [{ path = "x.csv", usr = "q" }]',
-            r"catalog\.toml:3: mine\.forms\.0\.usr: unknown key 'usr'; did you",
+            r"datasets\.toml:3: mine\.forms\.0\.usr: unknown key 'usr'; did you",
         ),
-        ('forms = [{ path = "x.csv", items = "y" }]', r"catalog\.toml:3: mine\.forms\.0\.items: found 'y'"),
+        ('forms = [{ path = "x.csv", items = "y" }]', r"datasets\.toml:3: mine\.forms\.0\.items: found 'y'"),
         ('forms = [{ source = "tables" }]', "found source = 'tables'; allowed: 'table', 'synthetic'"),
     ):
         head = "" if line.startswith("[") else '[mine]\ntitle = "Mine"\n'
         own.write_text(f'{head}{line}\ntitle = "x"\n'.replace('\ntitle = "x"' if head else "", ""), encoding="utf-8")
         with pytest.raises(DataError, match=words):
-            catalogue(tmp_path)
+            known_datasets(tmp_path)
+
+
+def test_a_file_under_its_former_name_is_refused_with_the_new_one(tmp_path, bench):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "catalog.toml").write_text('[mine]\ntitle = "Mine"\nforms = [{ path = "mine.csv" }]\n', encoding="utf-8")
+    refused(
+        bench("data", "list", "--data-dir", str(data)), "catalog.toml: this file is called datasets.toml now; rename it"
+    )
 
 
 @needs_real_data
 def test_an_archive_is_unpacked_where_its_files_are_missing(tmp_path):
     (tmp_path / "raw").mkdir()
     shutil.copy(f"{REAL}/xwines-slim.zip", tmp_path / "raw")
-    known = catalogue(tmp_path)
+    known = known_datasets(tmp_path)
     assert known.state("xwines") == "xwines-slim.zip is there"
     (tmp_path / "raw/xwines").mkdir()
     (tmp_path / "raw/xwines-slim.zip").rename(tmp_path / "raw/xwines/xwines-slim.zip")
@@ -174,7 +184,7 @@ def test_a_wrong_archive_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "raw/wechat_algo_data1.zip", "w") as file:
         file.writestr("wechat_algo_data1/user_action.csv", "userid\n")
     with pytest.raises(DataError, match=r"wechat_algo_data1\.zip: the archive has no 'feed_info\.csv'"):
-        catalogue(tmp_path).provide("wechat")
+        known_datasets(tmp_path).provide("wechat")
 
 
 # Stand-ins
@@ -352,12 +362,12 @@ def test_the_shops_event_log_is_read(tmp_path):
 def test_table_1_to_the_unit(name):
     """Where the raw files are: below data/raw/, or in the folder of IPSREC_BENCH_DATA_DIR."""
     data_dir = Path(LARGE_RAW) if LARGE_RAW else ROOT / "data"
-    known = catalogue(data_dir)
+    known = known_datasets(data_dir)
     if "missing" in known.state(name):
         pytest.skip(f"the raw files of {name} are not in {data_dir / 'raw'}")
     known.provide(name)
     data = prepare(name, source(name, data_dir), data_dir)
-    published = catalogued(name, known).published
+    published = known_dataset(name, known).published
     assert not data.stand_in
     s = data.statistics
     assert (s.users, s.items, s.providers) == (published.users, published.items, published.providers)

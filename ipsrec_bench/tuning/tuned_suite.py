@@ -10,8 +10,8 @@ import tomli_w
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.files import replace_files
-from ipsrec_bench.report.studies import TUNED, StudyResult
 from ipsrec_bench.suite.load import SuiteFile
+from ipsrec_bench.tuning.results import TUNED, StudyResult
 from ipsrec_bench.tuning.study import file_stem
 
 

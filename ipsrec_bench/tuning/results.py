@@ -1,4 +1,7 @@
-"""What a report says of a tuning study: data that a search fills in, without what statistics import."""
+"""Results of a study and its trials, as plain data: a search fills them in, a report shows them.
+
+Nothing here imports optuna or torch, so that a report can read it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The catalogue of datasets that can be named without being described."""
+"""Known datasets: those that a suite can name without describing them. The shipped ones are in `datasets.toml`."""
 
 import re
 import tomllib
@@ -19,8 +19,10 @@ from ipsrec_bench.suite.cells import SOURCES
 from ipsrec_bench.suite.load import find_line
 from ipsrec_bench.suite.schema import Filter
 
-OWN = "catalog.toml"
-"""Below the data directory: entries of one's own."""
+OWN = "datasets.toml"
+"""Below the data directory: the user's own entries."""
+FORMER_OWN = "catalog.toml"
+"""Their name in older versions."""
 _BRACES = re.compile(r"\{(\w+)\}")
 
 
@@ -82,7 +84,7 @@ class Published(Settings):
 
 
 class Entry(Settings):
-    """One dataset of the catalogue."""
+    """One known dataset, or several whose names differ in a part."""
 
     title: str
     citation: str = ""
@@ -131,8 +133,8 @@ class Entry(Settings):
 
 
 @dataclass(frozen=True)
-class Catalogue(Mapping[str, Mapping[str, Any]]):
-    """Settings of catalogued sources by name, as `suite.cells.expand` wants them."""
+class KnownDatasets(Mapping[str, Mapping[str, Any]]):
+    """Settings of known datasets by name, as `suite.cells.expand` wants them."""
 
     entries: Mapping[str, Entry]
     """A name with a part in braces stands for all names in which something capital or a number stands there."""
@@ -150,7 +152,7 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
         """Return the settings of the form that is there, or of the first.
 
         Raises:
-            KeyError: the catalogue lacks the name.
+            KeyError: no known dataset has the name.
         """
         entry = self.entry(name)
         if entry is None:
@@ -248,22 +250,24 @@ class Catalogue(Mapping[str, Mapping[str, Any]]):
         return (raw / place).is_file() or (raw / f"{place}.gz").is_file()
 
 
-def catalogue(data_dir: Path, stand_in_scale: float | None = None) -> Catalogue:
-    """Return the shipped catalogue with the entries of `data_dir`'s own `catalog.toml`, which go first.
+def known_datasets(data_dir: Path, stand_in_scale: float | None = None) -> KnownDatasets:
+    """Return the shipped datasets with the entries of `data_dir`'s own `datasets.toml`, which go first.
 
     Raises:
-        DataError: that file is wrong.
+        DataError: that file is wrong, or has its former name.
     """
-    shipped = resources.files("ipsrec_bench.data").joinpath("catalog.toml").read_text(encoding="utf-8")
-    entries = _read(shipped, "catalog.toml")
-    own = data_dir / OWN
+    shipped = resources.files("ipsrec_bench.data").joinpath("datasets.toml").read_text(encoding="utf-8")
+    entries = _read(shipped, "datasets.toml")
+    own, former = data_dir / OWN, data_dir / FORMER_OWN
+    if former.is_file():
+        raise DataError(f"{former}: this file is called {OWN} now; rename it, or move its entries into {own}")
     if own.is_file():
         try:
             text = own.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{own}: cannot be read as UTF-8 text: {error}") from None
         entries |= _read(text, str(own))
-    return Catalogue(entries, data_dir, stand_in_scale)
+    return KnownDatasets(entries, data_dir, stand_in_scale)
 
 
 def _read(text: str, place: str) -> dict[str, Entry]:
@@ -309,11 +313,11 @@ def _named(name: str) -> None:
     _alone(name)
 
 
-def catalogued(name: str, known: Catalogue) -> Entry:
+def known_dataset(name: str, known: KnownDatasets) -> Entry:
     """Return the entry for `name`.
 
     Raises:
-        DataError: the catalogue lacks it.
+        DataError: no known dataset has the name.
     """
     entry = known.entry(name)
     if entry is None and name in known.entries:
@@ -321,7 +325,7 @@ def catalogued(name: str, known: Catalogue) -> Entry:
             f"'{name}' stands for many: put one, such as {known.entries[name].example}, in the place of the braces"
         )
     if entry is None:
-        raise DataError(f"'{name}' is not in the catalogue{did_you_mean(name, known) or f'; known: {listed(known)}'}")
+        raise DataError(f"'{name}' is not a known dataset{did_you_mean(name, known) or f'; known: {listed(known)}'}")
     return entry
 
 

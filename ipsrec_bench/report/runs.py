@@ -1,0 +1,113 @@
+"""A run of the store with its suite, as reports and comparisons read it."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import tomli_w
+
+from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.store import queries
+from ipsrec_bench.store.connect import Connection, reading
+from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
+from ipsrec_bench.suite.schema import Suite
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of a suite, with the cells that it wanted, in the suite's order."""
+
+    run: int
+    suite_name: str
+    suite: Suite
+    text: str
+    overrides: tuple[str, ...]
+    started: datetime
+    cells: tuple[PlannedCell, ...]
+    """With what was imported for its suite."""
+    stale: tuple[PlannedCell, ...] = ()
+    """Left out: of other targets or candidates than `cells`, or imported under the label of a row of the suite."""
+    not_taken: tuple[str, ...] = ()
+    """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
+
+
+def read_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
+    """Return the newest run, of all, of the named suite, or the one of this number.
+
+    Raises:
+        StoreError: there is no such run, or this version cannot read its suite.
+    """
+    row = queries.find_run(connection, suite, number)
+    try:
+        understood, not_taken = stored_suite(row.settings)
+    except (SuiteError, ValueError) as error:
+        raise StoreError(
+            f"the suite of run {row.run} of '{row.suite_name}' cannot be read: {error}; use the version of ipsrec-bench"
+            " that ran it, or run the suite again"
+        ) from None
+    return Run(
+        row.run, row.suite_name, understood, row.text, row.overrides, row.started, row.cells, row.stale, not_taken
+    )
+
+
+def basis_of(connection: Connection, run: Run, studies: object) -> str:
+    """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
+
+    The number and the start of the run do not enter: if nothing changed between two runs of a suite, their digests are
+    equal.
+    """
+    ended = connection.execute(
+        "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
+        [[cell.key for cell in run.cells]],
+    ).fetchall()
+    made_of = sorted(queries.run_datasets(connection, run.run).items())  # equal ranks may come of another file
+    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
+    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+
+    Raises:
+        SuiteError: the file is missing or wrong, or an override is.
+        StoreError: the store holds no run of that name.
+    """
+    if is_suite_path(suite):
+        return load_suite(Path(suite), overrides)
+    with reading(store) as connection:
+        run = queries.find_run(connection, suite)
+    return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
+
+
+def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
+    """Return `run` as if its suite had said `overrides` as well, which may change what is shown, not what was run.
+
+    Raises:
+        SuiteError: an override is wrong.
+        StoreError: it would take another run.
+    """
+    overrides = tuple(overrides)
+    if not overrides:
+        return run
+    stored = tomli_w.dumps(run.suite.model_dump(mode="json", by_alias=True, exclude_none=True))
+    changed = parse_suite(Path(f"{run.suite_name}.toml"), stored, overrides).suite
+    protocol = run.suite.protocol.model_copy(
+        update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
+    )
+    suite = run.suite.model_copy(update={"protocol": protocol, "statistics": changed.statistics})
+    if suite != changed:
+        raise StoreError(
+            f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs and"
+            " statistics.*; anything else takes another run"
+        )
+    labels = {cell.label for cell in run.cells}
+    baseline = suite.statistics.baseline
+    if baseline not in {"best", *labels}:
+        raise StoreError(
+            f"--set statistics.baseline={baseline}: allowed: 'best', {listed(sorted(labels))}"
+            f"{did_you_mean(baseline, labels)}"
+        )
+    return replace(run, suite=suite, overrides=(*run.overrides, *overrides))
