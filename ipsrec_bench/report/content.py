@@ -8,8 +8,8 @@ from ipsrec_bench.published.papers import HALF_DIGIT
 from ipsrec_bench.stats.crossed import CrossedTest
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
-from ipsrec_bench.store.queries import CurvePoint, DatasetRow, RankedUsers
-from ipsrec_bench.store.records import Environment
+from ipsrec_bench.store.queries import CurvePoint, RankedUsers
+from ipsrec_bench.store.records import DatasetRow, Environment
 from ipsrec_bench.tuning.results import TUNED, StudyResult
 
 MAX_COLUMNS = 8

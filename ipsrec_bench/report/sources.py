@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ipsrec_bench.store.queries import RunDataset
+from ipsrec_bench.store.records import RunDataset
 
 ROLES = ("user", "item", "provider", "time")
 ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", *ROLES}

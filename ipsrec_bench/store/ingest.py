@@ -1,9 +1,13 @@
-"""What runs and imports write to the store."""
+"""What runs and imports write to the store.
+
+Rows are written by the names of their columns, which are the fields of the dataclasses that hold them: a new column
+is a field there and a line in `schema.sql`.
+"""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +22,15 @@ from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import check_file, complete_keys, place_of, unlike
-from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
+from ipsrec_bench.store.records import (
+    BESIDE_CELLS,
+    CellRecord,
+    DatasetRow,
+    Environment,
+    PlannedCell,
+    RunDataset,
+    columns_of,
+)
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Protocol
 
@@ -44,63 +56,34 @@ def begin_run(
     cells: Sequence[PlannedCell],
 ) -> int:
     """Record the start of a suite and what it wants; return the run's number."""
-    row = connection.execute(
-        "INSERT INTO runs (suite, settings, text, overrides, started) VALUES (?, ?, ?, ?, ?) RETURNING run",
-        [
-            file.name,
-            file.suite.model_dump_json(),
-            file.text,
-            list(file.overrides),
-            datetime.now(UTC).replace(tzinfo=None),
-        ],
-    ).fetchone()
-    assert row is not None
-    run: int = row[0]
-    connection.executemany(
-        "INSERT INTO run_cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (run, position, c.key, c.dataset, c.model, c.title, c.type, c.variant, c.seed)
-            for position, c in enumerate(cells)
-        ],
-    )
+    begun = {
+        "suite": file.name,
+        "settings": file.suite.model_dump_json(),
+        "text": file.text,
+        "overrides": list(file.overrides),
+        "started": datetime.now(UTC).replace(tzinfo=None),
+    }
+    run = _insert_numbered(connection, "runs", begun, "run")
+    _insert(connection, "run_cells", ({"run": run, "position": i, **vars(cell)} for i, cell in enumerate(cells)))
     for data in datasets:
         _record_dataset(connection, data)
-        connection.execute(
-            "INSERT INTO run_datasets (run, dataset, fingerprint, filter, scale, stand_in, source, files)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                run, data.name, data.fingerprint, data.filter, data.scale, data.stand_in, json.dumps(data.source),
-                json.dumps(data.files),
-            ],
-        )  # fmt: skip
+        made_of = {name: getattr(data, name) for name in columns_of(RunDataset)}
+        _insert(connection, "run_datasets", [{"run": run, "dataset": data.name, **made_of}])
     return run
 
 
 def _record_dataset(connection: Connection, data: PreparedDataset) -> None:
-    s = data.statistics
-    connection.execute(
-        "INSERT OR IGNORE INTO datasets (fingerprint, name, users, items, providers, actions, known_provider_actions,"
-        " mean_length, repeat_share, tie_share, stickiness, shuffled_stickiness, stand_in, scale, filter)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            data.fingerprint, data.name, s.users, s.items, s.providers, s.actions,
-            s.known_provider_actions, s.mean_length, s.repeat_share, s.tie_share, s.stickiness,
-            s.shuffled_stickiness, data.stand_in, data.scale, data.filter,
-        ],
-    )  # fmt: skip
+    of_statistics = vars(data.statistics)
+    row = {
+        name: of_statistics[name] if name in of_statistics else getattr(data, name) for name in columns_of(DatasetRow)
+    }
+    _insert(connection, "datasets", [row], how="INSERT OR IGNORE")
 
 
 def record_split(connection: Connection, fingerprint: str, protocol: Protocol, statistics: SplitStatistics) -> None:
     """Write the statistics of a dataset's split by `protocol`; older versions left some of them out."""
-    s = statistics
-    connection.execute(
-        "INSERT OR REPLACE INTO splits (fingerprint, split, test_users, valid_users, tied_targets, leaked_targets,"
-        " repeated_targets, unseen_targets) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            fingerprint, protocol.split_name, s.test_users, s.valid_users, s.tied_targets, s.leaked_targets,
-            s.repeated_targets, s.unseen_targets,
-        ],
-    )  # fmt: skip
+    row = {"fingerprint": fingerprint, "split": protocol.split_name, **vars(statistics)}
+    _insert(connection, "splits", [row], how="INSERT OR REPLACE")
 
 
 def record_targets(connection: Connection, fingerprint: str, protocol: Protocol, facts: TargetFacts) -> None:
@@ -110,8 +93,8 @@ def record_targets(connection: Connection, fingerprint: str, protocol: Protocol,
         return
     with _as_table(connection, vars(facts)) as arrays:
         connection.execute(
-            f"INSERT INTO targets SELECT ?, ?, users, history, item_count, provider_count, item_seen, provider_seen"
-            f" FROM {arrays}",
+            "INSERT INTO targets BY NAME"
+            f' SELECT ? AS fingerprint, ? AS split, * EXCLUDE (users), users AS "user" FROM {arrays}',
             place,
         )
 
@@ -155,11 +138,7 @@ def record_import(
         "DELETE FROM imported_cells WHERE suite = ? AND dataset = ? AND trim(model || ' ' || variant) = ? AND seed = ?",
         [suite, cell.dataset, cell.label, cell.seed],
     )
-    connection.execute(
-        "INSERT INTO imported_cells (suite, key, dataset, model, title, type, variant, seed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [suite, cell.key, cell.dataset, cell.model, cell.title, cell.type, cell.variant, cell.seed],
-    )
+    _insert(connection, "imported_cells", [{"suite": suite, **vars(cell)}])
     replaced = "SELECT cell FROM cells WHERE type = ? AND key NOT IN (SELECT key FROM imported_cells)"
     for table in ("ranks", "cell_targets", "cells"):
         connection.execute(f"DELETE FROM {table} WHERE cell IN ({replaced})", [cell.type])
@@ -171,49 +150,50 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
     if record.error is not None and complete_keys(connection, [record.key]):
         return
     remove_cell(connection, record.key)
-    row = connection.execute(
-        """
-        INSERT INTO cells (key, status, error, fingerprint, type, seed, settings, environment, started, seconds,
-                           train_seconds, peak_memory, parameters, stop_metric, best_epoch, best_valid, depth,
-                           deterministic)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING cell
-        """,
-        [
-            record.key, "failed" if record.error else "complete", record.error, record.fingerprint,
-            record.type, record.seed, record.settings, _environment(connection, record.environment),
-            record.started.replace(tzinfo=None), record.seconds, record.train_seconds, record.peak_memory,
-            record.parameters, record.stop_metric, record.best_epoch, record.best_valid, record.depth,
-            record.deterministic,
-        ],
-    ).fetchone()  # fmt: skip
-    assert row is not None
-    cell: int = row[0]
-    if record.epochs:
-        connection.executemany(
-            "INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (cell, e.epoch, e.loss, e.cross_entropy, e.contrastive, e.valid, e.train_seconds,
-                 e.valid_seconds, e.targets)
-                for e in record.epochs
-            ],
-        )  # fmt: skip
+    row = {name: value for name, value in vars(record).items() if name not in BESIDE_CELLS} | {
+        "status": "failed" if record.error else "complete",
+        "environment": _environment(connection, record.environment),
+        "started": record.started.replace(tzinfo=None),
+    }
+    cell = _insert_numbered(connection, "cells", row, "cell")
+    _insert(connection, "epochs", ({"cell": cell, **vars(epoch)} for epoch in record.epochs))
     for split, ranks in (record.ranks or {}).items():
         columns = {"user": ranks.users.astype(np.int32), "higher": ranks.higher, "ties": ranks.ties}
         with _as_table(connection, columns) as arrays:
-            connection.execute(f'INSERT INTO ranks SELECT ?, ?, "user", higher, ties FROM {arrays}', [cell, split])
+            connection.execute(
+                f"INSERT INTO ranks BY NAME SELECT ? AS cell, ? AS split, * FROM {arrays}", [cell, split]
+            )
     for split, found in record.target_sets.items():
         if split in (record.ranks or {}):
-            connection.execute(
-                "INSERT INTO cell_targets (cell, split, users, left_out, targets, candidates)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                [cell, split, found.users, found.left_out, found.targets, found.candidates],
-            )
+            _insert(connection, "cell_targets", [{"cell": cell, "split": split, **vars(found)}])
 
 
 def remove_cell(connection: Connection, key: str) -> None:
     """Remove a cell with all its rows, if the store has it."""
     for table in ("ranks", "epochs", "cell_targets", "cells"):
         connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key])
+
+
+def _insert(connection: Connection, table: str, rows: Iterable[Mapping[str, object]], *, how: str = "INSERT") -> None:
+    """Write `rows`, all with the same columns, to `table` by the columns' names; mappings are written as JSON."""
+    rows = list(rows)
+    if rows:
+        connection.executemany(_insertion(table, rows[0], how), [_values(row) for row in rows])
+
+
+def _insert_numbered(connection: Connection, table: str, row: Mapping[str, object], number: str) -> int:
+    """Write `row` to `table`; return the `number` that the table gives it."""
+    given = connection.execute(f"{_insertion(table, row)} RETURNING {number}", _values(row)).fetchall()
+    return int(given[0][0])
+
+
+def _insertion(table: str, row: Mapping[str, object], how: str = "INSERT") -> str:
+    columns = ", ".join(f'"{name}"' for name in row)
+    return f"{how} INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})"
+
+
+def _values(row: Mapping[str, object]) -> list[object]:
+    return [json.dumps(value) if isinstance(value, Mapping) else value for value in row.values()]
 
 
 @contextlib.contextmanager
@@ -227,8 +207,5 @@ def _as_table(connection: Connection, arrays: Mapping[str, NDArray[Any]]) -> Ite
 def _environment(connection: Connection, environment: Environment) -> str:
     row = asdict(environment)
     name = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
-    connection.execute(
-        "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [name, *row.values()],
-    )
+    _insert(connection, "environments", [{"environment": name, **row}], how="INSERT OR IGNORE")
     return name

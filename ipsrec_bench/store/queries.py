@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
+from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, PlannedCell, RunDataset, columns_of
 
 
 @dataclass(frozen=True)
@@ -110,41 +110,6 @@ class CellSummary:
     def cut_off(self) -> bool:
         """Whether training was still getting better when its last allowed epoch ended."""
         return self.best_epoch is not None and self.best_epoch == self.settings.get("training", {}).get("epochs")
-
-
-@dataclass(frozen=True)
-class DatasetRow:
-    """One row of `datasets`."""
-
-    fingerprint: str
-    name: str
-    users: int
-    items: int
-    providers: int
-    actions: int
-    known_provider_actions: int
-    mean_length: float
-    repeat_share: float | None
-    tie_share: float | None
-    stickiness: float | None
-    shuffled_stickiness: float | None
-    stand_in: bool
-    scale: float
-    filter: str
-
-
-@dataclass(frozen=True)
-class RunDataset:
-    """What one dataset of a run was made of, under the suite's label."""
-
-    fingerprint: str
-    filter: str
-    scale: float
-    stand_in: bool
-    source: Mapping[str, Any]
-    """Resolved settings of the source."""
-    files: Mapping[str, str]
-    """sha256 of the raw files by name: of the interactions, then of the item table."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +233,7 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
         )
     run, name, settings, text, overrides, started = row
     rows = connection.execute(
-        "SELECT fits, key, dataset, model, title, type, variant, seed FROM table_cells WHERE run = ?"
+        f"SELECT fits, {', '.join(columns_of(PlannedCell))} FROM table_cells WHERE run = ?"
         ' ORDER BY imported, "position", dataset, model, variant, seed',
         [run],
     ).fetchall()
@@ -397,7 +362,7 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
 
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:
     """Return what the store knows of the cells with these keys."""
-    *columns, _, _ = (field.name for field in fields(CellSummary))
+    *columns, _, _ = columns_of(CellSummary)
     rows = connection.execute(
         f"SELECT settings, deterministic, type, {', '.join(columns)} FROM cells WHERE key IN (SELECT unnest(?))",
         [list(keys)],
@@ -458,9 +423,9 @@ def learning_curves(connection: Connection, keys: Sequence[str]) -> list[CurvePo
 
 def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str, DatasetRow]:
     """Return the datasets with these fingerprints."""
-    columns = ", ".join(field.name for field in fields(DatasetRow))
     rows = connection.execute(
-        f"SELECT {columns} FROM datasets WHERE fingerprint IN (SELECT unnest(?))", [list(fingerprints)]
+        f"SELECT {', '.join(columns_of(DatasetRow))} FROM datasets WHERE fingerprint IN (SELECT unnest(?))",
+        [list(fingerprints)],
     ).fetchall()
     return {row[0]: DatasetRow(*row) for row in rows}
 
@@ -468,19 +433,19 @@ def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str,
 def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
     """Return what the datasets of a run were made of, by label; runs of older versions recorded nothing."""
     rows = connection.execute(
-        "SELECT dataset, fingerprint, filter, scale, stand_in, source, files FROM run_datasets WHERE run = ?", [run]
+        f"SELECT dataset, {', '.join(columns_of(RunDataset))} FROM run_datasets WHERE run = ?", [run]
     ).fetchall()
     return {
-        label: RunDataset(fingerprint, filter_, scale, stand_in, json.loads(source), json.loads(files))
-        for label, fingerprint, filter_, scale, stand_in, source, files in rows
+        label: RunDataset(*facts, source=json.loads(source), files=json.loads(files))
+        for label, *facts, source, files in rows
     }
 
 
 def split_statistics(connection: Connection, fingerprint: str, split: str) -> SplitStatistics | None:
     """Return the statistics of a dataset's split; None if the store has none."""
-    columns = ", ".join(field.name for field in fields(SplitStatistics))
     row = connection.execute(
-        f"SELECT {columns} FROM splits WHERE fingerprint = ? AND split = ?", [fingerprint, split]
+        f"SELECT {', '.join(columns_of(SplitStatistics))} FROM splits WHERE fingerprint = ? AND split = ?",
+        [fingerprint, split],
     ).fetchone()
     return SplitStatistics(*row) if row else None
 
@@ -488,7 +453,8 @@ def split_statistics(connection: Connection, fingerprint: str, split: str) -> Sp
 def environments(connection: Connection, names: Collection[str]) -> dict[str, Environment]:
     """Return the environments with these names."""
     rows = connection.execute(
-        "SELECT * FROM environments WHERE environment IN (SELECT unnest(?)) ORDER BY environment",
+        f"SELECT environment, {', '.join(columns_of(Environment))} FROM environments"
+        " WHERE environment IN (SELECT unnest(?)) ORDER BY environment",
         [list(names)],
     ).fetchall()
     return {row[0]: Environment(*row[1:]) for row in rows}

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 from ipsrec_bench.data.split import HeldOut, TargetSet
 from ipsrec_bench.ranking.ranks import Ranks
@@ -14,6 +15,11 @@ EXTERNAL = "external"
 OUTPUT_FOLLOWS = "Last lines of its output:"
 """Line of a failed cell's `error` below which stands what its process printed at last."""
 _FRAME = re.compile(r'  File "')
+
+
+def columns_of(record: type) -> list[str]:
+    """Return the columns that a dataclass is read from and written to: its fields, in their order."""
+    return [field.name for field in fields(record)]
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class CellRecord:
     """What the ranks are of, by split."""
 
 
+BESIDE_CELLS = frozenset({"environment", "epochs", "ranks", "target_sets"})
+"""Fields of `CellRecord` that tables of their own hold; each other one is a column of `cells`."""
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """One row of `run_cells`: a cell under the suite's labels."""
@@ -85,6 +95,41 @@ class PlannedCell:
     def display(self) -> str:
         """The row's name in tables, as the field writes it."""
         return f"{self.title} {self.variant}".strip()
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """One row of `datasets`."""
+
+    fingerprint: str
+    name: str
+    users: int
+    items: int
+    providers: int
+    actions: int
+    known_provider_actions: int
+    mean_length: float
+    repeat_share: float | None
+    tie_share: float | None
+    stickiness: float | None
+    shuffled_stickiness: float | None
+    stand_in: bool
+    scale: float
+    filter: str
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """What one dataset of a run was made of, under the suite's label."""
+
+    fingerprint: str
+    filter: str
+    scale: float
+    stand_in: bool
+    source: Mapping[str, Any]
+    """Resolved settings of the source."""
+    files: Mapping[str, str]
+    """sha256 of the raw files by name: of the interactions, then of the item table."""
 
 
 def reason_of(error: str) -> str:
