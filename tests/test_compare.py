@@ -15,7 +15,7 @@ from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named
-from ipsrec_bench.run.imports import import_ranks
+from ipsrec_bench.run.imports import Labels, import_ranks
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.store.connect import reading
@@ -102,10 +102,11 @@ def own(tmp_path):
     return file, data, leave_one_out(data).test, vocabulary(data, "users"), vocabulary(data, "items")
 
 
-def enter(tmp_path, own, text, name="theirs.csv", **options):
+def enter(tmp_path, own, text, name="theirs.csv", replace=False, **labels):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    return import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs", **options).record
+    labelled = Labels("theirs", **labels)
+    return import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", labelled, replace=replace).record
 
 
 def test_ranks_of_another_model_enter_the_tables(tmp_path, own, bench):
@@ -245,7 +246,7 @@ def test_a_packed_file_of_ranks_that_was_cut_off_is_refused(tmp_path, own):
     text = "".join(f'{line},"{note}"\n' for line, note in zip(perfect(own).splitlines(), notes, strict=False))
     (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(text.encode())[:-6])
     with pytest.raises(DataError, match=r"theirs\.csv\.gz: the gzip file is cut off or damaged"):
-        import_ranks(tmp_path / "theirs.csv.gz", own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs")
+        import_ranks(tmp_path / "theirs.csv.gz", own[0], tmp_path / "data", tmp_path / "s.duckdb", Labels("theirs"))
 
 
 def test_lines_of_ranks_that_cannot_be_read_are_refused_by_line(tmp_path, own):
@@ -294,7 +295,7 @@ def test_an_import_takes_no_name_of_the_suites_own(tmp_path, own, name):
     path = tmp_path / "theirs.csv"
     path.write_text("user,rank\n", encoding="utf-8")
     with pytest.raises(SuiteError, match=r"give the imported one another name|a row of the tables needs a name"):
-        import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model=name)
+        import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", Labels(name))
 
 
 def perfect(own) -> str:
@@ -392,7 +393,7 @@ def test_imports_for_different_targets_never_stand_together(tmp_path, own, bench
     path = tmp_path / "other.csv"
     path.write_text(perfect(own), encoding="utf-8")
     masked = load_suite(own[0].path, ["protocol.mask_history=true"])
-    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", model="masked")
+    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", Labels("masked"))
     enter(tmp_path, own, perfect(own))
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     duckdb.connect(str(tmp_path / "s.duckdb")).execute(
@@ -460,7 +461,7 @@ def test_two_imports_under_one_label_are_refused_unless_one_replaces_the_other(t
     enter(tmp_path, own, other, "other.csv", seed=2)
     enter(tmp_path, own, other, "other.csv", variant="big")
     with pytest.raises(StoreError, match="'theirs big' on 'world'"):  # the same label, put together otherwise
-        import_ranks(tmp_path / "theirs.csv", own[0], tmp_path / "data", tmp_path / "s.duckdb", model="theirs big")
+        import_ranks(tmp_path / "theirs.csv", own[0], tmp_path / "data", tmp_path / "s.duckdb", Labels("theirs big"))
     words = ["import-ranks", "other.csv", "--suite", "own.toml", "--model", "theirs", "--store", "s.duckdb"]
     refused = bench(*words)
     assert (refused.returncode, "--replace" in refused.stderr) == (2, True)
@@ -489,7 +490,7 @@ def test_an_import_for_other_targets_gives_way_to_a_new_one(tmp_path, own, bench
     path = tmp_path / "theirs.csv"
     path.write_text(perfect(own), encoding="utf-8")
     masked = load_suite(own[0].path, ["protocol.mask_history=miss"])
-    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", model="theirs")
+    import_ranks(path, masked, tmp_path / "data", tmp_path / "s.duckdb", Labels("theirs"))
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     words = ["import-ranks", "theirs.csv", "--suite", "own.toml", "--model", "theirs", "--store", "s.duckdb"]
     done = bench(*words)
@@ -534,7 +535,7 @@ def test_a_list_of_one_item_each_hits_where_it_is_the_target(tmp_path, monkeypat
     cases = Path(__file__).parent / "cases"
     monkeypatch.setenv("IPSREC_BENCH_CASES", str(cases))
     file = load_suite(cases / "small.toml")
-    found = import_ranks(cases / "top1.csv", file, tmp_path / "data", tmp_path / "s.duckdb", model="top1").record
+    found = import_ranks(cases / "top1.csv", file, tmp_path / "data", tmp_path / "s.duckdb", Labels("top1")).record
     data = prepare("shop", cells_of(file)[0].source, tmp_path / "data")
     test, items = leave_one_out(data).test, vocabulary(data, "items")
     targets = [items[int(i)] for i in data.items[test.positions]]
@@ -578,7 +579,7 @@ def test_an_imported_variant_may_stand_alone_and_another_seed_is_no_baseline(tmp
     enter(tmp_path, own, perfect(own), variant="big")
     path = tmp_path / "better.csv"
     path.write_text(perfect(own), encoding="utf-8")
-    import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", model="better", seed=7)
+    import_ranks(path, own[0], tmp_path / "data", tmp_path / "s.duckdb", Labels("better", seed=7))
     report = built(tmp_path / "s.duckdb")
     assert {c.reference.label for c in report.comparisons} <= {"pop", "recent-pop"}
     assert "theirs big" in {c.row.label for c in report.comparisons}

@@ -14,9 +14,9 @@ import pytest
 from ipsrec_bench.events import CellFailed, CellFinished, RunFinished
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run.costs import NoCost
-from ipsrec_bench.run.engine import execute
+from ipsrec_bench.run.engine import Policy, execute
 from ipsrec_bench.run.executors.inline import Inline
-from ipsrec_bench.run.plan import make_plan, preview
+from ipsrec_bench.run.plan import RunOptions, make_plan, preview
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
@@ -30,7 +30,7 @@ def run_suite(path, folder, overrides=(), force=False):
     events = []
     store = folder / STORE
     plan = make_plan(load_suite(path, overrides), folder / "data", store, events.append)
-    ended = execute(plan, store, HERE, events.append, force=force)
+    ended = execute(plan, store, HERE, events.append, policy=Policy(force=force))
     return ended, events, store
 
 
@@ -147,9 +147,7 @@ def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
         return NoCost("not asked for", does_not_fit=False)
 
     def cells(*, force=False):
-        return preview(
-            file, tmp_path / "data", tmp_path / STORE, force=force, available=False, device="cpu", estimate=estimate
-        )
+        return preview(file, tmp_path / "data", tmp_path / STORE, RunOptions(force=force, device="cpu"), estimate)
 
     before = cells()
     assert {cell.state for cell in before} == {"data not prepared"}
@@ -197,9 +195,9 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
         import numpy as np
         import torch
         from ipsrec_bench.run import cell
-        from ipsrec_bench.run.engine import execute
+        from ipsrec_bench.run.engine import Policy, execute
         from ipsrec_bench.run.executors.inline import Inline
-        from ipsrec_bench.run.plan import make_plan
+        from ipsrec_bench.run.plan import RunOptions, make_plan
         from ipsrec_bench.suite.load import load_suite
 
         tiny = torch.from_numpy(np.full(1 << 20, 1e-40, dtype=np.float32))  # made without torch's threads

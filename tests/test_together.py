@@ -19,7 +19,7 @@ from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import CellFailed, CellFinished, CellFound, CellsAwaited, CellStarted, RunStarted, StoreBusy
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run import recording
-from ipsrec_bench.run.engine import execute
+from ipsrec_bench.run.engine import Policy, execute
 from ipsrec_bench.run.kept import kept_record
 from ipsrec_bench.run.plan import make_plan
 from ipsrec_bench.run.workplace import KEPT, STATE, Workplace, at_work
@@ -154,7 +154,7 @@ def test_two_runs_that_are_forced_train_a_cell_once(finished):
             started.append(None)
             run_suite(finished / "tiny.toml", finished, ONE_SEED, force=True)
 
-    ended = execute(plan, finished / STORE, HERE, emit, force=True)
+    ended = execute(plan, finished / STORE, HERE, emit, policy=Policy(force=True))
     assert (ended.complete, started) == (0, [None])
     assert table(finished / STORE, f"SELECT count(*) FROM cells WHERE cell > {before}") == [(5,)]
 

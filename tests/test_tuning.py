@@ -29,7 +29,7 @@ from ipsrec_bench.errors import ModelError, StoreError, StudyError, SuiteError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, TrialEnded
 from ipsrec_bench.run.cell import train_cell
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
-from ipsrec_bench.run.executors.choice import executor_maker, make_slots
+from ipsrec_bench.run.executors.choice import Workers, executor_maker
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import load_suite, parse_suite
@@ -45,7 +45,7 @@ from ipsrec_bench.tuning.study import (
     studies_in,
     study_result,
 )
-from ipsrec_bench.tuning.subject import searches
+from ipsrec_bench.tuning.subject import Subject, searches
 from ipsrec_bench.tuning.trial import Trained
 from ipsrec_bench.tuning.tuned_suite import tuned_suite
 
@@ -770,8 +770,12 @@ def search_at(suite, tmp_path, monkeypatch):
     def build(storage: str, *overrides: str):
         monkeypatch.chdir(tmp_path)
         data, quick = tmp_path / "data", ["training.epochs=1", "tune.pruner=none"]
-        _, (search,) = searches(suite, "world", ["ipsrec-s"], [*quick, *overrides], data,
-                                lambda cell: prepare(cell.dataset, cell.source, data), storage)  # fmt: skip
+        _, (search,) = searches(
+            Subject(suite, "world", ["ipsrec-s"], [*quick, *overrides]),
+            data,
+            lambda cell: prepare(cell.dataset, cell.source, data),
+            storage,
+        )
         return search
 
     return build
@@ -793,7 +797,11 @@ class Pretended(Executor):
     """Trains nothing, and lets tasks end as it is told; then all of them well."""
 
     def __init__(self, *endings: Trained | Outcome, slots: int = 1, curves: list[list[float]] | None = None) -> None:
-        self._endings, self._curves, self._slots = list(endings), curves or [], make_slots(("cpu",), slots, 1)
+        self._endings, self._curves, self._slots = (
+            list(endings),
+            curves or [],
+            Workers("inline", ("cpu",), None, 1).slots(slots),
+        )
         self._at_work: dict[str, Slot] = {}
         self._tasks: dict[str, Task] = {}
         self._emit: Emit
@@ -836,7 +844,7 @@ class Pretended(Executor):
 
 def run(search, trials: int, executor: Pretended | None = None) -> list:
     told: list = []
-    make_executor = executor or executor_maker("inline", make_slots(("cpu",), 1, 1))
+    make_executor = executor or executor_maker("inline", Workers("inline", ("cpu",), None, 1).slots(1))
     assert run_search(search, Budget(trials, None), make_executor, Workplace(Path("store.duckdb")), told.append)
     return told
 

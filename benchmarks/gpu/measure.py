@@ -41,7 +41,7 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, keep_freed_memory
 from ipsrec_bench.suite.schema import SyntheticSource, Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
-from ipsrec_bench.training.fit import Validation, fit
+from ipsrec_bench.training.fit import Interactions, Loop, Validation, fit
 from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import Batch, packed_windows, prefix_windows
@@ -155,17 +155,15 @@ def train(
     fitted = fit(
         model,
         config,
-        data,
-        sequences,
-        split,
+        Interactions(data, sequences, split),
         training,
-        packed=model_entry(name).packs(config),
-        max_length=LENGTH,
-        seed=1,
-        validate=validate,
-        checkpoint=folder / f"{name}.safetensors",
-        on_step=lambda _: None,
-        on_epoch=lambda _: None,
+        Loop(
+            packed=model_entry(name).packs(config),
+            max_length=LENGTH,
+            seed=1,
+            validate=validate,
+            checkpoint=folder / f"{name}.safetensors",
+        ),
     )
     later = fitted.epochs[1:]
     rate = sum(epoch.targets for epoch in later) / sum(epoch.train_seconds for epoch in later) if later else 0.0

@@ -52,7 +52,7 @@ from ipsrec_bench.words import visible
 if TYPE_CHECKING:
     from ipsrec_bench.run.admission import Admission
     from ipsrec_bench.run.engine import MakeExecutor
-    from ipsrec_bench.run.executors.choice import Cluster, ExecutorName
+    from ipsrec_bench.run.executors.choice import Cluster, Workers
     from ipsrec_bench.run.plan import Plan
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.tuning.results import StudyResult
@@ -192,12 +192,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
-    from ipsrec_bench.run.executors.choice import (
-        Cluster,
-        available_cores,
-        make_slots,
-        places_of,
-    )
+    from ipsrec_bench.run.executors.choice import Cluster, Workers, available_cores, places_of
+    from ipsrec_bench.run.plan import RunOptions
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.suite.shards import parse_shard
 
@@ -205,24 +201,17 @@ def run(
         raise BenchError(f"--collect trains nothing; leave out {'--shard' if shard else '--force'}")
     part = parse_shard(shard) if shard else None
     places = places_of(executor, devices)
+    workers = Workers(executor, places, jobs, threads)
+    options = RunOptions(force, available, places[0], part)
     file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.dry_run import dry_run_of
+        from ipsrec_bench.cli.printing import print_cells
 
-        slots = make_slots(places, jobs or (len(places) if places[0] != "cpu" else available_cores()), threads)
-        dry_run_of(
-            file,
-            data_dir,
-            store,
-            slots,
-            executor,
-            force=force,
-            available=available,
-            shard=part,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        slots = jobs or (len(places) if places[0] != "cpu" else available_cores())
+        cells = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
+        print_cells(cells, slots, threads, as_json=as_json)
         return
 
     if in_background:
@@ -239,7 +228,7 @@ def run(
     from ipsrec_bench.run.journal import Journal
     from ipsrec_bench.run.plan import make_plan
 
-    policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep)
+    policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep, force, collect)
     with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
         journal = Journal(store, file.name)
         with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
@@ -247,14 +236,12 @@ def run(
             if part:
                 plan = plan.limited_to(part)
             cluster = Cluster(address, jobs, file.modules)
-            make_executor, admission = _workers(plan, store, executor, places, jobs, threads, cluster, force=force)
+            make_executor, admission = _executor_for(plan, store, workers, cluster, force=force)
             ended = execute(
                 plan,
                 store,
                 make_executor,
                 emit,
-                force=force,
-                collect=collect,
                 policy=policy,
                 wanted=journal.control.wanted,
                 admission=admission,
@@ -276,27 +263,19 @@ for _command in (watch, control.stop, control.pause, control.resume):
     app.command()(_command)
 
 
-def _workers(
-    plan: "Plan",
-    store: Path,
-    executor: "ExecutorName",
-    places: tuple[str, ...],
-    jobs: int | None,
-    threads: int,
-    cluster: "Cluster",
-    *,
-    force: bool,
+def _executor_for(
+    plan: "Plan", store: Path, workers: "Workers", cluster: "Cluster", *, force: bool
 ) -> "tuple[MakeExecutor, Admission | None]":
     """Return what makes the executor of a run, and what decides which cell begins next."""
     from ipsrec_bench.run.admission import admit
-    from ipsrec_bench.run.executors.choice import executor_maker, make_slots
+    from ipsrec_bench.run.executors.choice import executor_maker
 
-    if executor == "inline":  # nothing runs beside a cell
-        return executor_maker(executor, make_slots(places, 1, threads)), None
-    if executor == "ray":  # nobody here knows the memory of its nodes
-        return executor_maker(executor, make_slots(places, 1, threads), cluster), None
-    jobs, admission = admit(plan, store, places, jobs, threads, force=force)
-    return executor_maker(executor, make_slots(places, jobs, threads)), admission
+    if workers.executor == "inline":  # nothing runs beside a cell
+        return executor_maker("inline", workers.slots(1)), None
+    if workers.executor == "ray":  # nobody here knows the memory of its nodes
+        return executor_maker("ray", workers.slots(1), cluster), None
+    jobs, admission = admit(plan, store, workers.devices, workers.jobs, workers.threads, force=force)
+    return executor_maker("pool", workers.slots(jobs)), admission
 
 
 @app.command()
@@ -412,13 +391,12 @@ def import_ranks(
 ) -> None:
     """Enter predictions of a model trained elsewhere into the tables of a suite."""
     from ipsrec_bench.report.runs import suite_file
+    from ipsrec_bench.run.imports import Labels
     from ipsrec_bench.run.imports import import_ranks as enter
 
     loaded = suite_file(suite, store, overrides or ())
     _say_what_is_imported(loaded)
-    imported = enter(
-        file, loaded, data_dir, store, model=model, dataset=dataset, variant=variant, seed=seed, replace=replace
-    )
+    imported = enter(file, loaded, data_dir, store, Labels(model, variant, seed, dataset), replace=replace)
     record = imported.record
     assert record.ranks is not None
     known = (
@@ -526,11 +504,11 @@ def tune(
     from ipsrec_bench.cli.listen import listener
     from ipsrec_bench.cli.printing import print_studies
     from ipsrec_bench.data.prepare import prepare
-    from ipsrec_bench.run.executors.choice import Cluster, executor_maker, make_slots, places_of
+    from ipsrec_bench.run.executors.choice import Cluster, Workers, executor_maker, places_of
     from ipsrec_bench.run.workplace import Workplace
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
-    from ipsrec_bench.tuning.subject import searches
+    from ipsrec_bench.tuning.subject import Subject, searches
     from ipsrec_bench.tuning.tuned_suite import write_tuned_suite
 
     if budget is not None and not math.isfinite(budget):
@@ -542,10 +520,7 @@ def tune(
     places = places_of(executor, devices)
     with interruptible("Finished trials are kept; the same command goes on."):
         file, found = searches(
-            suite,
-            dataset,
-            names,
-            wanted,
+            Subject(suite, dataset, names, wanted),
             data_dir,
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
@@ -557,7 +532,7 @@ def tune(
             workplace = Workplace(store)
             workplace.sweep()
             cluster = Cluster(address, jobs, file.modules)
-            make_executor = executor_maker(executor, make_slots(places, jobs, threads), cluster)
+            make_executor = executor_maker(executor, Workers(executor, places, jobs, threads).slots(jobs), cluster)
             with listener(Console(), quiet=quiet or as_json, as_json=False) as emit:
                 for search in found:
                     if not run_search(search, limit, make_executor, workplace, emit):

@@ -59,6 +59,10 @@ class Split:
     valid: Targets
     test: Targets
 
+    def trained(self, data: PreparedDataset) -> NDArray[np.bool_]:
+        """Return, bool `[actions]`, which interactions of `data`, whose split this is, are for training."""
+        return data.ranges(data.offsets[:-1], self.train_ends)
+
 
 @dataclass(frozen=True)
 class TargetSet:
@@ -169,7 +173,7 @@ def temporal(data: PreparedDataset, valid_share: float, test_share: float) -> Sp
         test=_targets(data, test_from, (test_from > starts) & (test_from < data.offsets[1:])),
     )
     _refuse_empty(data, result, "temporal")
-    trained = data.ranges(starts, valid_from)
+    trained = result.trained(data)
     assert data.times[trained].max() < valid_cut
     assert (data.times[result.valid.positions] < test_cut).all()
     assert (data.times[result.test.positions - 1] < test_cut).all()
@@ -194,7 +198,7 @@ def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -
         test=_targets(data, ends - 1, tested),
     )
     _refuse_empty(data, result, "user-holdout")
-    trained = data.ranges(starts, result.train_ends)
+    trained = result.trained(data)
     held_out_users = np.concatenate([result.valid.users, result.test.users])
     assert not trained[data.ranges(starts[held_out_users], ends[held_out_users])].any()
     return result

@@ -37,7 +37,7 @@ class TargetFacts:
 def target_facts(data: PreparedDataset, split: Split) -> TargetFacts:
     """Return the facts of the test targets of `split`."""
     users, positions = split.test.users, split.test.positions
-    trained = data.ranges(data.offsets[:-1], split.train_ends)
+    trained = split.trained(data)
     item_counts = np.bincount(data.items[trained], minlength=data.num_items + 1)
     provider_counts = np.bincount(data.providers[trained], minlength=data.num_providers + 1)
     items, providers = data.items[positions], data.providers[positions]

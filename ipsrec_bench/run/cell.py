@@ -29,7 +29,7 @@ from ipsrec_bench.run.workplace import STATE, at_work
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.fit import Fitted, Step, Validation, fit
+from ipsrec_bench.training.fit import Fitted, Interactions, Loop, Step, Validation, fit
 from ipsrec_bench.training.state import StateFile
 from ipsrec_bench.training.streams import INIT, TEST, Streams
 from ipsrec_bench.training.weights import describe
@@ -110,20 +110,20 @@ def train_cell(
         fitted = fit(
             model,
             cell.config,
-            data,
-            sequences,
-            split,
+            Interactions(data, sequences, split),
             cell.training,
-            packed=cell.training.samples == "packed",
-            max_length=max_length,
-            seed=cell.seed,
-            validate=validate,
-            checkpoint=place.folder / f"{key}.safetensors",
-            on_step=_step_listener(key, cell, emit),
-            on_epoch=_epoch_listener(key, cell, emit),
-            about=describe(key, data.fingerprint, cell.settings(), sizes),
-            state=state,
-            tile_parts=tile_parts,
+            Loop(
+                packed=cell.training.samples == "packed",
+                max_length=max_length,
+                seed=cell.seed,
+                validate=validate,
+                checkpoint=place.folder / f"{key}.safetensors",
+                about=describe(key, data.fingerprint, cell.settings(), sizes),
+                state=state,
+                tile_parts=tile_parts,
+                on_step=_step_listener(key, cell, emit),
+                on_epoch=_epoch_listener(key, cell, emit),
+            ),
         )
     return Trained(model, sequences, split, fitted, Ranks(**fitted.facts))
 

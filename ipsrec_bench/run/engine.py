@@ -61,7 +61,7 @@ MakeExecutor = Callable[[Emit, Tick], Executor]
 
 @dataclass(frozen=True)
 class Policy:
-    """What becomes of cells."""
+    """Which cells a run does, and what becomes of them."""
 
     fail_fast: bool = False
     """End the run with the first cell that fails."""
@@ -70,6 +70,10 @@ class Policy:
     timeout: float = inf
     """Seconds that a cell may take in this run; the next one goes on with it."""
     keep: Keep = "best"
+    force: bool = False
+    """Run complete cells again; each is replaced when its new ranks are there."""
+    collect: bool = False
+    """Train nothing; the cells that the store lacks are left to other runs."""
 
 
 def execute(
@@ -78,8 +82,6 @@ def execute(
     make_executor: MakeExecutor,
     emit: Emit,
     *,
-    force: bool = False,
-    collect: bool = False,
     policy: Policy | None = None,
     wanted: Callable[[], Wanted] = lambda: "run",
     admission: Admission | None = None,
@@ -91,9 +93,7 @@ def execute(
         store: the store's file; open for writing only while a cell is recorded.
         make_executor: returns where cells are trained; called only if there is a cell to train.
         emit: callback that receives every event.
-        force: run complete cells again, each replaced when its new ranks are there.
-        collect: train nothing; the cells that the store lacks are left to other runs.
-        policy: what becomes of cells that fail; by default, the others go on.
+        policy: which cells are run, and what becomes of those that fail; by default, the others go on.
         wanted: asked a few times a second whether the run is to go on, to pause, or to stop.
         admission: decides which cell begins next, by the memory of this machine; by default, they begin in their order.
 
@@ -112,9 +112,9 @@ def execute(
     recorder = Recorder(store, workplace, emit, policy.keep)
     workplace.sweep()
     entered = recorder.enter_kept()
-    todo = {key: cell for key, cell in plan.todo(force=force) if force or key not in entered}
+    todo = {key: cell for key, cell in plan.todo(force=policy.force) if policy.force or key not in entered}
     lacking = set(todo)
-    if collect:
+    if policy.collect:
         todo.clear()
     if policy.retry_failed:
         workplace.forget_deaths(todo.keys())
@@ -139,7 +139,7 @@ def execute(
     emit(_planned(plan, recorder, lacking))
     for event in passed_over.values():
         emit(event)
-    work = _Work(plan, recorder, emit, since, policy, wanted, admission, force)
+    work = _Work(plan, recorder, emit, since, policy, wanted, admission)
     if todo:
         with make_executor(work.listen, work.tick) as executor:
             work.through(todo, executor)
@@ -213,7 +213,6 @@ class _Work:
     policy: Policy
     wanted: Callable[[], Wanted]
     admission: Admission | None
-    force: bool
     complete: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
     is_interrupted: bool = field(default=False, init=False)
@@ -348,7 +347,7 @@ class _Work:
         """Settle a cell that another run has done since this one began, or whose result or deaths are known."""
         key, cell = claimed.key, claimed.cell
         found = self.recorder.found(key)
-        if found is not None and (found.started >= self.since or not (found.error or self.force)):
+        if found is not None and (found.started >= self.since or not (found.error or self.policy.force)):
             claimed.claim.give_back()
             self.failed += bool(found.error)
             self.emit(_failure(key, cell, found.error, 0.0) if found.error else self._found(key, cell))

@@ -47,31 +47,39 @@ class Imported:
     """Whether the newest run of the suite has the same targets and candidates, so that its report shows it."""
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Where imported ranks stand in a suite's tables."""
+
+    model: str
+    """The row's name; none of the suite's own."""
+    variant: str = ""
+    """Of the model."""
+    seed: int = 1
+    """With which it was trained; compared with our cells of the same seed."""
+    dataset: str | None = None
+    """A dataset of the suite; its only one if not given."""
+
+
 def import_ranks(
     path: Path,
     file: SuiteFile,
     data_dir: Path,
     store: Path,
+    labels: Labels,
     *,
-    model: str,
-    dataset: str | None = None,
-    variant: str = "",
-    seed: int = 1,
     replace: bool = False,
 ) -> Imported:
     """Read the predictions at `path` for the test targets of `file`'s dataset and write them to the store.
 
-    Every run of the suite with the same targets has them then, as row `model` (and `variant`) of its tables.
+    Every run of the suite with the same targets has them then, as a row of its tables.
 
     Args:
         path: the predictions; see `read_predictions`.
         file: the suite whose protocol says what is held out.
         data_dir: raw and prepared data.
         store: the store's file.
-        model: the row's name; none of the suite's own.
-        dataset: a dataset of the suite; its only one if not given.
-        variant: of the model.
-        seed: with which it was trained; compared with our cells of the same seed.
+        labels: where they stand in the suite's tables.
         replace: other ranks of the same targets, imported under the same names, give way.
 
     Raises:
@@ -80,6 +88,7 @@ def import_ranks(
         DataError: the predictions are not of this dataset, or are incomplete.
         StoreError: the store cannot be written, or has other ranks under this name.
     """
+    model, variant, seed, dataset = labels.model, labels.variant, labels.seed, labels.dataset
     cells = cells_of(file, data_dir)
     sources = {cell.dataset: cell for cell in cells}
     if dataset is None and len(sources) == 1:

@@ -65,6 +65,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """What of a suite a run does, and where."""
+
+    force: bool = False
+    """Run complete cells again."""
+    available: bool = False
+    """Leave out datasets whose raw files are not there."""
+    device: str = "auto"
+    """Where cells are trained; their precision follows from it, unless the suite says."""
+    shard: Shard | None = None
+    """Do only the cells of this share."""
+
+
+@dataclass(frozen=True)
 class PreviewedCell:
     """A cell as `--dry-run` shows it."""
 
@@ -128,23 +142,23 @@ def preview(
     file: SuiteFile,
     data_dir: Path,
     store: Path,
-    *,
-    force: bool,
-    available: bool,
-    device: str = "auto",
-    shard: Shard | None = None,
+    options: RunOptions,
     estimate: Callable[[Cell, PreparedDataset], "Finding"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
-    With `available`, cells of datasets whose raw files are not there are left out, and with `shard` those of other
-    shares. `estimate` is asked for the cells to do whose datasets are prepared.
+    Args:
+        file: the suite.
+        data_dir: raw and prepared data.
+        store: the store's file.
+        options: which cells are returned, and where they would be trained.
+        estimate: returns what a cell takes; called for the cells to do whose datasets are prepared.
 
     Raises:
         BenchError: a share is wanted of cells whose dataset is not prepared.
     """
-    cells = list(trainings(cells_of(file, data_dir, device)))
-    if available:
+    cells = list(trainings(cells_of(file, data_dir, options.device)))
+    if options.available:
         missing = _missing({cell.dataset: cell.source for cell in cells}, data_dir)
         cells = [cell for cell in cells if cell.dataset not in missing]
     sources = {cell.dataset: cell.source for cell in cells}
@@ -154,17 +168,17 @@ def preview(
         for name, source in sources.items()
         if states[name] == "prepared"
     }
-    if shard is not None:
+    if options.shard is not None:
         if missing_data := [name for name in states if name not in datasets]:
             raise BenchError(
-                f"--shard {shard}: which cells it has follows from the data, and {', '.join(missing_data)} is not"
-                " prepared yet; prepare it with run --collect"
+                f"--shard {options.shard}: which cells it has follows from the data, and {', '.join(missing_data)}"
+                " is not prepared yet; prepare it with run --collect"
             )
         fingerprints = {name: data.fingerprint for name, data in datasets.items()}
-        mine = shard.keys(((cell.key(fingerprints[cell.dataset]), cell) for cell in cells), fingerprints)
+        mine = options.shard.keys(((cell.key(fingerprints[cell.dataset]), cell) for cell in cells), fingerprints)
         cells = [cell for cell in cells if cell.key(fingerprints[cell.dataset]) in mine]
     keys = [cell.key(datasets[cell.dataset].fingerprint) if cell.dataset in datasets else None for cell in cells]
-    done = set() if force else _complete(store, [key for key in keys if key is not None])
+    done = set() if options.force else _complete(store, [key for key in keys if key is not None])
     return [
         PreviewedCell(
             cell.dataset,

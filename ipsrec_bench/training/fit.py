@@ -71,79 +71,87 @@ class Fitted:
     """Whether an epoch was trained with half the tile, for want of memory."""
 
 
-def fit(
-    model: Model,
-    config: ModelConfig,
-    data: PreparedDataset,
-    sequences: ResidentSequences,
-    split: Split,
-    training: Training,
-    *,
-    packed: bool,
-    max_length: int,
-    seed: int,
-    validate: Callable[[], Validation],
-    checkpoint: Path,
-    on_step: Callable[[Step], None],
-    on_epoch: Callable[[Epoch], None],
-    about: Mapping[str, str] | None = None,
-    state: StateFile | None = None,
-    tile_parts: int = 1,
-) -> Fitted:
-    """Train `model` until `validate` has not improved for `patience` epochs; leave it with its best weights.
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A dataset, on the CPU and on the model's device, and what of it is for training."""
 
-    What is drawn at random in an epoch follows from `seed` and the epoch; of the initial weights the caller decides.
-    The best weights are kept in `checkpoint` (safetensors), in a folder that no other training writes to.
+    data: PreparedDataset
+    sequences: ResidentSequences
+    """The same interactions, on the model's device."""
+    split: Split
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """What a training loop needs beside the settings: its seed, its files and its callbacks."""
+
+    packed: bool
+    """Whether samples are packed."""
+    max_length: int
+    """Of a history."""
+    seed: int
+    """Of what is drawn at random."""
+    validate: Callable[[], Validation]
+    """Judges the model after an epoch."""
+    checkpoint: Path
+    """File of the best weights, in a folder that no other training writes to."""
+    about: Mapping[str, str] | None = None
+    """Metadata of `checkpoint`."""
+    state: StateFile | None = None
+    """The training's state, which training goes on from, and writes now and then after an epoch; None: not written."""
+    tile_parts: int = 1
+    """Into how many parts the tiles of the softmax are cut, to need less memory."""
+    on_step: Callable[[Step], object] = lambda _: None
+    """Receives the progress within an epoch, a few times a second."""
+    on_epoch: Callable[[Epoch], object] = lambda _: None
+    """Receives every epoch that is trained here."""
+
+
+def fit(model: Model, config: ModelConfig, interactions: Interactions, training: Training, loop: Loop) -> Fitted:
+    """Train `model` until its validation has not improved for `patience` epochs; leave it with its best weights.
+
+    What is drawn at random in an epoch follows from the seed and the epoch; of the initial weights the caller decides.
+    The best weights are kept in the checkpoint (safetensors).
 
     Args:
-        model: as it was built, on the device of `sequences`.
+        model: as it was built, on the device of the sequences.
         config: its settings.
-        data: the dataset.
-        sequences: the same, on the model's device.
-        split: which interactions are for training.
+        interactions: what it is trained on.
         training: how it is trained.
-        packed: whether samples are packed.
-        max_length: of a history.
-        seed: of what is drawn at random.
-        validate: judges the model after an epoch.
-        checkpoint: file of the best weights.
-        on_step: callback that receives the progress within an epoch, a few times a second.
-        on_epoch: callback that receives every epoch that is trained here.
-        about: metadata of `checkpoint`.
-        state: file of the training's state, which training goes on from, and writes now and then after an epoch;
-            None: it is not written.
-        tile_parts: into how many parts the tiles of the softmax are cut, to need less memory.
+        loop: seed, files and callbacks.
 
     Raises:
-        ModelError: training diverges, or something else has written to `checkpoint`.
-        StoreError: `checkpoint` or the state cannot be written.
+        ModelError: training diverges, or something else has written to the checkpoint.
+        StoreError: the checkpoint or the state cannot be written.
     """
     if isinstance(model, CountingModel):
-        return _count(model, data, sequences.device, split, validate, checkpoint, on_epoch, about)
+        return _count(model, interactions, loop)
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
+    data, sequences, split = interactions.data, interactions.sequences, interactions.split
+    checkpoint, state = loop.checkpoint, loop.state
     dtype = product_dtype(training.precision, sequences.device)
     counts = cache(partial(_item_counts, data, split))
-    prefixes = None if packed else prefix_windows(data, split, max_length)
+    prefixes = None if loop.packed else prefix_windows(data, split, loop.max_length)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
-    progress = state.restore(model, optimiser, checkpoint, about or {}) if state is not None else Progress()
+    progress = state.restore(model, optimiser, checkpoint, loop.about or {}) if state is not None else Progress()
     curve = progress.curve
     saved = checkpoint.stat() if curve else None
-    steps = _Steps(model, config, sequences, optimiser, packed, dtype, on_step)
+    steps = _Steps(model, config, sequences, optimiser, loop.packed, dtype, loop.on_step)
     while len(curve) < training.epochs and not _is_out_of_patience(progress, training.patience):
         epoch = len(curve) + 1
-        streams = Streams(seed, MAIN, epoch)
+        streams = Streams(loop.seed, MAIN, epoch)
         streams.start(model)
         model.train()
         began = time.perf_counter()
         order = streams.generator("order")
-        windows = packed_windows(data, split, max_length, training.min_context, order) if prefixes is None else prefixes
+        windows = prefixes or packed_windows(data, split, loop.max_length, training.min_context, order)
         batches = windows.batches(training.batch_size, order)
-        loss_over = catalogue_loss(training, dtype, counts, streams.generator("negatives"), tile_parts)
+        loss_over = catalogue_loss(training, dtype, counts, streams.generator("negatives"), loop.tile_parts)
         sums = steps.through(epoch, windows, batches, loss_over, progress)
         total, cross_entropy, contrastive = sums.means()
         trained = time.perf_counter()
-        validation = validate()
+        validation = loop.validate()
         curve.append(
             Epoch(
                 epoch=epoch,
@@ -156,14 +164,14 @@ def fit(
                 targets=sums.targets,
             )
         )
-        progress.halved |= tile_parts > 1
+        progress.halved |= loop.tile_parts > 1
         if progress.best is None or validation.value > progress.best.valid:
             progress.best, progress.facts = curve[-1], validation.facts
-            save_weights(model, checkpoint, about)
+            save_weights(model, checkpoint, loop.about)
             saved = checkpoint.stat()
         if state is not None:
             state.write(model, optimiser, progress, checkpoint)
-        on_epoch(curve[-1])
+        loop.on_epoch(curve[-1])
     best = progress.best
     assert best is not None
     assert saved is not None
@@ -191,7 +199,7 @@ class _Steps:
     optimiser: Optimiser
     packed: bool
     dtype: torch.dtype
-    on_step: Callable[[Step], None]
+    on_step: Callable[[Step], object]
 
     def through(
         self,
@@ -269,21 +277,12 @@ class _Sums:
 
 def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
     """Return the training interactions of each item, int64 `[items + 1]`."""
-    return np.bincount(data.items[data.ranges(data.offsets[:-1], split.train_ends)], minlength=data.num_items + 1)
+    return np.bincount(data.items[split.trained(data)], minlength=data.num_items + 1)
 
 
-def _count(
-    model: CountingModel,
-    data: PreparedDataset,
-    device: torch.device,
-    split: Split,
-    validate: Callable[[], Validation],
-    checkpoint: Path,
-    on_epoch: Callable[[Epoch], None],
-    about: Mapping[str, str] | None,
-) -> Fitted:
-    began = time.perf_counter()
-    inside = data.ranges(data.offsets[:-1], split.train_ends)
+def _count(model: CountingModel, interactions: Interactions, loop: Loop) -> Fitted:
+    data, began = interactions.data, time.perf_counter()
+    inside = interactions.split.trained(data)
     users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
     before = torch.get_rng_state()
     model.fit(TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside]))
@@ -292,10 +291,10 @@ def _count(
             f"{type(model).__name__} draws random numbers, so that one fit cannot stand for every seed; declare"
             " deterministic = False in its class"
         )
-    model.to(device)
-    save_weights(model, checkpoint, about)
+    model.to(interactions.sequences.device)
+    save_weights(model, loop.checkpoint, loop.about)
     counted = time.perf_counter()
-    found = validate()
+    found = loop.validate()
     seconds = time.perf_counter() - counted
-    on_epoch(Epoch(1, 0.0, 0.0, None, found.value, counted - began, seconds, int(inside.sum())))
+    loop.on_epoch(Epoch(1, 0.0, 0.0, None, found.value, counted - began, seconds, int(inside.sum())))
     return Fitted((), 1, found.value, found.facts, counted - began)

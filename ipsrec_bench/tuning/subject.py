@@ -1,6 +1,7 @@
 """What is to be tuned: a suite's models on one of its datasets, or models and a dataset by their names."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
@@ -13,11 +14,22 @@ from ipsrec_bench.tuning.space import check_spaces, search_space
 from ipsrec_bench.tuning.study import open_storage, open_study, study_name
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is to be tuned, as a command names it."""
+
+    suite: Path | None
+    """It gives protocol, training and model settings; None means defaults throughout."""
+    dataset: str | None
+    """A dataset of the suite (its first if None), or a known one where there is no suite."""
+    models: Sequence[str]
+    """Labels of models of the suite, or models' names where there is no suite."""
+    overrides: Sequence[str] = ()
+    """`key.path=value`."""
+
+
 def searches(
-    suite: Path | None,
-    dataset: str | None,
-    models: Sequence[str],
-    overrides: Iterable[str],
+    subject: Subject,
     data_dir: Path,
     prepare: Callable[[Cell], PreparedDataset],
     storage: str,
@@ -27,10 +39,7 @@ def searches(
     """Return the suite, and a search for every model that is to be tuned.
 
     Args:
-        suite: the suite that gives protocol, training and model settings; None means defaults throughout.
-        dataset: a dataset of the suite (its first if None), or a known one where there is no suite.
-        models: labels of models of the suite, or models' names where there is no suite.
-        overrides: `key.path=value`.
+        subject: what is to be tuned.
         data_dir: raw data; a stand-in that the suite asks for is made there.
         prepare: prepares the dataset of a cell.
         storage: a folder for journal files, or the URL of a database.
@@ -40,12 +49,13 @@ def searches(
     Raises:
         BenchError: the suite is wrong, or has no such dataset or model.
     """
-    if suite is None:
+    models, dataset = subject.models, subject.dataset
+    if subject.suite is None:
         if dataset is None:
             raise BenchError("name a dataset with --dataset, or a suite")
-        file = adhoc_suite([dataset], models, overrides)
+        file = adhoc_suite([dataset], models, subject.overrides)
     else:
-        file = load_suite(suite, overrides)
+        file = load_suite(subject.suite, subject.overrides)
     loaded(file)
     known_datasets_of(file, data_dir).provide(dataset or next(iter(file.suite.datasets)))
     cells = [cell for cell in cells_of(file, data_dir, device) if not cell.variant]

@@ -29,6 +29,22 @@ class Cluster:
     """Folder of the suite's own modules, which nodes get."""
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Where cells are trained, as the options of a command say."""
+
+    executor: ExecutorName
+    devices: tuple[str, ...]
+    jobs: int | None
+    """Cells at a time; None for as many as the executor finds room for."""
+    threads: int
+    """Of torch, in each."""
+
+    def slots(self, jobs: int) -> list[Slot]:
+        """Return `jobs` slots, dealt over the devices."""
+        return [Slot(f"worker {n + 1}", self.devices[n % len(self.devices)], self.threads) for n in range(jobs)]
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -82,11 +98,6 @@ def places_of(name: ExecutorName, text: str) -> tuple[str, ...]:
     if text not in ("cpu", "cuda"):
         raise BenchError(f"--devices {text}: on a Ray cluster, say cpu or cuda; Ray deals out its GPUs itself")
     return (text,)
-
-
-def make_slots(devices: tuple[str, ...], jobs: int, threads: int) -> list[Slot]:
-    """Return `jobs` slots, dealt over the devices."""
-    return [Slot(f"worker {n + 1}", devices[n % len(devices)], threads) for n in range(jobs)]
 
 
 def executor_maker(
