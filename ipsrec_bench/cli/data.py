@@ -240,16 +240,13 @@ def stats(
 
 def _targets(data: "PreparedDataset", protocol: "Protocol") -> "SplitStatistics | str":
     """Return the statistics of the split that `protocol` names, or why nobody can be evaluated under it."""
-    from ipsrec_bench.data.split import hold_out
-    from ipsrec_bench.data.split_statistics import describe_split
-    from ipsrec_bench.data.target_facts import target_facts
+    from ipsrec_bench.data.split_statistics import held_out_facts
     from ipsrec_bench.errors import DataError
 
     try:
-        split = hold_out(data, protocol)
+        return held_out_facts(data, protocol)[1]
     except DataError as error:
         return str(error)
-    return describe_split(data, split, target_facts(data, split))
 
 
 FILE = "file"

@@ -98,6 +98,16 @@ def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict
     return found
 
 
+def rule_of(protocol: Protocol) -> str:
+    """Return in words which interactions `protocol` holds out."""
+    shares = f"{100 * protocol.valid_share:g}% for validation, {100 * protocol.test_share:g}% for the test"
+    return {
+        "leave-one-out": "leave-one-out: last interaction = test, the one before = validation",
+        "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
+        "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
+    }[protocol.split]
+
+
 def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     """Split `data` as `protocol` says; under `mask_history = true` without the targets that repeat an item.
 

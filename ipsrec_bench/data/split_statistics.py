@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Split
-from ipsrec_bench.data.target_facts import TargetFacts
+from ipsrec_bench.data.split import Split, hold_out
+from ipsrec_bench.data.target_facts import TargetFacts, target_facts
+from ipsrec_bench.suite.schema import Protocol
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class SplitStatistics:
     """Share of test targets with an item that is also in the user's history."""
     unseen_targets: float | None
     """Share of test targets with an item that no training interaction has."""
+
+
+def held_out_facts(data: PreparedDataset, protocol: Protocol) -> tuple[TargetFacts, SplitStatistics]:
+    """Return the facts of the test targets that `protocol` holds out, and the statistics of its split.
+
+    They include the targets that a mask of the history leaves out.
+
+    Raises:
+        DataError: nobody is left to train, validate or test on.
+    """
+    split = hold_out(data, protocol)
+    facts = target_facts(data, split)
+    return facts, describe_split(data, split, facts)
 
 
 def describe_split(data: PreparedDataset, split: Split, facts: TargetFacts) -> SplitStatistics:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ipsrec_bench.data.split import rule_of
 from ipsrec_bench.report.against import against_papers, places
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
 from ipsrec_bench.report.content import (
@@ -131,7 +132,7 @@ def build_report(
         correction_rule=CORRECTIONS[statistics.correction],
         interval_rule=interval_rule(statistics),
         protocol=(
-            ("Split", _split(run.suite.protocol)),
+            ("Split", rule_of(run.suite.protocol)),
             ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
@@ -170,15 +171,6 @@ def build_report(
 
 def _corrected(correction: str) -> str:
     return "p-values not corrected" if correction == "none" else f"{CORRECTIONS[correction]} correction"
-
-
-def _split(protocol: Protocol) -> str:
-    shares = f"{100 * protocol.valid_share:g}% for validation, {100 * protocol.test_share:g}% for the test"
-    return {
-        "leave-one-out": "leave-one-out: last interaction = test, the one before = validation",
-        "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
-        "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
-    }[protocol.split]
 
 
 def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:

@@ -16,9 +16,7 @@ from math import inf
 from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import hold_out
-from ipsrec_bench.data.split_statistics import describe_split
-from ipsrec_bench.data.target_facts import target_facts
+from ipsrec_bench.data.split_statistics import held_out_facts
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import (
     CellFailed,
@@ -122,11 +120,10 @@ def execute(
     for key in passed_over:
         del todo[key]
     protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
-    held_out = []
-    for name, data in plan.datasets.items():
-        split = hold_out(data, protocols[name])
-        facts = target_facts(data, split)
-        held_out.append((data.fingerprint, protocols[name], facts, describe_split(data, split, facts)))
+    held_out = [
+        (data.fingerprint, protocols[name], *held_out_facts(data, protocols[name]))
+        for name, data in plan.datasets.items()
+    ]
     # Data may have been prepared for hours: that somebody reads the store, as a report does, is no reason to give up.
     with writing(store, patience=inf, on_wait=recorder.on_wait) as connection:
         claim_name(connection, plan.file, store)

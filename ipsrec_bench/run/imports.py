@@ -9,9 +9,8 @@ from pathlib import Path
 import ipsrec_bench
 from ipsrec_bench.data.predictions import read_predictions
 from ipsrec_bench.data.prepare import prepare
-from ipsrec_bench.data.split import hold_out, split_dataset, target_sets
-from ipsrec_bench.data.split_statistics import describe_split
-from ipsrec_bench.data.target_facts import target_facts
+from ipsrec_bench.data.split import split_dataset, target_sets
+from ipsrec_bench.data.split_statistics import held_out_facts
 from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.plan import cells_of, planned_cell
@@ -127,9 +126,7 @@ def import_ranks(
         target_sets=target_sets(data, split, cell.protocol),
     )
     planned = PlannedCell(record.key, dataset, model, model, EXTERNAL, variant, seed)
-    held_out = hold_out(data, cell.protocol)  # with the targets that a mask leaves out, as a run records them
-    facts = target_facts(data, held_out)
-    statistics = describe_split(data, held_out, facts)
+    facts, statistics = held_out_facts(data, cell.protocol)
     with writing(store) as connection:
         claim_name(connection, file, store)
         replaced = record_import(connection, file.name, data, planned, record, replace=replace)

@@ -264,7 +264,7 @@ def _without_effect(protocol: Protocol) -> set[str]:
 
     Metrics and cutoffs only show; the filter has done its work on the dataset, whose fingerprint enters.
     """
-    shares = {"valid_share", "test_share"} if protocol.split == "leave-one-out" else set()
+    shares = set() if protocol.takes_shares else {"valid_share", "test_share"}
     return {"metrics", "cutoffs", "filter", *shares}
 
 

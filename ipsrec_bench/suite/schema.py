@@ -308,9 +308,12 @@ class Protocol(Settings):
     @property
     def split_name(self) -> str:
         """The split with the shares that it takes: equal names, equal targets of equal data."""
-        if self.split == "leave-one-out":
-            return self.split
-        return f"{self.split} {self.valid_share} {self.test_share}"
+        return f"{self.split} {self.valid_share} {self.test_share}" if self.takes_shares else self.split
+
+    @property
+    def takes_shares(self) -> bool:
+        """Whether `valid_share` and `test_share` change what is held out."""
+        return self.split != "leave-one-out"
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
