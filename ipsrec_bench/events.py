@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
 
-Outcome = Literal["complete", "pruned", "failed", "killed"]
+TrialOutcome = Literal["complete", "pruned", "failed", "killed"]
 """How a trial of a search may end."""
 
 
@@ -250,7 +250,7 @@ class TrialEnded(Event):
     key: str
     number: int
     settings: str
-    outcome: Outcome
+    outcome: TrialOutcome
     value: float | None
     """What it counts by; None unless it is complete."""
     epochs: int

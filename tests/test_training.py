@@ -19,7 +19,7 @@ from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax
 from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
-from ipsrec_bench.training.fit import Interactions, Loop, Validation, fit
+from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.objective import batch_losses, provider_loss
 from ipsrec_bench.training.optimiser import Optimiser, _FusedAdam
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
@@ -398,7 +398,7 @@ def run_fit(world, tmp_path, validations, epochs=10, patience=2, name="sasrec", 
     fitted = fit(
         model,
         config,
-        Interactions(world, ResidentSequences(world, CPU), leave_one_out(world)),
+        TrainingData(world, ResidentSequences(world, CPU), leave_one_out(world)),
         Training(epochs=epochs, patience=patience, batch_size=64, learning_rate=lr),
         Loop(
             packed=True,

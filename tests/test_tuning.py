@@ -46,7 +46,7 @@ from ipsrec_bench.tuning.study import (
     study_result,
 )
 from ipsrec_bench.tuning.subject import Subject, searches
-from ipsrec_bench.tuning.trial import Trained
+from ipsrec_bench.tuning.trial import TrainedTrial
 from ipsrec_bench.tuning.tuned_suite import tuned_suite
 
 from .conftest import TINY_SUITE, clean_environment, command
@@ -796,7 +796,9 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
 class Pretended(Executor):
     """Trains nothing, and lets tasks end as it is told; then all of them well."""
 
-    def __init__(self, *endings: Trained | Outcome, slots: int = 1, curves: list[list[float]] | None = None) -> None:
+    def __init__(
+        self, *endings: TrainedTrial | Outcome, slots: int = 1, curves: list[list[float]] | None = None
+    ) -> None:
         self._endings, self._curves, self._slots = (
             list(endings),
             curves or [],
@@ -828,8 +830,8 @@ class Pretended(Executor):
         for epoch, valid in enumerate(curve, 1):
             self._emit(EpochDone(*name, epoch, 1.0, valid, 1.0))
         del self._at_work[key]
-        ending = self._endings.pop(0) if self._endings else Trained((max(curve),), 1.0)
-        return [Done(key, ending) if isinstance(ending, Trained) else replace(ending, key=key)]
+        ending = self._endings.pop(0) if self._endings else TrainedTrial((max(curve),), 1.0)
+        return [Done(key, ending) if isinstance(ending, TrainedTrial) else replace(ending, key=key)]
 
     def stop(self, key):
         self.stopped.append(key)
@@ -924,7 +926,7 @@ def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, mo
 
 def test_processes_that_are_killed_again_and_again_end_the_search(search_at):
     dies = Died("", "it was killed by SIGKILL")
-    executor = Pretended(*[dies] * 4, Trained((0.5,), 1.0), *[dies] * 5)
+    executor = Pretended(*[dies] * 4, TrainedTrial((0.5,), 1.0), *[dies] * 5)
     with pytest.raises(ModelError, match="5 processes were killed, and no trial came to its end"):
         run(search_at("studies"), 9, executor)
     assert executor.is_closed

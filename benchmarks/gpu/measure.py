@@ -41,7 +41,7 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, keep_freed_memory
 from ipsrec_bench.suite.schema import SyntheticSource, Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
-from ipsrec_bench.training.fit import Interactions, Loop, Validation, fit
+from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.samples import Batch, packed_windows, prefix_windows
@@ -155,7 +155,7 @@ def train(
     fitted = fit(
         model,
         config,
-        Interactions(data, sequences, split),
+        TrainingData(data, sequences, split),
         training,
         Loop(
             packed=model_entry(name).packs(config),

@@ -28,11 +28,11 @@ PAUSE_SECONDS = 0.5
 TIMEOUT_SECONDS = (10, 60)
 """To connect, and without a byte received."""
 
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 """Told the bytes received so far, and how many there will be where the server says so."""
 
 
-def download(url: str, target: Path, sha256: str, on_progress: Progress) -> None:
+def download(url: str, target: Path, sha256: str, on_progress: DownloadProgress) -> None:
     """Fetch `url` into the file `target`, going on where an earlier attempt stopped.
 
     What has been received so far lies in a hidden file beside `target`, named by the server's validator of the content
@@ -157,7 +157,7 @@ class _Resuming:
     """A downloader for pooch, which has a file of its own name written and then checks and moves it."""
 
     target: Path
-    on_progress: Progress
+    on_progress: DownloadProgress
     checked: bool
     """Whether a checksum will tell if the file is whole."""
 

@@ -5,7 +5,7 @@ from textwrap import shorten
 
 import duckdb
 
-from ipsrec_bench.data.times import Place
+from ipsrec_bench.data.times import RowPlace
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.words import visible
 
@@ -37,7 +37,7 @@ ODD = (TOO_LONG, MARKED, BROKEN, SEVERAL)
 
 
 def refuse_ids(
-    connection: duckdb.DuckDBPyConnection, rows: str, role: str, checks: Sequence[Check], place: Place
+    connection: duckdb.DuckDBPyConnection, rows: str, role: str, checks: Sequence[Check], place: RowPlace
 ) -> None:
     """Raise an error on the first id for which one of the `checks` holds, in the order of the checks.
 

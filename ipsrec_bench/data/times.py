@@ -23,7 +23,7 @@ import duckdb
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.words import visible
 
-Place = Callable[[int], str]
+RowPlace = Callable[[int], str]
 """Returns where a row of the file stands."""
 
 MOST_NUMBER = 2**63
@@ -70,7 +70,7 @@ _OF_ZONE = (
 _OF_SECOND = r"coalesce(TRY_CAST(rpad(regexp_extract(time, ':\d{2}[.,](\d{1,9})', 1), 9, '0') AS BIGINT), 0)"
 
 
-def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: Place) -> str:
+def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: RowPlace) -> str:
     """Return the SQL that turns the text `time` of the table `raw` into int64 or float64, in the order of time.
 
     Args:
@@ -100,7 +100,7 @@ def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, fil
 class _Column:
     """The texts in `raw.time`, and their shapes."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, file: str, place: Place) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: str, place: RowPlace) -> None:
         self._connection = connection
         self._file = file
         self._place = place

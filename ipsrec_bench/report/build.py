@@ -432,7 +432,7 @@ def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSu
 
 
 def _said_filter(run: Run, label: str) -> str:
-    """Return the filter of a dataset as far as the stored suite tells; the catalogue may have had another one."""
+    """Return the filter of a dataset as far as the stored suite tells; the known dataset may have had another one."""
     own = run.suite.datasets.get(label, {}).get("filter")
     wanted = run.suite.protocol.filter if own is None else Filter.model_validate(own)
     return str(wanted) if own is not None or wanted.active else "not recorded"

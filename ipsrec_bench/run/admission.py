@@ -12,9 +12,9 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.precision import cuda_memory
 from ipsrec_bench.run.costs import (
     LEAST_PROCESS,
+    CellKind,
     Cost,
-    Finding,
-    Kind,
+    CostEstimate,
     NoCost,
     kind_of,
     least_memory,
@@ -89,7 +89,7 @@ class Admission:
     def __init__(
         self,
         cells: Mapping[str, tuple[Cell, PreparedDataset]],
-        measured: Mapping[Kind, Cost],
+        measured: Mapping[CellKind, Cost],
         jobs: int,
         devices: Sequence[str],
     ) -> None:
@@ -103,10 +103,10 @@ class Admission:
         """
         self._cells = dict(cells)
         self._kinds = {key: kind_of(cell, data) for key, (cell, data) in cells.items()}
-        self._found: dict[Kind, Finding] = dict(measured)
+        self._found: dict[CellKind, CostEstimate] = dict(measured)
         self._jobs = jobs
         self._cuda = any(device.startswith("cuda") for device in devices)
-        self._bounds: dict[Kind, tuple[int, int | None]] = {}
+        self._bounds: dict[CellKind, tuple[int, int | None]] = {}
         """Of the memory of a process, in bytes: lower, and upper where there is one."""
         for key, kind in self._kinds.items():
             if kind not in self._bounds:
@@ -116,7 +116,7 @@ class Admission:
         self._devices_shared = self._cuda and jobs > len(set(devices))
         self._probed: dict[str, bool] = {}
         """Cells whose probes are at work, and whether nothing else was when they began."""
-        self._crowded: set[Kind] = set()
+        self._crowded: set[CellKind] = set()
         """Kinds that did not fit beside others, and are probed alone."""
         self._killed: set[str] = set()
         """Cells that were killed, and begin again when nothing else runs."""
@@ -167,7 +167,7 @@ class Admission:
         need, choice = min(options, key=lambda option: option[0])
         return self._chosen(choice, need, running)
 
-    def learn(self, key: str, finding: Finding) -> None:
+    def learn(self, key: str, finding: CostEstimate) -> None:
         """Take note of what the probe of the cell `key` has found."""
         alone, kind = self._probed.pop(key), self._kinds[key]
         if isinstance(finding, Cost) or alone or not finding.does_not_fit:
@@ -209,7 +209,7 @@ class Admission:
             return Begin(key), reserved
         return Probe(key), here.total if kind in self._crowded else max(need, share)
 
-    def _reservation(self, kind: Kind, share: int) -> int | None:
+    def _reservation(self, kind: CellKind, share: int) -> int | None:
         """Return the bytes to reserve for a cell, or None if it is to be probed before it begins."""
         found, (least, most) = self._found.get(kind), self._bounds[kind]
         if self._devices_shared and (found is None or (isinstance(found, Cost) and found.source == "measured")):
@@ -241,7 +241,7 @@ class Admission:
         return choice
 
 
-def known_needs(cells: Iterable[tuple[Cell, PreparedDataset]], measured: Mapping[Kind, Cost]) -> list[int]:
+def known_needs(cells: Iterable[tuple[Cell, PreparedDataset]], measured: Mapping[CellKind, Cost]) -> list[int]:
     """Return the bytes that each of `cells` takes on a CPU: as measured by like cells, else at least."""
     found = ((measured.get(kind_of(cell, data)), cell, data) for cell, data in cells)
     return [least_memory(cell, data) if cost is None else cost.memory for cost, cell, data in found]

@@ -24,12 +24,12 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, peak_memory, pick_device, reset_peak_memory
 from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.kept import keep, reserve
-from ipsrec_bench.run.memory import Memory
+from ipsrec_bench.run.memory import MemorySaver
 from ipsrec_bench.run.workplace import STATE, at_work
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.fit import Fitted, Interactions, Loop, Step, Validation, fit
+from ipsrec_bench.training.fit import Fitted, Loop, Step, TrainingData, Validation, fit
 from ipsrec_bench.training.state import StateFile
 from ipsrec_bench.training.streams import INIT, TEST, Streams
 from ipsrec_bench.training.weights import describe
@@ -110,7 +110,7 @@ def train_cell(
         fitted = fit(
             model,
             cell.config,
-            Interactions(data, sequences, split),
+            TrainingData(data, sequences, split),
             cell.training,
             Loop(
                 packed=cell.training.samples == "packed",
@@ -157,7 +157,7 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     state = StateFile(place.folder / STATE, key, pick_device(place.device))
     resumed = state.epochs()
     emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric, resumed))
-    record, memory = new_record(key, cell, place.device, place.threads, data), Memory()
+    record, memory = new_record(key, cell, place.device, place.threads, data), MemorySaver()
     try:
         trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, state, parts))
         Streams(cell.seed, TEST).start()  # what training has drawn depends on whether it began here

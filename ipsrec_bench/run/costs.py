@@ -47,18 +47,18 @@ class NoCost:
     """Whether it needed more memory than there was; else the cell would fail, too."""
 
 
-Finding = Cost | NoCost
+CostEstimate = Cost | NoCost
 
-Kind = tuple[str, str]
+CellKind = tuple[str, str]
 """Fingerprint of the data and settings as JSON: what cells that differ in nothing but their seed have in common."""
 
 
-def kind_of(cell: Cell, data: PreparedDataset) -> Kind:
+def kind_of(cell: Cell, data: PreparedDataset) -> CellKind:
     """Return the kind of `cell` on `data`."""
     return data.fingerprint, json.dumps(cell.settings(), sort_keys=True)
 
 
-def measured_costs(store: Path, kinds: Iterable[Kind], *, cuda: bool, threads: int) -> dict[Kind, Cost]:
+def measured_costs(store: Path, kinds: Iterable[CellKind], *, cuda: bool, threads: int) -> dict[CellKind, Cost]:
     """Return the costs of those `kinds` of which the store holds complete cells.
 
     Args:

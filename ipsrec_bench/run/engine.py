@@ -37,7 +37,7 @@ from ipsrec_bench.events import (
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, memory_at
 from ipsrec_bench.run.control import Wanted
-from ipsrec_bench.run.costs import Finding, NoCost
+from ipsrec_bench.run.costs import CostEstimate, NoCost
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
 from ipsrec_bench.run.kept import keep, kept_record
 from ipsrec_bench.run.plan import Plan
@@ -169,7 +169,7 @@ def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanne
     )
 
 
-def _do_probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Finding:
+def _do_probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:
     """Find out what a cell takes, where it would be done."""
     from ipsrec_bench.run.probe import probe
 

@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-class Memory:
+class MemorySaver:
     """The memory of one cell: whole tiles, or half of them once it has not sufficed."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from ipsrec_bench.suite.schema import DatasetSpec
 from ipsrec_bench.suite.shards import Shard
 
 if TYPE_CHECKING:
-    from ipsrec_bench.run.costs import Finding
+    from ipsrec_bench.run.costs import CostEstimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class PreviewedCell:
     """None while the dataset is not prepared."""
     state: str
     """`done`, `to do`, or what keeps the data from being ready."""
-    estimate: "Finding | None" = None
+    estimate: "CostEstimate | None" = None
     """None while the dataset is not prepared, and for cells that are done."""
 
 
@@ -143,7 +143,7 @@ def preview(
     data_dir: Path,
     store: Path,
     options: RunOptions,
-    estimate: Callable[[Cell, PreparedDataset], "Finding"],
+    estimate: Callable[[Cell, PreparedDataset], "CostEstimate"],
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 

@@ -17,7 +17,7 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Targets, split_dataset
 from ipsrec_bench.errors import BenchError, ModelError
 from ipsrec_bench.events import Emit, EpochDone, Event, StepDone
-from ipsrec_bench.run.costs import Cost, Finding, Kind, NoCost, kind_of, measured_costs
+from ipsrec_bench.run.costs import CellKind, Cost, CostEstimate, NoCost, kind_of, measured_costs
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Place, Refused, Slot, Stopped, Task
 from ipsrec_bench.suite.cells import Cell
 
@@ -34,7 +34,7 @@ LONGEST_SECONDS = 300.0
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
-def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> Finding:  # noqa: ARG001 (of all tasks' form)
+def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:  # noqa: ARG001 (of all tasks' form)
     """Return what `cell` takes on `data` at `place`, from about two seconds of training and one batch of ranking.
 
     Numbers of targets and users are exact. What is extrapolated are the seconds of a share of an epoch, of a batch of
@@ -75,9 +75,9 @@ class Costs:
             on_probe: callback that receives every cell that is about to be probed.
         """
         self._store, self._executor, self._folder, self._on_probe = store, executor, folder, on_probe
-        self._found: dict[Kind, Finding] = {}
+        self._found: dict[CellKind, CostEstimate] = {}
 
-    def of(self, cell: Cell, data: PreparedDataset) -> Finding:
+    def of(self, cell: Cell, data: PreparedDataset) -> CostEstimate:
         """Return what `cell` takes on `data`.
 
         Raises:
@@ -95,7 +95,7 @@ class Costs:
             self._executor.outcomes(0.1)
         return free[0]
 
-    def _probed(self, cell: Cell, data: PreparedDataset, slot: Slot) -> Finding:
+    def _probed(self, cell: Cell, data: PreparedDataset, slot: Slot) -> CostEstimate:
         self._on_probe(cell)
         folder = self._folder / f"probe-{len(self._found)}"
         folder.mkdir(parents=True)

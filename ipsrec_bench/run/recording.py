@@ -12,7 +12,7 @@ from ipsrec_bench.run.kept import kept_record, release
 from ipsrec_bench.run.workplace import LOG, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
-from ipsrec_bench.store.queries import Outcome, outcome_of, outcomes
+from ipsrec_bench.store.queries import CellOutcome, outcome_of, outcomes
 from ipsrec_bench.store.records import OUTPUT_FOLLOWS, CellRecord
 
 Keep = Literal["best", "none"]
@@ -30,12 +30,12 @@ class Recorder:
     workplace: Workplace
     emit: Emit
     keep: Keep = "best"
-    _outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
+    _outcomes: dict[str, CellOutcome] = field(default_factory=dict, init=False)
     """How cells had ended when the store was last looked at."""
     _recorded: int = field(default=-1, init=False)
     """How many cells all runs had recorded by then."""
 
-    def found(self, key: str) -> Outcome | None:
+    def found(self, key: str) -> CellOutcome | None:
         """Return how a claimed cell ended, or None if the store has nothing of it.
 
         The store is opened only if another run has recorded a cell since.

@@ -132,7 +132,7 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """How the cell of a key ended last."""
 
     error: str | None
@@ -140,16 +140,16 @@ class Outcome:
     started: datetime
 
 
-def outcome_of(connection: Connection, key: str) -> Outcome | None:
+def outcome_of(connection: Connection, key: str) -> CellOutcome | None:
     """Return how the cell `key` ended, or None if the store has nothing of it."""
     row = connection.execute("SELECT error, started FROM cells WHERE key = ?", [key]).fetchone()
-    return Outcome(*row) if row is not None else None
+    return CellOutcome(*row) if row is not None else None
 
 
-def outcomes(connection: Connection) -> dict[str, Outcome]:
+def outcomes(connection: Connection) -> dict[str, CellOutcome]:
     """Return how every cell of the store ended, by its key."""
     rows = connection.execute("SELECT key, error, started FROM cells").fetchall()
-    return {key: Outcome(*rest) for key, *rest in rows}
+    return {key: CellOutcome(*rest) for key, *rest in rows}
 
 
 def metrics_of(

@@ -31,7 +31,7 @@ from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.testing import worlds
 from ipsrec_bench.training.catalogue import exact
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.fit import Interactions, Loop, Validation, fit
+from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.objective import CASTING_PAYS, batch_losses
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.weights import load_weights, save_weights
@@ -95,7 +95,7 @@ class _ModelCase:
             fit(
                 model,
                 self.config,
-                Interactions(data, sequences, split),
+                TrainingData(data, sequences, split),
                 self.training.model_copy(update={"epochs": epochs}),
                 Loop(
                     packed=self.entry.packs(self.config),

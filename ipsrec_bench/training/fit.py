@@ -72,7 +72,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class TrainingData:
     """A dataset, on the CPU and on the model's device, and what of it is for training."""
 
     data: PreparedDataset
@@ -107,7 +107,7 @@ class Loop:
     """Receives every epoch that is trained here."""
 
 
-def fit(model: Model, config: ModelConfig, interactions: Interactions, training: Training, loop: Loop) -> Fitted:
+def fit(model: Model, config: ModelConfig, interactions: TrainingData, training: Training, loop: Loop) -> Fitted:
     """Train `model` until its validation has not improved for `patience` epochs; leave it with its best weights.
 
     What is drawn at random in an epoch follows from the seed and the epoch; of the initial weights the caller decides.
@@ -280,7 +280,7 @@ def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
     return np.bincount(data.items[split.trained(data)], minlength=data.num_items + 1)
 
 
-def _count(model: CountingModel, interactions: Interactions, loop: Loop) -> Fitted:
+def _count(model: CountingModel, interactions: TrainingData, loop: Loop) -> Fitted:
     data, began = interactions.data, time.perf_counter()
     inside = interactions.split.trained(data)
     users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))

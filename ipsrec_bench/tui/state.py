@@ -34,7 +34,7 @@ from ipsrec_bench.tui.log import awaited
 from ipsrec_bench.words import visible
 
 CellState = Literal["queued", "running", "resumed", "stopped", "done", "failed"]
-Place = tuple[str, str, int]
+GridPlace = tuple[str, str, int]
 """Dataset, label and seed of a cell."""
 _Value = TypeVar("_Value")
 
@@ -122,7 +122,7 @@ class RunState:
     metric: str = ""
     datasets: tuple[DatasetReady, ...] = ()
     left_out: tuple[DatasetLeftOut, ...] = ()
-    places: Mapping[Place, str] = field(default_factory=dict)
+    places: Mapping[GridPlace, str] = field(default_factory=dict)
     """The key of every cell of the plan, in the plan's order. A model that no seed changes has one key for all."""
     plan: Layout = Layout()
     cell_states: Mapping[str, CellState] = field(default_factory=dict)
@@ -249,7 +249,7 @@ def _prepared(state: RunState, event: DatasetReady | DatasetLeftOut) -> RunState
 
 
 def _planned(state: RunState, event: RunPlanned) -> RunState:
-    places: dict[Place, str] = {}
+    places: dict[GridPlace, str] = {}
     states: dict[str, CellState] = {}
     for key, dataset, label, seed, is_done in event.grid:
         places[visible(dataset), visible(label), seed] = key
@@ -312,7 +312,7 @@ def _marked(state: RunState, event: CellEvent, mark: CellState) -> RunState:
     return replace(state, cell_states={**state.cell_states, event.key: mark})
 
 
-def _layout(places: Mapping[Place, str]) -> Layout:
+def _layout(places: Mapping[GridPlace, str]) -> Layout:
     datasets, labels, seeds = (tuple(dict.fromkeys(part)) for part in zip(*places, strict=True))
     return Layout(datasets, labels, tuple(sorted(seeds)))
 

@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, StudyError
-from ipsrec_bench.events import CellEvent, CellStarted, Emit, EpochDone, Event, SearchStarted, TrialEnded
-from ipsrec_bench.events import Outcome as TrialOutcome
+from ipsrec_bench.events import CellEvent, CellStarted, Emit, EpochDone, Event, SearchStarted, TrialEnded, TrialOutcome
 from ipsrec_bench.run.engine import MakeExecutor
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
 from ipsrec_bench.run.workplace import Workplace
@@ -44,7 +43,7 @@ from ipsrec_bench.tuning.study import (
     storage_failure,
     this_process,
 )
-from ipsrec_bench.tuning.trial import Trained, do_trial
+from ipsrec_bench.tuning.trial import TrainedTrial, do_trial
 
 FAILURES_IN_A_ROW = 5
 LOOK_AGAIN_SECONDS = 1.0
@@ -280,7 +279,7 @@ class _Work:
             except UpdateFinishedTrialError:
                 self._lose(trial)
 
-    def _end(self, trial: "_Trial", trained: Trained) -> None:
+    def _end(self, trial: "_Trial", trained: TrainedTrial) -> None:
         """Take the result of a trial that was done.
 
         Raises:

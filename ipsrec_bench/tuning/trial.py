@@ -11,7 +11,7 @@ from ipsrec_bench.suite.cells import Cell
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedTrial:
     """What a trial has come to."""
 
     values: tuple[float, ...]
@@ -21,7 +21,7 @@ class Trained:
     """What ended a training; empty if all seeds are trained."""
 
 
-def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedDataset, emit: Emit) -> Trained:
+def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedDataset, emit: Emit) -> TrainedTrial:
     """Train a trial's cells, which differ in their seeds, one after the other; no test target is ranked.
 
     An error of a training is part of the result, and so is `sys.exit`: other settings may do. An interruption passes
@@ -47,5 +47,5 @@ def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedData
     except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever ends a training)
         said = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         said = said.encode(errors="backslashreplace").decode()  # a message may be no valid text
-        return Trained(tuple(values), time.perf_counter() - began, said)
-    return Trained(tuple(values), time.perf_counter() - began)
+        return TrainedTrial(tuple(values), time.perf_counter() - began, said)
+    return TrainedTrial(tuple(values), time.perf_counter() - began)
