@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
-from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.errors import MissingRunError, MissingStoreError, StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection, reading
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
+from ipsrec_bench.suite.shipped import find_suite
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
             raise StoreError("the store holds no run yet; run a suite first")
         if suite in known:
             raise StoreError(f"the store holds no run {number} of the suite '{suite}'")
-        raise StoreError(
+        raise MissingRunError(
             f"the store holds no run of a suite '{suite}'"
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )
@@ -417,16 +418,22 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
 
 
 def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+    """Return the suite of this file, or, of this name, as its newest run in the store had it, else as it ships.
 
     Raises:
         SuiteError: the file is missing or wrong, or an override is.
-        StoreError: the store holds no run of that name.
+        StoreError: the store holds no run of that name, and no suite of that name ships.
     """
     if is_suite_path(suite):
         return load_suite(Path(suite), overrides)
-    with reading(store) as connection:
-        run = find_run(connection, suite)
+    try:
+        with reading(store) as connection:
+            run = find_run(connection, suite)
+    except (MissingStoreError, MissingRunError):
+        file = find_suite(Path(suite))
+        if not file.is_file():
+            raise
+        return load_suite(file, overrides)
     return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
 
 
