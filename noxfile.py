@@ -25,11 +25,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, types and the rule of who may import whom."""
+    """Check style, format, types, the rule of who may import whom, and that the site builds without a warning."""
     session.run(sys.executable, "-m", "ruff", "check", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
     session.run(sys.executable, "-m", "mypy", "-n", "2")
     session.run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
+    session.run(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site")
 
 
 @nox.session

@@ -1,3 +1,3 @@
 """Benchmarks for provider-aware sequential recommendation: train, rank, store, test, report."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

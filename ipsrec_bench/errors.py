@@ -32,6 +32,10 @@ class MissingStoreError(StoreError):
     """There is no result store yet, or an empty file in its place."""
 
 
+class MissingRunError(StoreError):
+    """The store holds no run of a suite."""
+
+
 class LockedStoreError(StoreError):
     """Another process has the result store open."""
 

@@ -99,6 +99,7 @@ def download(
     from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.data.download import download as fetch
     from ipsrec_bench.errors import DataError
+    from ipsrec_bench.extras import require
 
     entry = known_dataset(name, known_datasets(data_dir))
     if not entry.downloads:
@@ -107,6 +108,7 @@ def download(
             if entry.embedded
             else f"'{name}' cannot be had from a plain URL: {entry.obtain}; {entry.homepage}"
         )
+    require("download", "data download")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(quiet=quiet)) as progress:
         for part in entry.downloads:

@@ -18,7 +18,8 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 def doctor(
     suite: Annotated[
-        Path | None, typer.Argument(metavar="[SUITE]", help="A suite file, whose data and disk space are looked at.")
+        Path | None,
+        typer.Argument(metavar="[SUITE]", help="A suite file or a shipped suite; checks its data and disk space."),
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = STORE,
@@ -39,8 +40,9 @@ def doctor(
     from ipsrec_bench.run.doctor.diagnosis import diagnose
     from ipsrec_bench.run.doctor.finding import fixed
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.suite.shipped import find_suite
 
-    file = load_suite(suite, overrides or ()) if suite is not None else None
+    file = load_suite(find_suite(suite), overrides or ()) if suite is not None else None
     findings = list(diagnose(file, store, data_dir))
     if fix:
         findings = [fixed(finding) for finding in findings]

@@ -19,7 +19,7 @@ import typer
 import typer.core
 
 from ipsrec_bench import __version__
-from ipsrec_bench.cli import control
+from ipsrec_bench.cli import control, suites
 from ipsrec_bench.cli import data as data_commands
 from ipsrec_bench.cli.doctor import doctor
 from ipsrec_bench.cli.gc import gc
@@ -47,6 +47,7 @@ from ipsrec_bench.cli.options import (
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.cli.watch import watch
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.extras import missing, require
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(suites.app, name="suites")
 app.command()(doctor)
 app.command()(gc)
 export_app = typer.Typer(no_args_is_help=True, help="Write what the store has to files.", rich_markup_mode=None)
@@ -196,6 +198,7 @@ def run(
     from ipsrec_bench.run.plan import RunOptions
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.suite.shards import parse_shard
+    from ipsrec_bench.suite.shipped import find_suite
 
     if collect and (shard or force):
         raise BenchError(f"--collect trains nothing; leave out {'--shard' if shard else '--force'}")
@@ -203,7 +206,7 @@ def run(
     places = places_of(executor, devices)
     workers = Workers(executor, places, jobs, threads)
     options = RunOptions(force, available, places[0], part)
-    file = load_suite(suite, with_sizes(overrides, scale, stand_in=stand_in))
+    file = load_suite(find_suite(suite), with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
         from ipsrec_bench.cli.dry_run import dry_run_of
@@ -284,9 +287,10 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.cells import trainings
     from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.suite.shipped import find_suite
     from ipsrec_bench.tuning.space import check_spaces
 
-    file = load_suite(suite, overrides or ())
+    file = load_suite(find_suite(suite), overrides or ())
     _say_what_is_imported(file)
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
@@ -464,7 +468,10 @@ def query(
 def tune(
     suite: Annotated[
         Path | None,
-        typer.Argument(metavar="[SUITE]", help="Suite that gives dataset, models, training settings and [tune]."),
+        typer.Argument(
+            metavar="[SUITE]",
+            help="Suite file, or shipped suite, that gives dataset, models, training settings and [tune].",
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the suite, or a known one.")] = None,
     model: Annotated[
@@ -499,6 +506,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
+    require("tune", "tune")
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener
@@ -506,6 +514,7 @@ def tune(
     from ipsrec_bench.data.prepare import prepare
     from ipsrec_bench.run.executors.choice import Cluster, Workers, executor_maker, places_of
     from ipsrec_bench.run.workplace import Workplace
+    from ipsrec_bench.suite.shipped import find_suite
     from ipsrec_bench.tuning.search import Budget, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import Subject, searches
@@ -520,7 +529,7 @@ def tune(
     places = places_of(executor, devices)
     with interruptible("Finished trials are kept; the same command goes on."):
         file, found = searches(
-            Subject(suite, dataset, names, wanted),
+            Subject(suite and find_suite(suite), dataset, names, wanted),
             data_dir,
             lambda cell: prepare(cell.dataset, cell.source, data_dir),
             storage or str(store.parent / "studies"),
@@ -586,7 +595,7 @@ def _write_report(
         content = build_report(connection, run, studies, unread)
     for sentence in unread:
         typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
-    written = write_report(content, output, formats, basis=basis)
+    written = write_report(content, output, formats, basis=None if unread else basis)
     if written.left_out:
         typer.echo(visible(written.left_out), err=True)
     return written.main
@@ -631,6 +640,7 @@ def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[Study
     What cannot be read of them is added to `unread`, in sentences.
     """
     if storage is not None and "://" in storage:
+        require("tune", "--storage")
         from ipsrec_bench.tuning.study import studies_at
 
         return studies_at(storage)
@@ -638,6 +648,9 @@ def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[Study
     if storage is not None and not folder.is_dir():
         raise BenchError(f"--storage {storage}: it is neither a folder nor the URL of a database")
     if not any(folder.glob("*.journal")):
+        return []
+    if clause := missing("tune"):
+        unread.append(f"{folder}: {clause}")
         return []
     from ipsrec_bench.tuning.study import studies_in
 

@@ -55,7 +55,13 @@ ScaleOption = Annotated[
 StandInOption = Annotated[
     bool, typer.Option("--stand-in", help="Use made-up data in the shape of the datasets, where there are such.")
 ]
-SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, e.g. suites/quick.toml.")]
+SuiteArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SUITE",
+        help="A suite file, or the name of a shipped suite, e.g. quick; quick or quick.toml in this folder goes first.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DevicesOption = Annotated[

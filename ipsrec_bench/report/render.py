@@ -7,17 +7,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
-from ipsrec_bench import __version__
+from ipsrec_bench import __version__, extras
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.files import replace_files
-from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
-from ipsrec_bench.report.drawing import Chart
 from ipsrec_bench.report.failures import last_lines
 from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
@@ -39,6 +37,9 @@ from ipsrec_bench.report.sentences import (
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.words import visible
+
+if TYPE_CHECKING:
+    from ipsrec_bench.report.drawing import Chart
 
 FORMATS = ("html", "md", "latex", "json")
 PAGE = 40
@@ -137,12 +138,16 @@ def _remove_charts(folder: Path, pictures: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _drawn(report: Report) -> tuple[list[Chart], dict[str, str | bytes], str, str]:
+def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, str]:
     """Draw a report's charts.
 
     Returns:
         The charts, their files by name, the script that makes them answer, and a sentence on what could not be made.
     """
+    if clause := extras.missing("report"):
+        return [], {}, "", f"Charts are left out: {clause}."
+    from ipsrec_bench.report.charts import charts_of
+
     charts = charts_of(report)
     drawn: list[Chart] = []
     pictures: dict[str, str | bytes] = {}
@@ -167,7 +172,7 @@ def _drawn(report: Report) -> tuple[list[Chart], dict[str, str | bytes], str, st
     return drawn, pictures, script, " ".join(notes)
 
 
-def _html(charts: list[Chart], script: str, common: Mapping[str, object]) -> str:
+def _html(charts: list["Chart"], script: str, common: Mapping[str, object]) -> str:
     environment = _environment()
     loader = environment.loader
     assert loader is not None
@@ -185,7 +190,7 @@ def _html(charts: list[Chart], script: str, common: Mapping[str, object]) -> str
     )
 
 
-def _by_section(charts: list[Chart]) -> dict[str, list[Chart]]:
+def _by_section(charts: list["Chart"]) -> dict[str, list["Chart"]]:
     sections: dict[str, list[Chart]] = {}
     for chart in charts:
         sections.setdefault(chart.section, []).append(chart)

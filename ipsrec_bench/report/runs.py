@@ -8,12 +8,13 @@ from pathlib import Path
 
 import tomli_w
 
-from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.errors import MissingRunError, MissingStoreError, StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection, reading
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import SuiteFile, is_suite_path, load_suite, parse_suite, stored_suite
 from ipsrec_bench.suite.schema import Suite
+from ipsrec_bench.suite.shipped import find_suite
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,22 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
 
 
 def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return the suite of this file, or, of this name, as its newest run in the store had it.
+    """Return the suite of this file, or, of this name, as its newest run in the store had it, else as it ships.
 
     Raises:
         SuiteError: the file is missing or wrong, or an override is.
-        StoreError: the store holds no run of that name.
+        StoreError: the store holds no run of that name, and no suite of that name ships.
     """
     if is_suite_path(suite):
         return load_suite(Path(suite), overrides)
-    with reading(store) as connection:
-        run = queries.find_run(connection, suite)
+    try:
+        with reading(store) as connection:
+            run = queries.find_run(connection, suite)
+    except (MissingStoreError, MissingRunError):
+        file = find_suite(Path(suite))
+        if not file.is_file():
+            raise
+        return load_suite(file, overrides)
     return parse_suite(Path(f"{suite}.toml"), run.text, (*run.overrides, *overrides))
 
 

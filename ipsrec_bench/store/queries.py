@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
-from ipsrec_bench.errors import StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.errors import MissingRunError, StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, PlannedCell, RunDataset, columns_of
 
@@ -227,7 +227,7 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
             raise StoreError("the store holds no run yet; run a suite first")
         if suite in known:
             raise StoreError(f"the store holds no run {number} of the suite '{suite}'")
-        raise StoreError(
+        raise MissingRunError(
             f"the store holds no run of a suite '{suite}'"
             f"{did_you_mean(suite, known) or f'; it has {listed(sorted(known))}'}"
         )

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ipsrec_bench import settings
-from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.suite.schema import Suite, check_suite_name
+from ipsrec_bench.suite.shipped import shipped_suites
 
 MOST_MISTAKES = 20
 """Mistakes of a suite that are shown at once; to find the line of one takes a while in a long file."""
@@ -80,7 +81,11 @@ def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise SuiteError(f"{path}: there is no such suite file; shipped ones are in suites/") from None
+        shipped = shipped_suites()
+        raise SuiteError(
+            f"{path}: there is no such suite file; shipped suites are {listed(shipped)}"
+            f"{did_you_mean(path.stem, shipped)}"
+        ) from None
     except OSError as error:
         raise SuiteError(f"{path}: the suite cannot be read: {error.strerror or error}") from None
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -23,6 +23,7 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import StudyError
+from ipsrec_bench.extras import require
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.journal import open_journal
@@ -53,6 +54,8 @@ LONGEST_STEM = 180
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Trials from which on the importance of settings is told: the best quarter of them are five."""
+_PSYCOPG2 = {"postgresql", "postgresql+psycopg2"}
+"""How URLs begin for which SQLAlchemy takes the driver of the extra `[postgresql]`."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """What a study is of; kept with it."""
 _FIXED = "fixed"
@@ -96,6 +99,8 @@ def open_storage(place: str) -> BaseStorage:
     """
     if "://" not in place:
         return open_journal(Path(place).absolute())
+    if place.partition("://")[0] in _PSYCOPG2:
+        require("postgresql", "--storage")
     if _sqlite_file(place) in {None, "", ":memory:"}:
         raise StudyError(f"--storage {place}: a database in memory is lost with the process; name a file")
     try:

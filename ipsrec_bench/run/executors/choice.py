@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Emit
+from ipsrec_bench.extras import require
 from ipsrec_bench.precision import cuda_devices
 from ipsrec_bench.run.executors.api import Executor, Slot, Tick
 
@@ -91,8 +91,7 @@ def places_of(name: ExecutorName, text: str) -> tuple[str, ...]:
     """
     if name != "ray":
         return devices_of(text)
-    if find_spec("ray") is None:
-        raise BenchError("--executor ray: Ray is not installed: pip install 'ipsrec-bench[ray]'")
+    require("ray", "--executor ray")
     if text == "auto":
         return (devices_of(text)[0].partition(":")[0],)
     if text not in ("cpu", "cuda"):

@@ -1,0 +1,100 @@
+"""`ipsrec-bench suites`: the suites that ship with the toolkit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ipsrec_bench.cli.options import DATA_DIR, DataDirOption
+from ipsrec_bench.errors import BenchError, did_you_mean, listed
+from ipsrec_bench.words import visible
+
+if TYPE_CHECKING:
+    from ipsrec_bench.suite.load import SuiteFile
+
+app = typer.Typer(help="Shipped suites: list (the default), show, copy.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A shipped suite.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_suites()
+
+
+@app.command(name="list")
+def list_suites(data_dir: DataDirOption = DATA_DIR) -> None:
+    """List the shipped suites: title, size and the data that they need; run one with `ipsrec-bench run NAME`."""
+    from ipsrec_bench.cli.printing import print_table
+    from ipsrec_bench.suite.load import load_suite
+    from ipsrec_bench.suite.shipped import shipped_suites
+
+    files = {name: load_suite(path) for name, path in shipped_suites().items()}
+    print_table(
+        ["suite", "title", "datasets x models x seeds", "data"],
+        [(name, file.suite.title, _size(file), _data(file, data_dir)) for name, file in files.items()],
+    )
+    typer.echo("Where missing data come from: ipsrec-bench data list, and the comments in suites show NAME")
+
+
+@app.command()
+def show(name: NameArgument) -> None:
+    """Print the file of a shipped suite."""
+    typer.echo(_shipped(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def copy(
+    name: NameArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the copy goes; made if need be.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Copy the file of a shipped suite, to change it; in the working folder the copy goes before the shipped one."""
+    from ipsrec_bench.files import replace_files
+
+    source = _shipped(name)
+    target = to / source.name
+    if target.exists() and not force:
+        raise BenchError(f"{target}: the file is there already; add --force to replace it, or --to another folder")
+    try:
+        replace_files(to, {source.name: source.read_bytes()})
+    except OSError as error:
+        raise BenchError(f"{target}: cannot be written: {error.strerror or error}") from None
+    typer.echo(visible(str(target)))
+
+
+def _shipped(name: str) -> Path:
+    from ipsrec_bench.suite.shipped import shipped_suites
+
+    shipped = shipped_suites()
+    if name not in shipped:
+        raise BenchError(f"no suite '{name}' ships; choose from {listed(shipped)}{did_you_mean(name, shipped)}")
+    return shipped[name]
+
+
+def _size(file: "SuiteFile") -> str:
+    """Return how many datasets, models with their variants, and seeds a suite has."""
+    suite = file.suite
+    rows = sum(1 + len(table.get("variants", {})) for table in suite.models.values())
+    return f"{len(suite.datasets)} x {rows} x {len(suite.seeds)}"
+
+
+def _data(file: "SuiteFile", data_dir: Path) -> str:
+    """Return which raw files a suite needs, and whether they are there."""
+    from ipsrec_bench.data.prepare import preparation_state
+    from ipsrec_bench.run.plan import catalogue_of
+    from ipsrec_bench.suite.cells import resolve_source
+    from ipsrec_bench.suite.schema import SyntheticSource
+
+    catalogue = catalogue_of(file, data_dir)
+    states: dict[str, list[str]] = {}
+    for name in file.suite.datasets:
+        source = resolve_source(file, name, catalogue)
+        if isinstance(source, SyntheticSource):
+            state = "embedded"
+        else:
+            is_missing = preparation_state(name, source, data_dir).startswith("missing")
+            state = "missing" if is_missing else "there"
+        states.setdefault(state, []).append(name)
+    return "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
