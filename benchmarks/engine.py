@@ -1,12 +1,13 @@
 """What the run engine itself costs, and what jobs side by side gain.
 
     python benchmarks/engine.py cells [--cells 400]      # seconds and memory of the engine, beside its cells
-    python benchmarks/engine.py jobs [--rounds 3]        # quick.toml with 2 jobs of 1 thread, 1 job of 2, 1 of 1
+    python benchmarks/engine.py jobs [--rounds 3]        # a suite with 2 jobs of 1 thread, 1 job of 2, 1 of 1
     python benchmarks/engine.py beside [--rounds 3]      # the same beside a program that keeps one core busy
     python benchmarks/engine.py stop [--rounds 3]        # from Ctrl-C to the end of a run and its workers
     python benchmarks/engine.py listeners                # processor time of journal and dashboard in a run
 
-Each round runs every variant once. The benchmark prints the median over the rounds.
+The suite is controls.toml on the positive control. Each round runs every variant once. The benchmark
+prints the median over the rounds.
 """
 
 import argparse
@@ -44,7 +45,8 @@ epochs = 1
 batch_size = 128
 """
 STORE = Path("reports/ipsrec-bench.duckdb")
-QUICK = Path(__file__).parent.parent / "suites" / "quick.toml"
+CONTROLS = Path(__file__).parent.parent / "suites" / "controls.toml"
+POSITIVE = 'datasets=["positive-control"]'
 RANKS = 'SELECT key, split, "user", higher, ties FROM ranks JOIN cells USING (cell) ORDER BY ALL'
 
 
@@ -87,11 +89,11 @@ def cost_of_cells(executor: str, cells: int) -> None:
         print(f"  memory of the process that was started, after so many cells: {shown}", flush=True)
 
 
-def quick(jobs: int, threads: int, settings: list[str]) -> tuple[float, list[tuple[object, ...]]]:
-    """Run quick.toml in a fresh folder; return its seconds and its ranks."""
+def controls(jobs: int, threads: int, settings: list[str]) -> tuple[float, list[tuple[object, ...]]]:
+    """Run the suite in a fresh folder; return its seconds and its ranks."""
     with tempfile.TemporaryDirectory() as name:
-        words = ("run", str(QUICK), "--quiet", "--jobs", str(jobs), "--threads", str(threads))
-        words += tuple(word for setting in settings for word in ("--set", setting))
+        words = ("run", str(CONTROLS), "--quiet", "--jobs", str(jobs), "--threads", str(threads))
+        words += tuple(word for setting in (POSITIVE, *settings) for word in ("--set", setting))
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "ipsrec_bench", *words], cwd=name, check=True)
         return time.perf_counter() - began, table(Path(name) / STORE, RANKS)
@@ -110,7 +112,7 @@ def jobs_side_by_side(rounds: int, settings: list[str]) -> None:
     ranks = {}
     for _ in range(rounds):
         for way in ways:
-            took, ranks[way] = quick(*way, settings)
+            took, ranks[way] = controls(*way, settings)
             seconds[way].append(took)
             print(f"  --jobs {way[0]} --threads {way[1]}: {took:.1f} s", flush=True)
     middle = {way: statistics.median(took) for way, took in seconds.items()}
@@ -123,21 +125,21 @@ def beside_a_busy_core(rounds: int, settings: list[str]) -> None:
     """Print how much longer a run takes beside a program that keeps one core busy."""
     alone, beside = [], []
     for _ in range(rounds):
-        alone.append(quick(2, 1, settings)[0])
+        alone.append(controls(2, 1, settings)[0])
         busy = multiprocessing.Process(target=spin)
         busy.start()
-        beside.append(quick(2, 1, settings)[0])
+        beside.append(controls(2, 1, settings)[0])
         busy.kill()
         print(f"  alone {alone[-1]:.1f} s, beside a busy core {beside[-1]:.1f} s", flush=True)
     print(f"beside a busy core: {statistics.median(beside) / statistics.median(alone):.2f} times as long")
 
 
 def until_the_end(rounds: int) -> None:
-    """Print how long a run of quick.toml takes to end after Ctrl-C, with its workers."""
+    """Print how long a run of the suite takes to end after Ctrl-C, with its workers."""
     took = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
-            words = ("run", str(QUICK), "--json", "--jobs", "2", "--set", "training.epochs=1000")
+            words = ("run", str(CONTROLS), "--json", "--jobs", "2", "--set", POSITIVE, "--set", "training.epochs=1000")
             with subprocess.Popen(
                 [sys.executable, "-m", "ipsrec_bench", *words],
                 cwd=name,
@@ -185,7 +187,7 @@ def listeners() -> None:
         spent["pictures"] += time.thread_time() - began
 
     Live.update = timed_update
-    file = load_suite(QUICK, ["seeds=[1]", "training.epochs=10"])
+    file = load_suite(CONTROLS, [POSITIVE, "seeds=[1]", "training.epochs=10"])
     screen = Console(file=io.TextIOWrapper(io.BytesIO(), "utf-8"), force_terminal=True, width=110, height=30)
     with tempfile.TemporaryDirectory() as name:
         store = Path(name) / "s.duckdb"
@@ -209,7 +211,7 @@ def main() -> None:
     parser.add_argument("what", choices=("cells", "jobs", "beside", "stop", "listeners"))
     parser.add_argument("--cells", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", dest="settings", action="append", default=[], help="of quick.toml, like seeds=[1]")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="of the suite, like seeds=[1]")
     options = parser.parse_args()
     if options.what == "cells":
         for executor in ("inline", "pool"):

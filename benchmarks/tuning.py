@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py [--trials 40] [--jobs 2] [FOLDER]
 
-IPSRec-C in the size of suites/quick.toml on the embedded positive control: lambda and tau are searched once by every
+IPSRec-C in the size of suites/controls.toml on the embedded positive control: lambda and tau are searched once by every
 pruner, with the same sampler and its same seed. The best settings of each search are then trained on five seeds that no
 trial had, and compared on the test users with those of the search without pruning (crossed random effects over users
 and seeds). What lies in FOLDER already is not done again.
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import tomli_w
 
-QUICK = Path(__file__).parent.parent / "suites" / "quick.toml"
+CONTROLS = Path(__file__).parent.parent / "suites" / "controls.toml"
+WORLD = "positive-control"
 MODEL = "ipsrec-c"
 PRUNERS = ("none", "percentile", "median", "hyperband")
 FRESH = [101, 102, 103, 104, 105]
@@ -55,8 +56,8 @@ def search(folder: Path, pruner: str, trials: int, jobs: int) -> tuple[dict, flo
     kept = folder / f"{pruner}.json"
     if not kept.exists():
         began = time.perf_counter()
-        printed = bench(folder, "tune", QUICK, "--model", MODEL, "--trials", trials, "--jobs", jobs, "--json",
-                        "--set", f"tune.pruner={pruner}")  # fmt: skip
+        printed = bench(folder, "tune", CONTROLS, "--dataset", WORLD, "--model", MODEL, "--trials", trials,
+                        "--jobs", jobs, "--json", "--set", f"tune.pruner={pruner}")  # fmt: skip
         kept.write_text(json.dumps([json.loads(printed)[0], time.perf_counter() - began]), encoding="utf-8")
     study, seconds = json.loads(kept.read_text(encoding="utf-8"))
     return study, seconds
@@ -64,10 +65,10 @@ def search(folder: Path, pruner: str, trials: int, jobs: int) -> tuple[dict, flo
 
 def on_fresh_seeds(folder: Path, settings: dict[str, dict]) -> dict[str, dict]:
     """Train the settings of every pruner; return their comparisons with those of none, by pruner."""
-    suite = tomllib.loads(QUICK.read_text(encoding="utf-8"))
+    suite = tomllib.loads(CONTROLS.read_text(encoding="utf-8"))
     model = {key: value for key, value in suite["models"][MODEL].items() if key != "variants"} | settings["none"]
     others = {name: chosen for name, chosen in settings.items() if name != "none"}
-    suite |= {"seeds": FRESH, "models": {MODEL: {**model, "variants": others}}}
+    suite |= {"seeds": FRESH, "datasets": [WORLD], "models": {MODEL: {**model, "variants": others}}}
     suite["protocol"] = {"metrics": ["mrr"], "cutoffs": [10]}
     suite["statistics"] = {"baseline": MODEL, "test": "crossed"}
     path = folder / "fresh.toml"

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from ipsrec_bench.cli.main import app
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.report import renderer
 from ipsrec_bench.run.environment import available_cores
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
@@ -83,6 +84,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _a_thread_for_each_core():
     torch.set_num_threads(available_cores())
+
+
+DRAWING = renderer._renderer
+
+
+class _NoPictures:
+    """Answers like the renderer of `ipsrec_bench.report`, with pictures that are empty."""
+
+    def ask(self, kind: str, content: object) -> str:
+        return DRAWING().ask(kind, content) if kind == "bundle" else {"svg": EMPTY_PICTURE, "pdf": ""}[kind]
+
+
+EMPTY_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """Leave charts undrawn: drawing takes longer than all else in most tests that write a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renderer, "_renderer", _NoPictures)
+        yield
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Have charts drawn. In processes that a test starts they always are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renderer, "_renderer", DRAWING)
+        yield
+
+
+@pytest.fixture
+def pictures() -> Iterator[None]:
+    """Have the test's charts drawn."""
+    with drawing():
+        yield
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ MEASURE = """
 """
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_no_text_of_a_chart_is_cut_off_or_upon_another_in_a_browsers_own_font(tmp_path):
     """Which is wider than the renderer's where Liberation Sans and Arial are not installed."""

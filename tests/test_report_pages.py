@@ -20,7 +20,7 @@ from ipsrec_bench.report.drawing import Chart
 from ipsrec_bench.report.render import FORMATS, parse_formats, write_report
 from ipsrec_bench.words import visible
 
-from .conftest import clean_environment
+from .conftest import clean_environment, drawing
 from .planted import NASTY, ROWS, SEEDS, built, fill
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,7 +38,8 @@ def nasty(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nasty")
     rows = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", NASTY)]
     path = fill(folder / "s.duckdb", datasets=(NASTY,), title=NASTY, rows=rows, display=lambda name: f"{name} {NASTY}")
-    return write_report(built(path), folder / "out", FORMATS)
+    with drawing():
+        return write_report(built(path), folder / "out", FORMATS)
 
 
 class Elements(HTMLParser):
@@ -65,6 +66,7 @@ def parsed(path: Path) -> Elements:
     return page
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_html_fetches_nothing_and_has_a_chart_of_every_kind(planted, tmp_path):
     report = built(planted)
     written = write_report(report, tmp_path)
@@ -137,6 +139,7 @@ def test_names_are_inert_in_charts_and_json(nasty):
     assert content["headline"] == NASTY
 
 
+@pytest.mark.usefixtures("pictures")
 def test_hidden_characters_of_names_are_written_out_on_every_page(tmp_path):
     """Escape sequences act on the terminal that shows a file, and marks of direction turn the text around them."""
     hidden = "\x1b[31mred\x9b \u202egpj\u200b"
@@ -167,6 +170,7 @@ def test_names_are_inert_in_latex(nasty):
     assert r"\textless{}script\textgreater{}alert(1)" in nasty.tables[0].read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.skipif(PDFLATEX is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("which", ["nasty", "planted"])
 def test_latex_compiles(which, request, tmp_path):
@@ -326,6 +330,7 @@ def test_tables_are_sorted_and_filtered(planted, browser, tmp_path):
         assert visit.errors == []
 
 
+@pytest.mark.usefixtures("pictures")
 def test_odd_names_neither_break_nor_share_a_file(tmp_path):
     """Brackets mean something after the end of a row, control characters end a renderer, and paths lose letters."""
     path = fill(
@@ -387,6 +392,7 @@ def test_without_address_space_for_the_renderer_charts_are_left_out_in_a_sentenc
     assert not [path for path in finished.rglob("core*") if path.is_file()]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_chart_that_the_renderer_refuses_is_named_and_the_others_are_drawn(planted, tmp_path, monkeypatch):
     drawn = charts.draw
 
@@ -404,6 +410,7 @@ def test_a_chart_that_the_renderer_refuses_is_named_and_the_others_are_drawn(pla
     assert page.scripts == len(written.charts) / 2 + 2
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_renderer_that_was_killed_while_it_waited_is_started_again(planted, tmp_path):
     report = built(planted)
     first = write_report(report, tmp_path)
@@ -413,6 +420,7 @@ def test_a_renderer_that_was_killed_while_it_waited_is_started_again(planted, tm
     assert (second.left_out, len(second.charts)) == ("", len(first.charts))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_chart_that_ends_the_renderer_is_left_out_alone(planted, tmp_path, monkeypatch):
     mortal = """
 import json, sys

@@ -245,7 +245,7 @@ def test_unknown_baseline_and_dataset_are_refused():
 
 def test_every_shipped_suite_is_valid():
     suites = sorted((ROOT / "suites").glob("*.toml"))
-    assert {suite.stem for suite in suites} >= {"quick", "negative", "real"}
+    assert {suite.stem for suite in suites} >= {"quick", "controls", "real"}
     for suite in suites:
         assert cells_of(load_suite(suite))
 

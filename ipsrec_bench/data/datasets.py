@@ -128,7 +128,12 @@ class Entry(Settings):
     def files(self) -> list[list[str]]:
         """Return the raw files of every form, as they are written."""
         return [
-            [str(table["path"]) for table in (form, form.get("items", {})) if "path" in table] for form in self.forms
+            [
+                str(table["path"])
+                for table in (form, form.get("items"))  # of a synthetic source they are a number
+                if isinstance(table, Mapping) and "path" in table
+            ]
+            for form in self.forms
         ]
 
 
@@ -357,6 +362,6 @@ def _moved(form: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, An
     moved = dict(form)
     if "path" in form:
         moved["path"] = place(form["path"])
-    if "items" in form:
+    if isinstance(form.get("items"), Mapping):
         moved["items"] = {**form["items"], "path": place(form["items"]["path"])}
     return moved

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +207,7 @@ def _tex_tables(common: Mapping[str, object]) -> Iterator[tuple[str, str]]:
             yield name, text + "\n"
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ipsrec_bench.report"),
@@ -225,6 +227,7 @@ def _visible(value: object) -> object:
     return visible(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+@cache
 def _tex_environment() -> Environment:
     """Return an environment whose marks do not clash with the braces and percents of TeX."""
     environment = _environment().overlay(
@@ -236,7 +239,7 @@ def _tex_environment() -> Environment:
         comment_end_string="#>",
     )
     environment.autoescape = False
-    environment.filters |= {  # with minus signs, not hyphens
+    environment.filters = environment.filters | {  # a copy; with minus signs, not hyphens
         "percent": _tex_percent,
         "signed": _tex_signed,
         "between": _tex_between,
