@@ -35,7 +35,7 @@ from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run
-from ipsrec_bench.store.queries import find_run, shown_otherwise
+from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 
@@ -245,7 +245,7 @@ def speed() -> None:
         fill(wide, datasets=3, models=10, seeds=5, users=20_000)
         began = time.perf_counter()
         with reading(wide) as connection:
-            content = build_report(connection, find_run(connection))
+            content = build_report(connection, read_run(connection))
         written = write_report(content, Path(folder) / "out", FORMATS)
         size = written.pages["html"].stat().st_size / 1e6
         seconds = time.perf_counter() - began
@@ -258,7 +258,7 @@ def speed() -> None:
 def _timed(path: Path, overrides: list[str]) -> float:
     began = time.perf_counter()
     with reading(path) as connection:
-        build_report(connection, shown_otherwise(find_run(connection), overrides))
+        build_report(connection, shown_otherwise(read_run(connection), overrides))
     return time.perf_counter() - began
 
 

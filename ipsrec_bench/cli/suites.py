@@ -83,14 +83,14 @@ def _size(file: "SuiteFile") -> str:
 def _data(file: "SuiteFile", data_dir: Path) -> str:
     """Return which raw files a suite needs, and whether they are there."""
     from ipsrec_bench.data.prepare import preparation_state
-    from ipsrec_bench.run.plan import catalogue_of
+    from ipsrec_bench.run.plan import known_datasets_of
     from ipsrec_bench.suite.cells import resolve_source
     from ipsrec_bench.suite.schema import SyntheticSource
 
-    catalogue = catalogue_of(file, data_dir)
+    known = known_datasets_of(file, data_dir)
     states: dict[str, list[str]] = {}
     for name in file.suite.datasets:
-        source = resolve_source(file, name, catalogue)
+        source = resolve_source(file, name, known)
         if isinstance(source, SyntheticSource):
             state = "embedded"
         else:
