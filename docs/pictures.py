@@ -50,13 +50,13 @@ OUTPUT = r"(<!-- example output -->\n```text\n)(.*?)(```)"
 
 COLUMNS, LINES = 104, 30
 """Size of the terminal that is drawn."""
-SHARE = 0.6
+SHARE = 0.66
 """Share of the run's time at which the dashboard is drawn."""
 EPOCH_SECONDS = 0.5
 SPEED = 20_000.0
 """Targets per second."""
 MEMORY = 420 * 2**20
-WIDTH, HEIGHT = 1280, 1180
+WIDTH, HEIGHT = 1280, 1260
 """Pixels of the page that are shown."""
 MOMENT = "2026-01-01 12:00"
 """Stands in the page for the time at which the run began."""
