@@ -22,6 +22,7 @@ from dataclasses import replace
 from io import StringIO
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -100,7 +101,8 @@ def draw(folder: Path) -> None:
         sys.exit(f"{store} has no journal of a run that trained; remove {folder} and try again")
     PICTURES.mkdir(exist_ok=True)
     (PICTURES / "dashboard.svg").write_text(terminal(follow(journal)), encoding="utf-8")
-    for scheme in ("light", "dark"):
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
         (PICTURES / f"report-{scheme}.png").write_bytes(page(folder / SUITE.stem / f"{SUITE.stem}.html", scheme))
 
 
@@ -149,7 +151,7 @@ def staged(events: Iterable[Event]) -> list[Event]:
     """Return the events of a run as two workers of equal and constant speed would have sent them."""
     kept = list(events)
     opening = [event for event in kept if isinstance(event, DatasetReady | RunStarted | RunPlanned)]
-    made = [replace(event, time=0.0) for event in opening]
+    made: list[Event] = [replace(event, time=0.0) for event in opening]
     free = {"1": 0.0, "2": 0.0}
     for worker in free:
         made.append(WorkerStarted("cpu", "localhost", 1, 1, time=0.0, worker=worker))
@@ -174,7 +176,7 @@ def staged(events: Iterable[Event]) -> list[Event]:
     return sorted(made, key=attrgetter("time"))
 
 
-def page(report: Path, scheme: str) -> bytes:
+def page(report: Path, scheme: Literal["light", "dark"]) -> bytes:
     """Return the top of a report's page as PNG, in the colour scheme `light` or `dark`."""
     from playwright.sync_api import sync_playwright
 
