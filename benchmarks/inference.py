@@ -30,12 +30,12 @@ from scipy import stats
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.render import FORMATS, write_report
+from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.stats.crossed import crossed_test
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run
-from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 
