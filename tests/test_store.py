@@ -18,13 +18,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipsrec_bench.data.split import TargetSet
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.errors import MissingStoreError, StoreError
 from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
-from ipsrec_bench.store.records import CellRecord, Environment, PlannedCell
+from ipsrec_bench.store.records import (
+    BESIDE_CELLS,
+    CellRecord,
+    DatasetRow,
+    Environment,
+    PlannedCell,
+    RunDataset,
+    columns_of,
+)
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.training.curve import Epoch
 
@@ -67,6 +77,26 @@ def store(tmp_path) -> Path:
         begin_run(connection, parse_suite(Path("tiny.toml"), TINY_SUITE), [], [planned("k")])
         record_cell(connection, record())
     return path
+
+
+COLUMNS = {
+    "cells": {*columns_of(CellRecord)} - BESIDE_CELLS | {"cell", "status", "environment"},
+    "cell_targets": {*columns_of(TargetSet), "cell", "split"},
+    "datasets": {*columns_of(DatasetRow)},
+    "environments": {*columns_of(Environment), "environment"},
+    "epochs": {*columns_of(Epoch), "cell"},
+    "imported_cells": {*columns_of(PlannedCell), "suite"},
+    "run_cells": {*columns_of(PlannedCell), "run", "position"},
+    "run_datasets": {*columns_of(RunDataset), "run", "dataset"},
+    "splits": {*columns_of(SplitStatistics), "fingerprint", "split"},
+}
+
+
+def test_the_fields_of_a_record_are_the_columns_of_its_table(store):
+    with reading(store) as connection:
+        rows = connection.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+    found = {table: {name for of, name in rows if of == table} for table in COLUMNS}
+    assert found == COLUMNS
 
 
 def planned(key, label="pop", variant="", seed=1) -> PlannedCell:

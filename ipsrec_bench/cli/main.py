@@ -213,8 +213,8 @@ def run(
         from ipsrec_bench.cli.printing import print_cells
 
         slots = jobs or (len(places) if places[0] != "cpu" else available_cores())
-        cells = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
-        print_cells(cells, slots, threads, as_json=as_json)
+        found = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
+        print_cells(found, slots, threads, as_json=as_json)
         return
 
     if in_background:

@@ -46,7 +46,7 @@ def claim_name(connection: Connection, file: SuiteFile, store: Path) -> None:
     if not file.path.is_file():  # a suite that the store itself has kept
         return
     check_file(connection, file.name, file.path, store)
-    connection.execute("INSERT OR REPLACE INTO suites VALUES (?, ?)", [file.name, place_of(file.path, store)])
+    _insert(connection, "suites", [{"suite": file.name, "place": place_of(file.path, store)}], how="INSERT OR REPLACE")
 
 
 def begin_run(

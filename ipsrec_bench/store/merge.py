@@ -5,14 +5,14 @@ Here `connection` is to the store that is merged into, and has the other one as 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.ingest import remove_cell
 from ipsrec_bench.store.queries import other_file, place_of
-from ipsrec_bench.store.records import EXTERNAL, Environment
+from ipsrec_bench.store.records import EXTERNAL, Environment, columns_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _merge_suites(connection: Connection, into: Path, part: Path) -> None:
                 f"{part}: its suite '{suite}' is that of {file.resolve()}, but {into} has another one of this name, of"
                 f" {other}; merge into another store, or give one of the two a `name` of its own and run it again"
             )
-        connection.execute("INSERT OR IGNORE INTO suites VALUES (?, ?)", [suite, place_of(file, into)])
+        connection.execute("INSERT OR IGNORE INTO suites (suite, place) VALUES (?, ?)", [suite, place_of(file, into)])
 
 
 def _conflicting_ranks(connection: Connection) -> Iterator[Conflict]:
@@ -136,8 +136,11 @@ def _conflicting_ranks(connection: Connection) -> Iterator[Conflict]:
 
 
 def _environment(connection: Connection, database: str, name: str) -> dict[str, object]:
-    row = connection.execute(f"SELECT * FROM {database}.main.environments WHERE environment = ?", [name]).fetchall()[0]
-    return asdict(Environment(*row[1:]))
+    columns = columns_of(Environment)
+    row = connection.execute(
+        f"SELECT {', '.join(columns)} FROM {database}.main.environments WHERE environment = ?", [name]
+    ).fetchall()[0]
+    return dict(zip(columns, row, strict=True))
 
 
 def _row_of(connection: Connection, key: str) -> str:

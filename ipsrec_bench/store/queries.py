@@ -432,12 +432,13 @@ def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str,
 
 def run_datasets(connection: Connection, run: int) -> dict[str, RunDataset]:
     """Return what the datasets of a run were made of, by label; runs of older versions recorded nothing."""
+    *columns, _, _ = columns_of(RunDataset)
     rows = connection.execute(
-        f"SELECT dataset, {', '.join(columns_of(RunDataset))} FROM run_datasets WHERE run = ?", [run]
+        f"SELECT dataset, source, files, {', '.join(columns)} FROM run_datasets WHERE run = ?", [run]
     ).fetchall()
     return {
-        label: RunDataset(*facts, source=json.loads(source), files=json.loads(files))
-        for label, *facts, source, files in rows
+        label: RunDataset(**dict(zip(columns, facts, strict=True)), source=json.loads(source), files=json.loads(files))
+        for label, source, files, *facts in rows
     }
 
 

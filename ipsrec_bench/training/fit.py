@@ -29,7 +29,7 @@ from ipsrec_bench.training.streams import MAIN, Streams
 from ipsrec_bench.training.weights import load_weights, save_weights
 
 STEP_SECONDS = 0.2
-"""Least time between two steps of an epoch that are told of, its last one apart."""
+"""Minimum seconds between progress events; the last step of an epoch is always reported."""
 DIVERGED = 100.0
 """A loss of so many times the first step's is that of no training that works."""
 
@@ -210,7 +210,7 @@ class _Steps:
         progress: Progress,
     ) -> "_Sums":
         """Train on the batches of an epoch; return the sums of their losses."""
-        began = told = time.perf_counter()
+        began = reported = time.perf_counter()
         sums = _Sums(self.sequences.device)
         on_cpu = self.sequences.device.type == "cpu"  # where reading a loss waits for nothing
         for step, chosen in enumerate(batches, start=1):
@@ -223,8 +223,8 @@ class _Steps:
             self.optimiser.step(losses.total)
             sums.add(losses, len(batch.targets))
             now = time.perf_counter()
-            if now - told >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
-                told = now
+            if now - reported >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
+                reported = now
                 total = sums.means()[0]
                 _check_loss(total, progress, f"by step {step} of epoch {epoch}")
                 self.on_step(Step(epoch, step, len(batches), total, sums.targets / (now - began)))
