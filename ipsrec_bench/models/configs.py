@@ -44,45 +44,48 @@ class RecentPopConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.recent_pop`."""
 
     share: float = Field(0.1, gt=0, le=1)
-    """The newest share of all training interactions, by time, in which popularity is counted."""
+    """Share of the training interactions, the newest by time, in which popularity is counted."""
 
 
 class ProviderPopConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.provider_pop`."""
 
     assortment: int = Field(100, ge=1, le=1_000_000)
-    """How many of a provider's most popular items are offered because of it."""
+    """Number of a provider's most popular items that are candidates because the history has the provider."""
 
 
 class ItemKNNConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.item_knn`."""
 
     neighbours: int = Field(100, ge=1, le=1_000_000)
-    """How many of an item's most similar items may be offered because of it."""
+    """Number of an item's most similar items that are candidates because the history has the item."""
 
 
 class NeuralConfig(ModelConfig):
     """What every model trained by gradients has; the objective reads the last two, the model does not."""
 
     embedding_size: int = Field(64, ge=1, le=WIDEST)
-    """d, of items, providers, positions and user vectors."""
+    """Dimension d of the vectors of items, providers, positions and users."""
     padding_class: bool = False
     """Whether the padding item is one more class of the softmax, as in RecBole and in the released code. It is never
     ranked."""
     weight_norm: float = Field(0.0, ge=0, le=HEAVIEST)
-    """Weight of the summed Euclidean norms of all weight tensors (biases apart), added to the loss."""
+    """Weight of the sum of the Euclidean norms of all weight tensors except biases, which is added to the loss."""
 
 
 class TransformerConfig(NeuralConfig):
     """Sizes of a Transformer encoder."""
 
     n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of layers."""
     n_heads: int = Field(2, ge=1, le=WIDEST)
-    """Must divide `embedding_size`."""
+    """Number of attention heads; must divide `embedding_size`."""
     inner_size: int = Field(256, ge=1, le=4 * WIDEST)
     """Width of the feed-forward layers."""
     hidden_dropout: Rate = 0.5
+    """Dropout rate of embeddings and of the outputs of attention and feed-forward layers."""
     attention_dropout: Rate = 0.5
+    """Dropout rate of attention weights."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -99,9 +102,11 @@ class GRU4RecConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.gru4rec` and `ipsrec_bench.models.gru4rec_f`."""
 
     hidden_size: int = Field(128, ge=1, le=WIDEST)
+    """Width of the recurrent state."""
     n_layers: int = Field(1, ge=1, le=DEEPEST)
+    """Number of recurrent layers."""
     dropout: Rate = 0.3
-    """On the embeddings."""
+    """Dropout rate of the embeddings."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -116,9 +121,11 @@ class CaserConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.caser`."""
 
     n_vertical: int = Field(8, ge=1, le=WIDEST)
+    """Number of vertical filters."""
     n_horizontal: int = Field(16, ge=1, le=WIDEST)
-    """Filters of each height from 1 to the maximum length."""
+    """Number of horizontal filters of each height from 1 to the maximum length."""
     dropout: Rate = 0.4
+    """Dropout rate of the output of the convolutions."""
     weight_norm: float = Field(1e-4, ge=0, le=HEAVIEST)
 
     @property
@@ -131,21 +138,22 @@ class SRGNNConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.sr_gnn`."""
 
     step: int = Field(1, ge=1, le=100)
-    """Rounds of propagation over the session graph."""
+    """Number of propagation rounds over the session graph."""
 
 
 class SASRecFConfig(TransformerConfig):
     """Settings of `ipsrec_bench.models.sasrec_f`."""
 
     fusion: Literal["sum", "concat"] = "sum"
-    """Item and provider embedding are summed, or concatenated and projected from 2d to d."""
+    """How the embeddings of item and provider are joined: `sum`, or `concat` and a projection from 2d to d."""
 
 
 class ProviderPredictionConfig(TransformerConfig):
     """Settings of a loss that predicts the provider of the next item; the objective reads them."""
 
     attribute_weight: float = Field(10.0, ge=0, le=HEAVIEST)
-    """Weight of that loss (lambda in the paper of DIF-SR, which searches 5 to 25); 0 leaves it out."""
+    """Weight of the loss that predicts the next item's provider (lambda in the paper of DIF-SR, which searches 5 to
+    25); 0 leaves it out."""
 
 
 class ContrastiveConfig(TransformerConfig):
@@ -155,16 +163,17 @@ class ContrastiveConfig(TransformerConfig):
     """
 
     lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
-    """Weight of the contrastive loss; 0 is the paper's "w/o CL"."""
+    """Weight of the contrastive loss; 0 is the paper's variant "w/o CL"."""
     tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, ge=1e-4, le=HEAVIEST)
-    """Temperature."""
+    """Temperature of the contrastive loss."""
     contrast: Literal["item-to-provider", "symmetric", "nt-xent"] = "item-to-provider"
-    """Eq. 12 from the item view; the mean of both directions; or, as released, both directions with negatives from
-    both views."""
+    """Form of the contrastive loss. `item-to-provider`: eq. 12, from the item view. `symmetric`: the mean of both
+    directions. `nt-xent`: both directions with negatives from both views, as released."""
     similarity: Literal["dot", "cosine"] = "dot"
+    """Similarity of two views: dot product or cosine."""
     same_user_negatives: bool = False
     """Whether other samples of the same user are negatives, too, as in the released code, whose samples are prefixes
-    and whose loss does not know users; eq. 12 takes other users only."""
+    and whose loss does not know users. Eq. 12 uses other users only."""
 
     @property
     def packs(self) -> bool:
@@ -182,9 +191,10 @@ class IPSRecConfig(ContrastiveConfig):
     }
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
-    """Defaults of all settings that are not given; only the settings themselves enter a cell's key."""
+    """Where the defaults of the settings come from: the paper, or the released code. Only the settings themselves enter
+    a cell's key."""
     tie_weights: bool = True
-    """Whether the projection W_1 of eq. 5 is the item embedding table; `false` learns another table."""
+    """Whether the projection W_1 of eq. 5 is the item embedding table; `false` learns a separate table."""
 
     @model_validator(mode="before")
     @classmethod
@@ -200,9 +210,9 @@ class IPSRecSConfig(IPSRecConfig):
     released = {**IPSRecConfig.released, "attention": "concat-causal"}  # noqa: RUF012 (a class variable by its base)
 
     attention: Literal["block-causal", "concat-causal", "full"] = "block-causal"
-    """Who sees whom in [items; providers]. `block-causal`: position t of either half sees positions <= t of both;
-    `concat-causal`, as released: one lower triangle, so items see items only and providers see all items;
-    `full`: everything. The last two see the future of a position and are trained on prefixes."""
+    """Attention mask over [items; providers]. `block-causal`: position t of either half sees positions <= t of both.
+    `concat-causal`, as released: one lower triangle, so items see only items and providers see all items. `full`: all
+    positions. The last two see the future of a position and are trained on prefixes."""
 
     @property
     def packs(self) -> bool:
@@ -216,5 +226,5 @@ class IPSRecCConfig(IPSRecConfig):
     released = {**IPSRecConfig.released, "encoder": "co-only"}  # noqa: RUF012 (a class variable by its base)
 
     encoder: Literal["self-then-co", "co-only"] = "self-then-co"
-    """A Transformer of `n_layers` per side under one co-attention block (eq. 9 to 11), or, as released, `n_layers`
-    co-attention blocks and no self-attention."""
+    """Architecture. `self-then-co`: a Transformer of `n_layers` per side, then one co-attention block (eq. 9 to 11).
+    `co-only`, as released: `n_layers` co-attention blocks without self-attention."""

@@ -1,24 +1,31 @@
-"""Metrics of one held-out item per user, as functions of its rank."""
+"""Metrics of one held-out item per user, as functions of its rank.
+
+- Rank: 1 plus the number of items with a higher score, plus half of the other items with the same score, rounded up.
+  The target takes the middle of its ties (the realistic rank), so a model that gives every item the same score gets
+  the rank of chance, not the first.
+- HR@N (hit rate): 1 if the rank is at most N, else 0.
+- MRR@N (mean reciprocal rank): 1 / rank if the rank is at most N, else 0.
+- NDCG@N (normalised discounted cumulative gain): 1 / log2(rank + 1) if the rank is at most N, else 0. With one relevant
+  item per user the ideal gain is 1.
+
+A metric of a model is the mean over users.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def realistic_rank(higher: NDArray[np.integer], ties: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return ranks from 1: `higher` items score above the target, `ties` others score the same.
-
-    The target takes the middle of its ties, rounded up: a scorer that says the same of every item gets the
-    rank of chance, not the first.
-    """
+    """Return ranks from 1 of targets that `higher` items outscore and `ties` others equal, int64, of their shape."""
     return np.asarray(higher, dtype=np.int64) + 1 + (np.asarray(ties, dtype=np.int64) + 1) // 2
 
 
 def gains(name: str, largest: int) -> NDArray[np.float64]:
-    """Return the gain of every rank from 0 (no rank; 0) to the cutoff, and last the 0 of all beyond it.
+    """Return the gain of every rank from 0 (no rank, gain 0) to the cutoff, then the 0 of all ranks beyond it.
 
-    `name` is like `hr@10`, `mrr@5` or `ndcg@10`. With one relevant item: HR@N is 1 if rank <= N, MRR@N is 1 / rank and
-    NDCG@N is 1 / log2(rank + 1) within the cutoff, and each is 0 beyond it. Ranks above `largest` are not asked for,
-    so that a cutoff beyond the catalogue takes no memory.
+    Args:
+        name: a metric like `hr@10`, `mrr@5` or `ndcg@10`.
+        largest: the largest rank that occurs; gains end there, so that a cutoff beyond the catalogue takes no memory.
     """
     kind, _, cutoff = name.partition("@")
     ranks = np.arange(1.0, min(int(cutoff), largest) + 1)
@@ -27,6 +34,6 @@ def gains(name: str, largest: int) -> NDArray[np.float64]:
 
 
 def metric(name: str, rank: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return a metric per user, see `gains`."""
+    """Return the metric `name`, like `ndcg@10`, of every rank: float64, of the shape of `rank`."""
     table = gains(name, int(rank.max(initial=0)))
     return np.asarray(table[np.minimum(rank, len(table) - 1)])

@@ -1,9 +1,13 @@
--- The result store. Every table and column is described by its comment, so that any DuckDB client can show it
--- (duckdb_tables(), duckdb_columns()). A migration copies the columns of an older store by name; a column that is added
--- here must be nullable or have a default, which says what holds where an older version recorded nothing.
+-- The result store. Every table, column, view and macro is described by its comment, so that any DuckDB client can show
+-- it (duckdb_tables(), duckdb_columns(), duckdb_views(), duckdb_functions()); the site's reference is made of the
+-- comments. A store keeps those that it was made with: another wording needs no other version of the schema. A migration
+-- copies the columns of an older store by name; a column that is added here must be nullable or have a default, which
+-- says what holds where an older version recorded nothing.
 
 CREATE TABLE store (version INTEGER NOT NULL, created TIMESTAMP NOT NULL);
-COMMENT ON TABLE store IS 'One row: the version of this schema, and when the file was made (UTC).';
+COMMENT ON TABLE store IS 'Version of the schema and creation time of the file; one row.';
+COMMENT ON COLUMN store.version IS 'version of this schema';
+COMMENT ON COLUMN store.created IS 'when the file was made, UTC';
 
 CREATE TABLE datasets (
     fingerprint VARCHAR PRIMARY KEY,
@@ -22,11 +26,22 @@ CREATE TABLE datasets (
     scale DOUBLE NOT NULL DEFAULT 1,
     filter VARCHAR NOT NULL DEFAULT 'not known'
 );
-COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; shares as ipsrec-bench data stats defines them.';
+COMMENT ON TABLE datasets IS 'Prepared datasets that cells were trained on; one row per dataset.';
 COMMENT ON COLUMN datasets.fingerprint IS 'sha256 of the prepared sequences';
-COMMENT ON COLUMN datasets.stand_in IS 'made up in the shape of a published dataset';
-COMMENT ON COLUMN datasets.scale IS 'share of the users that were read, as the first run with these sequences said; run_datasets has it for each run';
-COMMENT ON COLUMN datasets.filter IS 'which users and items stayed, likewise';
+COMMENT ON COLUMN datasets.name IS 'name of the dataset in the first suite that used it';
+COMMENT ON COLUMN datasets.users IS 'number of users';
+COMMENT ON COLUMN datasets.items IS 'number of items';
+COMMENT ON COLUMN datasets.providers IS 'number of known providers';
+COMMENT ON COLUMN datasets.actions IS 'number of interactions';
+COMMENT ON COLUMN datasets.known_provider_actions IS 'interactions whose provider is known';
+COMMENT ON COLUMN datasets.mean_length IS 'mean number of interactions per user';
+COMMENT ON COLUMN datasets.repeat_share IS 'share of interactions, except each user''s first, with an item that the user had before';
+COMMENT ON COLUMN datasets.tie_share IS 'share of neighbouring interactions of one user with equal times, whose order is that of the source';
+COMMENT ON COLUMN datasets.stickiness IS 'share of neighbouring interactions with different items and known providers that have the same provider';
+COMMENT ON COLUMN datasets.shuffled_stickiness IS 'stickiness expected after a random shuffle of each user''s order';
+COMMENT ON COLUMN datasets.stand_in IS 'whether the data are made up in the shape of a published dataset';
+COMMENT ON COLUMN datasets.scale IS 'share of the users that were read, according to the first run with these sequences; run_datasets has it for each run';
+COMMENT ON COLUMN datasets.filter IS 'which users and items were kept, according to the first run with these sequences; run_datasets has it for each run';
 
 CREATE TABLE splits (
     fingerprint VARCHAR NOT NULL,
@@ -39,9 +54,12 @@ CREATE TABLE splits (
     unseen_targets DOUBLE,
     PRIMARY KEY (fingerprint, split)
 );
-COMMENT ON TABLE splits IS 'What a split makes of a dataset: one row per dataset and split. Shares are of the test targets; NULL where an older version did not record them.';
-COMMENT ON COLUMN splits.split IS 'with the shares that it takes';
-COMMENT ON COLUMN splits.tied_targets IS 'share with the time of the interaction before them';
+COMMENT ON TABLE splits IS 'Counts and shares of the held-out targets; one row per dataset and split. Shares are of the test targets; NULL where an older version did not record them.';
+COMMENT ON COLUMN splits.fingerprint IS 'the dataset, as in datasets';
+COMMENT ON COLUMN splits."split" IS 'name of the split, with its shares where it has any';
+COMMENT ON COLUMN splits.test_users IS 'users with a test target';
+COMMENT ON COLUMN splits.valid_users IS 'users with a validation target';
+COMMENT ON COLUMN splits.tied_targets IS 'share with the same time as the interaction before the target';
 COMMENT ON COLUMN splits.leaked_targets IS 'share older than the newest training interaction';
 COMMENT ON COLUMN splits.repeated_targets IS 'share with an item of the user''s history';
 COMMENT ON COLUMN splits.unseen_targets IS 'share with an item that no training interaction has';
@@ -60,8 +78,19 @@ CREATE TABLE environments (
     device VARCHAR NOT NULL,
     revision VARCHAR NOT NULL DEFAULT 'not known'
 );
-COMMENT ON TABLE environments IS 'Where cells ran: versions, processor, cores available, threads used by torch, device.';
-COMMENT ON COLUMN environments.revision IS 'commit of the toolkit, with "+" if files were changed; empty where it is no git checkout';
+COMMENT ON TABLE environments IS 'Machines and versions with which cells ran; one row per environment.';
+COMMENT ON COLUMN environments.environment IS 'digest of the other columns';
+COMMENT ON COLUMN environments.package IS 'version of ipsrec-bench';
+COMMENT ON COLUMN environments.python IS 'version of Python';
+COMMENT ON COLUMN environments.torch IS 'version of torch';
+COMMENT ON COLUMN environments.numpy IS 'version of NumPy';
+COMMENT ON COLUMN environments.duckdb IS 'version of DuckDB';
+COMMENT ON COLUMN environments.platform IS 'operating system and architecture';
+COMMENT ON COLUMN environments.processor IS 'model of the processor';
+COMMENT ON COLUMN environments.cores IS 'cores available to the process';
+COMMENT ON COLUMN environments.threads IS 'threads that torch used';
+COMMENT ON COLUMN environments.device IS 'device of the training, like cpu, and its settings';
+COMMENT ON COLUMN environments.revision IS 'git commit of ipsrec-bench, with "+" if files were changed; empty outside a git checkout';
 
 CREATE SEQUENCE cell_numbers;
 CREATE TABLE cells (
@@ -85,16 +114,26 @@ CREATE TABLE cells (
     depth INTEGER,
     deterministic BOOLEAN
 );
-COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere. A complete cell has its epochs and ranks; a failed one has its traceback in error. One row per key.';
-COMMENT ON COLUMN cells.key IS 'content key: equal keys, equal ranks';
-COMMENT ON COLUMN cells.type IS 'model by its name in the registry';
+COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere; one row per key. A complete cell has rows in ranks and, if it was trained by gradients, in epochs; a failed cell has its traceback in error.';
+COMMENT ON COLUMN cells.cell IS 'number of the cell in this store';
+COMMENT ON COLUMN cells.key IS 'content key: cells with equal keys have equal ranks';
+COMMENT ON COLUMN cells.status IS 'complete or failed';
+COMMENT ON COLUMN cells.error IS 'traceback of a failed cell, and the last lines of its output';
+COMMENT ON COLUMN cells.fingerprint IS 'the dataset, as in datasets';
+COMMENT ON COLUMN cells.type IS 'name of the model in the registry, module:Class, or external for imported ranks';
+COMMENT ON COLUMN cells.seed IS 'seed of the training';
 COMMENT ON COLUMN cells.settings IS 'resolved settings as JSON text: config, training, protocol';
-COMMENT ON COLUMN cells.started IS 'UTC';
-COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell: training, validation and ranking';
-COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, bytes';
-COMMENT ON COLUMN cells.depth IS 'of imported lists: length of the shortest, a target that is not listed counts as last; NULL where all ranks are known';
-COMMENT ON COLUMN cells.deterministic IS 'no seed changes its ranks: one cell serves every seed of a suite; NULL where an older version did not record it';
+COMMENT ON COLUMN cells.environment IS 'where the cell ran, as in environments';
+COMMENT ON COLUMN cells.started IS 'when the cell began, UTC';
+COMMENT ON COLUMN cells.seconds IS 'wall-clock time of the cell in seconds: training, validation and ranking';
+COMMENT ON COLUMN cells.train_seconds IS 'time of training alone, in seconds';
+COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, in bytes';
+COMMENT ON COLUMN cells.parameters IS 'number of trainable parameters';
+COMMENT ON COLUMN cells.stop_metric IS 'validation metric that chose the best epoch, like mrr@10';
+COMMENT ON COLUMN cells.best_epoch IS 'epoch with the best stop_metric, from 1';
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
+COMMENT ON COLUMN cells.depth IS 'length of the shortest imported list, where a target that is not listed counts as last; NULL where all ranks are known';
+COMMENT ON COLUMN cells.deterministic IS 'whether no seed changes the ranks, so that one cell serves every seed of a suite; NULL where an older version did not record it';
 
 CREATE TABLE epochs (
     cell INTEGER NOT NULL,
@@ -107,9 +146,19 @@ CREATE TABLE epochs (
     valid_seconds DOUBLE NOT NULL,
     targets BIGINT NOT NULL
 );
-COMMENT ON TABLE epochs IS 'Learning curves: mean losses over an epoch, the stop metric after it, and its cost.';
+COMMENT ON TABLE epochs IS 'Learning curves; one row per cell and epoch. Losses are means over the targets of the epoch.';
+COMMENT ON COLUMN epochs.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN epochs.epoch IS 'number of the epoch, from 1';
+COMMENT ON COLUMN epochs.loss IS 'total loss that was minimised';
+COMMENT ON COLUMN epochs.cross_entropy IS 'cross-entropy of the next item';
+COMMENT ON COLUMN epochs.contrastive IS 'contrastive loss before its weight lambda; NULL where the model has none';
+COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch';
+COMMENT ON COLUMN epochs.train_seconds IS 'time of training in seconds';
+COMMENT ON COLUMN epochs.valid_seconds IS 'time of validation in seconds';
+COMMENT ON COLUMN epochs.targets IS 'number of training targets';
 
 CREATE TYPE held_out AS ENUM ('valid', 'test');
+COMMENT ON TYPE held_out IS 'Which held-out interactions are ranked: validation or test.';
 CREATE TABLE ranks (
     cell INTEGER NOT NULL,
     split held_out NOT NULL,
@@ -117,8 +166,12 @@ CREATE TABLE ranks (
     higher INTEGER NOT NULL,
     ties INTEGER NOT NULL
 );
-COMMENT ON TABLE ranks IS 'One row per cell, split and evaluated user: how many items score above the held-out one, and how many others score the same.';
-COMMENT ON COLUMN ranks."user" IS 'id in users.parquet of the prepared dataset';
+COMMENT ON TABLE ranks IS 'Ranks of the held-out items; one row per cell, split and user. The view user_ranks adds the rank and the names.';
+COMMENT ON COLUMN ranks.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN ranks."split" IS 'valid or test';
+COMMENT ON COLUMN ranks."user" IS 'number of the user in users.parquet of the prepared dataset';
+COMMENT ON COLUMN ranks.higher IS 'items with a higher score than the held-out item';
+COMMENT ON COLUMN ranks.ties IS 'other items with the same score';
 
 CREATE TABLE cell_targets (
     cell INTEGER NOT NULL,
@@ -128,11 +181,13 @@ CREATE TABLE cell_targets (
     targets VARCHAR NOT NULL,
     candidates VARCHAR NOT NULL
 );
-COMMENT ON TABLE cell_targets IS 'What the ranks of a cell are of, one row per split. Cells of older versions have none.';
+COMMENT ON TABLE cell_targets IS 'Which targets and candidates the ranks of a cell are of; one row per cell and split. Cells of older versions have none.';
+COMMENT ON COLUMN cell_targets.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN cell_targets."split" IS 'valid or test';
 COMMENT ON COLUMN cell_targets.users IS 'users that are ranked';
-COMMENT ON COLUMN cell_targets.left_out IS 'further users, whose target stands in their history, which is masked';
+COMMENT ON COLUMN cell_targets.left_out IS 'further users, left out because the mask hides their target, which is in their history';
 COMMENT ON COLUMN cell_targets.targets IS 'digest of the dataset, the users and their targets';
-COMMENT ON COLUMN cell_targets.candidates IS 'among which a target is ranked';
+COMMENT ON COLUMN cell_targets.candidates IS 'items among which a target is ranked, in words';
 
 CREATE TABLE targets (
     fingerprint VARCHAR NOT NULL,
@@ -144,13 +199,15 @@ CREATE TABLE targets (
     item_seen BOOLEAN NOT NULL,
     provider_seen BOOLEAN NOT NULL
 );
-COMMENT ON TABLE targets IS 'What the data say of the test targets: one row per dataset, split and user.';
-COMMENT ON COLUMN targets.split IS 'with the shares that it takes';
+COMMENT ON TABLE targets IS 'Facts about the test targets, for slices; one row per dataset, split and user.';
+COMMENT ON COLUMN targets.fingerprint IS 'the dataset, as in datasets';
+COMMENT ON COLUMN targets."split" IS 'name of the split, with its shares where it has any';
+COMMENT ON COLUMN targets."user" IS 'number of the user in users.parquet of the prepared dataset';
 COMMENT ON COLUMN targets.history IS 'interactions of the user before the target';
-COMMENT ON COLUMN targets.item_count IS 'training interactions with the target';
-COMMENT ON COLUMN targets.provider_count IS 'training interactions with its provider; -1 where that is unknown';
-COMMENT ON COLUMN targets.item_seen IS 'the history holds the target';
-COMMENT ON COLUMN targets.provider_seen IS 'the history holds its provider';
+COMMENT ON COLUMN targets.item_count IS 'training interactions with the target''s item';
+COMMENT ON COLUMN targets.provider_count IS 'training interactions with the target''s provider; -1 where the provider is unknown';
+COMMENT ON COLUMN targets.item_seen IS 'whether the user''s history has the target''s item';
+COMMENT ON COLUMN targets.provider_seen IS 'whether the user''s history has the target''s provider';
 
 CREATE SEQUENCE run_numbers;
 CREATE TABLE runs (
@@ -161,11 +218,18 @@ CREATE TABLE runs (
     overrides VARCHAR[] NOT NULL,
     started TIMESTAMP NOT NULL
 );
-COMMENT ON TABLE runs IS 'Every start of a suite, with the suite as written (text) and as understood (settings, JSON).';
+COMMENT ON TABLE runs IS 'Starts of suites; one row per run command.';
+COMMENT ON COLUMN runs.run IS 'number of the run in this store';
+COMMENT ON COLUMN runs.suite IS 'name of the suite';
+COMMENT ON COLUMN runs.settings IS 'the suite with all defaults, as JSON';
+COMMENT ON COLUMN runs.text IS 'the suite file as written';
+COMMENT ON COLUMN runs.overrides IS 'overrides given with --set, --scale and --stand-in';
+COMMENT ON COLUMN runs.started IS 'when the run began, UTC';
 
 CREATE TABLE suites (suite VARCHAR PRIMARY KEY, place VARCHAR NOT NULL);
-COMMENT ON TABLE suites IS 'Where the file of every suite lay when it was last run or imported for. An older version recorded none.';
-COMMENT ON COLUMN suites.place IS 'path from the folder of the store, so that both can be moved together';
+COMMENT ON TABLE suites IS 'Where the file of each suite was when it was last run or imported for. Older versions did not record it.';
+COMMENT ON COLUMN suites.suite IS 'name of the suite';
+COMMENT ON COLUMN suites.place IS 'path of the file relative to the folder of the store, so that both can be moved together';
 
 CREATE TABLE run_cells (
     run INTEGER NOT NULL,
@@ -179,7 +243,16 @@ CREATE TABLE run_cells (
     seed INTEGER NOT NULL,
     PRIMARY KEY (run, position)
 );
-COMMENT ON TABLE run_cells IS 'What a run wanted, by the suite''s own labels; cells are shared between runs by their key.';
+COMMENT ON TABLE run_cells IS 'Cells that a run planned, with the names that the suite gives them; runs share cells by key.';
+COMMENT ON COLUMN run_cells.run IS 'the run, as in runs';
+COMMENT ON COLUMN run_cells."position" IS 'place of the cell in the order of the suite';
+COMMENT ON COLUMN run_cells.key IS 'content key, as in cells';
+COMMENT ON COLUMN run_cells.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN run_cells.model IS 'name of the model in the suite';
+COMMENT ON COLUMN run_cells.title IS 'name of the model in tables';
+COMMENT ON COLUMN run_cells.type IS 'name of the model in the registry, or module:Class';
+COMMENT ON COLUMN run_cells.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN run_cells.seed IS 'seed of the training';
 
 CREATE TABLE run_datasets (
     run INTEGER NOT NULL,
@@ -192,9 +265,15 @@ CREATE TABLE run_datasets (
     files VARCHAR NOT NULL,
     PRIMARY KEY (run, dataset)
 );
-COMMENT ON TABLE run_datasets IS 'What a run''s datasets were made of, by the suite''s own labels. Runs of older versions have no rows here.';
+COMMENT ON TABLE run_datasets IS 'What the datasets of a run were made of; one row per run and dataset. Runs of older versions have none.';
+COMMENT ON COLUMN run_datasets.run IS 'the run, as in runs';
+COMMENT ON COLUMN run_datasets.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN run_datasets.fingerprint IS 'the dataset, as in datasets';
+COMMENT ON COLUMN run_datasets.filter IS 'which users and items were kept';
+COMMENT ON COLUMN run_datasets.scale IS 'share of the users that were read';
+COMMENT ON COLUMN run_datasets.stand_in IS 'whether the data are made up in the shape of a published dataset';
 COMMENT ON COLUMN run_datasets.source IS 'resolved settings of the source as JSON text';
-COMMENT ON COLUMN run_datasets.files IS 'sha256 of the raw files by name, as JSON text: of the interactions, then of the item table';
+COMMENT ON COLUMN run_datasets.files IS 'sha256 of the raw files by name, as JSON text: first the interactions, then the item table';
 
 CREATE TABLE imported_cells (
     suite VARCHAR NOT NULL,
@@ -207,13 +286,25 @@ CREATE TABLE imported_cells (
     seed INTEGER NOT NULL,
     PRIMARY KEY (suite, dataset, model, variant, seed)
 );
-COMMENT ON TABLE imported_cells IS 'Ranks made elsewhere, under the labels that they have in a suite''s tables: every run of the suite has them, too.';
+COMMENT ON TABLE imported_cells IS 'Imported ranks, with their names in the tables of a suite; every run of the suite shows them.';
+COMMENT ON COLUMN imported_cells.suite IS 'name of the suite';
+COMMENT ON COLUMN imported_cells.key IS 'content key, as in cells';
+COMMENT ON COLUMN imported_cells.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN imported_cells.model IS 'name of the model in the suite';
+COMMENT ON COLUMN imported_cells.title IS 'name of the model in tables';
+COMMENT ON COLUMN imported_cells.type IS 'external';
+COMMENT ON COLUMN imported_cells.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN imported_cells.seed IS 'seed under which they are compared with trained cells';
 
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
+COMMENT ON MACRO realistic_rank IS 'Rank from 1 of an item that `higher` items outscore and `ties` others equal: it takes the middle of its ties, rounded up.';
 -- NULL, as where a join finds no rank, stays NULL: it is no miss.
 CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE WHEN rank > n THEN 0.0::DOUBLE END;
+COMMENT ON MACRO hr IS 'Hit rate at n of one rank: 1 if rank <= n, else 0; NULL if rank is NULL.';
 CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank WHEN rank > n THEN 0.0::DOUBLE END;
+COMMENT ON MACRO mrr IS 'Reciprocal rank at n of one rank: 1 / rank if rank <= n, else 0; NULL if rank is NULL.';
 CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) WHEN rank > n THEN 0.0::DOUBLE END;
+COMMENT ON MACRO ndcg IS 'NDCG at n of one rank, with one relevant item: 1 / log2(rank + 1) if rank <= n, else 0; NULL if rank is NULL.';
 
 -- What may stand in one table is decided here and nowhere else: by the report, by compare, by imports and by the views.
 
@@ -233,10 +324,20 @@ FROM (
     FROM cells LEFT JOIN (SELECT * FROM cell_targets WHERE "split" = 'test') AS ranked ON ranked.cell = cells.cell
     WHERE status = 'complete'
 );
-COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of: data, split, mask, digest of targets and candidates (NULL where an older version made the cell).';
+COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of: data, split, mask and candidates. Cells with an equal basis may be compared user by user.';
+COMMENT ON COLUMN cell_bases.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN cell_bases.key IS 'content key, as in cells';
+COMMENT ON COLUMN cell_bases.fingerprint IS 'the dataset, as in datasets';
+COMMENT ON COLUMN cell_bases."split" IS 'kind of split';
+COMMENT ON COLUMN cell_bases.valid_share IS 'share held out for validation, as the settings have it';
+COMMENT ON COLUMN cell_bases.test_share IS 'share held out for the test, as the settings have it';
+COMMENT ON COLUMN cell_bases.mask_history IS 'setting mask_history of the protocol';
+COMMENT ON COLUMN cell_bases.digest IS 'digest of targets and candidates; NULL where an older version made the cell';
+COMMENT ON COLUMN cell_bases.said IS 'data, split and mask as one text';
 
 CREATE MACRO comparable(said, digest, other_said, other_digest) AS
     said = other_said AND coalesce(digest = other_digest, true);
+COMMENT ON MACRO comparable IS 'Whether two cells, given by said and digest of cell_bases, have the same targets and candidates.';
 
 -- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets.
 -- What is comparable to the newest of the run's own cells fits; where none of these is complete, what is comparable to the
@@ -260,23 +361,59 @@ WITH wanted AS (
 SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
        NOT taken AND (cell IS NULL OR comparable(said, digest, basis.said, basis.digest)) AS fits
 FROM based LEFT JOIN reference USING (run, dataset);
-COMMENT ON VIEW table_cells IS 'What every run has in its tables: the cells that it wanted (cell is NULL where one is not complete) and imports; fits is false for one of other targets or candidates, and for an import with the label of a row of the run, which are left out.';
+COMMENT ON VIEW table_cells IS 'Rows of the tables of every run: its planned cells and the imports for its suite.';
+COMMENT ON COLUMN table_cells.suite IS 'name of the suite';
+COMMENT ON COLUMN table_cells.run IS 'the run, as in runs';
+COMMENT ON COLUMN table_cells."position" IS 'place of the cell in the order of the suite; NULL for imports';
+COMMENT ON COLUMN table_cells.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN table_cells.model IS 'name of the model in the suite';
+COMMENT ON COLUMN table_cells.title IS 'name of the model in tables';
+COMMENT ON COLUMN table_cells.type IS 'name of the model in the registry, module:Class, or external for imported ranks';
+COMMENT ON COLUMN table_cells.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN table_cells.seed IS 'seed of the training';
+COMMENT ON COLUMN table_cells.imported IS 'whether the ranks were imported';
+COMMENT ON COLUMN table_cells.key IS 'content key, as in cells';
+COMMENT ON COLUMN table_cells.cell IS 'the cell, as in cells; NULL where it is not complete';
+COMMENT ON COLUMN table_cells.fits IS 'whether the row is shown: false for other targets or candidates than the run''s, and for an import with the name of a row of the run';
 
 -- A cell that several suites, or several rows of one, have in common appears once for each.
 CREATE VIEW current_cells AS
 SELECT suite, run, dataset, model, title, variant, seed, cell, key
 FROM table_cells
 WHERE fits AND cell IS NOT NULL AND run IN (SELECT max(run) FROM runs GROUP BY suite);
-COMMENT ON VIEW current_cells IS 'The complete cells of the newest run of every suite, under that run''s labels, and the imports that fit.';
+COMMENT ON VIEW current_cells IS 'Complete cells of the newest run of every suite, with the names of that run, and the imports that fit. A cell that several rows share appears once for each.';
+COMMENT ON COLUMN current_cells.suite IS 'name of the suite';
+COMMENT ON COLUMN current_cells.run IS 'the run, as in runs';
+COMMENT ON COLUMN current_cells.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN current_cells.model IS 'name of the model in the suite';
+COMMENT ON COLUMN current_cells.title IS 'name of the model in tables';
+COMMENT ON COLUMN current_cells.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN current_cells.seed IS 'seed of the training';
+COMMENT ON COLUMN current_cells.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN current_cells.key IS 'content key, as in cells';
 
 CREATE VIEW user_ranks AS
 SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
 FROM ranks
 JOIN current_cells USING (cell);
+COMMENT ON VIEW user_ranks IS 'Rank of every held-out item in the newest run of every suite; one row per cell, split and user.';
+COMMENT ON COLUMN user_ranks.suite IS 'name of the suite';
+COMMENT ON COLUMN user_ranks.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN user_ranks.model IS 'name of the model in the suite';
+COMMENT ON COLUMN user_ranks.title IS 'name of the model in tables';
+COMMENT ON COLUMN user_ranks.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN user_ranks.seed IS 'seed of the training';
+COMMENT ON COLUMN user_ranks."split" IS 'valid or test';
+COMMENT ON COLUMN user_ranks."user" IS 'number of the user in users.parquet of the prepared dataset';
+COMMENT ON COLUMN user_ranks.higher IS 'items with a higher score than the held-out item';
+COMMENT ON COLUMN user_ranks.ties IS 'other items with the same score';
+COMMENT ON COLUMN user_ranks.rank IS 'realistic rank, from 1';
+COMMENT ON COLUMN user_ranks.cell IS 'the cell, as in cells';
 
 -- A cutoff that is none is an error, not a column of zeros.
 CREATE MACRO cutoff(n) AS
     CASE WHEN n >= 1 AND n <= 2147483647 AND n = floor(n) THEN n ELSE error('the cutoff must be a whole number from 1 on') END;
+COMMENT ON MACRO cutoff IS 'Return n, or raise an error if it is not a whole number from 1.';
 
 CREATE MACRO metrics_at(n) AS TABLE
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
@@ -284,6 +421,7 @@ SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;
+COMMENT ON MACRO TABLE metrics_at IS 'The view metrics at another cutoff: hr, mrr and ndcg at n. Use it as SELECT * FROM metrics_at(20).';
 
 CREATE VIEW metrics AS
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
@@ -293,3 +431,18 @@ SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
 FROM user_ranks
 GROUP BY ALL
 ORDER BY ALL;
+COMMENT ON VIEW metrics IS 'Mean metrics at 5 and 10 over the users of every cell in the newest run of every suite.';
+COMMENT ON COLUMN metrics.suite IS 'name of the suite';
+COMMENT ON COLUMN metrics.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN metrics.model IS 'name of the model in the suite';
+COMMENT ON COLUMN metrics.title IS 'name of the model in tables';
+COMMENT ON COLUMN metrics.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN metrics.seed IS 'seed of the training';
+COMMENT ON COLUMN metrics."split" IS 'valid or test';
+COMMENT ON COLUMN metrics.users IS 'number of users';
+COMMENT ON COLUMN metrics."hr@5" IS 'hit rate at 5';
+COMMENT ON COLUMN metrics."hr@10" IS 'hit rate at 10';
+COMMENT ON COLUMN metrics."mrr@5" IS 'mean reciprocal rank at 5';
+COMMENT ON COLUMN metrics."mrr@10" IS 'mean reciprocal rank at 10';
+COMMENT ON COLUMN metrics."ndcg@5" IS 'NDCG at 5';
+COMMENT ON COLUMN metrics."ndcg@10" IS 'NDCG at 10';

@@ -77,7 +77,9 @@ class Bounds(Settings):
     """How many interactions a user, or an item, must have."""
 
     min: int = Field(1, ge=1, le=2**31 - 1)
+    """Least number of interactions."""
     max: int | None = Field(None, ge=1, le=2**31 - 1)
+    """Largest number of interactions; unlimited if not set."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -92,13 +94,16 @@ FILTER_FORMS = 'expected "none", "5-core", "5-100", or a table with users, items
 class Filter(Settings):
     """Which users and items stay in a dataset, by how many interactions they have.
 
-    In one pass the interactions of every user and item out of bounds are dropped, users and items counted at once.
+    A filter is a table, or one of the texts "none", "5-core" (at least 5 interactions) and "5-100" (5 to 100), with any
+    numbers. One pass counts the interactions of users and items and drops those of every user and item out of bounds.
     """
 
     users: Bounds = Bounds()
+    """Interactions that a user must have."""
     items: Bounds = Bounds()
+    """Interactions that an item must have."""
     passes: Literal["all", "one"] = "all"
-    """`all`: again until nothing is out of bounds (a k-core, and what RecBole does); `one`: a single pass."""
+    """`all` repeats the pass until nothing is out of bounds (a k-core, as in RecBole); `one` makes a single pass."""
 
     @model_validator(mode="before")
     @classmethod
@@ -134,21 +139,21 @@ class Filter(Settings):
 
 
 class Duplicates(Settings):
-    """Rows that tell the same thing, of which one is kept."""
+    """Rows that repeat the same interaction, of which one is kept."""
 
     columns: tuple[str, ...] = Field(min_length=1)
     """Columns of the file; rows that agree in all of them are duplicates."""
     keep: Literal["newest", "oldest"] = "newest"
-    """By time, then by row of the file."""
+    """Which row of each group of duplicates is kept, by time, then by row of the file."""
 
 
 class Source(Settings):
-    """What every source of interactions can be told."""
+    """Settings common to all sources."""
 
     filter: Filter | None = None
-    """Overrides the protocol's `filter` for this dataset; that of a known dataset only where the suite gives none."""
+    """Overrides `protocol.filter` for this dataset. That of a known dataset applies only if the suite has none."""
     max_length: int | None = Field(None, ge=1, le=LONGEST_HISTORY)
-    """Overrides the protocol's `max_length` for this dataset; likewise."""
+    """Overrides `protocol.max_length` for this dataset. That of a known dataset applies only if the suite has none."""
     scale: float | None = Field(None, gt=0, le=1)
     """Overrides the suite's `scale` for this dataset."""
 
@@ -175,18 +180,20 @@ class TableFile(Settings):
     """A file of rows, and how it is written."""
 
     path: str
+    """The file. A relative path starts at `raw/` in the data directory; `${NAME}` is replaced by the environment
+    variable of that name. A file compressed with gzip may end in `.gz`."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, in order, of a delimited file that has no header."""
+    """Names of the columns, in order, of a delimited file without a header."""
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
-    """One to four characters; found from the file where not given."""
+    """What separates columns: one to four characters. Found from the file if not set."""
     quoting: Literal["auto", "double", "none"] = "auto"
-    """Of delimited text. `double`: a value in double quotes may hold delimiters and line breaks; `none`: quotes are
-    characters like others. `auto` is `none` where tabs delimit, else `double`."""
+    """How quotes in delimited text are read. `double`: a value in double quotes may hold delimiters and line breaks.
+    `none`: quotes are ordinary characters. `auto` is `none` if tabs delimit, else `double`."""
     lines: Literal["json", "python"] = "json"
     """How each line of a `.json` file is written: as a JSON object, or as Python writes a dictionary."""
     where: str = ""
-    """A condition in DuckDB's SQL on the file's columns, which are text; other rows are not read. It can read no other
-    file."""
+    """Condition in DuckDB's SQL on the file's columns, which are text; other rows are not read. It cannot read other
+    files."""
 
     @field_validator("columns")
     @classmethod
@@ -214,45 +221,57 @@ class TableSource(Source, TableFile):
     """
 
     source: Literal["table"] = "table"
+    """Kind of source: a file."""
     user: Column = "user"
+    """Column of the user's id. Of a list of names, the first that the file has is read."""
     item: Column = "item"
+    """Column of the item's id, or a list of names."""
     provider: Column = "provider"
-    """Column of the provider's id; empty where the data name none, and not read where `items` is given. Where it is not
-    set and the file has no such column, all providers are unknown, which is said."""
+    """Column of the provider's id, or a list of names. Empty if the data have no providers; not read if `items` is
+    given. If it is not set and the file has no such column, all providers are unknown, and a note says so."""
     time: Column = "time"
-    """Numbers or timestamps; equal times keep the file's order. `"month + day"` puts the texts of columns together."""
+    """Column of the time, or a list of names: numbers or timestamps. Equal times keep the order of the file.
+    `"month + day"` joins the texts of two columns."""
     time_format: str = ""
     """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
     begin with the year; see `ipsrec_bench.data.times`."""
     unknown: tuple[str, ...] = PLACEHOLDERS
-    """Texts that stand for an unknown provider, whatever their case and the blanks around them; an empty one always
-    does. As user or item they are refused."""
+    """Texts that mean an unknown provider, whatever their case and surrounding blanks; an empty text always does. A
+    user or item with such an id is an error."""
     items: ItemTable | None = None
+    """A second file with the provider of each item."""
     duplicates: Duplicates | None = None
+    """Which rows are duplicates, of which one is kept; all rows are kept if not set."""
     origin: str = ""
-    """Where the file can be had; said when it is missing."""
+    """Where to get the file; the error about a missing file repeats it."""
 
 
 class SyntheticSource(Source):
     """The embedded generator; `ipsrec_bench.data.synthetic` documents the world it draws from."""
 
     source: Literal["synthetic"] = "synthetic"
+    """Kind of source: the embedded generator."""
     users: int = Field(1500, ge=1, le=10_000_000)
+    """Number of users."""
     items: int = Field(800, ge=2, le=10_000_000)
+    """Number of items."""
     providers: int = Field(50, ge=1, le=10_000_000)
+    """Number of providers."""
     providers_per_item: int = Field(3, ge=1, le=10_000_000)
-    """How many providers offer the same item; with 1 an item tells its provider."""
+    """Number of providers that offer the same item; with 1 the item determines its provider."""
     mean_length: float = Field(12.0, ge=1, le=LONGEST_HISTORY)
+    """Mean number of interactions per user."""
     provider_strength: Literal["none", "low", "high"] = "high"
-    """Share of steps at which the provider, not the item's topic, decides what comes next."""
+    """How often the provider, not the item's topic, decides the next step: `none` is 0%, `low` 30%, `high` 80%."""
     loyalty: float = Field(0.5, ge=0, le=1)
-    """Probability that such a step stays with the provider."""
+    """Probability that a step decided by the provider stays with the provider."""
     drift: float = Field(0.5, ge=0, le=1)
-    """Probability that such a step moves on to the provider that always follows it; what remains beside `loyalty`
-    and `drift` goes to any provider."""
+    """Probability that a step decided by the provider moves to the provider's fixed successor. The rest, beside
+    `loyalty` and `drift`, moves to a random provider."""
     popularity_exponent: float = Field(0.8, ge=0, le=10)
-    """Exponent of the power law of item popularity; 0 makes all items alike."""
+    """Exponent of the power law of item popularity; 0 makes all items equally popular."""
     seed: Seed = 7
+    """Seed of the generator."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -282,21 +301,24 @@ class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
 
     split: Literal["leave-one-out", "temporal", "user-holdout"] = "leave-one-out"
-    """`leave-one-out`: each user's last interaction and the one before. `temporal`: what follows two cuts in time, the
-    same for all users. `user-holdout`: the last interaction of users that training does not see at all."""
+    """What is held out. `leave-one-out`: each user's last interaction for the test and the one before for validation.
+    `temporal`: the interactions after two cuts in time, which are the same for all users. `user-holdout`: the last
+    interaction of users that training does not see at all."""
     valid_share: float = Field(0.1, gt=0, lt=1)
-    """Of interactions (`temporal`) or users (`user-holdout`), for validation."""
+    """Share held out for validation: of interactions (`temporal`) or of users (`user-holdout`)."""
     test_share: float = Field(0.1, gt=0, lt=1)
-    """Likewise, for the test."""
+    """Share held out for the test: of interactions (`temporal`) or of users (`user-holdout`)."""
     filter: Filter = Filter()
-    """Users and items that stay: "none", "5-core" (5 interactions or more), "5-100", or a table."""
+    """Users and items that stay: "none", "5-core" (at least 5 interactions), "5-100" (5 to 100), or a table."""
     max_length: int = Field(50, ge=1, le=LONGEST_HISTORY)
-    """A history is cut to its newest `max_length` interactions."""
+    """A model sees the newest `max_length` interactions of a history."""
     mask_history: MaskHistory = False
-    """Whether the items of the user's whole history are no candidates. A target among them cannot be found then: with
-    `true` its user is left out, with `miss` it counts as a miss, as in RecBole."""
+    """Whether the items of the user's whole history are excluded from the candidates. A target among them cannot be
+    found then: `true` leaves its user out, `"miss"` counts it as a miss, as in RecBole."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
+    """Metrics of the tables."""
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1, max_length=100)
+    """Cutoffs of the metrics: 10 makes `ndcg@10` and so on."""
 
     _distinct = field_validator("metrics", "cutoffs")(_distinct)
 
@@ -328,29 +350,32 @@ class Training(Settings):
     """How a model is fitted."""
 
     samples: Literal["auto", "packed", "prefix"] = "auto"
-    """`packed` predicts every position of a window in one pass (causal models), `prefix` one position per
-    sample; `auto` packs where the model allows it."""
+    """How training samples are made. `packed` predicts every position of a window in one pass (causal models only).
+    `prefix` predicts one position per sample. `auto` is `packed` if the model allows it, else `prefix`."""
     min_context: int = Field(0, ge=0, le=LONGEST_HISTORY)
-    """Packed samples: a history longer than the maximum length is cut into windows, at places drawn anew each epoch,
-    and every target is predicted from more than so many inputs. More context costs more windows."""
+    """Packed samples: a history longer than the maximum length is cut into windows at places drawn anew each epoch, and
+    every target is predicted from more than this many inputs. More context costs more windows."""
     objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
-    """`softmax` is the exact cross-entropy over all items. The others approximate it from `negatives` items a batch,
-    for catalogues where exact is too dear, and are named in every table."""
+    """Loss of the next item. `softmax` is the exact cross-entropy over all items. `sampled-softmax` and `gbce`
+    approximate it with `negatives` items per batch, for catalogues whose exact loss costs too much; every table names
+    them."""
     negatives: int = Field(256, ge=1, le=1_000_000)
     """Items drawn for each batch by an approximate objective."""
     calibration: float = Field(0.75, ge=0, le=1)
-    """t of gBCE."""
+    """The calibration t of gBCE."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Factors of matrix products in training; sums, weights and ranks are float32 always. `auto` takes bfloat16 where
-    the processor multiplies it faster."""
+    """Number format of the factors of matrix products in training; sums, weights and ranks are always float32. `auto`
+    is bfloat16 if the processor multiplies it faster."""
     optimiser: Literal["adam", "lazy-adam"] = "adam"
-    """`lazy-adam` moves only the rows of tables that a batch touched: another optimiser, for very large tables."""
+    """`lazy-adam` updates only the embedding rows that a batch used. It is another optimiser, for very large tables."""
     epochs: int = Field(50, ge=1, le=1_000_000)
+    """Largest number of epochs."""
     batch_size: int = Field(256, ge=1, le=10_000_000)
-    """Targets per optimiser step, whichever way samples are made."""
+    """Targets per optimiser step, for packed and prefix samples alike."""
     learning_rate: float = Field(1e-3, gt=0, le=1e30)
+    """Learning rate of the optimiser."""
     stop_metric: MetricName = "mrr@10"
-    """Validation metric that chooses the best epoch."""
+    """Validation metric that chooses the best epoch: `hr`, `mrr` or `ndcg` with a cutoff."""
     patience: int = Field(10, ge=1, le=1_000_000)
     """Epochs without a better `stop_metric` after which training stops."""
 
@@ -367,30 +392,34 @@ class Statistics(Settings):
     """Which comparisons are made and how their p-values are corrected."""
 
     baseline: str = "best"
-    """A row's label, or `best`: the best baseline of each dataset and metric, variants not counted."""
+    """Row that the proposed models are compared with, by its label. `best` is the best baseline of each dataset and
+    metric, variants excluded."""
     proposed: tuple[str, ...] = ()
-    """Models whose improvement over the baseline stands in the result table; all others are baselines. Empty means
-    every model whose type begins with `ipsrec`."""
+    """Models whose improvement over the baseline the result table shows; all others are baselines. Empty means every
+    model whose type begins with `ipsrec`."""
     metric: Annotated[str, AfterValidator(lambda name: name and check_metric(name))] = ""
-    """The metric of summary, charts and slices, like `ndcg@10`; empty means the last one of the tables."""
+    """Metric of the summary, charts and slices, like `ndcg@10`; empty means the last metric of the tables."""
     test: Literal["paired-t", "crossed", "randomisation", "wilcoxon"] = "paired-t"
-    """Whose p-values mark the tables. `paired-t` over users, of the mean over seeds (is this trained model better?);
-    `crossed` over users and seeds (is this method better?); `randomisation`: random sign flips over users;
-    `wilcoxon`: signed ranks over users, whose false alarms are too many at these numbers of users."""
+    """Test whose p-values mark the tables. `paired-t`: over users, of the mean over seeds (is this trained model
+    better?). `crossed`: over users and seeds (is this method better?). `randomisation`: random sign flips over users.
+    `wilcoxon`: signed ranks over users, which has too many false alarms at these numbers of users."""
     interval: Literal["test", "bootstrap"] = "test"
-    """Intervals of differences: of the t-test that is taken (that of the paired t-test, where it has none), or
-    bias-corrected and accelerated bootstrap over users."""
+    """Interval of a difference. `test`: that of the chosen t-test, or of the paired t-test if the chosen test has none.
+    `bootstrap`: bias-corrected and accelerated bootstrap over users."""
     resamples: int = Field(10_000, ge=100, le=1_000_000)
-    """Sign flips of the randomisation test; samples of the bootstrap."""
+    """Sign flips of the randomisation test, and samples of the bootstrap."""
     correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
+    """How p-values are corrected for the number of comparisons in a family."""
     margin: float | None = Field(None, gt=0, lt=1)
-    """Relative to the reference's mean: differences below it count as none, and every comparison is tested for
-    equivalence, too."""
+    """Equivalence margin, as a share of the reference's mean. If set, every comparison is also tested for equivalence
+    within it."""
     family: Literal["metric", "dataset", "suite"] = "metric"
-    """Comparisons corrected together: those of one metric on one dataset, of all metrics on one dataset, or
-    all of the suite. The comparisons with the baseline and those of the ablation are families of their own."""
+    """Comparisons that are corrected together: those of one metric on one dataset, of all metrics on one dataset, or
+    all of the suite. Comparisons with the baseline and those of the ablation are separate families."""
     alpha: float = Field(0.01, ge=1e-12, lt=1)
+    """Significance level of the marks in tables, after correction."""
     confidence: float = Field(0.95, ge=0.01, le=1 - 1e-12)
+    """Confidence level of intervals."""
 
 
 NARROWEST = 1e-9
@@ -398,11 +427,14 @@ NARROWEST = 1e-9
 
 
 class Range(Settings):
-    """Where a setting is searched: between two ends, whole numbers if both are, in its logarithm if `log`."""
+    """Where a setting is searched, as an alternative to a list of values. Two whole numbers give whole numbers."""
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end, above `low`."""
     log: bool = False
+    """Whether the search is uniform in the logarithm of the setting; `low` must be above 0 then."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -439,25 +471,27 @@ class Tune(Settings):
     """How `tune` searches; what it optimises is `training.stop_metric` on the validation targets."""
 
     space: dict[str, dict[str, Searched]] = {}  # noqa: RUF012 (pydantic copies it)
-    """By model: its settings and where each is searched. For a model that is not named, those that have a range of
-    their own: `lambda` and `tau` of the IPSRec models."""
+    """Table for each model: a setting, and the list of values or the range in which it is searched. A model that is not
+    named is searched in the settings with a built-in range: `lambda` and `tau` of the IPSRec models."""
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
-    """`grid` takes every combination once: of choices, or of `grid_points` values of a range."""
+    """How settings are chosen. `tpe`: tree-structured Parzen estimator. `random`: independently at random. `cma-es`:
+    covariance matrix adaptation. `grid`: every combination once, of listed values or of `grid_points` of a range."""
     grid_points: int = Field(5, ge=2, le=1000)
+    """Number of values that `grid` takes of a range."""
     pruner: Literal["percentile", "median", "hyperband", "wilcoxon", "none"] = "percentile"
-    """Which trials are given up: `percentile`: those whose best value so far is not among the best quarter of what
-    complete trials had at the same epoch; `median`: not among the better half; `hyperband`: successive halving;
-    `wilcoxon`: those worse than the best over the seeds so far."""
+    """Which trials are stopped early. `percentile`: those whose best value so far is outside the best quarter of the
+    complete trials at the same epoch. `median`: those outside the better half. `hyperband`: successive halving.
+    `wilcoxon`: those worse than the best trial over the seeds so far. `none`: no trial."""
     warm_up: int = Field(3, ge=0, le=1_000_000)
-    """`percentile`, `median`: epochs that every trial may train; `hyperband`: the first rung."""
+    """`percentile`, `median`: epochs for which no trial is stopped. `hyperband`: epochs of the first rung."""
     start_up: int = Field(5, ge=1, le=1_000_000)
-    """Trials chosen at random, and trained to their end, before sampler and pruner judge."""
+    """Trials that are chosen at random and never stopped early, before the sampler and the pruner begin."""
     seeds: tuple[Seed, ...] = Field((1,), min_length=1)
-    """A trial is trained once with each and counts by the mean; more than one tells luck from settings."""
+    """Seeds of a trial. It is trained once with each, and its value is the mean; several seeds average out luck."""
     fresh_seeds: tuple[Seed, ...] = Field((101, 102, 103), min_length=1)
-    """Seeds of the tuned suite, which no trial was trained with."""
+    """Seeds of the tuned suite; no trial may use them."""
     seed: Seed = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
 
     _distinct = field_validator("seeds", "fresh_seeds")(_distinct)
 
@@ -474,25 +508,34 @@ class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
     name: Annotated[str, AfterValidator(check_suite_name)] | None = None
-    """Names the suite in the store and its folder of reports; the stem of its file if not given."""
+    """Name of the suite in the store and of its folder of reports; the stem of the file if not set."""
     title: str
+    """Title of the report."""
     description: str = ""
+    """What the suite asks, in a few sentences; the report begins with it."""
     seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1)
+    """Seeds with which every model and variant is trained."""
     datasets: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """Names of known datasets, or tables with a `source` of their own."""
+    """List of names of known datasets, or a table for each dataset."""
     models: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
-    """A table per model: its parameters, and `type`, `training`, `variants`. None are needed where only data are asked
-    for."""
+    """List of registered names, or a table for each model with its settings and `type`, `training`, `variants`. May be
+    empty for commands that only read data."""
     modules: str = ""
-    """Folder, relative to the suite's own, in which the modules of own models lie; the suite's own if not given."""
+    """Folder with the modules of your own models, relative to the suite's folder; that folder itself if not set."""
     scale: float = Field(1.0, gt=0, le=1)
-    """Share of users that are read, chosen by a hash of their ids; of a stand-in, the share of everything."""
+    """Share of users that are read, chosen by a hash of their ids. Of a stand-in, the share of users, items and
+    interactions."""
     stand_in: bool = False
-    """Whether known datasets are replaced by made-up ones of their format and size, where there are such."""
+    """Whether known datasets are replaced by made-up data of the same format and size, for those that have such a
+    stand-in."""
     protocol: Protocol = Protocol()
+    """What is held out, and how it is ranked."""
     training: Training = Training()
+    """How models are trained."""
     statistics: Statistics = Statistics()
+    """Which comparisons are made, and how."""
     tune: Tune = Tune()
+    """How `ipsrec-bench tune` searches."""
 
     @field_validator("datasets", "models", mode="before")
     @classmethod

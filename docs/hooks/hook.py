@@ -1,0 +1,53 @@
+# ruff: noqa: INP001 (MkDocs loads this file by its path)
+"""What MkDocs does beside its own work: it generates the reference pages and looks for resources of other hosts.
+
+MkDocs loads this file with its folder on the import path, so that `reference` is found there.
+"""
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reference import pages
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+_log = logging.getLogger("mkdocs.hooks.reference")  # below "mkdocs", so that a warning fails a strict build
+_LOADED = re.compile(
+    r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"' >]+"
+    r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|icon|preload|preconnect))[^>]*\bhref=[\"']?(?:https?:)?//[^\"' >]+"
+)
+"""HTML that makes a browser load a file from another host."""
+
+
+def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
+    """Refuse a strict build with `--quiet`, which hides the warnings that `--strict` counts.
+
+    Raises:
+        ConfigurationError: nothing would be checked.
+    """
+    from mkdocs.exceptions import ConfigurationError
+
+    if config.strict and not _log.isEnabledFor(logging.WARNING):
+        raise ConfigurationError("--quiet hides the warnings that --strict counts: leave --quiet out")
+    return config
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Add the generated pages."""
+    from mkdocs.structure.files import File
+
+    for path, content in pages(Path(config.config_file_path).parent).items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_post_page(output: str, page: "Page", config: "MkDocsConfig") -> str:  # noqa: ARG001 (MkDocs calls it so)
+    """Warn of everything on a page that a browser would load from another host."""
+    for found in _LOADED.findall(output):
+        _log.warning("%s loads a file from another host: %s", page.file.src_path, found)
+    return output

@@ -1,0 +1,89 @@
+"""Reference of metrics and of the statistics that compare them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import numpy as np
+
+from ipsrec_bench.ranking import metrics
+from ipsrec_bench.stats import correction, crossed, effect, equivalence, paired, resampling
+from ipsrec_bench.suite.schema import Metric, Statistics
+from reference.markdown import code, description, table
+from reference.settings import docstring
+
+TESTS: dict[str, Callable[..., Any]] = {
+    "paired-t": paired.paired_t_test,
+    "crossed": crossed.crossed_test,
+    "randomisation": resampling.sign_flip_p,
+    "wilcoxon": paired.wilcoxon_p,
+}
+"""What computes the p-values for each value of `statistics.test`."""
+INTERVALS: dict[str, Callable[..., Any]] = {
+    "test": paired.mean_test,
+    "bootstrap": resampling.bootstrap_intervals,
+}
+"""What computes the intervals for each value of `statistics.interval`."""
+ESTIMATES: dict[str, Callable[..., Any]] = {
+    "Effect size": effect.effect_size,
+    "Relative gain": effect.relative_gain,
+    "Detectable difference": effect.detectable_difference,
+    "Equivalence": equivalence.equivalence_p,
+    "Correction for multiple comparisons": correction.adjust,
+    "Prediction of one more training": effect.next_training,
+}
+"""What else a report says of a comparison."""
+NAMES = get_args(Metric)
+CUTOFF = 10
+RANKS = (1, 2, 3, 4, 5, 10, 11)
+"""Ranks whose gains the page shows, the last one beyond the cutoff."""
+_INTRODUCTION = """\
+# Metrics and tests
+
+Ranks are the only result that the store keeps, so every metric at every cutoff can be computed later, without another
+training. This page is generated from the functions that compute metrics and statistics.
+[Statistics](../explanation/statistics.md) explains, with numbers, when to use which test.
+"""
+_ELSEWHERE = """\
+`protocol.metrics` and `protocol.cutoffs` of a suite choose what tables show, see [`[protocol]`](suite.md#protocol). In
+SQL, the macros [`hr`](store.md#hr), [`mrr`](store.md#mrr) and [`ndcg`](store.md#ndcg) compute the same."""
+
+
+def page() -> str:
+    """Return the page."""
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            "## Metrics {#metrics}",
+            description(metrics),
+            f"The gain of one user at cutoff {CUTOFF}, by rank:",
+            table(("Rank", *(code(f"{name}@{CUTOFF}") for name in NAMES)), _gains()),
+            _ELSEWHERE,
+            "## Tests {#tests}",
+            f"[`statistics.test`](suite.md#statistics.test). {docstring(Statistics, 'test')}",
+            *_chosen("test", TESTS),
+            "## Intervals {#intervals}",
+            f"[`statistics.interval`](suite.md#statistics.interval). {docstring(Statistics, 'interval')}",
+            *_chosen("interval", INTERVALS),
+            "## Further statistics {#further}",
+            *(part for name, function in ESTIMATES.items() for part in (f"### {name}", *_described(function))),
+        ]
+    )
+
+
+def _gains() -> Iterator[list[str]]:
+    columns = [metrics.metric(f"{name}@{CUTOFF}", np.array(RANKS)) for name in NAMES]
+    for rank, *values in zip(RANKS, *columns, strict=True):
+        yield [str(rank), *(f"{value:.4g}" for value in values)]
+
+
+def _chosen(setting: str, functions: dict[str, Callable[..., Any]]) -> Iterator[str]:
+    """Yield the section of every value that a setting of `[statistics]` allows."""
+    for value in get_args(Statistics.model_fields[setting].annotation):
+        yield f"### {code(value)} {{#{setting}-{value}}}"
+        yield from _described(functions[value])
+
+
+def _described(function: Callable[..., Any]) -> Iterator[str]:
+    name = f"{function.__module__}.{function.__name__}"
+    yield description(function)
+    yield f"Computed by [`{function.__name__}`](python.md#{name})."
