@@ -1,4 +1,4 @@
-"""A model of one's own, exactly as the README shows it: in a file beside the suite, and from an installed package."""
+"""A user's own model, exactly as the documentation shows it: in a file beside the suite, and from a package."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from ipsrec_bench.testing import CountingModelCase
 
 from .conftest import ROOT, clean_environment
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = "docs/how-to/own-model.md"
 WORLD = """
 title = "Mine"
 seeds = [1]
@@ -32,18 +32,19 @@ batch_size = 128
 """
 
 
-def readme_file(name: str) -> str:
-    """Return the file that the README gives under this name."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"README.md has no file {name}"
+def file_of_page(name: str) -> str:
+    """Return the file that the page gives under this name."""
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    found = re.search(rf'^```\w+ title="{re.escape(name)}"\n(.*?)^```$', text, re.DOTALL | re.MULTILINE)
+    assert found, f"{PAGE} has no file {name}"
     return found[1]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("my_models.py", "test_my_models.py"):
-        (tmp_path / name).write_text(readme_file(name), encoding="utf-8")
-    (tmp_path / "mine.toml").write_text(WORLD + readme_file("mine.toml"), encoding="utf-8")
+        (tmp_path / name).write_text(file_of_page(name), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(WORLD + file_of_page("mine.toml"), encoding="utf-8")
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def _forget_modules(monkeypatch):
     sys.modules.pop("my_models", None)
 
 
-def test_the_readmes_model_is_benchmarked_beside_the_zoo(folder, bench):
+def test_the_pages_model_is_benchmarked_beside_the_zoo(folder, bench):
     done = bench("run", "mine.toml", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     report = (folder / "reports" / "mine" / "mine.md").read_text(encoding="utf-8")
@@ -65,7 +66,7 @@ def test_the_readmes_model_is_benchmarked_beside_the_zoo(folder, bench):
     assert again.stdout.count('"done"') == again.stdout.count('"seed"') > 0
 
 
-def test_the_readmes_conformance_test_passes(folder):
+def test_the_pages_conformance_test_passes(folder):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_models.py"]
     done = subprocess.run(
         command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, timeout=300
@@ -194,7 +195,7 @@ def test_a_users_settings_are_checked_like_the_zoos(folder):
 
 
 def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
-    text = WORLD + readme_file("mine.toml") + "[tune.space.decayed-sum]\ndecay = [0.25, 0.75]\n"
+    text = WORLD + file_of_page("mine.toml") + "[tune.space.decayed-sum]\ndecay = [0.25, 0.75]\n"
     (folder / "mine.toml").write_text(text.replace("epochs = 2", "epochs = 1"), encoding="utf-8")
     done = bench("tune", "mine.toml", "--model", "decayed-sum", "--trials", "2", "--set", "protocol.filter=2-core")
     assert (done.returncode, done.stderr) == (0, "")
