@@ -84,6 +84,24 @@ def test_the_html_fetches_nothing_and_has_a_chart_of_every_kind(planted, tmp_pat
         assert b"currentColor" not in content
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_chart_library_is_bundled_once_where_its_script_can_be_kept(tmp_path, monkeypatch, writable):
+    cache, asked = tmp_path / "cache", []
+
+    class Bundler:
+        def ask(self, kind, _content):
+            asked.append(kind)
+            return "the script ✓"
+
+    if not writable:
+        cache.write_text("a file, no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(renderer, "_renderer", Bundler)
+    bundle = renderer.javascript.__wrapped__
+    assert {bundle() for _ in range(3)} == {"the script ✓"}
+    assert asked == ["bundle"] * (1 if writable else 3)
+
+
 def test_without_a_chart_the_library_is_left_out(tmp_path):
     nothing = {(f"{model} {variant}".strip(), seed) for model, variant in ROWS for seed in SEEDS}
     written = write_report(built(fill(tmp_path / "s.duckdb", leave_out=nothing)), tmp_path)

@@ -10,7 +10,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+from ipsrec_bench.files import replace_files
 
 
 class NotDrawnError(Exception):
@@ -43,9 +47,25 @@ def pdf_of(svg: str) -> bytes:
 def javascript() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it.
 
+    Bundling takes the renderer two seconds, so the script of each renderer version is kept in the user's cache folder.
+
     Raises:
         NotDrawnError: the renderer does not give it.
     """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (Path's raises without a home)
+    kept = Path(home, "ipsrec-bench", f"vega-embed-{version('vl-convert-python')}.js")
+    if not kept.is_absolute():
+        return _bundled()
+    try:
+        return kept.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        script = _bundled()
+    with contextlib.suppress(OSError):
+        replace_files(kept.parent, {kept.name: script})
+    return script
+
+
+def _bundled() -> str:
     return _renderer().ask("bundle", "window.vegaEmbed = vegaEmbed;")
 
 
