@@ -159,6 +159,7 @@ def test_unequal_budgets_are_named(planted):
     assert "not equal" in budgets(twice)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_all_formats_show_the_studies(planted, tmp_path):
     nasty = {NASTY: "a", "tau": 1.0, "it's\"": 1}
     odd = study(
