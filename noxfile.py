@@ -1,15 +1,25 @@
 """Development sessions: `nox` runs tests and lint, `nox -s bench` the benchmarks.
 
 The sessions run in the environment that nox stands in, which the README's command has just made: torch is
-too large to install once per session.
+too large to install once per session. Those that test an installation make their own, below .nox.
 """
 
+import itertools
 import sys
+import tempfile
+from pathlib import Path
 
 import nox
 
 nox.options.sessions = ["lint", "tests"]
 nox.options.default_venv_backend = "none"
+
+NOT_OLD = {"all", "dev", "ray"}
+"""Extras whose oldest versions are not installed: bundles, tools, and Ray, which has its own session."""
+TOOLS = ("hatchling", "hypothesis", "pytest", "pyyaml", "statsmodels")
+OLD_TESTS = ("tests/test_data.py",)
+ONE_COUNT = ("--set", "models=['pop']", "--set", "seeds=[1]", "--set", "statistics.baseline=best")
+"""Options that leave one cell of a suite, which is fitted by counting."""
 
 
 @nox.session
@@ -38,6 +48,35 @@ def ray(session: nox.Session) -> None:
     """Install Ray, which takes 240 MB, and run the tests that start a cluster of it on this machine."""
     session.run(sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[dev,ray]")
     session.run(sys.executable, "-m", "pytest", "tests/test_ray.py", *session.posargs)
+
+
+@nox.session(venv_backend="venv")
+def oldest(session: nox.Session) -> None:
+    """Run tests with the oldest versions that pyproject.toml declares; arguments after `--` go to pytest instead.
+
+    By hand: the torch of that age comes with CUDA, 3 GB to download.
+    """
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in NOT_OLD}
+    bounds = Path(session.create_tmp()).resolve() / "oldest.txt"
+    declared = [*project["dependencies"], *itertools.chain(*extras.values())]
+    bounds.write_text("\n".join(line.replace(">=", "==") for line in declared), encoding="utf-8")
+    session.install("-c", str(bounds), "-e", f".[{','.join(extras)}]", *TOOLS)
+    session.run("python", "-m", "pytest", *(session.posargs or OLD_TESTS))
+
+
+@nox.session(venv_backend="venv")
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the source archive, install the wheel without its extras, and use it outside of the clone."""
+    pins = Path("constraints.txt").resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(sys.executable, "-m", "hatchling", "build", "-d", folder, external=True)
+        (path,) = Path(folder).glob("*.whl")
+        session.install("-c", str(pins), str(path))
+        session.chdir(folder)
+        session.run("ipsrec-bench", "suites")
+        session.run("ipsrec-bench", "validate", "quick")
+        session.run("ipsrec-bench", "run", "quick", *ONE_COUNT)
 
 
 @nox.session

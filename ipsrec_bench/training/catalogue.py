@@ -33,8 +33,11 @@ def product_dtype(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY
     elif device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        if hasattr(torch.cpu, "get_capabilities"):
+            capabilities = torch.cpu.get_capabilities()
+            fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        else:  # an older torch, such as 2.8
+            fast = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 (it has no public way)
     return torch.bfloat16 if fast else torch.float32
 
 
