@@ -17,7 +17,10 @@ nox.options.default_venv_backend = "none"
 NOT_OLD = {"all", "dev", "ray"}
 """Extras whose oldest versions are not installed: bundles, tools, and Ray, which has its own session."""
 TOOLS = ("hatchling", "hypothesis", "pytest", "pyyaml", "statsmodels")
-OLD_TESTS = ("tests/test_data.py",)
+OLD_TESTS = tuple(
+    f"tests/test_{part}.py"
+    for part in ("shipped", "suite", "download", "training", "ranking", "store", "stats", "charts", "tuning")
+)
 ONE_COUNT = ("--set", "models=['pop']", "--set", "seeds=[1]", "--set", "statistics.baseline=best")
 """Options that leave one cell of a suite, which is fitted by counting."""
 
