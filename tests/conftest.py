@@ -120,7 +120,7 @@ def _reports_without_charts() -> Iterator[None]:
     """Leave the charts out of reports that commands write, unless the test has them drawn: they cost half a report."""
     with pytest.MonkeyPatch.context() as patch:
         if renderer._renderer is _NoPictures:
-            patch.setattr("ipsrec_bench.report.render.charts_of", lambda _report: [])
+            patch.setattr("ipsrec_bench.report.charts.charts_of", lambda _report: [])
         yield
 
 
