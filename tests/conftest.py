@@ -115,6 +115,15 @@ def drawing() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _reports_without_charts() -> Iterator[None]:
+    """Leave the charts out of reports that commands write, unless the test has them drawn: they cost half a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        if renderer._renderer is _NoPictures:
+            patch.setattr("ipsrec_bench.report.charts.charts_of", lambda _report: [])
+        yield
+
+
 @pytest.fixture
 def pictures() -> Iterator[None]:
     """Have the test's charts drawn."""
@@ -189,7 +198,7 @@ def run_bench(*arguments: object, cwd: Path, **environment: str) -> subprocess.C
     changes |= {"IPSREC_BENCH_EXECUTOR": "inline", **environment}
     threads = torch.get_num_threads()
     try:
-        with contextlib.chdir(cwd):
+        with contextlib.chdir(cwd), _reports_without_charts():
             result = CliRunner().invoke(app, [str(one) for one in arguments], env=changes, catch_exceptions=False)
     finally:
         torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ import pytest
 
 from ipsrec_bench.report.content import Report
 
-from .worlds import TWINS, Zoo, check_that_the_whole_zoo_was_run, gains, report_of, verdicts
+from .worlds import TWINS, Zoo, check_that_the_whole_zoo_was_run, controls, gains, verdicts
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
@@ -43,9 +43,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
-    return report_of(folder, "negative", "seeds=[1, 2]")
+    return controls(folder, "none")
 
 
 @pytest.fixture(scope="module")
 def zoo(folder):
-    return Zoo("negative-control", folder)
+    return Zoo("none", folder)

@@ -7,8 +7,7 @@ import pytest
 from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.report.content import Report
 
-from .conftest import run_bench_process
-from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run, gains, report_of, verdicts
+from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run, controls, gains, report_of, verdicts
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
@@ -28,7 +27,13 @@ def test_seeing_the_provider_wins_where_the_provider_decides(report, name):
     assert min(gain.values()) > 0.1
 
 
-def test_the_quick_suite_stays_within_its_memory(report):
+def test_the_quick_suite_shows_a_significant_gain_within_its_memory(tmp_path):
+    """With both seeds and all epochs it is 32% with p below 1e-12, with one seed and half the epochs 25% or more."""
+    report = report_of(tmp_path, "quick", "seeds=[1]", "training.epochs=10")
+    for name in ("mrr@10", "ndcg@10", "hr@10"):
+        assert verdicts(report, name) == {"pop": "worse", "ipsrec-s": "better"}
+        assert gains(report, name)["ipsrec-s"] > 0.1
+    assert {c.alpha for c in report.comparisons} == {0.01}
     assert max(line.peak_memory for line in report.costs) < 2 * 10**9
 
 
@@ -63,9 +68,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
-    return report_of(folder, "quick", "seeds=[1, 2]", bench=run_bench_process)  # whose memory is measured
+    return controls(folder, "high")
 
 
 @pytest.fixture(scope="module")
 def zoo(folder):
-    return Zoo("positive-control", folder)
+    return Zoo("high", folder)

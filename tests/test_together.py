@@ -29,7 +29,7 @@ from ipsrec_bench.suite.load import load_suite
 from .conftest import clean_environment, command
 from .test_run import ALL_RANKS, HERE, STORE, run_suite, table
 
-KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "3"))
+KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))
 """How often runs are killed; twenty take two minutes."""
 
 
@@ -473,7 +473,7 @@ def test_two_runs_killed_at_random_do_every_cell_once(tiny_suite, tmp_path):
 
     runs = [start(), start()]
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0, 6))
+        time.sleep(chance.uniform(0, 4))
         victim = int(chance.integers(2))
         if chance.random() < 0.5:
             runs[victim].kill()

@@ -54,7 +54,7 @@ from .test_report_tuning import study
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
-KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "2"))
+KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "1"))
 """How often a search is killed; twenty take five minutes."""
 
 

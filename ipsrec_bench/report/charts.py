@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 from ipsrec_bench.report.content import Comparison, Report, Row, SliceTable, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
@@ -27,6 +28,7 @@ Style = Mapping[str, tuple[str, Sequence[int], str]]
 """Colour, dash and shape of every row, by its name in tables."""
 
 
+@debug_mode(False)  # each part would be validated, and then the whole chart again, which `draw` does
 def charts_of(report: Report) -> list[Chart]:
     """Return the charts of a report, in the order of the page."""
     rows = dict.fromkeys(row for row, _ in report.settings)

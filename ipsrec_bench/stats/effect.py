@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 SAME = 1e-12
 """Differences of a metric's values, of users, that come of rounding."""
@@ -42,7 +42,7 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
     skewness = float(squares @ centred) / n / variance**1.5
     kurtosis = float(squares @ squares) / n / variance**2
     error = (max(1 - skewness * d + (kurtosis - 1) * d**2 / 4, 0.0) / n) ** 0.5
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * error
+    half = float(special.ndtri((1 + confidence) / 2)) * error
     return Estimate(d, d - half, d + half)
 
 
@@ -63,7 +63,7 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
     if np.ptp(a - mean_a / mean_b * b) <= SAME:
         return Estimate(mean_a / mean_b - 1, np.nan, np.nan)
     centred_a, centred_b = a - mean_a, b - mean_b
-    scale = float(stats.t.ppf((1 + confidence) / 2, len(a) - 1)) ** 2 / (len(a) - 1) / len(a)
+    scale = float(special.stdtrit(len(a) - 1, (1 + confidence) / 2)) ** 2 / (len(a) - 1) / len(a)
     aa, ab, bb = (
         scale * float(x @ y) for x, y in ((centred_a, centred_a), (centred_a, centred_b), (centred_b, centred_b))
     )
@@ -82,7 +82,7 @@ def detectable_difference(standard_error: float, degrees: float, alpha: float, p
     It is a property of the design: of how many users (and seeds) there are and how much their differences vary, not of
     the difference that was found. Both quantiles are taken from the central t distribution.
     """
-    return float(stats.t.ppf(1 - alpha / 2, degrees) + stats.t.ppf(power, degrees)) * standard_error
+    return float(special.stdtrit(degrees, 1 - alpha / 2) + special.stdtrit(degrees, power)) * standard_error
 
 
 def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -96,6 +96,6 @@ def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     n = len(values)
     if n < 2 or np.ptp(values) <= SAME:  # noqa: PLR2004 (a deviation takes two)
         return None
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
     mean = float(np.mean(values))
     return mean - half, mean + half

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 S = TypeVar("S", bound=np.generic)
 BLOCK = 1 << 22
@@ -99,9 +99,9 @@ def bootstrap_intervals(
             continue
         acceleration = float(centred**2 @ centred) / users / variance**1.5 / (6 * users**0.5)
         below = ((drawn < mean[index]).sum() + (drawn == mean[index]).sum() / 2 + 0.5) / (resamples + 1)
-        bias = stats.norm.ppf(below)
-        shifted = bias + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-        intervals[index] = np.quantile(drawn, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+        bias = special.ndtri(below)
+        shifted = bias + special.ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
+        intervals[index] = np.quantile(drawn, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
     return intervals
 
 
