@@ -12,7 +12,7 @@ import typer
 from typer.models import ArgumentInfo, CommandInfo, ParameterInfo
 
 from ipsrec_bench.cli.main import app
-from reference.markdown import block, code, entry, sentence, term
+from reference.markdown import block, code, entry, term
 
 _INTRODUCTION = """\
 # Command line
@@ -71,7 +71,7 @@ class Parameter:
         default = "" if self.kind is bool or self.default in {None, ""} else f"default {code(self.default)}"
         variable = f"environment variable {code(self.info.envvar)}" if self.info.envvar else ""
         facts = [bounds, "required" if self.is_required else default, variable]
-        return entry(sentence(self.info.help or ""), facts)
+        return entry(self.info.help or "", facts)
 
 
 def commands() -> Iterator[tuple[str, CommandInfo]]:
