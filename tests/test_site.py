@@ -118,7 +118,7 @@ def test_the_command_line_page_gives_defaults_and_environment_variables():
 
 
 def test_examples_in_a_help_text_become_a_block_of_code():
-    paragraphs = list(cli.paragraphs("Do it.\n\n\bExamples:\n  ipsrec-bench run quick\n  ipsrec-bench ls"))
+    paragraphs = list(cli.paragraphs("Do it.\n\n\b\nExamples:\n  ipsrec-bench run quick\n  ipsrec-bench ls"))
     assert paragraphs == ["Do it.", "Examples:\n\n```console\nipsrec-bench run quick\nipsrec-bench ls\n```"]
 
 

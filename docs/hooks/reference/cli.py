@@ -12,7 +12,7 @@ import typer
 from typer.models import ArgumentInfo, CommandInfo, ParameterInfo
 
 from ipsrec_bench.cli.main import app
-from reference.markdown import block, code, entry, sentence, term
+from reference.markdown import block, code, entry, table, term
 
 _INTRODUCTION = """\
 # Command line
@@ -71,7 +71,7 @@ class Parameter:
         default = "" if self.kind is bool or self.default in {None, ""} else f"default {code(self.default)}"
         variable = f"environment variable {code(self.info.envvar)}" if self.info.envvar else ""
         facts = [bounds, "required" if self.is_required else default, variable]
-        return entry(sentence(self.info.help or ""), facts)
+        return entry(self.info.help or "", facts)
 
 
 def commands() -> Iterator[tuple[str, CommandInfo]]:
@@ -97,7 +97,18 @@ def parameters(command: CommandInfo) -> list[Parameter]:
 
 def page() -> str:
     """Return the page."""
-    return "\n\n".join([_INTRODUCTION, *(_section(name, command) for name, command in commands())])
+    found = list(commands())
+    rows = [(f"[{code(name)}](#{_anchor(name)})", next(paragraphs(_help(command)), "")) for name, command in found]
+    sections = (_section(name, command) for name, command in found)
+    return "\n\n".join([_INTRODUCTION, table(("Command", "What it does"), rows), *sections])
+
+
+def _anchor(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _help(command: CommandInfo) -> str:
+    return command.help or inspect.getdoc(command.callback) or ""
 
 
 def _within(group: typer.Typer, prefix: str) -> Iterator[tuple[str, CommandInfo]]:
@@ -111,14 +122,14 @@ def _within(group: typer.Typer, prefix: str) -> Iterator[tuple[str, CommandInfo]
 
 
 def _section(name: str, command: CommandInfo) -> str:
-    anchor, found = name.replace(" ", "-"), parameters(command)
+    anchor, found = _anchor(name), parameters(command)
     arguments = [one for one in found if one.is_argument]
     usage = " ".join(["ipsrec-bench", name, "[OPTIONS]", *(one.written for one in arguments)])
     options = [one for one in found if not one.is_argument]
     return "\n\n".join(
         [
             f"## {code(f'ipsrec-bench {name}')} {{#{anchor}}}",
-            *paragraphs(command.help or inspect.getdoc(command.callback) or ""),
+            *paragraphs(_help(command)),
             block(usage, "console"),
             *paragraphs(command.epilog or ""),
             *(term(one.written, f"{anchor}.{one.name}", one.said) for one in (*arguments, *options)),

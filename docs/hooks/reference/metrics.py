@@ -18,12 +18,8 @@ TESTS: dict[str, Callable[..., Any]] = {
     "wilcoxon": paired.wilcoxon_p,
 }
 """What computes the p-values for each value of `statistics.test`."""
-INTERVALS: dict[str, Callable[..., Any]] = {
-    "test": paired.mean_test,
-    "bootstrap": resampling.bootstrap_intervals,
-}
-"""What computes the intervals for each value of `statistics.interval`."""
 ESTIMATES: dict[str, Callable[..., Any]] = {
+    "Bootstrap interval": resampling.bootstrap_intervals,
     "Effect size": effect.effect_size,
     "Relative gain": effect.relative_gain,
     "Detectable difference": effect.detectable_difference,
@@ -59,11 +55,8 @@ def page() -> str:
             table(("Rank", *(code(f"{name}@{CUTOFF}") for name in NAMES)), _gains()),
             _ELSEWHERE,
             "## Tests {#tests}",
-            f"[`statistics.test`](suite.md#statistics.test). {docstring(Statistics, 'test')}",
-            *_chosen("test", TESTS),
-            "## Intervals {#intervals}",
-            f"[`statistics.interval`](suite.md#statistics.interval). {docstring(Statistics, 'interval')}",
-            *_chosen("interval", INTERVALS),
+            f"[`statistics.test`](suite.md#statistics.test) chooses. {docstring(Statistics, 'test')}",
+            *_tests(),
             "## Further statistics {#further}",
             *(part for name, function in ESTIMATES.items() for part in (f"### {name}", *_described(function))),
         ]
@@ -76,11 +69,11 @@ def _gains() -> Iterator[list[str]]:
         yield [str(rank), *(f"{value:.4g}" for value in values)]
 
 
-def _chosen(setting: str, functions: dict[str, Callable[..., Any]]) -> Iterator[str]:
-    """Yield the section of every value that a setting of `[statistics]` allows."""
-    for value in get_args(Statistics.model_fields[setting].annotation):
-        yield f"### {code(value)} {{#{setting}-{value}}}"
-        yield from _described(functions[value])
+def _tests() -> Iterator[str]:
+    """Yield the section of every test that a suite may choose."""
+    for name in get_args(Statistics.model_fields["test"].annotation):
+        yield f"### {code(name)} {{#test-{name}}}"
+        yield from _described(TESTS[name])
 
 
 def _described(function: Callable[..., Any]) -> Iterator[str]:

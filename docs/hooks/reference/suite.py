@@ -57,7 +57,7 @@ _DATASETS = """\
 override what is known. Any other dataset says where its interactions are: `source = "table"` (the default)
 reads [a file](#table), `source = "synthetic"` draws from [the embedded generator](#synthetic).
 
-These datasets are known. A name with braces stands for one dataset for each value, like `amazon-Beauty`.
+These datasets are known. A name with braces is a pattern: `amazon-{category}` includes `amazon-Beauty`.
 """
 _MODELS = """\
 ## `[models.NAME]` {#models}
