@@ -9,7 +9,7 @@ Each page has a folder of its own, in which its blocks are run from top to botto
     ```sql                        a statement on the page's store, as `ipsrec-bench query` runs it
     ```text                       after one of these: what it prints
 
-An HTML comment on the line before a fence changes that:
+A table after an HTML comment is an output, too. A comment on the line before a fence changes what is done:
 
     <!-- not run: REASON -->      commands are only parsed, code is only compiled
     <!-- excerpt -->              each line of the output is among those that are printed, whatever its blanks
@@ -45,13 +45,13 @@ PAGES = sorted(DOCS.rglob("*.md"))
 FEW_EPOCHS = ("--set", "training.epochs=2")
 FENCE = re.compile(
     r"""^(?:<!--\ (?P<note>[^\n]*?)\ -->\n)?
-        ```(?P<language>\w+)(?:\ title="(?P<title>[^"\n]+)")?\n
+        (?:```(?P<language>\w*)(?:\ title="(?P<title>[^"\n]+)")?\n
         (?P<text>.*?)
-        ^```$""",
+        ^```$|(?P<table>(?:\|[^\n]*\n)+))""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 NOTE = re.compile(r"<!-- (?:not run|excerpt|numbers vary)")
-NOT_RUN = ("mermaid", "json", "css", "html")
+NOT_RUN = ("", "mermaid", "json", "css", "html")
 RUNS: dict[str, Path] = {}
 """By the text of a suite: a folder in which it was run."""
 REST_OF_A_SUITE = {
@@ -79,18 +79,19 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the blocks of a page; fail on fences and notes that are not written as expected."""
     content = page.read_text(encoding="utf-8")
-    whole = list(FENCE.finditer(content))
+    whole = [found for found in FENCE.finditer(content) if found["table"] is None or found["note"]]
     fences, notes = content.count("```"), len(NOTE.findall(content))
-    assert fences == 2 * len(whole), f"{page}: a fence is indented, has no language, or is not closed"
+    closed = sum(found["table"] is None for found in whole)
+    assert fences == 2 * closed, f"{page}: a fence is indented or not closed"
     assert notes == sum(found["note"] is not None for found in whole), f"{page}: a note is not right before a fence"
     for found in whole:
-        line = content.count("\n", 0, found.start("language")) + 1
+        line = content.count("\n", 0, found.end()) + 1
         yield Block(
             f"{page.relative_to(ROOT)}:{line}",
-            found["language"],
+            found["language"] if found["table"] is None else "text",
             found["title"] or "",
             found["note"] or "",
-            found["text"],
+            found["text"] or found["table"] or "",
         )
 
 
