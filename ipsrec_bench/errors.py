@@ -1,7 +1,7 @@
-"""Errors that a person can cause and correct.
+"""Errors that a user can cause and correct.
 
-Each carries one sentence that names the place and the remedy. The command line prints that sentence and
-exits with code 2; anything that is not a `BenchError` is a defect of the package and keeps its traceback.
+Each message is one sentence that names the place and the remedy. The command line prints that sentence and
+exits with code 2; any other exception is a defect of the package and keeps its traceback.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class DataError(BenchError):
 
 
 class MissingDataError(DataError):
-    """A raw file is not there: a suite can go on with its other datasets."""
+    """A raw file is missing; a suite can continue with its other datasets."""
 
 
 class StoreError(BenchError):
@@ -29,7 +29,7 @@ class StoreError(BenchError):
 
 
 class MissingStoreError(StoreError):
-    """There is no result store yet, or an empty file in its place."""
+    """The result store does not exist yet, or its file is empty."""
 
 
 class MissingRunError(StoreError):
@@ -45,7 +45,7 @@ class StudyError(BenchError):
 
 
 class ModelError(BenchError):
-    """A model was asked for something it does not do, or produced scores that cannot be ranked."""
+    """A model cannot be used as requested, or produced scores that cannot be ranked."""
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:
@@ -56,5 +56,5 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names quoted and joined by commas, for use inside an error's sentence."""
+    """Return names quoted and joined by commas, for use in an error message."""
     return ", ".join(f"'{name}'" for name in names) or "(none)"

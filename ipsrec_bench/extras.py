@@ -1,4 +1,4 @@
-"""Libraries that only some commands need: the extras of the package, which an installation may leave out."""
+"""The package's extras: optional libraries that only some commands need."""
 
 from importlib.util import find_spec
 
@@ -12,7 +12,7 @@ MODULES = {
     "tune": ("optuna", "cmaes", "sqlalchemy"),
     "ui": ("textual",),
 }
-"""What each extra brings, by the names under which Python imports it."""
+"""The modules that each extra installs, by their import names."""
 
 
 def missing(extra: str) -> str:

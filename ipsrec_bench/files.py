@@ -1,4 +1,4 @@
-"""Files for people to read: each is replaced only once its successor is whole."""
+"""Atomic writes of files for people to read: a file is replaced only once the new one is complete."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,18 @@ _PREFIX, _SUFFIX = ".ipsrec-bench-", ".part"
 
 
 def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write `files` into `folder`, which is made if need be; no reader ever finds half a file.
+    """Write `files` into `folder`, creating it if necessary; readers never see a partial file.
 
-    All of them are written beside their places first and then renamed, in the order of `files`. A full disk leaves
-    every old file as it was. A kill leaves each file either old or new; what it leaves beside them is removed by the
-    next call.
+    All files are first written to a temporary folder inside `folder` and then renamed, in the order of `files`. If the
+    disk is full, every old file stays as it was. If the process is killed, each file is either old or new, and the next
+    call removes the temporary folder.
 
     Args:
-        folder: where they lie.
+        folder: the folder of the files.
         files: content by file name; text is written as UTF-8.
 
     Raises:
-        OSError: the folder cannot be made, or a file cannot be written.
+        OSError: the folder cannot be created, or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with scratch(folder) as staging:
@@ -38,12 +38,12 @@ def replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file beside `path`, which takes its place at the end; no reader ever finds half a file.
+    """Yield a temporary path whose file replaces `path` at the end; readers never see a partial file.
 
-    A device or a pipe cannot be replaced; then `path` itself is yielded. After an error the old file is as it was.
+    A device or a pipe cannot be replaced, so `path` itself is yielded. After an error the old file is unchanged.
 
     Raises:
-        OSError: the folder cannot be made, or the file cannot be put there.
+        OSError: the folder cannot be created, or the file cannot be replaced.
     """
     path = path.absolute()
     if path.exists() and not path.is_file():
@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """Return what killed processes have left of their writing in `folder`."""
+    """Return the temporary folders that killed processes have left in `folder`."""
     left = []
     for path in sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}")):
         with contextlib.suppress(OSError), _handle(path) as mark:
@@ -70,7 +70,7 @@ def left_behind(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left of their writing in `folder`.
+    """Remove the temporary folders that killed processes have left in `folder`.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -82,9 +82,9 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Make a folder within `folder` that is locked while its maker lives, and remove it at the end."""
+    """Create a temporary folder in `folder`, locked while its process lives, and remove it at the end."""
     with _handle(folder) as parent:
-        _lock(parent, fcntl.LOCK_EX)  # nobody takes a folder that is not locked yet for a dead process's
+        _lock(parent, fcntl.LOCK_EX)  # so that nobody sweeps a new folder before it is locked
         _sweep(folder)
         staging = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
         mark = os.open(staging, os.O_RDONLY)
@@ -97,7 +97,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left in `folder`."""
+    """Remove what killed processes have left in `folder`, whose lock the caller holds."""
     for left in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with contextlib.suppress(OSError), _handle(left) as mark:
             if _lock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -114,7 +114,7 @@ def _handle(folder: Path) -> Iterator[int]:
 
 
 def _lock(handle: int, how: int) -> bool:
-    """Lock an open folder until it is closed; return whether that worked: some network file systems have no locks."""
+    """Lock an open folder until it is closed; return False if that fails, as on network file systems without locks."""
     try:
         fcntl.flock(handle, how)
     except OSError:

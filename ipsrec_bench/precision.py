@@ -1,7 +1,7 @@
-"""What `precision = "auto"` means on this machine, found without torch: it is part of a cell's key.
+"""What `precision = "auto"` means on this machine, found without torch because it is part of a cell's key.
 
-A run with nothing to do ends before torch would be loaded, so that the answer cannot be torch's. What a cell is trained
-with follows from the answer, not from torch: where the two should ever differ, key and training still agree.
+A run with nothing to do ends before torch is loaded, so torch cannot give the answer. Cells are trained with this
+answer, not torch's: even if the two differed, key and training would agree.
 """
 
 import ctypes
@@ -13,9 +13,9 @@ from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
 FIRST_CAPABILITY = (8, 0)
-"""Compute capability (Ampere), the first with products in bfloat16."""
+"""The first compute capability with matrix products in bfloat16 (Ampere)."""
 FAST_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""Of processors that multiply bfloat16 faster than float32."""
+"""Flags of processors that multiply bfloat16 faster than float32."""
 CPU_INFO = Path("/proc/cpuinfo")
 CUDA_DRIVER = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -23,9 +23,9 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 @cache
 def default_precision(device: str) -> Precision:
-    """Return in what precision `device` is fast: `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` has it.
+    """Return the fast precision of `device`: `auto`, `cpu`, `cuda` or `cuda:N`, as in `--device`.
 
-    `auto` is the first GPU that torch could use, else the processor. Of others float32 is said.
+    `auto` is the first GPU that torch could use, else the processor. For any other device, return float32.
     """
     kind, _, number = device.partition(":")
     if kind in ("auto", "cuda"):
@@ -36,7 +36,7 @@ def default_precision(device: str) -> Precision:
 
 
 def _flags() -> set[str]:
-    """Return the processor's features, as Linux names them; none elsewhere, where none has such products."""
+    """Return the processor's features, as Linux names them; none on other systems, where bfloat16 is not fast."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -45,7 +45,7 @@ def _flags() -> set[str]:
 
 
 def cuda_devices() -> int:
-    """Return how many GPUs there are that torch could use, found without torch."""
+    """Return the number of GPUs that torch could use, without importing torch."""
     number = 0
     while _capability(number) is not None:
         number += 1
@@ -54,7 +54,7 @@ def cuda_devices() -> int:
 
 @cache
 def cuda_memory(number: int) -> int | None:
-    """Return the bytes of memory of a GPU, found without torch; None if there is none that torch could use."""
+    """Return the memory of a GPU in bytes, without importing torch; None if torch could not use this GPU."""
     driver, device = _driver(), ctypes.c_int()
     size = ctypes.c_size_t()
     if driver is None or driver.cuDeviceGet(ctypes.byref(device), number):
@@ -63,7 +63,7 @@ def cuda_memory(number: int) -> int | None:
 
 
 def _capability(number: int) -> tuple[int, int] | None:
-    """Return the compute capability of a GPU, asked of CUDA's driver; None if there is none that torch could use."""
+    """Return the compute capability of a GPU from CUDA's driver; None if torch could not use this GPU."""
     driver = _driver()
     if driver is None:
         return None
@@ -77,7 +77,7 @@ def _capability(number: int) -> tuple[int, int] | None:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """Return CUDA's driver, ready to be asked; None where torch could not use it."""
+    """Return CUDA's driver, initialised; None if torch could not use it."""
     if not _torch_has_cuda():
         return None
     try:
@@ -88,7 +88,7 @@ def _driver() -> ctypes.CDLL | None:
 
 
 def _torch_has_cuda() -> bool:
-    """Return whether torch, as it is installed, was built for CUDA."""
+    """Return whether the installed torch was built for CUDA."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False

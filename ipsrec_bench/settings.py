@@ -1,7 +1,7 @@
-"""The base of everything that is configured, and how a wrong setting is explained.
+"""The base class of all settings, and the messages for wrong ones.
 
-Settings are frozen pydantic models that refuse unknown keys. They import neither torch nor duckdb, so that a
-suite can be checked in a moment.
+Settings are frozen pydantic models that refuse unknown keys. They import neither torch nor duckdb, so a
+suite is checked in a moment.
 """
 
 import re
@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 class Settings(BaseModel):
     """A frozen group of settings; an unknown key is an error that names the nearest known one.
 
-    Numbers are finite, unless a field says otherwise with `allow_inf_nan=True`; true and false are no numbers.
+    Numbers are finite, unless a field sets `allow_inf_nan=True`; true and false do not count as numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -52,7 +52,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse true and false where a number is asked for; pydantic takes them for 1 and 0."""
+        """Refuse true and false where a number is expected; pydantic would convert them to 1 and 0."""
         held = value if isinstance(value, list | tuple) else (value,)
         takes = _kinds_in(cls.model_fields[str(info.field_name)].annotation)
         if any(isinstance(one, bool) for one in held) and takes & {int, float} and not takes & {bool, Any, object}:
@@ -61,13 +61,13 @@ class Settings(BaseModel):
 
 
 def whole_numbers(settings: type[Settings]) -> frozenset[str]:
-    """Return the keys of settings that are whole numbers."""
+    """Return the keys whose values are whole numbers."""
     kinds = {field.alias or name: _kinds_in(field.annotation) for name, field in settings.model_fields.items()}
     return frozenset(name for name, takes in kinds.items() if int in takes and float not in takes)
 
 
 def _kinds_in(annotation: object) -> set[object]:
-    """Return the types of which a field's annotation is made."""
+    """Return the types that a field's annotation consists of."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kinds_in(parts[0])
@@ -76,7 +76,7 @@ def _kinds_in(annotation: object) -> set[object]:
 
 @dataclass(frozen=True)
 class LogRange:
-    """Search range of a positive number, uniform in its logarithm; stands beside the field it belongs to."""
+    """Search range of a positive number, uniform in its logarithm; declared on its field."""
 
     low: float
     high: float
@@ -93,9 +93,9 @@ _KINDS = {
         "a table",
     ),
 }
-"""What was expected where a value is of the wrong kind, by pydantic's name of the mistake."""
+"""The expected kind of value, by the pydantic error type that reports a wrong one."""
 _OWN_SENTENCE = {"value_error", "assertion_error"}
-"""Mistakes whose sentence was written in this package, or by the author of a model."""
+"""Error types whose message comes from this package, or from the author of a model."""
 _SAID_ALONE = {"missing": "this key is required", "extra_forbidden": "unknown key"}
 _SAID = {
     **dict.fromkeys(("too_short", "string_too_short"), "at least {min_length} must be given"),
@@ -104,16 +104,16 @@ _SAID = {
     "union_tag_invalid": "allowed: {expected_tags}",
     "union_tag_not_found": "a key {discriminator} must say which kind of table it is",
 }
-"""Sentences for what pydantic says in words of its own."""
+"""Replacements for pydantic's own messages."""
 LONGEST_SHOWN = 60
-"""Characters of a wrong value that an error repeats."""
+"""Maximum number of characters of a wrong value that an error message quotes."""
 
 
 def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
-    """Yield, for every mistake pydantic found in `raw`, its path and a sentence: what was found, what is allowed.
+    """Yield, for every error that pydantic found in `raw`, its path and a sentence: what was found, what is allowed.
 
-    Where a value may be of several kinds, pydantic tells a mistake for each. Those of the kind that was meant stay;
-    where none was, their sentences become one.
+    Where a value may be of several kinds, pydantic reports errors for each of them. Only those of the intended kind are
+    kept; if the value is of none of the kinds, one sentence names all of them.
     """
     found = [(_written(mistake, raw), mistake) for mistake in error.errors(include_url=False)]
     given: set[tuple[Path, str]] = set()
@@ -122,11 +122,11 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
         deeper = any(len(place) > len(path) and place[: len(path)] == path for place, _ in found)
         if mistake["type"] in _KINDS:
             if deeper or not all(kind in _KINDS for kind in here):
-                continue  # the value is of another kind that the key may have
+                continue  # the value is of another kind that the key allows
             kinds = list(dict.fromkeys(_KINDS[kind] for kind in here))
             sentence = path, f"found {shown(mistake['input'])}; input should be {_either(kinds)}"
         elif deeper and mistake["type"] == "too_short":
-            continue  # wrong elements are not counted, and have a sentence of their own
+            continue  # pydantic does not count wrong elements, which are reported themselves
         else:
             sentence = _sentence(path, mistake)
         if sentence not in given:
@@ -135,7 +135,7 @@ def explain(error: ValidationError, raw: object) -> Iterator[tuple[Path, str]]:
 
 
 def _written(mistake: ErrorDetails, raw: Any) -> Path:  # noqa: ANN401 (whatever TOML holds)
-    """Return the mistake's path in what was written, without the steps that pydantic adds: kinds of a union, say."""
+    """Return the error's path in the raw input, without the steps that pydantic adds, such as members of a union."""
     path: list[str | int] = []
     for number, part in enumerate(mistake["loc"], start=1):
         holds = isinstance(raw, Mapping) and part in raw
@@ -159,13 +159,13 @@ def _sentence(path: Path, mistake: ErrorDetails) -> tuple[Path, str]:
         message = re.sub(r"(?<!')\b(True|False)\b(?!')", lambda match: match[0].lower(), message)
     elif kind in _SAID:
         message = _SAID[kind].format(**context)
-    if isinstance(mistake["input"], Mapping | BaseModel):  # the sentence itself says what is wrong within
+    if isinstance(mistake["input"], Mapping | BaseModel):  # the message itself says what is wrong in it
         return path, _lower_first(message)
     return path, f"found {shown(mistake['input'])}; {_lower_first(message)}"
 
 
 def shown(value: object) -> str:
-    """Return a value as an error repeats it: as it is written in a suite, not too long, and without line breaks."""
+    """Return a value as an error message quotes it: in a suite's notation, shortened, and without line breaks."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping | BaseModel):
@@ -191,7 +191,7 @@ def _lower_first(sentence: str) -> str:
 
 
 def in_words(settings: Mapping[str, object]) -> str:
-    """Return settings and their values as a person reads them; reals with three significant digits."""
+    """Return settings and their values as readable text; floats have three significant digits."""
     return ", ".join(
         f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value}" for name, value in settings.items()
     )

@@ -1,16 +1,16 @@
-"""Text from suites, data and errors, made safe to show."""
+"""Text from suites, data and errors, made safe to display."""
 
 import unicodedata
 
 _JOINERS = {"\u200c", "\u200d"}
-"""Invisible, but letters of Persian and of Indic scripts, and parts of emoji."""
+"""Invisible, but needed in Persian, in Indic scripts and in emoji."""
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""Return `text` with every character written out that a reader would not see, or that would act on a terminal.
+    r"""Return `text` with every invisible character, and every one that would act on a terminal, escaped.
 
-    Control characters, marks that turn the direction of writing, other invisible marks, and what no UTF-8 file may hold
-    appear as Python writes them: `\x1b`, `\u202e`.
+    Control characters, marks that change the direction of writing, other invisible marks, and characters that UTF-8 or
+    XML forbids become Python escapes: `\x1b`, `\u202e`.
 
     Args:
         text: any text.

@@ -174,7 +174,7 @@ def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
         (
             "from ipsrec_bench.models.api import SequentialModel\nclass Model(SequentialModel): pass",
             "mine_broken:Model",
-            "must name its settings as 'config_type', a class derived from NeuralConfig",
+            "must set 'config_type' to its settings class, derived from NeuralConfig",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Sequential recommenders: their contract, their settings, one file each."""
+"""Sequential recommenders: the model interface, the settings, and one file per model."""

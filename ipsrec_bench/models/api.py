@@ -1,11 +1,11 @@
-"""The contract between a model and the rest of the toolkit.
+"""The interface between a model and the rest of the toolkit.
 
-There are two kinds of models. A `SequentialModel` is trained by gradients and turns histories into user vectors, to be
-scored against item vectors by dot product. A `CountingModel` is fitted in one pass over the training interactions and
-picks, for each user, a few items that it scores; all others keep one background score.
+There are two kinds of models. A `SequentialModel` is trained by gradient descent and turns histories into user vectors,
+which are scored against item vectors by dot product. A `CountingModel` is fitted in one pass over the training
+interactions. For each user it scores a few picked items; all others keep their background score.
 
 What must be known before a model is built (its settings class, whether it is causal, whether it reads providers)
-stands in `ipsrec_bench.models.registry` for the models of the toolkit, and on the class itself for a user's own.
+is declared in `ipsrec_bench.models.registry` for the toolkit's models, and on the class itself for your own.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ from ipsrec_bench.models.configs import ModelConfig
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model must know of the dataset and the protocol to build its tables."""
+    """Sizes of the dataset and the protocol from which a model builds its tables."""
 
     users: int
     """Users are 0 to `users - 1`."""
@@ -37,52 +37,52 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """What a model makes of histories: the user, and for contrastive models the same user seen otherwise."""
+    """User vectors computed from histories; contrastive models add a second view of the same user."""
 
     user: Tensor
     """`[B, d]` for the last position, or `[B, L, d]` for every position; scored against the items."""
     provider: Tensor | None = None
-    """The provider's view of the user, of the same shape; None if the model has no second view."""
+    """The provider view of the user, of the same shape; None if the model has no second view."""
 
 
 class Model(nn.Module):
-    """What both kinds of models declare; the toolkit's own leave it to the registry."""
+    """Declarations common to both kinds of models; the toolkit's own models make them in the registry."""
 
     title: ClassVar[str] = ""
-    """Its name in tables where a suite calls it by an entry point's name; empty means the name of the class."""
+    """Its name in tables if a suite refers to it by an entry point's name; if empty, the name of the class."""
     config_type: ClassVar[type[ModelConfig]]
-    """Its settings, which the class takes as its first argument."""
+    """Class of its settings, which are the first argument of the constructor."""
     causal: ClassVar[bool] = False
     """Whether it can predict at every position in one pass."""
     uses_providers: ClassVar[bool] = False
 
 
 class SequentialModel(Model, ABC):
-    """A model that turns histories into user vectors, to be scored against item vectors by dot product.
+    """A model that turns histories into user vectors, which are scored against item vectors by dot product.
 
-    It is built as `Class(config, sizes)`, draws its weights from torch's global generator, and is told neither
-    losses nor optimisers. `item_vectors` may be asked for before `encode`.
+    It is built as `Class(config, sizes)` and draws its weights from torch's global generator. It does not depend on
+    the loss or the optimiser. `item_vectors` may be called before `encode`.
     """
 
     mixed_precision: ClassVar[bool] = False
     """Whether `encode` also works under torch's autocast to bfloat16, which trains several times faster where the
-    processor supports it. In-place writes between tensors of unlike types are what usually does not."""
+    processor supports it. In-place operations that mix dtypes are the usual reason why it fails."""
 
     @abstractmethod
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
         """Return the views at the last position `[B, d]`, or at every position `[B, L, d]`.
 
-        At `every_position` the vector at t depends on the positions up to t only, and vectors at padded
-        positions have no meaning. Only causal models are asked for it.
+        With `every_position`, the vector at t depends only on the positions up to t, and vectors at padded
+        positions have no meaning. It is used only for causal models.
         """
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """Return `[items + 1, d]`; row 0 belongs to padding and is never a candidate."""
+        """Return `[items + 1, d]`; row 0 is padding and never a candidate."""
 
 
 class ProviderPredictor(ABC):
-    """A model that can also be asked for the provider of the next item."""
+    """A model that can also predict the provider of the next item."""
 
     @abstractmethod
     def provider_logits(self, user: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ProviderPredictor(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TrainingLog:
-    """The training interactions, one entry each, in user-then-time order."""
+    """The training interactions, one entry each, ordered by user, then time."""
 
     users: NDArray[np.int64]
     items: NDArray[np.int32]
@@ -101,10 +101,10 @@ class TrainingLog:
 
 @dataclass(frozen=True, eq=False)
 class PickedScores:
-    """The items that a counting model scores for each user of a batch; no pair of row and item stands twice."""
+    """The items that a counting model scores for each user of a batch; each (row, item) pair occurs at most once."""
 
     rows: Tensor
-    """int64 `[n]`: the row of the batch."""
+    """int64 `[n]`: rows of the batch."""
     items: Tensor
     """int64 `[n]`."""
     scores: Tensor
@@ -114,17 +114,18 @@ class PickedScores:
 class CountingModel(Model, ABC):
     """A model without gradients, fitted in one pass over the training interactions.
 
-    Its tables are buffers, of whatever size the data ask for. It is fitted once for all seeds of a suite.
+    Its tables are buffers, whose sizes may depend on the data. A deterministic model is fitted once for all seeds of a
+    suite.
     """
 
     deterministic: ClassVar[bool] = True
-    """Whether no seed changes what it counts; False if `fit` draws from torch's global generator, which is seeded for
-    each cell. A model that says True and draws is refused."""
+    """Whether the fit is independent of the seed; False if `fit` draws from torch's global generator, which is seeded
+    for each cell. A model that declares True but draws random numbers is refused."""
     background: Tensor
     """float64 `[items + 1]`: the score of every item that is not picked."""
 
     def __init__(self, sizes: Sizes) -> None:
-        """Begin with a background of zeros."""
+        """Start with a background of zeros."""
         super().__init__()
         self.register_buffer("background", torch.zeros(sizes.items + 1, dtype=torch.float64))
 
@@ -137,7 +138,7 @@ class CountingModel(Model, ABC):
         """Return the items picked for each history, and their scores."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
-        """Take over the tables of `state_dict`, whatever their sizes; otherwise as torch does."""
+        """Load `state_dict` as torch does, but resize the tables to match it."""
         for name, table in self.state_dict().items():
             owner, _, buffer = name.rpartition(".")
             sized = torch.empty_like(state_dict.get(name, table), device=table.device)

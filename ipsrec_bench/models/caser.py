@@ -1,17 +1,17 @@
 """Caser: convolutional sequence embedding (Tang and Wang, WSDM 2018).
 
-As RecBole builds it, and as the IPSRec paper compares with it. The history, padded on the right with zeros to the
-maximum length L, is an image E of L x d:
+Implemented as in RecBole, the version that the IPSRec paper compares with. The history, padded on the right with zeros
+to the maximum length L, is an image E of L x d:
 
 - horizontal filters of each height h = 1..L slide over E; ReLU, then the maximum over time gives o;
 - vertical filters of height L give weighted sums of E's rows, o~;
 - z = ReLU(W [o~; o] + b), with dropout before it; u = ReLU(W' [z; p_user] + b') with the user's own embedding.
 
-Scores are dot products of u with the item embeddings. The paper scores [z; p_user] with another table instead, without
-the second layer.
+Scores are dot products of u with the item embeddings. Tang and Wang instead score [z; p_user] with a separate table,
+without the second layer.
 
-The window is of the user's newest L interactions and predicts the next one only. A user embedding makes the model
-know its users: it says nothing of users that it was not trained on.
+The window covers the user's newest L interactions and predicts only the next one. Because of the user embedding, the
+model cannot make predictions for users that it was not trained on.
 """
 
 from typing import cast
@@ -29,7 +29,7 @@ HEIGHTS_AT_ONCE = 8
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Draw weights as RecBole does; convolutions keep PyTorch's own."""
+    """Initialise weights as RecBole does; convolutions keep PyTorch's default."""
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=1.0 / module.embedding_dim)
         if module.padding_idx is not None:
@@ -63,7 +63,7 @@ class Caser(SequentialModel):
         """Return the user view `[B, d]`.
 
         Raises:
-            NotImplementedError: every position is asked for; a window predicts only what follows it.
+            NotImplementedError: `every_position` is set; a window predicts only the item after it.
         """
         if every_position:
             raise NotImplementedError
@@ -81,19 +81,20 @@ class Caser(SequentialModel):
     def _horizontal(self, image: Tensor, width: int, shorter: int) -> Tensor:
         """Return `[B, n]`: the maxima of the filters of the next `HEIGHTS_AT_ONCE` heights above `shorter`.
 
-        One convolution has them all, the lower ones filled up with zeros: 50 small ones would take many times longer.
+        One convolution computes them all, with shorter filters padded with zeros: 50 small ones would take many times
+        longer.
         """
         group = cast(list[nn.Conv2d], list(self.horizontal)[shorter : shorter + HEIGHTS_AT_ONCE])
         heights = range(shorter + 1, shorter + 1 + len(group))
         filters = [F.pad(c.weight[:, 0], (0, 0, 0, heights[-1] - h)) for h, c in zip(heights, group, strict=True)]
         weight = torch.cat(filters).transpose(1, 2)  # [n, d, tallest]
         bias = torch.cat([cast(Tensor, c.bias) for c in group])
-        # Windows of nothing but padding are all alike: of those that begin beyond `width`, one stands for all.
+        # Windows of padding alone are all equal, so one of those that begin beyond `width` is enough.
         begins = min(width + 1, self.max_length - shorter)
         found = F.relu(F.conv1d(image[:, :, : begins + heights[-1] - 1], weight, bias))  # [B, n, begins]
         latest = self.max_length - torch.tensor(heights, device=image.device).repeat_interleave(len(filters[0]))
         inside = torch.arange(begins, device=image.device) <= latest[:, None]
-        return (found * inside).amax(dim=2)  # what is not inside is 0, and no window has less
+        return (found * inside).amax(dim=2)  # outside is 0, which is ReLU's minimum
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

@@ -1,7 +1,7 @@
-"""The settings of every model, apart from the models' files because a suite is checked without torch.
+"""The settings of every model, in a file without torch so that a suite is checked without importing it.
 
 Defaults are the paper's and, where it is silent, those of the code that produced its tables: RecBole 1.0 for the
-baselines, the released code for IPSRec. A search range stands beside the field that it belongs to.
+baselines, the released code for IPSRec. A search range is declared on its field.
 """
 
 import math
@@ -16,27 +16,27 @@ Rate = Annotated[float, Field(ge=0, le=0.99)]
 WIDEST = 4096
 DEEPEST = 64
 HEAVIEST = 1e6
-"""Largest weight of a loss: beyond it float32 holds nothing else of the sum."""
+"""Upper bound on the weight of a loss: beyond it, the other terms vanish in a float32 sum."""
 MOST_WEIGHTS = 2**28
-"""Of an encoder: 8 GB in training."""
+"""Upper bound on the weights of an encoder: 8 GB in training."""
 
 
 def _check_weights(count: int, settings: str) -> None:
     if count > MOST_WEIGHTS:
-        raise ValueError(f"{settings} make {count:,} weights; allowed: up to {MOST_WEIGHTS:,}")
+        raise ValueError(f"{settings} give {count:,} weights; allowed: up to {MOST_WEIGHTS:,}")
 
 
 class ModelConfig(Settings):
-    """Base of all models' settings; enough for a model that only counts."""
+    """Base of all models' settings; sufficient for a counting model without settings."""
 
     @property
     def packs(self) -> bool:
-        """Whether a causal model, under these settings, may be trained on packed windows."""
+        """Whether a causal model with these settings may be trained on packed windows."""
         return True
 
     @property
     def longest_history(self) -> int | None:
-        """The longest history that a model of these settings can be built for; None if any."""
+        """Maximum history length that a model with these settings can be built for; None if unlimited."""
         return None
 
 
@@ -44,25 +44,25 @@ class RecentPopConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.recent_pop`."""
 
     share: float = Field(0.1, gt=0, le=1)
-    """Share of the training interactions, the newest by time, in which popularity is counted."""
+    """Share of the training interactions in which popularity is counted: the newest by time."""
 
 
 class ProviderPopConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.provider_pop`."""
 
     assortment: int = Field(100, ge=1, le=1_000_000)
-    """Number of a provider's most popular items that are candidates because the history has the provider."""
+    """Number of most popular items that each provider in the history contributes."""
 
 
 class ItemKNNConfig(ModelConfig):
     """Settings of `ipsrec_bench.models.item_knn`."""
 
     neighbours: int = Field(100, ge=1, le=1_000_000)
-    """Number of an item's most similar items that are candidates because the history has the item."""
+    """Number of most similar items that each item in the history contributes."""
 
 
 class NeuralConfig(ModelConfig):
-    """What every model trained by gradients has; the objective reads the last two, the model does not."""
+    """Settings of every model trained by gradient descent. The last two are read by the objective, not the model."""
 
     embedding_size: int = Field(64, ge=1, le=WIDEST)
     """Dimension d of the vectors of items, providers, positions and users."""
@@ -70,7 +70,7 @@ class NeuralConfig(ModelConfig):
     """Whether the padding item is one more class of the softmax, as in RecBole and in the released code. It is never
     ranked."""
     weight_norm: float = Field(0.0, ge=0, le=HEAVIEST)
-    """Weight of the sum of the Euclidean norms of all weight tensors except biases, which is added to the loss."""
+    """Weight of a penalty on the loss: the sum of the Euclidean norms of all weight tensors except biases."""
 
 
 class TransformerConfig(NeuralConfig):
@@ -130,7 +130,7 @@ class CaserConfig(NeuralConfig):
 
     @property
     def longest_history(self) -> int:
-        """The filters of all heights up to L together have n_horizontal d L^2 / 2 weights."""
+        """Maximum history length L: the filters of all heights up to L have n_horizontal d L^2 / 2 weights in total."""
         return min(500, max(1, math.isqrt(2 * MOST_WEIGHTS // (self.n_horizontal * self.embedding_size))))
 
 
@@ -145,15 +145,15 @@ class SASRecFConfig(TransformerConfig):
     """Settings of `ipsrec_bench.models.sasrec_f`."""
 
     fusion: Literal["sum", "concat"] = "sum"
-    """How the embeddings of item and provider are joined: `sum`, or `concat` and a projection from 2d to d."""
+    """How item and provider embeddings are combined: `sum`, or `concat` followed by a projection from 2d to d."""
 
 
 class ProviderPredictionConfig(TransformerConfig):
-    """Settings of a loss that predicts the provider of the next item; the objective reads them."""
+    """Settings of an auxiliary loss that predicts the next item's provider; the objective reads them."""
 
     attribute_weight: float = Field(10.0, ge=0, le=HEAVIEST)
-    """Weight of the loss that predicts the next item's provider (lambda in the paper of DIF-SR, which searches 5 to
-    25); 0 leaves it out."""
+    """Weight of the loss that predicts the next item's provider (lambda in the DIF-SR paper, which searches 5 to 25);
+    0 disables it."""
 
 
 class ContrastiveConfig(TransformerConfig):
@@ -172,17 +172,17 @@ class ContrastiveConfig(TransformerConfig):
     similarity: Literal["dot", "cosine"] = "dot"
     """Similarity of two views: dot product or cosine."""
     same_user_negatives: bool = False
-    """Whether other samples of the same user are negatives, too, as in the released code, whose samples are prefixes
-    and whose loss does not know users. Eq. 12 uses other users only."""
+    """Whether other samples of the same user are negatives, too. They are in the released code, whose samples are
+    prefixes and whose loss ignores users. Eq. 12 uses only other users."""
 
     @property
     def packs(self) -> bool:
-        """A packed window holds many samples of one user, which are never each other's negatives."""
+        """Not with `same_user_negatives`: in a packed window, samples of one user are never each other's negatives."""
         return not self.same_user_negatives
 
 
 class IPSRecConfig(ContrastiveConfig):
-    """What both IPSRec models share. `preset = "released"` sets whatever the released code does otherwise."""
+    """Settings of both IPSRec models. `preset = "released"` selects what the released code does differently."""
 
     released: ClassVar[Mapping[str, object]] = {
         "contrast": "nt-xent",
@@ -191,8 +191,8 @@ class IPSRecConfig(ContrastiveConfig):
     }
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
-    """Where the defaults of the settings come from: the paper, or the released code. Only the settings themselves enter
-    a cell's key."""
+    """Source of the defaults: the paper or the released code. The preset itself does not enter a cell's key; the
+    resulting settings do."""
     tie_weights: bool = True
     """Whether the projection W_1 of eq. 5 is the item embedding table; `false` learns a separate table."""
 
@@ -212,7 +212,7 @@ class IPSRecSConfig(IPSRecConfig):
     attention: Literal["block-causal", "concat-causal", "full"] = "block-causal"
     """Attention mask over [items; providers]. `block-causal`: position t of either half sees positions <= t of both.
     `concat-causal`, as released: one lower triangle, so items see only items and providers see all items. `full`: all
-    positions. The last two see the future of a position and are trained on prefixes."""
+    positions. In the last two a position sees later ones, so they are trained on prefixes."""
 
     @property
     def packs(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the counting models share: popularity, tables of rows of unequal length, and merging picks."""
+"""Helpers of the counting models: popularity, tables of rows of unequal length, and merging picks."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 def popularity(items: NDArray[np.int32], num_items: int) -> Tensor:
     """Return float64 `[items + 1]`: each item's share of the interactions, strictly below 1.
 
-    As a background it lies below every pick that scores 1 or more; added to whole numbers it orders what they tie.
+    As a background it lies below every pick that scores 1 or more; added to integer scores it breaks their ties.
     """
     return torch.from_numpy(np.bincount(items, minlength=num_items + 1) / (len(items) + 1))
 
@@ -17,7 +17,7 @@ def popularity(items: NDArray[np.int32], num_items: int) -> Tensor:
 def largest(
     row: NDArray[np.int64], member: NDArray[np.int64], value: NDArray[np.float64], most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return of each row the `most` entries of largest value, rows ascending; equal values go to lower members."""
+    """Return the `most` entries of largest value in each row, rows ascending; ties go to the lower member."""
     order = np.lexsort((member, -value, row))
     row, member, value = row[order], member[order], value[order]
     sizes = np.unique(row, return_counts=True)[1]
@@ -34,7 +34,7 @@ class Rows(nn.Module):
     values: Tensor
 
     def __init__(self) -> None:
-        """Begin without rows."""
+        """Start without rows."""
         super().__init__()
         nothing = torch.zeros(0, dtype=torch.int64)
         for name, table in (("offsets", nothing), ("members", nothing), ("values", nothing.double())):
@@ -43,7 +43,7 @@ class Rows(nn.Module):
     def fill(
         self, row: NDArray[np.integer], member: NDArray[np.integer], value: NDArray[np.float64], num_rows: int
     ) -> None:
-        """Lay out entries `[n]` that come sorted by `row`."""
+        """Store entries `[n]`, which must be sorted by `row`."""
         self.offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_rows))]))
         self.members = torch.from_numpy(member.astype(np.int64))
         self.values = torch.from_numpy(value.astype(np.float64))
@@ -56,14 +56,14 @@ class Rows(nn.Module):
         num_members: int,
         most: int | None = None,
     ) -> None:
-        """Fill the table with the number of times that each pair occurs, of each row only the `most` frequent."""
+        """Fill the table with the count of each pair, keeping only the `most` frequent of each row."""
         pairs, counts = np.unique(row.astype(np.int64) * num_members + member, return_counts=True)
         entries = pairs // num_members, pairs % num_members, counts.astype(np.float64)
         row, member, value = largest(*entries, most) if most else entries
         self.fill(row, member, value, num_rows)
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return, for the rows `[n]` one after the other, the index into `rows`, the members and the values."""
+        """Return the entries of `rows [n]`, concatenated: the index into `rows`, the members and the values."""
         begins = self.offsets[rows]
         sizes = self.offsets[rows + 1] - begins
         index = torch.repeat_interleave(sizes)
@@ -73,7 +73,7 @@ class Rows(nn.Module):
 
 
 def merge(rows: Tensor, ids: Tensor, scores: Tensor, num_ids: int, how: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows, ids and scores with each (row, id) once, its scores joined by `how`: "sum" or "amax"."""
+    """Return rows, ids and scores with each (row, id) once, its scores reduced by `how`: "sum" or "amax"."""
     pairs, place = torch.unique(rows * (num_ids + 1) + ids, return_inverse=True)
     joined = torch.zeros(len(pairs), dtype=torch.float64, device=rows.device)
     joined.scatter_reduce_(0, place, scores.double(), how, include_self=False)

@@ -1,12 +1,12 @@
 """DIF-SR: decoupled side information fusion (Xie, Zhou and Kim, SIGIR 2022).
 
-Items, providers and positions each have attention scores of their own, from their own embeddings and projections; the
-scores, not the embeddings, are fused (by sum), and only item states are attended to:
+Items, providers and positions each have separate attention scores, from separate embeddings and projections. The
+scores are fused (by sum), not the embeddings, and only item states are attended to:
 
     att^x = (E^x W_Q^x) (E^x W_K^x)^T  for x = item, provider, position
     DIF   = softmax((att^item + att^provider + att^position) / sqrt(d / h)) E^item W_V
 
-Provider and position embeddings enter every layer as they are; item states are passed on, with residual, layer
+Provider and position embeddings enter every layer unchanged. Item states pass from layer to layer, with residual, layer
 normalisation and feed-forward as in a Transformer layer. Scores are dot products with the item embeddings.
 
 An auxiliary loss (the paper's auxiliary attribute predictor) predicts the provider of the next item from the user
@@ -33,7 +33,7 @@ from ipsrec_bench.models.layers import (
 
 
 class DecoupledAttention(nn.Module):
-    """Attention whose scores are a sum of the scores of several sources, then a dense layer and dropout."""
+    """Attention with scores summed over several sources, followed by a dense layer and dropout."""
 
     def __init__(self, config: TransformerConfig, sources: int) -> None:
         """Take widths, heads and dropouts from `config`."""
@@ -69,7 +69,7 @@ class DecoupledAttention(nn.Module):
 
 
 class DIFLayer(nn.Module):
-    """Decoupled attention and a feed-forward, each with residual and layer normalisation after it."""
+    """Decoupled attention and a feed-forward network, each followed by residual and layer normalisation."""
 
     def __init__(self, config: TransformerConfig) -> None:
         """Take the sizes from `config`."""
@@ -81,7 +81,7 @@ class DIFLayer(nn.Module):
     def forward(self, items: Tensor, providers: Tensor, positions: Tensor, mask: Tensor, read: Tensor | None) -> Tensor:
         """Map item states to item states, given embeddings of providers and positions, `[B, L, d]` each.
 
-        At `read [B, R]`, only the states there are returned, `[B, R, d]`.
+        With `read [B, R]`, only the states at these positions are returned, `[B, R, d]`.
         """
         attended = self.attention([items, providers, positions], mask, read)
         residual = items if read is None else positions_at(items, read)
@@ -90,7 +90,7 @@ class DIFLayer(nn.Module):
 
 
 class DIFSR(SequentialModel, ProviderPredictor):
-    """A causal Transformer over items whose attention scores add those of providers and positions."""
+    """A causal Transformer over items; its attention scores include those of providers and positions."""
 
     mixed_precision = True
 

@@ -1,13 +1,13 @@
 """FDSA: feature-level deeper self-attention (Zhang et al., IJCAI 2019).
 
-Two streams of causal self-attention, one over the items and one over their features, each with its own positions; their
-outputs are concatenated and projected:
+Two streams of causal self-attention, one over the items and one over their features, each with its own position
+embeddings. Their outputs are concatenated and projected:
 
     u_t = W [O_t^i; O_t^p] + b
 
-Scores are dot products with the item embeddings. The paper first weighs several features of an item by a vanilla
-attention; with one feature, the provider, its only weight is 1. Each stream is the `SequenceEncoder` that SASRec has,
-so that the two differ in nothing but the second stream.
+Scores are dot products with the item embeddings. The paper first weights an item's features by vanilla attention; with
+the provider as the only feature, its weight is 1. Each stream is SASRec's `SequenceEncoder`, so the second stream is
+the only difference between the two models.
 """
 
 import torch
@@ -20,7 +20,7 @@ from ipsrec_bench.models.layers import SequenceEncoder, init_weights
 
 
 class FDSA(SequentialModel):
-    """A causal Transformer over items beside one over providers, joined at the end."""
+    """Two parallel causal Transformers, one over items and one over providers, joined at the end."""
 
     mixed_precision = True
 

@@ -1,9 +1,9 @@
 """GRU4Rec: session-based recommendations with recurrent neural networks (Hidasi et al., ICLR 2016).
 
-As RecBole builds it, after Tan, Xu and Liu ("Improved Recurrent Neural Networks for Session-based Recommendations",
-DLRS 2016), and as the IPSRec paper compares with it: dropout on the item embeddings, a GRU without biases, a dense
-layer back to the embedding's size, cross-entropy over all items. The GRU as PyTorch has it, which resets the state
-after its product with U_n, where the paper resets it before:
+Implemented as in RecBole, which follows Tan, Xu and Liu ("Improved Recurrent Neural Networks for Session-based
+Recommendations", DLRS 2016) and which the IPSRec paper compares with: dropout on the item embeddings, a GRU without
+biases, a dense layer back to the embedding's size, cross-entropy over all items. The GRU is PyTorch's, which applies
+the reset gate after the product with U_n; the paper applies it before:
 
     r = sigmoid(W_r x_t + U_r h_{t-1})             z = sigmoid(W_z x_t + U_z h_{t-1})
     n = tanh(W_n x_t + r * U_n h_{t-1})            h_t = (1 - z) * n + z * h_{t-1}
@@ -20,7 +20,7 @@ from ipsrec_bench.models.configs import GRU4RecConfig
 
 
 def build_gru(config: GRU4RecConfig) -> nn.GRU:
-    """Return the GRU of `config`, without biases, its weights drawn as RecBole draws them (Xavier, uniform)."""
+    """Return the GRU of `config`, without biases, initialised as in RecBole (Xavier uniform)."""
     gru = nn.GRU(config.embedding_size, config.hidden_size, config.n_layers, bias=False, batch_first=True)
     for weight in gru.parameters():
         nn.init.xavier_uniform_(weight)
@@ -28,7 +28,7 @@ def build_gru(config: GRU4RecConfig) -> nn.GRU:
 
 
 def build_embedding(ids: int, d: int) -> nn.Embedding:
-    """Return an embedding of the ids 1 to `ids`, drawn as RecBole draws it (Xavier, normal); row 0 is zero."""
+    """Return an embedding of the ids 1 to `ids`, initialised as in RecBole (Xavier normal); row 0 is zero."""
     embedding = nn.Embedding(ids + 1, d, padding_idx=0)
     nn.init.xavier_normal_(embedding.weight)
     nn.init.zeros_(embedding.weight[0].detach())

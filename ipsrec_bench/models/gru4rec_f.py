@@ -6,7 +6,7 @@ feature, whose hidden states are concatenated before the output,
 
     u_t = W_d [h_t^i; h_t^p] + b_d,
 
-trained together on one cross-entropy over all items, as RecBole's GRU4RecF does. Each GRU is that of
+trained jointly on one cross-entropy over all items, as in RecBole's GRU4RecF. Each GRU is the one in
 `ipsrec_bench.models.gru4rec`.
 """
 
@@ -21,7 +21,7 @@ from ipsrec_bench.models.gru4rec import build_embedding, build_gru
 
 
 class GRU4RecF(SequentialModel):
-    """A GRU over items beside a GRU over providers."""
+    """Two parallel GRUs, one over items and one over providers."""
 
     mixed_precision = True
 

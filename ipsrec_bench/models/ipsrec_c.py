@@ -1,15 +1,16 @@
 """IPSRec-C: the cross-stream model of Chen et al., SIGIR 2022, section 2.2.
 
-Each side, items and providers, sums embedding, position and segment embedding (section 2.2, embedding layer), then
-layer normalisation and dropout, one of each per side. A causal Transformer per side follows, and on top of both a
-co-attention fusion module (eq. 7 to 11): the item side's output is softmax(Q_p K_i^T / sqrt(d / h)) V_i, so the
-*providers* ask and the item side answers, and the other way round. Around it, as in the released code: a dense layer,
-dropout, the residual of the side that answers, layer normalisation, and a feed-forward per side.
+Each side, items and providers, sums embedding, position and segment embedding (section 2.2, embedding layer), followed
+by its own layer normalisation and dropout. A causal Transformer per side comes next, and then a co-attention fusion
+module over both (eq. 7 to 11). The item side's output is softmax(Q_p K_i^T / sqrt(d / h)) V_i: its queries come from
+the *providers*, its keys and values from the items. The provider side mirrors it. As in the released code, each side
+then has a dense layer, dropout, the residual of the side that gives the values, layer normalisation and a feed-forward
+network.
 
 The released code has no self-attention (`encoder = "co-only"`): its `n_layers` layers are all co-attention blocks.
 
 The item side's output at the last position is the user vector, the provider side's is the second view of the
-contrastive loss (eq. 12). Scores use the item embeddings as the projection W_1 of eq. 5, or a table of their own.
+contrastive loss (eq. 12). Scores use the item embeddings as the projection W_1 of eq. 5, or a separate table.
 """
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ipsrec_bench.models.layers import AttentionBlock, SequenceEncoder, causal_m
 
 
 class CoAttention(nn.Module):
-    """Both directions (eq. 7 and 8), each reading the two sequences as they came in."""
+    """Co-attention in both directions (eq. 7 and 8); both read the sequences as they were before the block."""
 
     def __init__(self, config: IPSRecCConfig) -> None:
         """Take the sizes from `config`."""
@@ -30,7 +31,7 @@ class CoAttention(nn.Module):
         self.provider_answer = AttentionBlock(config)
 
     def forward(self, items: Tensor, providers: Tensor, mask: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map the sequences of both sides, `[B, L, d]` each, to their fused sequences, `[B, R, d]` at `read`."""
+        """Map both sides' sequences `[B, L, d]` to fused ones `[B, L, d]`, or to `[B, R, d]` at `read [B, R]`."""
         item_side = self.item_answer(queries=providers, keys=items, values=items, mask=mask, read=read)
         provider_side = self.provider_answer(queries=items, keys=providers, values=providers, mask=mask, read=read)
         return item_side, provider_side

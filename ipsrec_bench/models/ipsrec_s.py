@@ -1,15 +1,15 @@
 """IPSRec-S: the single-stream model of Chen et al., SIGIR 2022, section 2.1.
 
-Items and providers form one sequence [items; providers] (eq. 2) under one Transformer (eq. 3). Each token is
-the sum of its embedding, a position embedding of its own half and a segment embedding (eq. 1), then layer
-normalisation (one for both halves) and dropout. The item half's output at the last position is the user
+Items and providers form one sequence [items; providers] (eq. 2), which one Transformer encodes (eq. 3). Each token is
+the sum of its embedding, a position embedding of its half and a segment embedding (eq. 1), followed by layer
+normalisation (shared by both halves) and dropout. The item half's output at the last position is the user
 vector (eq. 5), the provider half's is the second view of the contrastive loss (eq. 12). Scores use the item
-embeddings as the projection W_1 of eq. 5, or a table of their own.
+embeddings as the projection W_1 of eq. 5, or a separate table.
 
-Three readings of "self-attention over the whole sequence" are offered. By default position t of either half sees the
+There are three readings of "self-attention over the whole sequence". By default, position t of either half sees the
 positions up to t of both halves (`block-causal`): all positions can be trained in one pass and none sees the
-future. The released code has one lower triangle over [items; providers] (`concat-causal`): items see items only, so
-the user vector knows nothing of the history's providers. `full` has no causal mask.
+future. The released code has one lower-triangular mask over [items; providers] (`concat-causal`): items see only items,
+so the user vector does not depend on the history's providers. `full` has no causal mask.
 """
 
 import torch
@@ -69,7 +69,7 @@ class IPSRecS(SequentialModel):
         length, device = histories.items.shape[1], histories.items.device
         if self.attention == "block-causal":
             return causal_mask(length, device).repeat(2, 2)
-        # Providers lie behind the padding of the items, and `full` looks ahead: padding has to be hidden.
+        # Providers come after the items' padding, and `full` looks ahead, so padding has to be masked.
         real = (histories.items > 0).repeat(1, 2)[:, None, None, :]
         if self.attention == "full":
             return real.expand(-1, -1, 2 * length, -1)

@@ -1,9 +1,9 @@
-"""ItemKNN: items that the same users had, by cosine similarity.
+"""ItemKNN: item-based nearest neighbours, by the cosine similarity of their users.
 
 Sarwar, Karypis, Konstan and Riedl, "Item-based Collaborative Filtering Recommendation Algorithms" (WWW 2001),
 section 3.1.1 on the binary matrix of users and items: sim(i, j) = |U_i & U_j| / sqrt(|U_i| |U_j|), where U_i are the
-users of i. Each item offers its `neighbours` most similar items, itself excepted; the score of an item sums its
-similarities to the interactions of the history. Popularity orders what no interaction offers.
+users of i. Each item contributes its `neighbours` most similar items, itself excluded. An item's score is the sum of
+its similarities to the interactions of the history. Items that no interaction contributes are ordered by popularity.
 """
 
 from itertools import pairwise
@@ -19,7 +19,7 @@ from ipsrec_bench.models.counting import Rows, largest, merge
 from ipsrec_bench.models.pop import Pop
 
 PAIRS_AT_A_TIME = 1 << 22
-"""Pairs of items with a common user that may be counted at once; about 300 MB."""
+"""Maximum number of pairs of items with a common user that are counted at once; about 300 MB."""
 
 
 class ItemKNN(Pop):
@@ -39,7 +39,7 @@ class ItemKNN(Pop):
         users_of.data[:] = 1.0  # duplicates were summed when the matrix was made
         items_of = users_of.T.tocsr()
         users = np.diff(users_of.indptr).astype(np.int64)
-        # Row i of the product has at most as many entries as the users of i have items together.
+        # Upper bound on the entries in row i of the product: the items of each of i's users, summed.
         pairs = np.cumsum(users_of @ np.diff(items_of.indptr))
         cuts = np.searchsorted(pairs, np.arange(0, pairs[-1], PAIRS_AT_A_TIME), side="right")
         bounds = np.unique([0, *cuts, shape[0]])
@@ -55,7 +55,7 @@ class ItemKNN(Pop):
         rows, positions = (histories.items > 0).nonzero(as_tuple=True)
         index, items, similarity = self.similar.of(histories.items[rows, positions])
         rows, items, similarity = merge(rows[index], items, similarity, self.items, "sum")
-        # Rounded, so that sums which differ by the order of their terms alone are ties.
+        # Rounded, so that sums which differ only in the order of their terms are ties.
         return PickedScores(rows, items, 1.0 + similarity.float().double())
 
 

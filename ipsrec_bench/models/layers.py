@@ -1,8 +1,8 @@
 """Building blocks that several models share.
 
 Sequences are padded on the right and attention is causal, so a real position never sees a padded one and no
-padding mask is needed; what stands at padded positions is never read. Where only some positions are read (`read`, as
-of a history's newest), the last layer computes those alone.
+padding mask is needed; states at padded positions are never read. If only some positions are read (`read`, such as a
+history's newest), the last layer computes only those.
 """
 
 import math
@@ -19,7 +19,7 @@ INIT_STD = 0.02
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw weights as the released code does: normal(0, 0.02), zero biases, zero padding rows."""
+    """Initialise weights as the released code does: normal(0, 0.02), zero biases, zero padding rows."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -40,12 +40,12 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 
 
 def positions_at(x: Tensor, read: Tensor) -> Tensor:
-    """Return `[B, R, ...]`: of `x [B, T, ...]` the positions `read [B, R]`."""
+    """Return the positions `read [B, R]` of `x [B, T, ...]`, as `[B, R, ...]`."""
     return x[torch.arange(len(x), device=x.device)[:, None], read]
 
 
 def mask_at(mask: Tensor, read: Tensor) -> Tensor:
-    """Return `[B, 1, R, S]`: of `mask`, `[T, S]` or `[B, 1, T, S]`, the queries at `read [B, R]`."""
+    """Return the rows of `mask`, `[T, S]` or `[B, 1, T, S]`, for the queries at `read [B, R]`, as `[B, 1, R, S]`."""
     return (mask[read] if mask.dim() == 2 else positions_at(mask[:, 0], read))[:, None]  # noqa: PLR2004 (a matrix)
 
 
@@ -53,7 +53,7 @@ class Attention(nn.Module):
     """softmax(Q K^T / sqrt(width)) V, with dropout on the attention weights."""
 
     def __init__(self, dropout: float) -> None:
-        """Take the dropout's rate."""
+        """Take the dropout rate."""
         super().__init__()
         self.dropout = Dropout(dropout)
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         scale, rate = 1.0 / math.sqrt(width), self.dropout.rate if self.training else 0.0
         if not rate or queries.device.type != "cpu":
             return F.scaled_dot_product_attention(queries, keys, values, mask, rate, scale=scale)
-        # What PyTorch does on a CPU, too, once there is dropout; but its masks would cost more than all the rest.
+        # PyTorch does the same on a CPU if there is dropout, but its masks would cost more than everything else.
         hidden = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
         weights = ((queries * scale) @ keys.transpose(-2, -1) + hidden).softmax(dim=-1)
         attended: Tensor = self.dropout(weights) @ values
@@ -89,7 +89,7 @@ class MultiHeadAttention(nn.Module):
 
         `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
         """
-        if queries is keys is values:  # one product in the place of three, or of two
+        if queries is keys is values:  # one product instead of three, or of two
             q, k, v = _side_by_side(queries, self.query, self.key, self.value)
         elif keys is values:
             q, (k, v) = self.query(queries), _side_by_side(keys, self.key, self.value)
@@ -102,13 +102,13 @@ class MultiHeadAttention(nn.Module):
 
 
 def _side_by_side(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Return what each of `layers`, of one width, makes of `x`."""
+    """Apply `layers`, all of the same width, to `x` in one product; return the output of each."""
     weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
     return F.linear(x, weight, bias).chunk(len(layers), dim=-1)
 
 
 class FeedForward(nn.Module):
-    """d -> inner -> d with exact GELU, dropout, residual, layer normalisation after it."""
+    """d -> inner -> d with exact GELU, followed by dropout, residual and layer normalisation."""
 
     def __init__(self, config: TransformerConfig) -> None:
         """Take the widths and the dropout from `config`."""
@@ -126,9 +126,9 @@ class FeedForward(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention and feed-forward, each with residual and layer normalisation after it (post-LN).
+    """Attention and feed-forward, each followed by residual and layer normalisation (post-LN).
 
-    The residual is that of the values' side; with queries, keys and values alike it is a Transformer layer.
+    The residual comes from the values. If queries, keys and values are the same, it is a Transformer layer.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
     """Transformer layers under one mask."""
 
     def __init__(self, config: TransformerConfig, n_layers: int) -> None:
-        """Take the sizes from `config`; without layers, the input is the output."""
+        """Take the sizes from `config`; without layers, the output is the input."""
         super().__init__()
         self.layers = nn.ModuleList(AttentionBlock(config) for _ in range(n_layers))
 
@@ -171,7 +171,7 @@ class SequenceEncoder(nn.Module):
     """Position embedding, layer normalisation, dropout and a causal Transformer, as in SASRec."""
 
     def __init__(self, config: TransformerConfig, max_length: int, n_layers: int | None = None) -> None:
-        """Take the sizes from `config`, and the number of layers where it is not given."""
+        """Take the sizes from `config`; `n_layers` overrides its number of layers."""
         super().__init__()
         d = config.embedding_size
         self.position_embedding = nn.Embedding(max_length, d)

@@ -1,9 +1,9 @@
-"""Markov: what followed the newest item most often in training (a first-order Markov chain).
+"""Markov: the items that most often followed the newest item in training (a first-order Markov chain).
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket Recommendation"
 (WWW 2010): the maximum-likelihood estimate of the transition probability p(next | newest) is the transition's
-share among all from the same item. Within one user it orders items as the plain number of transitions
-does, which is the score; popularity orders equal numbers, and what never followed.
+share of all transitions from the same item. For one user it orders items as the number of transitions does, so that
+number is the score. Popularity breaks ties and orders the items that never followed.
 """
 
 from ipsrec_bench.data.batches import Histories
@@ -17,7 +17,7 @@ class Markov(Pop):
     """The score of an item is how often it followed the newest one, plus its share of all interactions."""
 
     def __init__(self, config: ModelConfig, sizes: Sizes) -> None:
-        """Begin without transitions."""
+        """Start without transitions."""
         super().__init__(config, sizes)
         self.transitions = Rows()
 
@@ -29,6 +29,6 @@ class Markov(Pop):
         self.transitions.count(log.items[:-1][same], log.items[1:][same], size, size)
 
     def pick(self, histories: Histories) -> PickedScores:
-        """Pick what ever followed the newest item of each history."""
+        """Pick all items that followed the newest item of each history in training."""
         rows, items, counts = self.transitions.of(histories.last(histories.items))
         return PickedScores(rows, items, counts + self.background[items])

@@ -1,6 +1,6 @@
 """NOVA: non-invasive self-attention for side information fusion (Liu et al., AAAI 2021).
 
-Side information says where to look, not what to take: in every layer, queries and keys come from the item states
+Side information decides where to attend, not what is read: in every layer, queries and keys come from the item states
 fused with provider and position embeddings (by the fusor "add"), values from the item states alone:
 
     R = V + e^p + p                    NOVA(R, V) = softmax(Q_R K_R^T / sqrt(d / h)) V W_V
@@ -8,8 +8,8 @@ fused with provider and position embeddings (by the fusor "add"), values from th
 The item states start as item embeddings and are passed from layer to layer, so they never leave the item space;
 residual, layer normalisation and feed-forward follow as in a Transformer layer.
 
-The paper builds on BERT with masked items; here, as for all models of this toolkit, attention is causal and predicts
-the next item. Scores are dot products with the item embeddings.
+The paper builds on BERT with masked items; here, as in all models of this toolkit, attention is causal and the model
+predicts the next item. Scores are dot products with the item embeddings.
 """
 
 import torch
@@ -23,7 +23,7 @@ from ipsrec_bench.models.layers import LAYER_NORM_EPS, AttentionBlock, causal_ma
 
 
 class NOVA(SequentialModel):
-    """A causal Transformer over items whose attention weights know providers and positions."""
+    """A causal Transformer over items whose attention weights depend on providers and positions, too."""
 
     mixed_precision = True
 

@@ -1,4 +1,4 @@
-"""Pop: every user is offered the items that occur most often in training."""
+"""Pop: every user is recommended the items that occur most often in training."""
 
 import torch
 
@@ -21,6 +21,6 @@ class Pop(CountingModel):
         self.background = popularity(log.items, self.items)
 
     def pick(self, histories: Histories) -> PickedScores:
-        """Pick nothing: the background says it all."""
+        """Pick nothing: the background scores every item."""
         nothing = torch.zeros(0, dtype=torch.int64, device=histories.items.device)
         return PickedScores(nothing, nothing, nothing.double())

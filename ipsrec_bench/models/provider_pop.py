@@ -1,7 +1,7 @@
 """ProviderPop: the most popular items of the providers in the history, the newest provider first.
 
-Popularity is counted within the provider, of which the `assortment` most popular items are offered; overall popularity
-orders all others. Interactions with an unknown provider pick nothing.
+Each provider contributes its `assortment` most popular items, counted within the provider. All other items are ordered
+by overall popularity. Interactions with an unknown provider contribute nothing.
 """
 
 from ipsrec_bench.data.batches import Histories
@@ -16,7 +16,7 @@ class ProviderPop(Pop):
     """The score of a provider's item is 1 + the provider's last position in the history + the item's share."""
 
     def __init__(self, config: ProviderPopConfig, sizes: Sizes) -> None:
-        """Take the number of items that each provider offers."""
+        """Take the number of items that each provider contributes."""
         super().__init__(config, sizes)
         self.providers = sizes.providers
         self.assortment = config.assortment
@@ -26,7 +26,7 @@ class ProviderPop(Pop):
         """Count the interactions of every provider with every item."""
         super().fit(log)
         self.assortments.count(log.providers, log.items, self.providers + 1, self.items + 1, self.assortment)
-        self.assortments.values /= len(log.items) + 1  # shares below 1 never lift an item beyond a newer provider
+        self.assortments.values /= len(log.items) + 1  # a share below 1 never lifts an item above a newer provider's
 
     def pick(self, histories: Histories) -> PickedScores:
         """Pick the items of each history's known providers."""

@@ -1,8 +1,8 @@
 """RecentPop: the items that occur most often in the newest part of the training data.
 
 After Ji, Sun, Zhang and Li, "A Re-visit of the Popularity Baseline in Recommender Systems" (SIGIR 2020), which
-counts popularity in a period before the moment of the recommendation; here the period is one for all users, the
-newest share of all training interactions by time. Total popularity orders what the period leaves equal.
+counts popularity in a period before the moment of the recommendation. Here the period is the same for all users: the
+newest share of all training interactions by time. Total popularity breaks ties.
 """
 
 import numpy as np

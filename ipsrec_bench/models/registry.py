@@ -1,6 +1,6 @@
-"""Every model by name: the zoo's, those of installed packages, and a user's own.
+"""Every model by name: the toolkit's, those of installed packages, and your own classes.
 
-Nothing here imports torch until a model is built, so that a suite of the zoo's models is checked in a moment.
+Nothing here imports torch until a model is built, so a suite of the toolkit's models is checked in a moment.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from ipsrec_bench.models.api import Model, Sizes
 
 ENTRY_POINTS = "ipsrec_bench.models"
-"""The group of entry points by which a package adds models: name = "module:Class"."""
+"""The entry-point group through which a package adds models: name = "module:Class"."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What is known of a model before it is built."""
+    """What is known about a model before it is built."""
 
     title: str
     """Its name in tables."""
@@ -43,10 +43,10 @@ class ModelEntry:
     deterministic: bool = False
     """Whether no seed changes its ranks."""
     code: str = ""
-    """Hash of the files of a model that is not part of the toolkit: another file, other cells."""
+    """Hash of the source files of a model outside the toolkit: a changed file gives new cells."""
 
     def packs(self, config: ModelConfig) -> bool:
-        """Whether the model, so set, may be trained on packed windows."""
+        """Whether the model with these settings may be trained on packed windows."""
         return self.causal and config.packs
 
 
@@ -94,7 +94,7 @@ REGISTRY: dict[str, ModelEntry] = {
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Return the entry of the model `name`: of the zoo, of an entry point, or of a class named as `module:Class`.
+    """Return the entry of the model `name`: one of the toolkit's, an entry point's, or a class as `module:Class`.
 
     Raises:
         ModelError: there is no such model, or its class does not declare what a model must.
@@ -110,8 +110,8 @@ def model_entry(name: str) -> ModelEntry:
         return _own_entry(name, name)
     known = [*REGISTRY, *installed]
     raise ModelError(
-        f"there is no model '{name}'{did_you_mean(name, known) or f'; known: {listed(known)}'}; a class of your own is"
-        " named as 'module:Class'"
+        f"there is no model '{name}'{did_you_mean(name, known) or f'; known: {listed(known)}'}; write your own class"
+        " as 'module:Class'"
     )
 
 
@@ -122,7 +122,7 @@ def build_model(name: str, config: ModelConfig, sizes: "Sizes") -> "Model":
 
 
 def is_installed(name: str) -> bool:
-    """Return whether `name` is that of a model of the toolkit, or one that an installed package adds."""
+    """Return whether `name` is a model of the toolkit or of an installed package."""
     return name in REGISTRY or any(point.name == name for point in _installed())
 
 
@@ -131,11 +131,11 @@ def module_at(module: str, folder: Path | None = None) -> Path | None:
 
     Args:
         module: its name.
-        folder: where to look; where Python would take it from if not given.
+        folder: where to look; by default Python's search path.
     """
     try:
         spec = find_spec(module) if folder is None else PathFinder.find_spec(module, [str(folder)])
-    except (ImportError, ValueError):  # no name of a module, or one without a file
+    except (ImportError, ValueError):  # not a module name, or a module without a file
         return None
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
@@ -144,13 +144,13 @@ def _installed() -> Iterator[EntryPoint]:
     yield from entry_points(group=ENTRY_POINTS)
 
 
-def _imported(path: str) -> Any:  # noqa: ANN401 (whatever bears the name)
+def _imported(path: str) -> Any:  # noqa: ANN401 (any attribute)
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)
 
 
 def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
-    """Return the entry of a class outside the toolkit, made of what the class declares."""
+    """Return the entry of a class outside the toolkit, from the class's declarations."""
     from ipsrec_bench.models.api import CountingModel, SequentialModel
 
     module, _, attribute = path.partition(":")
@@ -171,7 +171,7 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     config = getattr(found, "config_type", None)
     base = ModelConfig if counts else configs.NeuralConfig
     if not (isinstance(config, type) and issubclass(config, base)):
-        raise ModelError(f"'{name}' must name its settings as 'config_type', a class derived from {base.__name__}")
+        raise ModelError(f"'{name}' must set 'config_type' to its settings class, derived from {base.__name__}")
     return ModelEntry(
         title=found.title or found.__name__,
         config=config,
@@ -186,9 +186,9 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
 
 @cache
 def _hash_of_code(model: type, version: str) -> str:
-    """Return a hash over the version of the model's package and the files of its classes, the toolkit's excepted.
+    """Return a hash of the version of the model's package and the files of its classes, excluding the toolkit's.
 
-    The files are read once, when the class has just been imported: a later edit does not change the class.
+    The files are read once, right after the class is imported: a later edit does not change the class.
     """
     digest = hashlib.sha256(version.encode())
     for part in model.__mro__:

@@ -1,4 +1,4 @@
-"""Repeat: a user's own items again, the most recent one first; popularity orders the others."""
+"""Repeat: the items of the user's history, the most recent first; all others by popularity."""
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import PickedScores
@@ -7,7 +7,7 @@ from ipsrec_bench.models.pop import Pop
 
 
 class Repeat(Pop):
-    """The score of an own item is 1 + the position of its last occurrence in the history."""
+    """The score of an item in the history is 1 + the position of its last occurrence."""
 
     def pick(self, histories: Histories) -> PickedScores:
         """Pick the items of each history."""

@@ -1,7 +1,7 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018).
 
-As RecBole builds it, and as the IPSRec paper compares with it: item + position embedding, layer normalisation,
-dropout; a causal post-LN Transformer; scores are dot products with the item embeddings themselves. The
+Implemented as in RecBole, the version that the IPSRec paper compares with: item + position embedding, layer
+normalisation, dropout; a causal post-LN Transformer; scores are dot products with the item embeddings themselves. The
 user vector is the output at the last position.
 """
 

@@ -1,6 +1,6 @@
 """SASRec-F: SASRec with the provider as a feature of the input.
 
-The baseline that "adding the feature" means in the literature (RecBole's SASRecF; "SASRec_F" in Xie et al., SIGIR
+The usual baseline for "adding the feature" in the literature (RecBole's SASRecF; "SASRec_F" in Xie et al., SIGIR
 2022): at each position the provider embedding is fused with the item embedding before the Transformer, either
 
     x_t = e_t^i + e_t^p                  (`fusion = "sum"`), or

@@ -6,17 +6,17 @@ edges on that side (eq. 1 to 5):
 
     a = [A_in (H W_in + b_in) + b_1; A_out (H W_out + b_out) + b_2]
     r = sigmoid(W_r a + U_r h)    z = sigmoid(W_z a + U_z h)    n = tanh(W_n a + r * U_n h)
-    h' = (1 - z) * h + z * n                             (all of W, U with a bias; gates as RecBole has them)
+    h' = (1 - z) * h + z * n                             (all W and U with biases; gates as in RecBole)
 
-An attention over the positions, with the newest item as the query, gives the history's vector (eq. 6), which is joined
-with the newest item's (eq. 7):
+Attention over the positions, with the newest item as the query, gives the history's vector (eq. 6), which is
+concatenated with the newest item's (eq. 7):
 
     alpha_t = q^T sigmoid(W_1 h_last + W_2 h_t + c)      u = W_3 [sum_t alpha_t h_t; h_last]
 
 Scores are dot products with the item embeddings (eq. 8).
 
 The graph is built without a loop. The node of a position is the *first* position that holds the same item, so the
-L positions are also the L nodes, of which those without a first occurrence have no edges and are never read.
+L positions are also the L nodes. Positions that are not a first occurrence have no edges and are never read.
 """
 
 import math
@@ -50,7 +50,7 @@ def _shares(edges: Tensor) -> Tensor:
 
 
 class GraphCell(nn.Module):
-    """One round of messages and the gates that take them in (eq. 1 to 5)."""
+    """One round of message passing and the gated update (eq. 1 to 5)."""
 
     def __init__(self, d: int) -> None:
         """Build the weights of width `d`."""
@@ -97,7 +97,7 @@ class SRGNN(SequentialModel):
         """Return the user view `[B, d]`.
 
         Raises:
-            NotImplementedError: every position is asked for; each prefix has a graph of its own.
+            NotImplementedError: `every_position` is set; each prefix has a separate graph.
         """
         if every_position:
             raise NotImplementedError
