@@ -25,6 +25,9 @@ ONE_COUNT = ("--set", "models=['pop']", "--set", "seeds=[1]", "--set", "statisti
 """Options that leave one cell of a suite, which is fitted by counting."""
 
 
+SITE = "build/site"
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, files side by side in two processes; arguments after `--` go to pytest instead.
@@ -43,7 +46,28 @@ def lint(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
     session.run(sys.executable, "-m", "mypy", "-n", "2")
     session.run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
-    session.run(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site")
+    build_site(session)
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Build the site and ask every host that its pages link to; needs the network."""
+    session.run(sys.executable, "-m", "pip", "install", "-q", "LinkChecker")
+    build_site(session)
+    session.run("linkchecker", "--check-extern", "--no-warnings", f"{SITE}/index.html")
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the README's pictures anew, from a run of the quick suite."""
+    session.run(sys.executable, "docs/pictures.py", *session.posargs)
+
+
+def build_site(session: nox.Session) -> None:
+    """Build the site; a warning, of a broken link for example, fails the session."""
+    session.run(
+        sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", SITE, env={"NO_MKDOCS_2_WARNING": "1"}
+    )
 
 
 @nox.session
