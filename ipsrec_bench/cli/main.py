@@ -45,6 +45,7 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
+from ipsrec_bench.cli.ui import ui
 from ipsrec_bench.cli.watch import watch
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.extras import missing, require
@@ -251,7 +252,7 @@ def run(
             )
         if ended.interrupted:
             raise KeyboardInterrupt
-        written = _current_page(store, ended.run) or _write_report(store, store.parent, number=ended.run)
+        written = current_page(store, ended.run) or report_on(store, store.parent, number=ended.run)
     if not (quiet or as_json):
         for line in _cut_off(store, ended.run):
             typer.echo(f"Training was cut off: {line}", err=True)
@@ -262,7 +263,7 @@ def run(
         raise typer.Exit(1)
 
 
-for _command in (watch, control.stop, control.pause, control.resume):
+for _command in (watch, ui, control.stop, control.pause, control.resume):
     app.command()(_command)
 
 
@@ -326,7 +327,7 @@ def report(
 
     wanted = parse_formats(formats)
     for suite in suites or (None,):
-        written = _write_report(
+        written = report_on(
             store, output or store.parent, suite, overrides=overrides or (), formats=wanted, storage=storage
         )
         typer.echo(f"Report: {written}")
@@ -567,7 +568,7 @@ def _stop_metric(metric: str | None) -> list[str]:
         raise BenchError(f"--metric {metric}: {error}") from None
 
 
-def _write_report(
+def report_on(
     store: Path,
     output: Path,
     suite: str | None = None,
@@ -576,6 +577,13 @@ def _write_report(
     formats: Collection[str] = ("html", "md"),
     storage: str | None = None,
 ) -> Path:
+    """Write the report on a run, the newest if no number is given, with the tuning studies beside the store.
+
+    What the report lacks is said on standard error.
+
+    Returns:
+        The page to look at first.
+    """
     from ipsrec_bench.report.build import build_report
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.report.runs import basis_of, read_run, shown_otherwise
@@ -601,7 +609,7 @@ def _write_report(
     return written.main
 
 
-def _current_page(store: Path, number: int) -> Path | None:
+def current_page(store: Path, number: int) -> Path | None:
     """Return the page beside the store, if a report on the run of this number would only change its start."""
     from ipsrec_bench.report.pages import is_current, page_path
     from ipsrec_bench.report.runs import basis_of, read_run

@@ -4,10 +4,9 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from math import isfinite
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -190,61 +189,15 @@ def _number(value: object) -> object:
 
 def print_comparisons(made: Sequence["Comparison"], statistics: "Statistics", *, as_json: bool) -> None:
     """Print comparisons: for each pair and dataset a sentence and a table with a column per metric."""
-    from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
-    from ipsrec_bench.report.sentences import effect, finding, p_value, percent, signed
+    from ipsrec_bench.report.compared import compared_pairs, verdict_rule
 
     if as_json:
         print_json(made)
         return
-    groups: dict[tuple[str, str, str], list[Comparison]] = {}
-    for c in made:
-        groups.setdefault((c.dataset, c.row.label, c.reference.label), []).append(c)
-    for (dataset, _, _), group in groups.items():
-        first = group[0]
-        headline = next((c for c in group if c.metric == statistics.metric), group[-1])
-        print(visible(finding(headline, statistics.confidence)))  # noqa: T201
-        interval = f"{100 * statistics.confidence:g}%"
-        lines: list[tuple[str, Callable[[Comparison], str]]] = [
-            (first.row.display, lambda c: f"{c.mean:.4f}"),
-            (first.reference.display, lambda c: f"{c.reference_mean:.4f}"),
-            ("difference", lambda c: signed(c.difference)),
-            (f"  {interval} from", lambda c: _if_finite(c.low, signed)),
-            ("  to", lambda c: _if_finite(c.high, signed)),
-            ("gain", lambda c: percent(c.gain.value if c.gain else None)),
-            (f"  {interval} from", lambda c: percent(c.gain.low if c.gain and isfinite(c.gain.low) else None)),
-            ("  to", lambda c: percent(c.gain.high if c.gain and isfinite(c.gain.high) else None)),
-            ("effect size d_z", lambda c: effect(c.effect.value)),
-            (f"  {interval} from", lambda c: effect(c.effect.low)),
-            ("  to", lambda c: effect(c.effect.high)),
-            ("users who win", lambda c: f"{c.counts.wins:,}"),
-            ("  tie", lambda c: f"{c.counts.ties:,}"),
-            ("  lose", lambda c: f"{c.counts.losses:,}"),
-            ("p, users", lambda c: p_value(c.by_users.p)),
-            ("p, users x seeds", lambda c: p_value(c.crossed.test.p if c.crossed else None)),
-            ("adjusted p", lambda c: p_value(c.adjusted_p)),
-            ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
-        ]
-        if first.margin:
-            lines.append((f"p, equivalent within {100 * first.margin:g}%", lambda c: p_value(c.equivalence_p)))
-        lines.append(("verdict", lambda c: c.verdict))
-        print_table(
-            ["", *(c.metric.upper() for c in group)],
-            [(name, *(of(c) for c in group)) for name, of in lines],
-            f"{dataset}: {first.users:,} users, "
-            + (
-                "no seed changes either"
-                if first.without_seeds
-                else f"{first.seeds} {'seed' if first.seeds == 1 else 'seeds'} in common"
-            ),
-        )
-    print(  # noqa: T201
-        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
-        f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
-    )
-
-
-def _if_finite(value: float, shown: "Callable[[float], str]") -> str:
-    return shown(value) if isfinite(value) else "–"
+    for pair in compared_pairs(made, statistics):
+        print(visible(pair.finding))  # noqa: T201
+        print_table(pair.columns, pair.lines, pair.title)
+    print(verdict_rule(statistics))  # noqa: T201
 
 
 def print_datasets(states: Sequence[DatasetState], *, as_json: bool) -> None:

@@ -52,7 +52,7 @@ class Results:
     @cached_property
     def metric(self) -> str:
         """The report's own metric."""
-        return self.run.suite.statistics.metric or self.run.suite.protocol.shown[-1]
+        return self.run.suite.main_metric
 
     @cached_property
     def keys(self) -> dict[tuple[str, str], dict[int, str]]:

@@ -150,7 +150,7 @@ def _started(plan: Plan, cells: int, skipped: int) -> RunStarted:
     suite = plan.file.suite
     wanted = suite.statistics.baseline
     baseline = next((cell.shown for _, cell in plan.cells if cell.label == wanted), wanted)
-    metric_name = suite.statistics.metric or suite.protocol.shown[-1]
+    metric_name = suite.main_metric
     return RunStarted(plan.file.name, suite.title, cells, skipped, baseline, metric_name)
 
 

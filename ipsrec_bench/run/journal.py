@@ -216,7 +216,9 @@ def is_live(journal: Path) -> bool:
     return not isinstance(last, RunClosed) and _Pulse(journal).beats()
 
 
-def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Iterator[Event]:
+def follow(
+    journal: Path, begin: int = 0, seconds: float | None = None, stop: threading.Event | None = None
+) -> Iterator[Event]:
     """Yield the events of a journal as they are appended to it.
 
     Ends with a `RunClosed`: the run's own, or, if its process is gone without one, one made here that says so.
@@ -225,12 +227,14 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
         journal: the journal's file.
         begin: offset in bytes at which to start.
         seconds: stop after this long in any case; None for no limit.
+        stop: ends the iteration when it is set.
 
     Raises:
         BenchError: the journal cannot be read.
     """
     pulse, reader, since = _Pulse(journal), _Reader(journal, begin), time.monotonic()
-    while True:
+    stop = stop or threading.Event()
+    while not stop.is_set():
         is_alive = pulse.beats()  # before reading: what was written until then is read below
         before = reader.place
         try:
@@ -249,7 +253,7 @@ def follow(journal: Path, begin: int = 0, seconds: float | None = None) -> Itera
         if seconds is not None and time.monotonic() - since >= seconds:
             return
         if reader.place == before:
-            time.sleep(POLL_SECONDS)
+            stop.wait(POLL_SECONDS)
 
 
 class _Reader:

@@ -123,6 +123,18 @@ class SuiteSummary:
     failed: int
 
 
+@dataclass(frozen=True)
+class RunSummary:
+    """One start of a suite, and how many of the cells that it wanted have ended since."""
+
+    run: int
+    started: datetime
+    overrides: tuple[str, ...]
+    cells: int
+    complete: int
+    failed: int
+
+
 def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
     """Return those of `keys` that the store holds complete."""
     rows = connection.execute(
@@ -358,6 +370,20 @@ def suite_summaries(connection: Connection) -> list[SuiteSummary]:
         """
     ).fetchall()
     return [SuiteSummary(*row) for row in rows]
+
+
+def run_summaries(connection: Connection, suite: str) -> list[RunSummary]:
+    """Return every run of a suite, newest first."""
+    rows = connection.execute(
+        """
+        SELECT run, any_value(runs.started), any_value(overrides), count(DISTINCT key),
+               count(DISTINCT key) FILTER (status = 'complete'), count(DISTINCT key) FILTER (status = 'failed')
+        FROM runs LEFT JOIN run_cells USING (run) LEFT JOIN cells USING (key)
+        WHERE suite = ? GROUP BY run ORDER BY run DESC
+        """,
+        [suite],
+    ).fetchall()
+    return [RunSummary(run, started, tuple(overrides), *counts) for run, started, overrides, *counts in rows]
 
 
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:

@@ -537,6 +537,11 @@ class Suite(Settings):
     tune: Tune = Tune()
     """How `ipsrec-bench tune` searches."""
 
+    @property
+    def main_metric(self) -> str:
+        """The metric of summaries and charts, like `ndcg@10`: the declared one, else the last that is shown."""
+        return self.statistics.metric or self.protocol.shown[-1]
+
     @field_validator("datasets", "models", mode="before")
     @classmethod
     def _names_alone(cls, value: object) -> object:
