@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ipsrec_bench.cli import completion
 from ipsrec_bench.cli.options import STORE, StoreOption
 from ipsrec_bench.cli.stopping import interruptible
 from ipsrec_bench.cli.watch import find_journal
@@ -16,23 +17,25 @@ ANSWER_SECONDS = 15.0
 
 LiveArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
+    typer.Argument(
+        metavar="[SUITE]", autocompletion=completion.suites, help="Suite file or name of a suite; by default any."
+    ),
 ]
-NowOption = Annotated[bool, typer.Option("--now", help="End workers at once, without waiting for their next step.")]
+NowOption = Annotated[bool, typer.Option("--now", help="End the workers immediately instead of at their next step.")]
 
 
 def stop(suite: LiveArgument = None, now: NowOption = False, store: StoreOption = STORE) -> None:
-    """Stop the live run of SUITE as Ctrl-C does; the same run command resumes it later."""
+    """Stop the live run of SUITE as Ctrl-C does; the same run command resumes it."""
     _ask(store, suite, "stop-now" if now else "stop", "to stop", RunFinished)
 
 
 def pause(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
-    """Pause the live run of SUITE: training waits at its next step, and keeps its memory."""
+    """Pause the live run of SUITE at its next training step; it keeps its memory."""
     _ask(store, suite, "pause", "to pause", RunPaused)
 
 
 def resume(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
-    """Let the paused run of SUITE go on."""
+    """Continue the paused run of SUITE."""
     _ask(store, suite, "run", "to go on", RunResumed)
 
 

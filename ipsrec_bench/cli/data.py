@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsrec_bench.cli import completion
 from ipsrec_bench.cli.options import (
     DATA_DIR,
     STORE,
@@ -16,6 +17,7 @@ from ipsrec_bench.cli.options import (
     SetOption,
     StandInOption,
     StoreOption,
+    examples,
     with_sizes,
 )
 
@@ -28,21 +30,32 @@ if TYPE_CHECKING:
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.suite.schema import DatasetSpec, Protocol
 
-app = typer.Typer(help="Datasets: list, download, stand-ins, prepare, statistics.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, download, generate, prepare and describe datasets.", no_args_is_help=True, rich_markup_mode=None
+)
 
 SuiteOption = Annotated[
     str | None,
-    typer.Option(
-        "--suite", help="A suite file or the name of a suite that was run; its own datasets are meant as well."
+    typer.Option("--suite", help="Suite file, or name of a suite that was run, whose datasets may be named as well."),
+]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=completion.datasets, help="A known dataset, or one of the suite given."
     ),
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A known dataset, or one of the suite given.")]
 
 
-@app.command(name="list")
+@app.command(
+    name="list",
+    epilog=examples("ipsrec-bench data list", "ipsrec-bench data list tmall", "ipsrec-bench data list --suite quick"),
+)
 def list_datasets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show everything about this known dataset.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", autocompletion=completion.datasets, help="Show everything about this known dataset."
+        ),
     ] = None,
     suite: SuiteOption = None,
     store: StoreOption = STORE,
@@ -50,7 +63,7 @@ def list_datasets(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """List the known datasets, or those of a suite, and which of their files are there."""
+    """List known datasets, or those of a suite, and their files."""
     from ipsrec_bench.cli.printing import DatasetState, print_datasets, print_entry
     from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.data.prepare import preparation_state
@@ -78,13 +91,13 @@ def list_datasets(
     print_datasets(states, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("ipsrec-bench data download beauty"))
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A known dataset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.datasets, help="A known dataset.")],
     data_dir: DataDirOption = DATA_DIR,
     quiet: QuietOption = False,
 ) -> None:
-    """Fetch the raw files of a dataset that can be had without a login; an interrupted download goes on."""
+    """Download a dataset that needs no login; a second call resumes."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -123,16 +136,16 @@ def download(
             show(size, size)
 
 
-@app.command()
+@app.command(epilog=examples("ipsrec-bench data synth --like tmall --scale 0.01"))
 def synth(
-    like: Annotated[str, typer.Option("--like", help="The dataset whose format and size it takes: tmall, ...")],
+    like: Annotated[str, typer.Option("--like", help="Dataset whose format and size are taken, like tmall.")],
     scale: ScaleOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make; where a run looks for it if not given.")
+        Path | None, typer.Option("--output", "-o", help="Folder to create; by default where a run looks for it.")
     ] = None,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Write made-up raw files in the format and size of a published dataset, a stand-in."""
+    """Generate raw files like those of a published dataset: a stand-in."""
     from ipsrec_bench.data.datasets import stand_in_folder
     from ipsrec_bench.data.stand_ins import write_stand_in
     from ipsrec_bench.errors import DataError
@@ -146,7 +159,9 @@ def synth(
     typer.echo(str(folder))
 
 
-@app.command()
+@app.command(
+    epilog=examples("ipsrec-bench data prepare tmall", "ipsrec-bench data prepare tmall --stand-in --scale 0.01")
+)
 def prepare(
     name: NameArgument,
     suite: SuiteOption = None,
@@ -156,7 +171,7 @@ def prepare(
     stand_in: StandInOption = False,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Prepare a dataset and say where it lies."""
+    """Prepare a dataset and print its folder."""
     from ipsrec_bench.data.prepare import prepare as build
 
     file = _suite_file(name, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
@@ -166,23 +181,36 @@ def prepare(
     typer.echo(str(data.path))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "ipsrec-bench data stats positive-control",
+        "ipsrec-bench data stats log.csv --user user --item product --provider shop --time date",
+        "ipsrec-bench data stats tmall --suite my.toml --json",
+    )
+)
 def stats(
-    dataset: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A dataset's name, or a file of interactions.")],
-    user: Annotated[str | None, typer.Option("--user", help="Column of the user, for a file.")] = None,
-    item: Annotated[str | None, typer.Option("--item", help="Column of the item, also in --items.")] = None,
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            autocompletion=completion.datasets_or_files,
+            help="A dataset's name, or a file of interactions.",
+        ),
+    ],
+    user: Annotated[str | None, typer.Option("--user", help="Column with the user, for a file.")] = None,
+    item: Annotated[str | None, typer.Option("--item", help="Column with the item, also in --items.")] = None,
     provider: Annotated[
-        str | None, typer.Option("--provider", help="Column of the provider, in --items if given; '' for none.")
+        str | None, typer.Option("--provider", help="Column with the provider, in --items if given; '' for none.")
     ] = None,
-    time: Annotated[str | None, typer.Option("--time", help="Column of the time.")] = None,
+    time: Annotated[str | None, typer.Option("--time", help="Column with the time.")] = None,
     items: Annotated[
-        Path | None, typer.Option("--items", metavar="FILE", help="A second file that has the provider of each item.")
+        Path | None, typer.Option("--items", metavar="FILE", help="Second file, with the provider of each item.")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option("--columns", help="Names of the columns, with commas, of a file without header.")
+        str | None, typer.Option("--columns", help="Column names of a file without header, separated by commas.")
     ] = None,
-    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What stands between the columns.")] = None,
-    where: Annotated[str | None, typer.Option("--where", help="SQL condition; other rows are not read.")] = None,
+    delimiter: Annotated[str | None, typer.Option("--delimiter", help="Separator of the columns.")] = None,
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition that selects rows.")] = None,
     suite: SuiteOption = None,
     store: StoreOption = STORE,
     overrides: Annotated[
@@ -190,8 +218,7 @@ def stats(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override a key of the suite, or, for a file, set a key of its dataset, e.g. time_format=%d.%m.%Y."
-            " Repeatable.",
+            help="Override a key of the suite or, for a file, of its dataset, e.g. time_format=%d.%m.%Y; repeatable.",
         ),
     ] = None,
     scale: ScaleOption = None,
@@ -199,9 +226,9 @@ def stats(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a dataset's statistics: the columns of the paper's Table 1, lengths, repeats, stickiness, leaks.
+    """Print size, lengths, repeats, stickiness and leaks of a dataset.
 
-    What is said of targets follows from a split: that of the suite given, else leave-one-out.
+    Statistics of targets are of the suite's split, or of leave-one-out if no suite is given.
     """
     from tempfile import gettempdir
 

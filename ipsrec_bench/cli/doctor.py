@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsrec_bench.cli import completion
 from ipsrec_bench.cli.options import DATA_DIR, STORE, DataDirOption, JsonOption, SetOption, StoreOption
 
 if TYPE_CHECKING:
@@ -19,20 +20,24 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 def doctor(
     suite: Annotated[
         Path | None,
-        typer.Argument(metavar="[SUITE]", help="A suite file or a shipped suite; checks its data and disk space."),
+        typer.Argument(
+            metavar="[SUITE]",
+            autocompletion=completion.suite_files,
+            help="A suite file or a shipped suite; checks its data and disk space.",
+        ),
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
     fix: Annotated[
         bool,
-        typer.Option("--fix", help="Remove what dead processes left behind; results, weights and data stay."),
+        typer.Option("--fix", help="Remove files of dead processes; results, weights and data stay."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine, the data of SUITE and the store, and say how to mend what is wrong; nothing is trained.
+    """Check this machine, the data of SUITE and the store, and say how to fix problems.
 
-    The exit code is 1 if there is a problem; notes are none.
+    Nothing is trained. The exit code is 1 if there is a problem; notes do not count as problems.
     """
     from dataclasses import asdict
 

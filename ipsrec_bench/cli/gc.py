@@ -10,12 +10,12 @@ from ipsrec_bench.words import visible
 
 def gc(
     store: StoreOption = STORE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed; remove nothing.")] = False,
 ) -> None:
-    """Remove weights and unfinished trainings that no cell of the store needs; results and prepared data stay.
+    """Remove weights and unfinished trainings that no cell of the store needs.
 
-    An unfinished training is needed if the newest run of some suite plans its cell. What a running command works on
-    stays, too.
+    Results and prepared data stay. An unfinished training is needed if the newest run of a suite plans its cell. Files
+    of running commands stay, too.
     """
     from ipsrec_bench.run.garbage import collect, in_words
 

@@ -19,7 +19,7 @@ import typer
 import typer.core
 
 from ipsrec_bench import __version__
-from ipsrec_bench.cli import control, suites
+from ipsrec_bench.cli import completion, control, suites
 from ipsrec_bench.cli import data as data_commands
 from ipsrec_bench.cli.doctor import doctor
 from ipsrec_bench.cli.gc import gc
@@ -42,6 +42,7 @@ from ipsrec_bench.cli.options import (
     StoreOption,
     SuiteArgument,
     ThreadsOption,
+    examples,
     with_sizes,
 )
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
@@ -71,8 +72,24 @@ def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+PANELS = ("Run", "Look", "Data", "Tune", "Care")
+"""Groups of commands in the overview, in its order."""
+
+
 class _Commands(typer.core.TyperGroup):
     """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as click has it)
+        """Write the overview: a section for each panel, and the whole first sentence of each command."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        for panel in PANELS:
+            rows = [
+                (name, command.get_short_help_str(limit=1000))
+                for name, command in commands
+                if command is not None and getattr(command, "rich_help_panel", None) == panel
+            ]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as click has it)
         for stream in (sys.stdout, sys.stderr):
@@ -102,19 +119,33 @@ class _Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     name="ipsrec-bench",
-    help="Benchmarks for provider-aware sequential recommendation.",
+    help="Benchmarks for provider-aware sequential recommendation: train, rank, compare, report.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=examples(
+        "ipsrec-bench run quick               a first suite of small models",
+        "ipsrec-bench report quick --open     its report",
+        "ipsrec-bench COMMAND --help          options and examples of a command",
+    ),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(data_commands.app, name="data")
-app.add_typer(suites.app, name="suites")
-app.command()(doctor)
-app.command()(gc)
-export_app = typer.Typer(no_args_is_help=True, help="Write what the store has to files.", rich_markup_mode=None)
-app.add_typer(export_app, name="export")
-app.command()(merge)
+app.add_typer(suites.app, name="suites", rich_help_panel="Run")
+app.add_typer(data_commands.app, name="data", rich_help_panel="Data")
+export_app = typer.Typer(no_args_is_help=True, help="Write results to files.", rich_markup_mode=None)
+app.add_typer(export_app, name="export", rich_help_panel="Look")
+app.command(
+    rich_help_panel="Care",
+    epilog=examples(
+        "ipsrec-bench doctor", "ipsrec-bench doctor quick --set training.epochs=5", "ipsrec-bench doctor --fix"
+    ),
+)(doctor)
+app.command(
+    rich_help_panel="Care",
+    epilog=examples(
+        "ipsrec-bench merge all.duckdb host1/reports/ipsrec-bench.duckdb host2/reports/ipsrec-bench.duckdb"
+    ),
+)(merge)
+app.command(rich_help_panel="Care", epilog=examples("ipsrec-bench gc --dry-run", "ipsrec-bench gc"))(gc)
 ExportFormat = Literal["parquet", "csv"]
 
 
@@ -151,7 +182,16 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(
+    rich_help_panel="Run",
+    epilog=examples(
+        "ipsrec-bench run quick",
+        "ipsrec-bench run suites/paper.toml --dry-run",
+        "ipsrec-bench run my.toml --set training.epochs=5 --set seeds=[1,2]",
+        "ipsrec-bench run my.toml --devices cuda --jobs 2 --detach",
+        "ipsrec-bench run my.toml --shard 1/4 --store part1.duckdb",
+    ),
+)
 def run(
     suite: SuiteArgument,
     overrides: SetOption = None,
@@ -165,36 +205,47 @@ def run(
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
     available: Annotated[
-        bool, typer.Option("--available", help="Leave out datasets whose raw files are not there.")
+        bool, typer.Option("--available", help="Leave out datasets whose raw files are missing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run complete cells again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run complete cells again, too.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run cells again that are passed over: they ended their process.")
+        bool,
+        typer.Option("--retry-failed", help="Run cells again that are skipped because they crashed their process."),
     ] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop with the first cell that fails.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop when the first cell fails.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", min=1, metavar="SECONDS", help="Fail a cell that takes longer; the next run tries it again."
+            "--timeout",
+            min=1,
+            metavar="SECONDS",
+            help="Time limit of a cell; one that takes longer fails, and the next run retries it.",
         ),
     ] = None,
     keep: Annotated[
-        Literal["best", "none"], typer.Option("--keep", help="Whether the best weights of finished cells stay.")
+        Literal["best", "none"], typer.Option("--keep", help="Keep the best weights of finished cells, or none.")
     ] = "best",
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Do only the I-th of N shares of the cells, like 3/16.")
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Run only the I-th of N shares of the cells, like 3/16."),
     ] = None,
     collect: Annotated[
-        bool, typer.Option("--collect", help="Train nothing; write the report on what the store has so far.")
+        bool, typer.Option("--collect", help="Train nothing; write the report on the results so far.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, with estimates, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells with estimates of time and memory; train nothing.")
+    ] = False,
     in_background: Annotated[
-        bool, typer.Option("--detach", help="Go on in the background; see the commands watch and stop.")
+        bool, typer.Option("--detach", help="Run in the background; see the commands watch and stop.")
     ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train and rank every cell of SUITE that the store does not have yet, then write the report."""
+    """Train and rank the cells of SUITE that the store lacks, then write the report.
+
+    A cell is one training: a dataset, a model or variant, and a seed. Complete cells are not run again, so the same
+    command resumes a run that was interrupted.
+    """
     from ipsrec_bench.run.executors.choice import Cluster, Workers, available_cores, places_of
     from ipsrec_bench.run.plan import RunOptions
     from ipsrec_bench.suite.load import load_suite
@@ -263,10 +314,6 @@ def run(
         raise typer.Exit(1)
 
 
-for _command in (watch, ui, control.stop, control.pause, control.resume):
-    app.command()(_command)
-
-
 def _executor_for(
     plan: "Plan", store: Path, workers: "Workers", cluster: "Cluster", *, force: bool
 ) -> "tuple[MakeExecutor, Admission | None]":
@@ -282,9 +329,15 @@ def _executor_for(
     return executor_maker("pool", workers.slots(jobs)), admission
 
 
-@app.command()
+@app.command(
+    rich_help_panel="Run",
+    epilog=examples(
+        "ipsrec-bench validate my.toml",
+        "ipsrec-bench validate quick --set scale=0.1",
+    ),
+)
 def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDirOption = DATA_DIR) -> None:
-    """Check SUITE without running it."""
+    """Check SUITE and count its cells; nothing is trained."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.suite.cells import trainings
     from ipsrec_bench.suite.load import load_suite
@@ -303,24 +356,49 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     )
 
 
-@app.command()
+app.command(
+    rich_help_panel="Look",
+    epilog=examples("ipsrec-bench watch", "ipsrec-bench watch quick --store other.duckdb"),
+)(watch)
+app.command(rich_help_panel="Look", epilog=examples("ipsrec-bench ui", "ipsrec-bench ui quick --store other.duckdb"))(
+    ui
+)
+app.command(rich_help_panel="Run", epilog=examples("ipsrec-bench stop quick", "ipsrec-bench stop --now"))(control.stop)
+app.command(rich_help_panel="Run", epilog=examples("ipsrec-bench pause quick"))(control.pause)
+app.command(rich_help_panel="Run", epilog=examples("ipsrec-bench resume quick"))(control.resume)
+
+
+@app.command(
+    rich_help_panel="Look",
+    epilog=examples(
+        "ipsrec-bench report",
+        "ipsrec-bench report quick paper --format html,latex --output out",
+        "ipsrec-bench report quick --set statistics.test=crossed --open",
+    ),
+)
 def report(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE]...", help="Suite files or names of suites; that of the latest run if none."),
+        typer.Argument(
+            metavar="[SUITE]...",
+            autocompletion=completion.suites,
+            help="Suite files or names of suites; by default the suite of the latest run.",
+        ),
     ] = None,
     formats: Annotated[
         str,
-        typer.Option("--format", help="html, md, latex (a document, tables and charts), json; several with commas."),
+        typer.Option(
+            "--format", help="html, md, latex (a document, tables and charts) or json; separate several by commas."
+        ),
     ] = "html,md",
     overrides: ReportSetOption = None,
     store: StoreOption = STORE,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the reports; the store's own if not given."),
+        typer.Option("--output", "-o", help="Folder for the reports; by default that of the store."),
     ] = None,
     storage: StorageOption = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open each report when it is written.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open each report in the browser.")] = False,
 ) -> None:
     """Write the report on the newest run of each SUITE."""
     from ipsrec_bench.report.render import parse_formats
@@ -335,7 +413,15 @@ def report(
             typer.launch(str(written))
 
 
-@app.command()
+@app.command(
+    rich_help_panel="Look",
+    epilog=examples(
+        "ipsrec-bench compare ipsrec-s sasrec",
+        "ipsrec-bench compare 'ipsrec-s w/o CL' ipsrec-s --suite paper",
+        "ipsrec-bench compare quick@3 quick@1",
+        "ipsrec-bench compare d7694c0f 90451f2f --json",
+    ),
+)
 def compare(
     a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
     b: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
@@ -351,7 +437,10 @@ def compare(
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every statistic of A against B: two rows of a suite, two cells, or two runs."""
+    """Print every statistic of A against B: two rows of a suite, two cells or two runs.
+
+    Both are compared over the users and seeds that they have in common, on every metric of the suite.
+    """
     from ipsrec_bench.cli.printing import print_comparisons
     from ipsrec_bench.report.provenance import not_taken
     from ipsrec_bench.report.runs import read_run, shown_otherwise
@@ -367,34 +456,50 @@ def compare(
     print_comparisons(made, run.suite.statistics, as_json=as_json)
 
 
-@app.command(name="import-ranks")
+@app.command(
+    name="import-ranks",
+    rich_help_panel="Data",
+    epilog=examples(
+        "ipsrec-bench import-ranks predictions.csv --suite quick --model mine",
+        "ipsrec-bench import-ranks seed2.parquet --suite my.toml --dataset beauty \\",
+        "    --model mine --seed 2",
+    ),
+)
 def import_ranks(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A table with user and rank, or with user, item and score or rank; raw ids."
+            metavar="FILE",
+            help="A table with columns user and rank, or user, item, and score or rank; ids as in the raw data.",
         ),
     ],
     suite: Annotated[
         str,
-        typer.Option("--suite", help="A suite file or the name of a suite that was run; its test targets are ranked."),
+        typer.Option(
+            "--suite",
+            autocompletion=completion.suites,
+            help="Suite whose test targets the file ranks: a file, or the name of a suite that was run.",
+        ),
     ],
-    model: Annotated[str, typer.Option("--model", help="What the tables call it.")],
+    model: Annotated[str, typer.Option("--model", help="Name of the model in tables.")],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A dataset of the suite; its only one if not given.")
+        str | None,
+        typer.Option(
+            "--dataset", autocompletion=completion.datasets, help="Dataset of the suite; needed if it has several."
+        ),
     ] = None,
-    variant: Annotated[str, typer.Option("--variant", help="Of the model.")] = "",
+    variant: Annotated[str, typer.Option("--variant", help="Variant of the model.")] = "",
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**31 - 1, help="It is compared with cells of the same seed.")
+        int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed; compared with cells of the same seed.")
     ] = 1,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in the place of what was imported under this name before.")
+        bool, typer.Option("--replace", help="Replace what was imported under this name before.")
     ] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Enter predictions of a model trained elsewhere into the tables of a suite."""
+    """Add the predictions of a model that was trained elsewhere to the tables of a suite."""
     from ipsrec_bench.report.runs import suite_file
     from ipsrec_bench.run.imports import Labels
     from ipsrec_bench.run.imports import import_ranks as enter
@@ -419,16 +524,25 @@ def import_ranks(
         )
 
 
-@export_app.command(name="ranks")
+@export_app.command(
+    name="ranks",
+    epilog=examples("ipsrec-bench export ranks", "ipsrec-bench export ranks --suite quick --format csv -o quick.csv"),
+)
 def export_ranks(
-    kind: Annotated[ExportFormat, typer.Option("--format", help="The kind of file.")] = "parquet",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; ranks.FORMAT if not given.")] = None,
+    kind: Annotated[ExportFormat, typer.Option("--format", help="File format.")] = "parquet",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output file; by default ranks.FORMAT.")] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="A suite file or the name of a suite; all if not given.")
+        str | None,
+        typer.Option(
+            "--suite", autocompletion=completion.suites, help="Suite file or name of a suite; by default all."
+        ),
     ] = None,
     store: StoreOption = STORE,
 ) -> None:
-    """Write every user's rank, as the view user_ranks has them; users are numbered as in the prepared users.parquet."""
+    """Write the rank of every user, as the view user_ranks has it.
+
+    Users are numbered as in users.parquet of the prepared dataset.
+    """
     from ipsrec_bench.store.export import export_ranks as write
     from ipsrec_bench.suite.load import suite_name
 
@@ -437,9 +551,16 @@ def export_ranks(
     typer.echo(f"{path}: {rows:,} ranks")
 
 
-@app.command(name="ls")
+@app.command(
+    name="ls",
+    rich_help_panel="Look",
+    epilog=examples(
+        "ipsrec-bench ls",
+        "ipsrec-bench ls --store other.duckdb --json",
+    ),
+)
 def list_runs(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
-    """List the suites in the store and how far they are."""
+    """List the suites of the store and their progress."""
     from ipsrec_bench.cli.printing import print_suites
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import suite_summaries
@@ -449,13 +570,24 @@ def list_runs(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     print_suites(summaries, as_json=as_json)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})  # SQL may begin with a comment: --
+@app.command(
+    context_settings={"ignore_unknown_options": True},  # SQL may begin with a comment: --
+    rich_help_panel="Look",
+    epilog=examples(
+        'ipsrec-bench query "SELECT * FROM metrics"',
+        "ipsrec-bench query \"FROM metrics_at(20) WHERE split = 'test'\" --json",
+        'ipsrec-bench query "SHOW TABLES"',
+    ),
+)
 def query(
     sql: Annotated[str, typer.Argument(help='For example "SELECT * FROM metrics".')],
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run SQL on the store, read only; see the views `metrics` and `user_ranks` and the macro metrics_at(n)."""
+    """Run a read-only SQL query on the store.
+
+    Start with the views metrics and user_ranks and the macro metrics_at(n).
+    """
     from ipsrec_bench.cli.printing import MOST_IN_JSON, MOST_IN_TABLE, print_query
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.store.queries import free_query
@@ -465,48 +597,65 @@ def query(
     print_query(result, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel="Tune",
+    epilog=examples(
+        "ipsrec-bench tune quick --model ipsrec-s --trials 10",
+        "ipsrec-bench tune my.toml --model sasrec,ipsrec-s --budget 3600",
+        "ipsrec-bench tune my.toml --show",
+    ),
+)
 def tune(
     suite: Annotated[
         Path | None,
         typer.Argument(
             metavar="[SUITE]",
+            autocompletion=completion.suite_files,
             help="Suite file, or shipped suite, that gives dataset, models, training settings and [tune].",
         ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="A dataset of the suite, or a known one.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", autocompletion=completion.datasets, help="A dataset of the suite, or a known one."),
+    ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Models of the suite or of the registry, with commas; each gets the budget.")
+        str,
+        typer.Option(
+            "--model", autocompletion=completion.models, help="Models, separated by commas; each gets the whole budget."
+        ),
     ] = "ipsrec-s,ipsrec-c",
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=1, help="Trials that each study is to have; 20 if no --budget is given."),
+        typer.Option("--trials", min=1, help="Number of trials of each study; 20 if no --budget is given."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option("--budget", min=1, metavar="SECONDS", help="Time of all trials of each study.")
+        float | None,
+        typer.Option("--budget", min=1, metavar="SECONDS", help="Time limit for all trials of each study."),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to search by, like mrr@10.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to optimise, like mrr@10.")] = None,
     executor: ExecutorOption = "pool",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=1024, help="Trials at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=1024, help="Number of trials at the same time.")] = 1,
     address: AddressOption = None,
     devices: DevicesOption = "auto",
     threads: ThreadsOption = 1,
     storage: StorageOption = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Print what the studies have so far, and search no further.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the results so far; search no further.")] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
     scale: ScaleOption = None,
     stand_in: StandInOption = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the suite with the best settings.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for a suite with the best settings.")] = Path(
         "suites/tuned"
     ),
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search lambda and tau, or what [tune.space] says, on the validation targets; the same command goes on."""
+    """Search the best settings of models on the validation targets.
+
+    Lambda and tau are searched unless the suite's [tune.space] names other settings. The same command continues a
+    search.
+    """
     require("tune", "tune")
     from rich.console import Console
 

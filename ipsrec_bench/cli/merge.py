@@ -9,10 +9,15 @@ from ipsrec_bench.words import visible
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="INTO", help="The store that receives all; made if it is not there.")],
-    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="Stores, which are only read.")],
+    into: Annotated[
+        Path, typer.Argument(metavar="INTO", help="Store that receives the results; created if it does not exist.")
+    ],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="Stores to read; they are not changed.")],
 ) -> None:
-    """Enter into the store INTO what it lacks of the stores PART, as after run --shard; again changes nothing."""
+    """Add the results of the stores PART to the store INTO, as after run --shard.
+
+    Results that INTO already has are kept, so a second merge changes nothing.
+    """
     from ipsrec_bench.run.merge import check_parts
     from ipsrec_bench.run.merge import merge as enter
 

@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from ipsrec_bench.cli import completion
+
 StoreOption = Annotated[
     Path,
     typer.Option(
         "--store",
         envvar="IPSREC_BENCH_STORE",
-        help="The DuckDB file with all results; checkpoints and reports go beside it.",
+        help="DuckDB file with all results; checkpoints and reports are written beside it.",
     ),
 ]
 StorageOption = Annotated[
@@ -19,8 +21,8 @@ StorageOption = Annotated[
         "--storage",
         metavar="PLACE",
         envvar="IPSREC_BENCH_STORAGE",
-        help="Of tuning studies: a database, like postgresql://host/name, or a folder; studies/ beside the store if not"
-        " given.",
+        help="Where tuning studies are kept: a database, like postgresql://host/name, or a folder; by default studies/"
+        " beside the store.",
     ),
 ]
 DataDirOption = Annotated[
@@ -28,19 +30,20 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         envvar="IPSREC_BENCH_DATA_DIR",
-        help="Folder of raw files (raw/) and prepared data (prepared/).",
+        help="Folder with raw files (raw/) and prepared data (prepared/).",
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, e.g. training.epochs=5. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, e.g. training.epochs=5; repeatable."),
 ]
 ReportSetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Show otherwise, e.g. protocol.cutoffs=[1,20] or statistics.test=crossed; nothing is trained. Repeatable.",
+        help="Change what is shown, e.g. protocol.cutoffs=[1,20] or statistics.test=crossed; nothing is trained."
+        " Repeatable.",
     ),
 ]
 ScaleOption = Annotated[
@@ -49,17 +52,19 @@ ScaleOption = Annotated[
         "--scale",
         min=0,
         max=1,
-        help="Share of the users to read, e.g. 0.01, or, with --stand-in, size of the made-up data.",
+        help="Read only this share of the users, e.g. 0.01; with --stand-in, the size of the generated data.",
     ),
 ]
 StandInOption = Annotated[
-    bool, typer.Option("--stand-in", help="Use made-up data in the shape of the datasets, where there are such.")
+    bool,
+    typer.Option("--stand-in", help="Use generated data of the same format and size in place of published datasets."),
 ]
 SuiteArgument = Annotated[
     Path,
     typer.Argument(
         metavar="SUITE",
-        help="A suite file, or the name of a shipped suite, e.g. quick; quick or quick.toml in this folder goes first.",
+        autocompletion=completion.suite_files,
+        help="A suite file, or the name of a shipped suite, like quick; a file of that name in this folder goes first.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -70,7 +75,7 @@ DevicesOption = Annotated[
         "--devices",
         "--device",
         envvar="IPSREC_BENCH_DEVICE",
-        help="auto (all GPUs, else cpu), cpu, cuda (all), or some with commas: cuda:0,cuda:1.",
+        help="auto (all GPUs, or the CPU if there is none), cpu, cuda (all GPUs), or a list: cuda:0,cuda:1.",
     ),
 ]
 ExecutorOption = Annotated[
@@ -78,8 +83,8 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         envvar="IPSREC_BENCH_EXECUTOR",
-        help="Where cells are trained: in processes of this machine; in this process, one after the other; or on a Ray"
-        " cluster.",
+        help="Where cells are trained: pool (processes of this machine), inline (this process, one by one) or ray (a"
+        " Ray cluster).",
     ),
 ]
 AddressOption = Annotated[
@@ -87,7 +92,8 @@ AddressOption = Annotated[
     typer.Option(
         "--address",
         envvar="RAY_ADDRESS",
-        help="Of the Ray cluster: auto (that of this machine) or host:port; one of this machine alone if not given.",
+        help="Address of the Ray cluster: auto (the one on this machine) or host:port; by default, a new one is"
+        " started.",
     ),
 ]
 JobsOption = Annotated[
@@ -97,10 +103,17 @@ JobsOption = Annotated[
         "-j",
         min=1,
         max=1024,
-        help="Cells at a time; if not given, one for each GPU, or as many as there are cores and memory for.",
+        help="Number of cells trained at the same time; by default one for each GPU, or as many as cores and memory"
+        " allow.",
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of torch for each of them.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of torch for each cell.")]
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: commands to copy, each line as it is."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
 
 STORE = Path("reports/ipsrec-bench.duckdb")
 DATA_DIR = Path("data")

@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipsrec_bench.cli.options import DATA_DIR, DataDirOption
+from ipsrec_bench.cli import completion
+from ipsrec_bench.cli.options import DATA_DIR, DataDirOption, examples
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.suite.load import SuiteFile
 
-app = typer.Typer(help="Shipped suites: list (the default), show, copy.")
+app = typer.Typer(help="List, show and copy the suites that ship with the toolkit.", rich_markup_mode=None)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A shipped suite.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=completion.suite_files, help="A shipped suite.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -23,9 +26,9 @@ def _root(context: typer.Context) -> None:
         list_suites()
 
 
-@app.command(name="list")
+@app.command(name="list", epilog=examples("ipsrec-bench suites", "ipsrec-bench suites list --data-dir /data"))
 def list_suites(data_dir: DataDirOption = DATA_DIR) -> None:
-    """List the shipped suites: title, size and the data that they need; run one with `ipsrec-bench run NAME`."""
+    """List the shipped suites with their size and their data."""
     from ipsrec_bench.cli.printing import print_table
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.suite.shipped import shipped_suites
@@ -38,19 +41,24 @@ def list_suites(data_dir: DataDirOption = DATA_DIR) -> None:
     typer.echo("Where missing data come from: ipsrec-bench data list, and the comments in suites show NAME")
 
 
-@app.command()
+@app.command(epilog=examples("ipsrec-bench suites show quick"))
 def show(name: NameArgument) -> None:
     """Print the file of a shipped suite."""
     typer.echo(_shipped(name).read_text(encoding="utf-8"), nl=False)
 
 
-@app.command()
+@app.command(epilog=examples("ipsrec-bench suites copy quick", "ipsrec-bench suites copy paper --to suites"))
 def copy(
     name: NameArgument,
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the copy goes; made if need be.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder of the copy; created if it does not exist.")
+    ] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Copy the file of a shipped suite, to change it; in the working folder the copy goes before the shipped one."""
+    """Copy the file of a shipped suite, to change it.
+
+    In the working folder, a copy comes before the shipped suite of that name.
+    """
     from ipsrec_bench.files import replace_files
 
     source = _shipped(name)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import typer
 from ipsrec_bench.cli.options import STORE, StoreOption
 from ipsrec_bench.cli.watch import WatchedArgument
 from ipsrec_bench.errors import BenchError
+from ipsrec_bench.extras import require
 
 if TYPE_CHECKING:
     from ipsrec_bench.ui.app import WriteReport
@@ -20,9 +20,11 @@ NOT_A_TERMINAL = {"", "dumb", "unknown"}
 
 
 def ui(suite: WatchedArgument = None, store: StoreOption = STORE) -> None:
-    """Browse suites, runs, cells, curves, tables, comparisons and logs by keyboard; ? shows the keys."""
-    if find_spec("textual") is None:
-        raise BenchError("the browser needs Textual, which is not installed: pip install 'ipsrec-bench[ui]'")
+    """Browse the store by keyboard: suites, runs, cells, curves, tables, comparisons, logs.
+
+    A running suite is followed. The key ? shows all keys.
+    """
+    require("ui", "ui")
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") in NOT_A_TERMINAL:
         raise BenchError(
             "the browser needs a terminal with a cursor; ipsrec-bench ls, watch, compare and report print the same to"

@@ -5,18 +5,21 @@ from typing import Annotated
 
 import typer
 
+from ipsrec_bench.cli import completion
 from ipsrec_bench.cli.options import STORE, JsonOption, StoreOption
 from ipsrec_bench.cli.stopping import interruptible
 from ipsrec_bench.errors import BenchError, SuiteError
 
 WatchedArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite file or the name of a suite; any if not given."),
+    typer.Argument(
+        metavar="[SUITE]", autocompletion=completion.suites, help="Suite file or name of a suite; by default any."
+    ),
 ]
 
 
 def watch(suite: WatchedArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
-    """Show the live run of SUITE, else replay its newest run; Ctrl-C ends only the watching."""
+    """Show the live run of SUITE, or replay its newest run; Ctrl-C ends only the watching."""
     from rich.console import Console
 
     from ipsrec_bench.cli.listen import listener

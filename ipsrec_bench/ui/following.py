@@ -8,7 +8,7 @@ from pathlib import Path
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Event, RunClosed, RunFinished
 from ipsrec_bench.run.journal import follow
-from ipsrec_bench.tui.plain import plain_line
+from ipsrec_bench.tui.log import plain_line
 from ipsrec_bench.tui.state import RunState, fold
 from ipsrec_bench.words import visible
 

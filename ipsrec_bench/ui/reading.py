@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from ipsrec_bench.errors import MissingStoreError
 from ipsrec_bench.events import RunOpened
+from ipsrec_bench.report.runs import Run, read_run
 from ipsrec_bench.run.journal import header, is_live, journals
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.store.queries import CellSummary, CurvePoint, Run, RunSummary
+from ipsrec_bench.store.queries import CellSummary, CurvePoint, RunSummary
 from ipsrec_bench.suite.schema import Statistics
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def read_journals(store: Path, suite: str | None = None) -> list[JournalLine]:
 def read_suite(store: Path, suite: str, number: int | None) -> SuitePage:
     """Return the run of this number, or the newest run of the suite."""
     with reading(store, PATIENCE_SECONDS) as connection:
-        run = queries.find_run(connection, suite, number)
+        run = read_run(connection, suite, number)
         keys = list(dict.fromkeys(cell.key for cell in run.cells))
         metric = run.suite.main_metric
         runs = queries.run_summaries(connection, suite)
@@ -119,7 +120,7 @@ def read_content(store: Path, suite: str, number: int) -> "Report":
     from ipsrec_bench.report.build import build_report  # the statistics take long to import
 
     with reading(store, PATIENCE_SECONDS) as connection:
-        return build_report(connection, queries.find_run(connection, suite, number))
+        return build_report(connection, read_run(connection, suite, number))
 
 
 def read_comparison(store: Path, suite: str, number: int, a: str, b: str) -> "tuple[list[Comparison], Statistics]":
@@ -127,5 +128,5 @@ def read_comparison(store: Path, suite: str, number: int, a: str, b: str) -> "tu
     from ipsrec_bench.report.selections import compare_named
 
     with reading(store, PATIENCE_SECONDS) as connection:
-        run = queries.find_run(connection, suite, number)
+        run = read_run(connection, suite, number)
         return compare_named(connection, run, a, b), run.suite.statistics
