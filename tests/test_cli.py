@@ -73,7 +73,7 @@ def test_help_imports_nothing_heavy():
 
 def test_version_and_help(bench, bench_process):
     assert bench_process("--version").stdout.strip() == __version__
-    assert "Commands:" in bench("--help").stdout
+    assert "Commands:" in bench("data", "--help").stdout
 
 
 def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, bench_process, tmp_path):

@@ -173,7 +173,7 @@ def test_escape_forgets_the_mark(planted):
 
 
 def test_what_cannot_be_compared_says_why(first):
-    assert "'pop' and 'first@1' are not of a kind" in first["not of a kind"]
+    assert "'sasrec' and 'first@1' are not of a kind" in first["not of a kind"]
 
 
 def test_the_filter_keeps_lines_with_all_words(first):
@@ -247,7 +247,7 @@ def test_a_running_suite_is_followed_through_its_journal(store):
 
 def test_the_place_of_the_report_is_shown_where_there_is_no_display(store, tmp_path):
     page = tmp_path / "planted.html"
-    screen = tour(store, "o", suite="planted", write_report=lambda suite: page.with_stem(suite))[1]
+    screen = tour(store, "o", suite="planted", write_report=page.with_stem)[1]
     assert str(page) in "".join(screen.text.split()).replace("│", "")
     assert "no display here" in screen
 

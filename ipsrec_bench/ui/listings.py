@@ -132,8 +132,12 @@ def logs_listing(page: SuitePage | None, journals: Sequence[JournalLine]) -> Lis
     for number, cell in enumerate(page.run.cells if page is not None else ()):
         found = page.summaries.get(cell.key) if page is not None else None
         if found is not None and found.error:
-            what = (Text("failed cell", "bold red"), Text(), text(f"{cell.label} · {cell.dataset} · seed {cell.seed}"))
-            lines.append(Line(f"cell {number}", (*what, text(reason_of(found.error))), cell))
+            failed = (
+                Text("failed cell", "bold red"),
+                Text(),
+                text(f"{cell.label} · {cell.dataset} · seed {cell.seed}"),
+            )
+            lines.append(Line(f"cell {number}", (*failed, text(reason_of(found.error))), cell))
     for one in journals:
         state = Text("running", "bold green") if one.live else Text("run")
         where = f"{one.opened.host}, process {one.opened.pid}"

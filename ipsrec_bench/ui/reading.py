@@ -123,7 +123,9 @@ def read_content(store: Path, suite: str, number: int) -> "Report":
         return build_report(connection, read_run(connection, suite, number))
 
 
-def read_comparison(store: Path, suite: str, number: int, a: str, b: str) -> "tuple[list[Comparison], Statistics]":
+def read_comparison(
+    store: Path, suite: str, number: int | None, a: str, b: str
+) -> "tuple[list[Comparison], Statistics]":
     """Compare what two names mean, as `ipsrec-bench compare` does, with the statistics of a run."""
     from ipsrec_bench.report.selections import compare_named
 

@@ -60,7 +60,7 @@ class StoreScreen(Screen[None]):
         Binding("slash", "filter", "Filter"),
         Binding("r", "reload", "Reload"),
     ]
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (110, "-wide")]
+    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 (as Textual)
     app: "Browser"
 
     def __init__(self) -> None:
