@@ -173,8 +173,9 @@ class SuiteScreen(StoreScreen):
             self._show("runs", listings.runs_listing(event.page))
         self._show("logs", listings.logs_listing(event.page, event.journals))
         self._entitle()
-        if is_first:
-            self._go("progress" if any(one.live for one in event.journals) and self._number is None else "cells")
+        is_live = self._number is None and any(one.live for one in event.journals)
+        if is_first and is_live and self._tab == "cells":  # where nobody has gone elsewhere meanwhile
+            self._go("progress")
         else:
             self._activated()
 
