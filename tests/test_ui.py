@@ -268,7 +268,7 @@ def test_names_that_would_act_on_a_terminal_are_written_out(tmp_path):
 
 @pytest.mark.parametrize("size", [(80, 24), (110, 30), (200, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_the_screens_look_as_they_did(store, monkeypatch, size):
-    """To accept new pictures, run this test with IPSREC_BENCH_NEW_PICTURES=1 and look at what has changed."""
+    """To accept new pictures, run this test with IPSREC_BENCH_NEW_PICTURES=1 and look at the difference."""
     monkeypatch.chdir(store.parent)
     screens = tour(Path(store.name), "enter", "5", size=size)
     for name, screen in zip(("suites", "cells", "curves"), screens, strict=True):

@@ -174,7 +174,7 @@ class SuiteScreen(StoreScreen):
         self._show("logs", listings.logs_listing(event.page, event.journals))
         self._entitle()
         is_live = self._number is None and any(one.live for one in event.journals)
-        if is_first and is_live and self._tab == "cells":  # where nobody has gone elsewhere meanwhile
+        if is_first and is_live and self._tab == "cells":  # the tab it began with
             self._go("progress")
         else:
             self._activated()
