@@ -138,7 +138,7 @@ def test_a_suite_may_be_named_at_the_start(first):
 
 
 def test_a_failed_cell_shows_its_log(first):
-    assert "sasrec · books · seed 2" in first["log"]
+    assert "sasrec · films · seed 2" in first["log"]
     assert "MemoryError: too big" in first["log"]
 
 
