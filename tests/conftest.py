@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from ipsrec_bench.cli.main import app
@@ -25,6 +26,9 @@ from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 if not torch.cuda.is_available():
     # Kernels are then run by Triton's interpreter, on the CPU; it looks here when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
+
+settings.register_profile("untimed", deadline=None)  # an example that takes 0.2 s on a busy machine is no failure
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 

@@ -43,9 +43,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
-    return controls(folder, "none")
+    return controls(folder, "negative-control-small")
 
 
 @pytest.fixture(scope="module")
 def zoo(folder):
-    return Zoo("none", folder)
+    return Zoo("negative-control-small", folder)

@@ -27,11 +27,8 @@ TWINS = {
 ATTENTION_ONLY = {"nova", "dif-sr"}
 """Providers direct attention in these, but only item states are attended to."""
 ALPHA = 0.01
-WORLD = (
-    'datasets={{{strength}={{source="synthetic", users=1500, items=250, providers=25, mean_length=10, max_length=12,'
-    ' provider_strength="{strength}"}}}}'
-)
-"""With as many users as the embedded controls, so that tests have their power, but easier to learn."""
+USERS = 1500
+"""As many as in the embedded controls, for tests of their power; the small controls are easier to learn."""
 SETTINGS = (
     "seeds=[1]",
     "training.batch_size=256",
@@ -57,9 +54,14 @@ def report_of(folder: Path, suite: str, *settings: str) -> Report:
         return build_report(connection, read_run(connection, suite))
 
 
-def controls(folder: Path, strength: str) -> Report:
-    """Return the report on `suites/controls.toml` in the world of a `provider_strength`."""
-    return report_of(folder, "controls", WORLD.format(strength=strength), *SHARED)
+def only(world: str) -> tuple[str, str]:
+    """Return the settings of a suite that choose one of the catalogue's small worlds."""
+    return f'datasets=["{world}"]', f"datasets.{world}.users={USERS}"
+
+
+def controls(folder: Path, world: str) -> Report:
+    """Return the report on `suites/controls.toml` in one world."""
+    return report_of(folder, "controls", *only(world), *SHARED)
 
 
 def verdicts(report: Report, name: str) -> dict[str, str]:
@@ -72,13 +74,14 @@ def gains(report: Report, name: str) -> dict[str, float]:
 
 
 class Zoo:
-    """The ranks of every model of `suites/baselines.toml` in the world of a `provider_strength`."""
+    """The ranks of every model of `suites/baselines.toml` in one world, one seed."""
 
-    def __init__(self, strength: str, folder: Path) -> None:
-        run_suite(folder, "baselines", WORLD.format(strength=strength), *SETTINGS)
+    def __init__(self, world: str, folder: Path) -> None:
+        run_suite(folder, "baselines", *only(world), *SETTINGS)
         with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
             run = read_run(connection, "baselines")
             ranks = ranks_of(connection, [cell.key for cell in run.cells])
+        assert {cell.dataset for cell in run.cells} == {world}
         self.ranks = {cell.model: ranks[cell.key].ranks for cell in run.cells}
 
     def mean(self, model: str, name: str) -> float:
