@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -43,7 +43,18 @@ def charts_of(report: Report) -> list[Chart]:
         *(chart for tuned in report.tuned for chart in study_charts(tuned.study)),
         *_learning_curves(report, style),
     ]
-    return [replace(chart, name=f"chart-{number:02}-{chart.name}") for number, chart in enumerate(charts, start=1)]
+    return [
+        replace(chart, name=f"chart-{number:02}-{chart.name}", link=link)
+        for number, (chart, link) in enumerate(zip(charts, _links(charts), strict=True), start=1)
+    ]
+
+
+def _links(charts: Iterable[Chart]) -> Iterator[str]:
+    """Yield an id for each chart, which stays the same where other charts come and go."""
+    seen: dict[str, int] = defaultdict(int)
+    for chart in charts:
+        seen[chart.name] += 1
+        yield f"chart-{chart.name}" + (f"-{seen[chart.name]}" if seen[chart.name] > 1 else "")
 
 
 def _styles(rows: Sequence[Row]) -> Style:
@@ -72,7 +83,7 @@ def _forests(report: Report) -> Iterator[Chart]:
         chart = _intervals(
             values, "row", [c.row.display for c in comparisons], f"difference in {report.metric.upper()}"
         )
-        yield draw(f"forest-{dataset}", "comparisons", title, chart)
+        yield draw(f"forest-{dataset}", "comparisons", dataset, title, chart)
 
 
 def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
@@ -106,7 +117,7 @@ def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
             f" {reference}, {100 * report.confidence:g}% intervals"
         )
         step = alt.Step(11 * len(names) + 8, **{"for": "position"})
-        yield draw(f"slices-{dataset}", "slices", title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
+        yield draw(f"slices-{dataset}", "slices", dataset, title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
 
 
 def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -128,7 +139,7 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
             .add_params(chosen)
             .properties(width=WIDTH, height=300)
         )
-        yield draw(f"hit-rate-{dataset}", "curves", f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
+        yield draw(f"hit-rate-{dataset}", "curves", dataset, f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
 
 
 def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -155,7 +166,7 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
             .properties(width=WIDTH, height=300)
         )
         title = f"Validation {metric} on {curves.dataset} after each epoch, one line per seed"
-        yield draw(f"learning-curves-{curves.dataset}", "learning", title, chart)
+        yield draw(f"learning-curves-{curves.dataset}", "learning", curves.dataset, title, chart)
 
 
 def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
@@ -175,7 +186,7 @@ def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:
             tooltip=["row:N", "seed:N", alt.Tooltip("value:Q", format=".4f")],
         )
         title = f"Test {report.metric.upper()} on {dataset}: a point per seed, a tick at their mean"
-        yield draw(f"seeds-{dataset}", "seeds", title, chart.properties(width=WIDTH - 60, height=alt.Step(24)))
+        yield draw(f"seeds-{dataset}", "seeds", dataset, title, chart.properties(width=WIDTH - 60, height=alt.Step(24)))
 
 
 _COSTS = {
@@ -213,7 +224,7 @@ def _costs(report: Report, style: Style) -> Iterator[Chart]:
                 .properties(width=190, height=210)
             )
         title = f"What {metric} on {dataset} costs: time, parameters, memory"
-        yield draw(f"cost-{dataset}", "cost", title, alt.hconcat(*panels).resolve_scale(y="shared"))
+        yield draw(f"cost-{dataset}", "cost", dataset, title, alt.hconcat(*panels).resolve_scale(y="shared"))
 
 
 def _surface(surface: Surface, confidence: float) -> Chart:
@@ -237,6 +248,7 @@ def _surface(surface: Surface, confidence: float) -> Chart:
     return draw(
         f"surface-{surface.split}-{surface.model}-{surface.dataset}",
         "surface",
+        surface.dataset,
         title,
         chart.properties(width=WIDTH - 60, height=WIDTH - 160),
     )

@@ -18,7 +18,10 @@ import altair as alt
 from ipsrec_bench.report.renderer import pdf_of, svg_of
 from ipsrec_bench.words import visible
 
-WIDTH = 520
+WIDTH = 480
+TEXT, TITLE = 12, 15
+"""Sizes of letters, in pixels."""
+LEGEND_COLUMNS = 3
 MOST_LETTERS = 50
 """Of a file's name, whose place on the disk is 255 bytes."""
 FONT = "Liberation Sans, Arial, Arimo, Helvetica, sans-serif"
@@ -42,6 +45,15 @@ class Chart:
     title: str
     """What it shows, in a sentence."""
     spec: dict[str, Any]
+    dataset: str
+    """That it is about, by which the page is filtered."""
+    link: str = ""
+    """Its id on the page."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether it has several panels side by side, so that it takes the whole width of the page."""
+        return bool({"concat", "hconcat"} & self.spec.keys())
 
     @cached_property
     def svg(self) -> str:
@@ -73,18 +85,19 @@ def whole_ticks(values: Iterable[int], most: int = MOST_TICKS) -> alt.Axis:
     return alt.Axis(values=[*range(-(-low // step) * step, high + 1, step)], format="d")
 
 
-def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
+def draw(name: str, section: str, dataset: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
     """Return a chart of altair's in the dress of all charts.
 
     Args:
         name: of its files.
         section: of the page that shows it.
+        dataset: that it is about.
         title: what it shows, in a sentence.
         chart: altair's.
     """
     lines = textwrap.wrap(visible(title), TITLE_LETTERS, break_on_hyphens=False)
     configured = (
-        chart.properties(title=alt.Title(lines, anchor="start", fontSize=13, fontWeight="normal", limit=0))
+        chart.properties(title=alt.Title(lines, anchor="start", fontSize=TITLE, fontWeight="normal", limit=0))
         .configure(background="transparent", font=FONT)
         .configure_title(color=PAGE_INK)
         .configure_axis(
@@ -94,6 +107,8 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
             tickColor=PAGE_INK,
             gridColor=PAGE_INK,
             gridOpacity=0.15,
+            labelFontSize=TEXT,
+            titleFontSize=TEXT,
             titleFontWeight="normal",
             titlePadding=10,
         )
@@ -103,7 +118,12 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
             titleColor=PAGE_INK,
             symbolStrokeWidth=2,
             symbolSize=110,
+            labelFontSize=TEXT,
+            titleFontSize=TEXT,
+            titleFontWeight="normal",
             labelLimit=0,
+            orient="bottom",
+            columns=LEGEND_COLUMNS,
         )
         .configure_text(color=PAGE_INK)
         .configure_view(stroke=None)
@@ -112,7 +132,7 @@ def draw(name: str, section: str, title: str, chart: Any) -> Chart:  # noqa: ANN
     texts = (value for rows in spec["datasets"].values() for row in rows for value in row.values())
     beside = max([MARGIN, *(_letters(text) for text in texts if isinstance(text, str))])
     spec["padding"] = {"top": 5, "bottom": 5, "left": beside, "right": beside}
-    return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec)
+    return Chart(re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS], section, title, spec, dataset)
 
 
 def _letters(text: str) -> int:

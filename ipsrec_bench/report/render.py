@@ -1,50 +1,53 @@
 """Rendering of a report's content to files."""
 
 import json
-import math
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from ipsrec_bench import __version__, extras
 from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.files import replace_files
 from ipsrec_bench.report.content import Report
-from ipsrec_bench.report.failures import last_lines
+from ipsrec_bench.report.markup import (
+    fenced,
+    html_words,
+    latex,
+    latex_number,
+    latex_words,
+    markdown,
+    markdown_words,
+    script_json,
+)
+from ipsrec_bench.report.notices import notices_of
 from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
-from ipsrec_bench.report.sentences import (
-    between,
-    budgets,
-    cut_off,
-    effect,
-    finding,
-    missing,
-    p_value,
-    percent,
-    signed,
-    span,
-    tuned_finding,
-    where,
-)
-from ipsrec_bench.settings import in_words
-from ipsrec_bench.stats.effect import Estimate
+from ipsrec_bench.report.sentences import environment, finding, tuned_finding, where
+from ipsrec_bench.report.table import Table
+from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.drawing import Chart
 
+
+class _OfSection(Protocol):
+    @property
+    def section(self) -> str: ...
+
+
+_Part = TypeVar("_Part", bound=_OfSection)
+
 FORMATS = ("html", "md", "latex", "json")
-PAGE = 40
-"""Rows of a LaTeX table that fit on a page."""
+LONG = 12
+"""Lines from which on a table or a list of the HTML page opens only when asked."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,22 @@ def write_report(
     target = report_folder(folder, report.suite)
     charts, pictures, script, left_out = _drawn(report) if {*formats} - {"json"} else ([], {}, "", "")
     files: dict[str, str | bytes] = {**pictures}
-    common = {"report": report, "version": __version__, "PAGE": PAGE, "without_charts": left_out}
-    tables: dict[str, str] = {}
+    tables = tables_of(report)
+    common = {"report": report, "version": __version__, "notices": notices_of(report, left_out)}
+    latex_tables: dict[str, str] = {}
     if "md" in formats:
-        text = _environment().get_template("report.md.j2").render(**common, charts=_by_section(charts))
-        files[pages["md"].name] = text
+        page = _environment().get_template("report.md.j2")
+        files[pages["md"].name] = page.render(**common, tables=_by_section(tables), charts=_by_section(charts))
     if "latex" in formats:
-        tables = {f"table-{name}.tex": text for name, text in _tex_tables(common)}
+        latex_tables = _latex_tables(report, tables)
         document = _tex_environment().get_template("document.tex.j2")
-        files |= {**tables, pages["latex"].name: document.render(**common, charts=charts, tables=[*tables])}
+        files |= latex_tables
+        files[pages["latex"].name] = document.render(**common, charts=charts, tables=[*latex_tables])
     if "json" in formats:
         content = plain(report) | {"version": __version__}
         files[pages["json"].name] = json.dumps(content, indent=1, ensure_ascii=False)
     if "html" in formats:
-        files[pages["html"].name] = _html(charts, script, common)
+        files[pages["html"].name] = _html(report, tables, charts, script, common)
     made_of = basis_path(folder, report.suite)
     try:
         made_of.unlink(missing_ok=True)
@@ -129,7 +134,7 @@ def write_report(
         raise BenchError(
             f"{target}: the report cannot be written there: {error.strerror}; files of an earlier one are kept"
         ) from None
-    return Written(pages, tuple(target / name for name in pictures), tuple(target / name for name in tables), left_out)
+    return Written(pages, tuple(target / name for name in pictures), tuple(target / name for name in latex_tables), left_out)
 
 
 def _remove_charts(folder: Path, pictures: Collection[str]) -> None:
@@ -173,38 +178,46 @@ def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, 
     return drawn, pictures, script, " ".join(notes)
 
 
-def _html(charts: list["Chart"], script: str, common: Mapping[str, object]) -> str:
+def _html(
+    report: Report, tables: Sequence[Table], charts: Sequence["Chart"], script: str, common: Mapping[str, object]
+) -> str:
     environment = _environment()
     loader = environment.loader
     assert loader is not None
     sources = {name: loader.get_source(environment, name)[0] for name in ("style.css", "report.js")}
     shown = {
-        section: [(chart, Markup(chart.svg), Markup(_script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
+        section: [(chart, Markup(chart.svg), Markup(script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
         for section, members in _by_section(charts).items()
     }
     return environment.get_template("report.html.j2").render(
         **common,
+        tables=_by_section(tables),
         charts=shown,
+        datasets=[line.label for line in report.datasets],
+        metrics=list(dict.fromkeys(line.metric for line in report.results.lines)),
+        LONG=LONG,
         style=Markup(sources["style.css"]),  # noqa: S704 (our own)
         script=Markup(sources["report.js"]),  # noqa: S704 (our own)
         vega=Markup(script),  # noqa: S704 (the library's)
     )
 
 
-def _by_section(charts: list["Chart"]) -> dict[str, list["Chart"]]:
-    sections: dict[str, list[Chart]] = {}
-    for chart in charts:
-        sections.setdefault(chart.section, []).append(chart)
+def _by_section(parts: Sequence[_Part]) -> dict[str, list[_Part]]:
+    sections: dict[str, list[_Part]] = {}
+    for part in parts:
+        sections.setdefault(part.section, []).append(part)
     return sections
 
 
-def _tex_tables(common: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of every table that has something to say."""
-    template: Template = _tex_environment().get_template("tables.tex.j2")
-    for name, block in template.blocks.items():
-        text = "".join(block(template.new_context(dict(common)))).strip()
-        if text:
-            yield name, text + "\n"
+def _latex_tables(report: Report, tables: Sequence[Table]) -> dict[str, str]:
+    """Return the LaTeX files with tables, by name."""
+    template = _tex_environment().get_template("table.tex.j2")
+    files: dict[str, list[str]] = {}
+    for table in tables:
+        if table.latex:
+            parts = [template.render(table=part, caution=report.caution) for part in table.flat(latex=True).pages()]
+            files.setdefault(f"table-{table.latex}.tex", []).extend(parts)
+    return {name: "\n".join(parts) for name, parts in files.items()}
 
 
 @cache
@@ -239,134 +252,25 @@ def _tex_environment() -> Environment:
         comment_end_string="#>",
     )
     environment.autoescape = False
-    environment.filters = environment.filters | {  # a copy; with minus signs, not hyphens
-        "percent": _tex_percent,
-        "signed": _tex_signed,
-        "between": _tex_between,
-    }
     return environment
-
-
-def _script_json(value: object) -> str:
-    """Return JSON that may stand within a script element."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _escape_markdown(text: object) -> str:
-    """Return `text` with everything inert that Markdown or HTML would act on."""
-    plain = " ".join(str(text).split())
-    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    escaped = re.sub(r"([\\`*_\[\]|~$]|(?<!\S)#)", r"\\\1", plain)
-    return re.sub(r"^([-+=]+|\d+[.)])(?=\s|$)", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escaped)
-
-
-def _fenced(lines: Sequence[str]) -> str:
-    """Return a Markdown code block within a list item; no line can end it."""
-    fence = "`" * max([3, *(len(run) + 1 for line in lines for run in re.findall("`+", line))])
-    return "\n".join(f"  {line}" for line in (f"{fence}text", *lines, fence))
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "±": r"$\pm$",
-    "λ": r"$\lambda$",
-    "τ": r"$\tau$",
-    **{mark: f"\\{mark}" for mark in "&%$#_"},
-    **{mark: f"{{{mark}}}" for mark in "[]*"},  # which mean something after the end of a row
-}
-_TEX_LETTERS = {*map(chr, range(0x20, 0x7F)), *map(chr, range(0xC0, 0x100))} - {*"\u00d0\u00d7\u00de\u00f0\u00f7\u00fe"}
-"""What pdfTeX can set with its own fonts."""
-
-
-def _escape_tex(text: object) -> str:
-    """Return `text` with everything inert that TeX would act on; a letter that pdfTeX lacks is named by its number."""
-    plain = " ".join(str(text).split())
-    return "".join(_TEX.get(c) or (c if c in _TEX_LETTERS else f"{{[}}U+{ord(c):04X}{{]}}") for c in plain)
-
-
-def _tex_percent(value: float | None) -> str:
-    return "--" if value is None else f"${percent(value).removesuffix('%')}$\\%"
-
-
-def _tex_signed(value: float) -> str:
-    return f"${signed(value)}$"
-
-
-def _tex_between(ends: tuple[float, float]) -> str:
-    low, high = ends
-    return between(low, high, _tex_signed).replace("–", "--")
-
-
-def _metric_name(name: str) -> str:
-    return name.upper()
-
-
-def _value(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _thousands(value: int) -> str:
-    return f"{value:,}"
-
-
-def _mebibytes(value: int | None) -> str:
-    return "–" if value is None else f"{value / 2**20:,.0f} MiB"
 
 
 def _moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
-def _exact(value: float | None) -> str:
-    """Return a number for programs: what a table is sorted by; empty where there is none."""
-    return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
-
-
-def _between(ends: tuple[float, float]) -> str:
-    return between(*ends)
-
-
-def _effect_interval(estimate: Estimate) -> str:
-    return between(estimate.low, estimate.high, effect)
-
-
 _FILTERS: dict[str, Callable[..., Any]] = {
-    "md": _escape_markdown,
-    "tex": _escape_tex,
-    "metric": _metric_name,
-    "value": _value,
-    "percent": percent,
-    "span": span,
-    "share": _share,
-    "p": p_value,
-    "signed": signed,
-    "thousands": _thousands,
-    "mib": _mebibytes,
+    "metric": str.upper,
     "moment": _moment,
-    "effect": effect,
-    "effect_interval": _effect_interval,
-    "exact": _exact,
-    "cut_off": cut_off,
+    "environment": environment,
     "finding": finding,
-    "missing": missing,
-    "last_lines": last_lines,
-    "fenced": _fenced,
     "where": where,
     "tuned_finding": tuned_finding,
-    "between": _between,
-    "budgets": budgets,
-    "words": in_words,
+    "words": html_words,
+    "md": markdown,
+    "md_words": markdown_words,
+    "fenced": fenced,
+    "tex": latex,
+    "tex_words": latex_words,
+    "tex_number": latex_number,
 }

@@ -8,6 +8,7 @@ from ipsrec_bench.report.content import Comparison, CutOff, MissingCell, SliceTa
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.effect import Estimate
+from ipsrec_bench.store.records import Environment
 
 SMALLEST_P = 1e-4
 EQUAL = 1.2
@@ -128,6 +129,15 @@ def missing(cell: MissingCell) -> str:
     if cell.error is None:
         return "not run yet"
     return f"failed after {cell.seconds:,.1f} s: {cell.error}" if cell.seconds is not None else f"failed: {cell.error}"
+
+
+def environment(e: Environment) -> str:
+    """Return the software and the machine that cells ran on."""
+    revision = f" at {e.revision}" if e.revision else ""
+    return (
+        f"ipsrec-bench {e.package}{revision}, Python {e.python}, torch {e.torch}, numpy {e.numpy}, duckdb {e.duckdb};"
+        f" {e.platform}; {e.processor}, {e.cores} cores, {e.threads} threads, device {e.device}"
+    )
 
 
 def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:

@@ -33,6 +33,7 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
     yield draw(
         f"tuning-history-{name}",
         "tuning",
+        study.dataset,
         f"Study {name}: {metric} of every trial, and the best so far",
         _history(study, metric),
     )
@@ -41,12 +42,14 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
         yield draw(
             f"tuning-surface-{name}",
             "tuning",
+            study.dataset,
             f"Study {name}: {metric} over lambda and tau, smoothed between the complete trials",
             _surface(study, metric),
         )
     yield draw(
         f"tuning-settings-{name}",
         "tuning",
+        study.dataset,
         f"Study {name}: {metric} by each setting",
         _settings(study, metric),
     )
@@ -54,6 +57,7 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
         yield draw(
             f"tuning-parallel-{name}",
             "tuning",
+            study.dataset,
             f"Study {name}: the settings of the complete trials, a line each",
             _parallel(study, metric),
         )
@@ -61,6 +65,7 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
         yield draw(
             f"tuning-importance-{name}",
             "tuning",
+            study.dataset,
             f"Study {name}: what sets the best quarter of its trials apart (PED-ANOVA)",
             _importance(study),
         )

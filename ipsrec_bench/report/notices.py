@@ -1,0 +1,55 @@
+"""What a reader of a report must know before its numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.failures import last_lines
+from ipsrec_bench.report.sentences import cut_off, missing
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sentence of a notice."""
+
+    text: str
+    log: tuple[str, ...] = ()
+    """The last lines of a failed cell's log."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Sentences of one kind."""
+
+    title: str
+    items: tuple[Item, ...]
+    lines: str
+    """What the sentences are about, in the plural."""
+
+
+def notices_of(report: Report, without_charts: str) -> list[Notice]:
+    """Return what stands above the results of a report.
+
+    Args:
+        report: what the page says.
+        without_charts: a sentence on charts that could not be drawn; empty if all were.
+    """
+    return [notice for notice in _notices(report, without_charts) if notice.items]
+
+
+def _notices(report: Report, without_charts: str) -> Iterator[Notice]:
+    left_out = (Item(f"{', '.join(report.left_out)}."),) if report.left_out else ()
+    yield Notice("Left out, because the raw files are not there:", left_out, "datasets")
+    cells = (
+        Item(f"{c.dataset}, {c.row.display}, seed {c.seed}: {missing(c)}", last_lines(c.log)) for c in report.missing
+    )
+    yield Notice("This run is unfinished. Missing:", tuple(cells), "cells")
+    warnings = tuple(Item(warning) for warning in report.warnings)
+    yield Notice("Cells of one table differ in more than they should:", warnings, "differences")
+    yield Notice("Training was cut off:", tuple(Item(cut_off(line)) for line in report.cut_off), "models")
+    unread = tuple(Item(sentence) for sentence in report.unread_studies)
+    yield Notice("Tuning studies that this report lacks, because they could not be read:", unread, "studies")
+    notes = [f"{note}." for note in report.notes]
+    if without_charts:
+        notes.append(without_charts)
+    yield Notice("Note:" if len(notes) == 1 else "Notes:", tuple(map(Item, notes)), "notes")

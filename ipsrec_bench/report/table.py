@@ -1,0 +1,217 @@
+"""A table without a format: columns, rows of plain text, a note. HTML, Markdown and LaTeX render the same one."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ipsrec_bench.report.sentences import percent, signed
+
+NONE = "–"
+"""In the place of a value that is not known or does not exist."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table, as plain text."""
+
+    text: str = ""
+    beside: str = ""
+    """Smaller, after the text: a spread, a difference."""
+    below: str = ""
+    """Smaller, on a line below: an interval, a gain."""
+    value: float | str | None = None
+    """What the column is sorted by, if not by the text."""
+    tone: str = ""
+    """`best`, `second`, or a verdict: how the text looks. With `beside`, a verdict is about that."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, and the cell of every line."""
+
+    heading: str | tuple[str, ...]
+    """One or more lines."""
+    cell: Callable[[Any], Cell] = field(repr=False)
+    """Makes the cell of a line."""
+    align: Literal["left", "right"] = "right"
+    below: str = ""
+    """Heading of the cells' `below`, which Markdown and LaTeX show as a column of its own; without it, in brackets."""
+    explained: str = ""
+    """What the heading means."""
+    key: bool = False
+    """Whether its value names a group of neighbouring lines. Key columns are the first ones."""
+    folded: bool = False
+    """Whether HTML shows it in a line of details that a button opens."""
+    latex: bool = True
+    """Whether LaTeX shows it."""
+    long: bool = False
+    """Whether its text is a sentence, broken into lines."""
+    code: bool = False
+    dataset: str = ""
+    """The dataset that the whole column is about, by which the HTML page is filtered."""
+    metric: str = ""
+    """Likewise, the metric."""
+
+    @property
+    def title(self) -> str:
+        """The heading in one line."""
+        return self.heading if isinstance(self.heading, str) else " ".join(self.heading)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The heading's lines."""
+        return (self.heading,) if isinstance(self.heading, str) else self.heading
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    cells: tuple[Cell, ...]
+    begins: bool = False
+    """Whether a rule above parts it from the line before."""
+    repeated: tuple[bool, ...] = ()
+    """For every column, whether it is a key with the same value as in the line before."""
+    indent: bool = False
+    dataset: str = ""
+    """The dataset that it is about, by which the HTML page is filtered."""
+    metric: str = ""
+    """Likewise, the metric."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a report."""
+
+    name: str
+    """For links to it, and for the label in LaTeX."""
+    section: str
+    """Of the page."""
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    """How to read it, in sentences."""
+    lines: str = "rows"
+    """What its lines are, in the plural."""
+    collapse: Literal["never", "long", "always"] = "long"
+    """Whether the HTML page shows it only when asked."""
+    sortable: bool = True
+    latex: str = ""
+    """Name of the LaTeX file that it stands in; empty where LaTeX leaves it out."""
+    page: int = 40
+    """Lines of it that fit on a page of LaTeX."""
+    dataset: str = ""
+    """The dataset that the whole table is about, by which the HTML page is filtered."""
+
+    def flat(self, *, latex: bool = False) -> "Table":
+        """Return the table with a column of its own for what stands below others; in LaTeX, without some columns."""
+        columns: list[Column] = []
+        takes: list[Callable[[Row], tuple[Cell, bool]]] = []
+        for place, column in enumerate(self.columns):
+            if latex and not column.latex:
+                continue
+            columns.append(replace(column, below=""))
+            takes.append(lambda row, place=place, apart=bool(column.below): _flat(row, place, apart=apart))
+            if column.below:
+                columns.append(Column(column.below, column.cell, metric=column.metric, dataset=column.dataset))
+                takes.append(lambda row, place=place: (Cell(row.cells[place].below), False))
+        rows = []
+        for row in self.rows:
+            taken = [take(row) for take in takes]
+            rows.append(replace(row, cells=tuple(c for c, _ in taken), repeated=tuple(again for _, again in taken)))
+        return replace(self, columns=tuple(columns), rows=tuple(rows))
+
+    def pages(self) -> Iterator["Table"]:
+        """Yield the table in parts that fit on a page each, the first line of each with all its keys."""
+        for part, start in enumerate(range(0, len(self.rows), self.page), start=1):
+            first, *others = self.rows[start : start + self.page]
+            first = replace(first, begins=True, repeated=(False,) * len(first.cells))
+            yield replace(self, name=self.name + (f"-{part}" if part > 1 else ""), rows=(first, *others))
+
+
+def _flat(row: Row, place: int, *, apart: bool) -> tuple[Cell, bool]:
+    cell = row.cells[place]
+    if cell.below and not apart:
+        cell = replace(cell, beside=f"({', '.join(filter(None, (cell.beside, cell.below)))})")
+    return replace(cell, below=""), row.repeated[place]
+
+
+def rows_of(
+    columns: Sequence[Column],
+    lines: Iterable[Any],
+    *,
+    dataset: Callable[[Any], str] = lambda _: "",
+    metric: Callable[[Any], str] = lambda _: "",
+    begins: Callable[[Any], bool] | None = None,
+    indent: Callable[[Any], bool] = lambda _: False,
+) -> tuple[Row, ...]:
+    """Return a row for each line.
+
+    Args:
+        columns: make the cells.
+        lines: what the rows are about, of any type that the columns' functions take.
+        dataset: the dataset that a line is about.
+        metric: the metric that a line is about.
+        begins: whether a line has a rule above; where a key changes, if not given.
+        indent: whether a line's first cell is indented.
+    """
+    rows: list[Row] = []
+    before: tuple[Cell, ...] = ()
+    for line in lines:
+        cells = tuple(column.cell(line) for column in columns)
+        repeated, same = [], bool(before)
+        for place, column in enumerate(columns):
+            same = same and column.key and cells[place].text == before[place].text
+            repeated.append(same)
+        changes = any(column.key and not again for column, again in zip(columns, repeated, strict=True))
+        begun = bool(before) and (begins(line) if begins else changes)
+        rows.append(Row(cells, begun, tuple(repeated), indent(line), dataset(line), metric(line)))
+        before = cells
+    return tuple(rows)
+
+
+def exact(value: float | None) -> str:
+    """Return a number for programs; empty where there is none."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
+
+
+def text(value: object) -> Cell:
+    """Return text as a cell."""
+    return Cell(str(value))
+
+
+def number(value: float | None, form: str = ".4f", unit: str = "") -> Cell:
+    """Return a number as a cell, in a format of Python's."""
+    return Cell(NONE, value="") if value is None else Cell(f"{value:{form}}{unit}", value=exact(value))
+
+
+def count(value: int | None) -> Cell:
+    """Return a whole number as a cell."""
+    return number(value, ",")
+
+
+def share(value: float | None) -> Cell:
+    """Return a share as a cell, in percent."""
+    return number(value, ".1%")
+
+
+def change(value: float | None, below: str = "") -> Cell:
+    """Return a difference of a metric as a cell."""
+    return Cell(NONE if value is None else signed(value), below=below, value=exact(value))
+
+
+def gain(value: float | None, below: str = "") -> Cell:
+    """Return a relative difference as a cell."""
+    return Cell(percent(value), below=below, value=exact(value))
+
+
+def mebibytes(value: int | None) -> Cell:
+    """Return a number of bytes as a cell."""
+    return Cell(NONE, value="") if value is None else Cell(f"{value / 2**20:,.0f} MiB", value=exact(value))
+
+
+def seconds(value: float, decimals: int = 1) -> Cell:
+    """Return a time as a cell."""
+    return number(value, f".{decimals}f", " s")
