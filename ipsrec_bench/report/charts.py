@@ -21,6 +21,7 @@ DASHES = ((1, 0), (5, 3), (2, 2), (8, 3, 2, 3))
 SHAPES = ("circle", "square", "diamond", "triangle-up")
 VERDICTS = {"better": "#0072B2", "undecided": "#7F7F7F", "equivalent": "#009E73", "worse": "#D55E00"}
 VERDICT_SHAPES = {"better": "triangle-right", "undecided": "circle", "equivalent": "square", "worse": "triangle-left"}
+FOREST_TICKS = 6
 WRITTEN = 5
 """Values of lambda up to which each square of a surface has room for its numbers."""
 
@@ -117,7 +118,9 @@ def _slice_charts(report: Report, style: Style) -> Iterator[Chart]:
             f" {reference}, {100 * report.confidence:g}% intervals"
         )
         step = alt.Step(11 * len(names) + 8, **{"for": "position"})
-        yield draw(f"slices-{dataset}", "slices", dataset, title, (_zero() + marks).properties(width=WIDTH - 160, height=step))
+        yield draw(
+            f"slices-{dataset}", "slices", dataset, title, (_zero() + marks).properties(width=WIDTH - 160, height=step)
+        )
 
 
 def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -131,7 +134,7 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
             .encode(
                 opacity=alt.condition(chosen := _legend_choice(), alt.value(0.9), alt.value(0.1)),
                 x=alt.X("N:Q", title="cutoff N", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s")),
-                y=alt.Y("HR@N:Q", title="share of users whose item is among the first N"),
+                y=alt.Y("HR@N:Q", title="share of users with a hit in the first N"),
                 color=_colour("row", names, style),
                 strokeDash=_dash("row", names, style),
                 tooltip=["row:N", "N:Q", alt.Tooltip("HR@N:Q", format=".4f")],
@@ -139,7 +142,9 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
             .add_params(chosen)
             .properties(width=WIDTH, height=300)
         )
-        yield draw(f"hit-rate-{dataset}", "curves", dataset, f"HR@N on {dataset} at every cutoff N, mean over seeds", chart)
+        yield draw(
+            f"hit-rate-{dataset}", "curves", dataset, f"HR@N on {dataset} at every cutoff N, mean over seeds", chart
+        )
 
 
 def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
@@ -290,7 +295,9 @@ def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[
     )
     return (
         _zero()
-        + base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        + base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("low:Q", title=title, axis=alt.Axis(tickCount=FOREST_TICKS)), x2="high:Q"
+        )
         + base.mark_point(filled=True, size=80, opacity=1).encode(
             x="difference:Q",
             shape=alt.Shape(

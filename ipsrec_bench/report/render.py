@@ -134,7 +134,9 @@ def write_report(
         raise BenchError(
             f"{target}: the report cannot be written there: {error.strerror}; files of an earlier one are kept"
         ) from None
-    return Written(pages, tuple(target / name for name in pictures), tuple(target / name for name in latex_tables), left_out)
+    return Written(
+        pages, tuple(target / name for name in pictures), tuple(target / name for name in latex_tables), left_out
+    )
 
 
 def _remove_charts(folder: Path, pictures: Collection[str]) -> None:

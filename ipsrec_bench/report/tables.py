@@ -348,51 +348,6 @@ def _beside_paper(report: Report, lines: Sequence[PublishedLine], name: str, cap
         f" deviation over seeds {TIMES} √(1 + 1 / seeds)). Where a published value lies outside, the listed differences"
         " may be why."
     )
-    rows = rows_of(columns, lines, dataset=lambda line: line[0].dataset)
-    caption = f"{_metric(report.metric)} by slices of the test users"
-    return Table("slices", "slices", caption, columns, rows, note, lines="slices", latex="slices")
-
-
-# What papers printed
-
-
-def _published(report: Report, against: AgainstPaper, place: int) -> Iterator[Table]:
-    paper, tail = against.paper, f"-{place}" if place > 1 else ""
-    section = f"published{tail}"
-    yield _beside_paper(report, against.lines, f"published{tail}", f"Ours beside {paper.short}", section)
-    columns: list[Column] = [Column("Dataset", lambda line: text(line[0]), "left")]
-    headings = ("#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions")
-    columns += [Column(heading, _nth(place)) for place, heading in enumerate(headings)]
-    name = f"Table {{}} of {paper.short}, as printed"
-    printed = f"printed{tail}"
-    yield Table(
-        f"paper-datasets{tail}", printed, name.format(1), tuple(columns), rows_of(columns, paper.datasets),
-        collapse="never", sortable=False,
-    )  # fmt: skip
-    yield from _result_tables(
-        paper.results, f"paper-results{tail}", name.format(2), "", f"papers{tail}", section=printed
-    )
-    yield _ablation_table(paper.ablation, f"paper-ablation{tail}", name.format(3), "", f"papers{tail}", printed)
-
-
-def _nth(place: int) -> Callable[[tuple[str, Sequence[int]]], Cell]:
-    return lambda line: count(line[1][place])
-
-
-def _beside_paper(report: Report, lines: Sequence[PublishedLine], name: str, caption: str, section: str) -> Table:
-    columns: tuple[Column, ...] = (
-        Column("Dataset", lambda line: text(line.dataset), "left", key=True),
-        Column("Metric", lambda line: text(_metric(line.metric)), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
-        Column("Published", lambda line: number(line.theirs)),
-        Column("Ours", _ours, below=f"{_interval(report)} of ours"),
-        Column("Difference", lambda line: change(line.difference)),
-        Column("Published value is", lambda line: text(INSIDE[line.inside]), "left"),
-    )
-    note = (
-        f"Our interval: where one more training of ours would come out, on the same users (mean ± t {TIMES} standard"
-        f" deviation over seeds {TIMES} √(1 + 1 / seeds)). Where a published value lies outside, the listed differences may be why."
-    )
     rows = rows_of(columns, lines, dataset=lambda line: line.dataset, metric=lambda line: line.metric)
     return Table(name, section, caption, columns, rows, note, lines="published values", latex=name)
 
@@ -524,7 +479,7 @@ def _settings(report: Report) -> Table:
     )
     rows = rows_of(columns, report.settings)
     return Table(
-        "settings", "protocol", "Settings of the models", columns, rows, lines="models, their settings",
+        "settings", "protocol", "Settings of the models", columns, rows, lines="models",
         collapse="always", sortable=False,
     )  # fmt: skip
 
