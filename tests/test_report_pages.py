@@ -208,7 +208,7 @@ def test_latex_compiles(which, request, tmp_path):
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert document.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert {path.name for path in written.tables} == {
-        f"table-{name}.tex" for name in ("results", "ablation", "comparisons", "slices", "datasets", "protocol")
+        f"table-{name}.tex" for name in ("results", "ablation", "comparisons", "slices", "datasets", "cost", "protocol")
     }
     assert r"\toprule" in written.tables[0].read_text(encoding="utf-8")
 
@@ -232,7 +232,7 @@ def test_markdown_tables_are_whole(planted, tmp_path):
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1, block
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     assert "**" in text
     assert "<u>" in text
     assert re.search(r"\+\d+\.\d%\\\*", text)
@@ -281,9 +281,12 @@ def browser():
 class Visit:
     """A page opened from disk with the network off, and what it tried and said."""
 
-    def __init__(self, browser, path: Path, width: int, **options):
+    def __init__(self, browser, path: Path, width: int, *, live: bool = False, **options):
+        """`live` charts replace the drawn ones when they come near; that takes long."""
         self.context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, **options)
         self.page = self.context.new_page()
+        if not live:
+            self.page.add_init_script("window.IntersectionObserver = class { observe() {} }")
         self.requests, self.errors = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
@@ -299,44 +302,129 @@ class Visit:
 
     def column(self, table: str, number: int) -> list[str]:
         return self.page.eval_on_selector_all(
-            f'table[aria-label="{table}"] tbody tr:not([hidden])',
+            f'table[aria-label="{table}"] tbody tr:not([hidden], .details)',
             "(rows, n) => rows.map((row) => row.cells[n].dataset.value ?? row.cells[n].textContent.trim())",
             number,
         )
 
 
-@pytest.mark.parametrize("width", [380, 1440])
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A report on two datasets, with models down the page."""
+    folder = tmp_path_factory.mktemp("two")
+    rows = [*[(f"model-{i}", "") for i in range(9)], ("ipsrec-s", "")]
+    return write_report(built(fill(folder / "s.duckdb", datasets=("d", "e"), rows=rows)), folder).pages["html"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_without_a_network(nasty, browser, width, scheme):
-    with Visit(browser, nasty.pages["html"], width, color_scheme=scheme) as visit:
+def test_a_browser_shows_it_without_a_network(nasty, browser, scheme):
+    with Visit(browser, nasty.pages["html"], 1440, live=True, color_scheme=scheme) as visit:
         page = visit.page
         figures = page.locator("figure.chart")
         for index in range(figures.count()):
             figures.nth(index).scroll_into_view_if_needed()
             page.wait_for_selector(f"figure.chart >> nth={index} >> .vega-embed svg", timeout=20_000)
-        for details in page.query_selector_all("details"):
-            details.evaluate("element => element.open = true")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.errors == []
         assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
         assert len([url for url in visit.requests if url.startswith("file:")]) == 1
 
 
-def test_tables_are_sorted_and_filtered(planted, browser, tmp_path):
+OVERFLOWING = """
+() => [document.documentElement, ...document.querySelectorAll("body *:not(svg *, .scroll, .canvas, nav ul, pre)")]
+  .filter((e) => e.clientWidth > 0 && getComputedStyle(e).display !== "inline" && e.scrollWidth > e.clientWidth + 1)
+  .map((e) => `${e.tagName} ${e.className} ${e.scrollWidth} > ${e.clientWidth}`)
+"""
+
+
+@pytest.mark.parametrize("which", ["nasty", "two"])
+def test_nothing_overflows_at_any_width(which, request, browser):
+    """Tables, charts and the contents of a small screen scroll in themselves; on a large screen, plain tables fit."""
+    path = request.getfixturevalue("two") if which == "two" else request.getfixturevalue("nasty").pages["html"]
+    with Visit(browser, path, 380) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+        for width in (380, 1024, 1440):
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            assert visit.page.evaluate(OVERFLOWING) == [], width
+        if which == "two":
+            scrolled = "(all) => all.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.ariaLabel)"
+            assert visit.page.eval_on_selector_all(".scroll", scrolled) == []
+
+
+def test_a_choice_filters_the_page_and_stays_in_the_address(two, browser):
+    with Visit(browser, two, 1440) as visit:
+        page = visit.page
+        name = "Comparisons with the baseline"
+        assert page.locator("figure.chart:visible[data-dataset=e]").count() > 0
+        assert page.locator("summary").get_by_text("72 comparisons").count() == 1
+        page.locator("select[name=dataset]").select_option("d")
+        page.locator("select[name=metric]").select_option("mrr@10")
+        assert page.url.endswith("#?dataset=d&metric=mrr%4010")
+        assert page.locator("summary").get_by_text("9 of 72 comparisons").count() == 1
+        assert {*visit.column(name, 0)} == {"d"}
+        assert {*visit.column(name, 1)} == {"MRR@10"}
+        assert page.locator("figure.chart:visible[data-dataset=e]").count() == 0
+        assert page.get_by_role("heading", name="Results on e").count() == 0
+        shown = page.locator("#table-results thead th:visible").all_inner_texts()
+        assert [text.split("\n") for text in shown] == [["Model"], ["d", "MRR@10", "Improv."]]
+        page.get_by_role("link", name="Link to the table Results on d").click()
+        address = page.url
+        assert address.endswith("#table-results?dataset=d&metric=mrr%4010")
+        page.locator("select[name=dataset]").select_option("")
+        assert {*visit.column(name, 0)} == {"d", "e"}
+        assert visit.errors == []
+    with Visit(browser, two, 1440) as visit:
+        visit.page.goto(address)
+        assert visit.page.locator("select[name=metric]").input_value() == "mrr@10"
+        assert {*visit.column(name, 0)} == {"d"}
+
+
+def test_a_link_to_a_closed_table_opens_it_and_every_link_has_its_place(two, browser):
+    with Visit(browser, two, 1440) as visit:
+        page = visit.page
+        assert not page.get_by_role("table", name="Cells").is_visible()
+        page.goto(f"{two.as_uri()}#table-cells")
+        assert page.get_by_role("table", name="Cells").is_visible()
+        assert page.locator("#table-cells").evaluate("element => element.getBoundingClientRect().top") < 900
+        ids = page.eval_on_selector_all("[id]", "(all) => all.map((element) => element.id)")
+        assert len({*ids}) == len(ids)
+        targets = page.eval_on_selector_all('a[href^="#"]', "(all) => all.map((a) => a.getAttribute('href').slice(1))")
+        assert {*targets} <= {*ids}
+        assert {"results", "table-results", "table-comparisons", "chart-forest-d", "chart-forest-e"} <= {*targets}
+
+
+def test_without_a_script_every_row_and_every_folded_value_is_there(two, browser):
+    with Visit(browser, two, 1440, java_script_enabled=False) as visit:
+        page = visit.page
+        page.locator("summary").get_by_text("72 comparisons").click()
+        assert page.locator("#table-comparisons tr.details:visible").count() == 72
+        assert not page.locator(".choice").is_visible()
+
+
+def test_print_shows_what_is_folded_and_leaves_the_controls_out(two, browser):
+    with Visit(browser, two, 1000) as visit:
+        page = visit.page
+        page.emulate_media(media="print")
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("#table-comparisons tr.details:visible").count() == 72
+        assert page.locator("nav:visible, select:visible, input:visible, .more:visible").count() == 0
+        assert page.evaluate(OVERFLOWING.replace(", .scroll, .canvas, nav ul, pre", "")) == []
+
+
+def test_tables_are_sorted_filtered_and_unfolded(planted, browser, tmp_path):
     written = write_report(built(planted), tmp_path)
     name = "Comparisons with the baseline"
     with Visit(browser, written.pages["html"], 1440) as visit:
         page = visit.page
         table = page.get_by_role("table", name=name)
-        before = visit.column(name, 6)
+        before = visit.column(name, 4)
         button = table.get_by_role("button", name="Difference")
         button.focus()
         page.keyboard.press("Enter")
-        numbers = [float(value) for value in visit.column(name, 6)]
+        numbers = [float(value) for value in visit.column(name, 4)]
         assert numbers == sorted(map(float, before), reverse=True) != [float(value) for value in before]
         assert table.get_by_role("columnheader", name="Difference").get_attribute("aria-sort") == "descending"
         button.click()
-        assert [float(value) for value in visit.column(name, 6)] == sorted(map(float, before))
+        assert [float(value) for value in visit.column(name, 4)] == sorted(map(float, before))
         table.get_by_role("button", name="Model").click()
         assert visit.column(name, 2) == sorted(visit.column(name, 2), reverse=True)
         page.get_by_role("searchbox", name=f"Filter rows of {name}").fill("pop MRR")
@@ -345,6 +433,14 @@ def test_tables_are_sorted_and_filtered(planted, browser, tmp_path):
         assert page.get_by_role("status").filter(has_text="2 of 12 rows").count() == 1
         page.get_by_role("searchbox", name=f"Filter rows of {name}").fill("")
         assert len(visit.column(name, 2)) == 12
+        more = table.get_by_role("button", name="Details of d, MRR@10, POP").first
+        assert table.locator("tr.details:visible").count() == 0
+        more.focus()
+        page.keyboard.press("Enter")
+        assert more.get_attribute("aria-expanded") == "true"
+        assert table.locator("tr.details:visible").all_inner_texts()[0].startswith("dz")
+        page.get_by_role("button", name="Show all details").first.click()
+        assert table.locator("tr.details:visible").count() == 12
         assert visit.errors == []
 
 

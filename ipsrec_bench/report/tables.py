@@ -286,7 +286,7 @@ def _slices(report: Report) -> Table:
         Column("Dataset", lambda line: text(line[0].dataset), "left", key=True),
         Column("Model", lambda line: text(line[0].row.display), "left", key=True),
         Column("By", lambda line: text(line[1].dimension), "left", key=True),
-        Column("Slice", lambda line: text(line[1].name), "left"),
+        Column("Slice", lambda line: text(line[1].name), "left", long=True),
         Column("Users", of(lambda c: count(c.users))),
         Column("Share", lambda line: share(line[1].share), folded=True, latex=False),
         Column(_metric(report.metric), of(lambda c: number(c.mean))),
