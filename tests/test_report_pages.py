@@ -313,7 +313,9 @@ def two(tmp_path_factory):
     """A report on two datasets, with models down the page."""
     folder = tmp_path_factory.mktemp("two")
     rows = [*[(f"model-{i}", "") for i in range(9)], ("ipsrec-s", "")]
-    return write_report(built(fill(folder / "s.duckdb", datasets=("d", "e"), rows=rows)), folder).pages["html"]
+    return write_report(
+        built(fill(folder / "s.duckdb", datasets=("d", "e"), rows=rows, seeds=(1,), users=60)), folder
+    ).pages["html"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
