@@ -84,7 +84,7 @@ def test_the_declared_test_of_methods_takes_no_seeds_where_none_changes_anything
     assert by_row["ipsrec-s"].p == by_row["ipsrec-s"].by_users.p
     trained = next(c for c in report.comparisons if c.row.label == "sasrec")
     assert (trained.p, trained.adjusted_p) == (None, None)
-    assert "2 trainings say nothing of the methods" in finding(trained, 0.95)
+    assert "With 2 trainings, no claim about the methods is possible" in finding(trained, 0.95)
 
 
 def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
@@ -102,7 +102,7 @@ def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
     text = (tmp_path / "reports/small/small.md").read_text(encoding="utf-8")
     assert "2 of 2 cells complete" in text
     assert "± 0.0000" not in text
-    assert "trainings each say" not in text
+    assert "trainings of each" not in text
     with reading(tmp_path / STORE) as connection:
         report = build_report(connection, read_run(connection))
     assert [(line.row.label, line.seed) for line in report.provenance] == [("pop", None), ("repeat", None)]

@@ -94,7 +94,9 @@ def test_seeds_that_all_give_the_same_difference_have_no_interval(planted):
     trials = [trial(0, OWN, 0.125, 0.125, 0.125), trial(1, BEST, 0.25, 0.25, 0.25)]
     (tuned,) = built(planted, study(trials=trials)).tuned
     assert tuned.gain is None
-    assert "Seeds that all give the same difference cannot tell that from luck." in tuned_finding(tuned, 0.95, 0.05)
+    assert "Seeds that all give the same difference cannot show that this is more than luck." in tuned_finding(
+        tuned, 0.95, 0.05
+    )
     (wide,) = built(planted, study(seeds=(11, 12), trials=[trial(0, OWN, 0.1, 0.2), trial(1, BEST, 0.3, 0.9)])).tuned
     assert (wide.gain.low, wide.gain.high) == (-1, 1)
 
@@ -109,8 +111,8 @@ def test_the_best_is_compared_over_the_seeds_of_its_trial_and_on_fresh_ones(plan
     assert "the best of 10 trials has lambda = 0.02, tau = 2, validation MRR@10 0.3033 against 0.2000" in said
     assert "+0.1033 over 3 seeds" in said
     assert tuned.adjusted_p == pytest.approx(expected.p * 8)  # nine complete trials
-    assert "As the best of 9 complete trials it can be told from luck" in said
-    assert "it cannot be told from luck" in tuned_finding(tuned, 0.95, 0.001)
+    assert "As the best of 9 complete trials it is more than luck" in said
+    assert "it is not shown to be more than luck" in tuned_finding(tuned, 0.95, 0.001)
     assert "On test targets, with seeds that no trial had: IPSREC-S" in said
 
 
@@ -134,7 +136,7 @@ def test_seeds_of_the_search_are_no_fresh_seeds(planted):
 @pytest.mark.parametrize(
     ("trials", "words"),
     [
-        ([trial(0, OWN, 0.1), trial(1, BEST, 0.2)], "One training each cannot tell that from luck."),
+        ([trial(0, OWN, 0.1), trial(1, BEST, 0.2)], "One training each cannot show that this is more than luck."),
         ([trial(0, OWN, 0.3), trial(1, BEST, 0.2)], "0.3000: these are the settings before."),
         ([trial(1, BEST, 0.2)], "the settings before (lambda = 0.1, tau = 1) were not tried."),
         ([trial(0, OWN, pruned=True), trial(1, BEST, 0.2)], "were given up."),

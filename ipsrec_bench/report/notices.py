@@ -26,6 +26,11 @@ class Notice:
     lines: str
     """What the sentences are about, in the plural."""
 
+    @property
+    def single(self) -> str:
+        """Its one sentence, which needs no list; empty where there are more, or a log."""
+        return self.items[0].text if len(self.items) == 1 and not self.items[0].log else ""
+
 
 def notices_of(report: Report, without_charts: str) -> list[Notice]:
     """Return what stands above the results of a report.

@@ -67,7 +67,7 @@ def finding(c: Comparison, confidence: float) -> str:
         values += f" or {percent(c.gain.value)}"
     test = f"adjusted p {_equals(c.adjusted_p)}"
     if c.adjusted_p is None:
-        verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test takes three seeds"
+        verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test needs three seeds"
         test = "no p-value"
     elif c.significant:
         verdict = f"{c.row.display} is {c.verdict} than {c.reference.display} on {c.dataset}"
@@ -115,8 +115,8 @@ def _of_method(c: Comparison) -> str:
         return "No seed changes either, so this is also the comparison of the methods."
     if c.crossed is None:
         each = "" if c.deterministic else " each"
-        trainings = f"One training{each} says" if c.seeds == 1 else f"{c.seeds} trainings{each} say"
-        return f"{trainings} nothing of the methods, whatever the seed."
+        trainings = f"{'one training' if c.seeds == 1 else f'{c.seeds} trainings'}{' of' + each if each else ''}"
+        return f"With {trainings}, no claim about the methods is possible, only about these trained models."
     p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
     if c.of_method == "undecided":
         return f"That the methods differ, whichever seed trains them, is not shown: {p}."
@@ -163,14 +163,14 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     found += f" against {default.value:.4f} of {before}"
     if tuned.gain is None:
         trainings = "One training each" if len(study.seeds) == 1 else "Seeds that all give the same difference"
-        return f"{found}. {trainings} cannot tell that from luck. {_fresh(tuned, confidence)}"
+        return f"{found}. {trainings} cannot show that this is more than luck. {_fresh(tuned, confidence)}"
     gain, p = tuned.gain, tuned.adjusted_p
     assert p is not None
-    told = "can" if p < alpha else "cannot"
+    shown = "is more than luck" if p < alpha else "is not shown to be more than luck"
     return (
         f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval"
         f" {between(gain.low, gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
-        f" {told} be told from luck: p {_equals(p)}, times the trials that it was chosen among."
+        f" {shown}: p {_equals(p)}, times the trials that it was chosen among."
         f" {_fresh(tuned, confidence)}"
     )
 
@@ -183,7 +183,7 @@ def _fresh(tuned: Tuned, confidence: float) -> str:
 
 def budgets(studies: Sequence[Tuned]) -> str:
     """Return what each model's searches were given, and whether that was the same for all on one dataset."""
-    told = []
+    said = []
     for dataset in dict.fromkeys(tuned.study.dataset for tuned in studies):
         trials: dict[str, int] = defaultdict(int)
         seconds: dict[str, float] = defaultdict(float)
@@ -191,14 +191,14 @@ def budgets(studies: Sequence[Tuned]) -> str:
             trials[study.model] += len(study.trials)
             seconds[study.model] += study.seconds
         given = "; ".join(f"{model} {trials[model]} trials, {seconds[model]:.0f} s of training" for model in trials)
-        told.append(f"{dataset}: {given}.")
+        said.append(f"{dataset}: {given}.")
         if len({*trials.values()}) > 1 and max(seconds.values()) > EQUAL * min(seconds.values()):
-            told.append("These budgets are not equal, which favours the models that got more.")
-    return " ".join(told)
+            said.append("These budgets are not equal, which favours the models that got more.")
+    return " ".join(said)
 
 
 def where(table: SliceTable) -> str:
-    """Return where, among the slices, a row is better, worse, and neither; a long list is told by what is not in it."""
+    """Return where, among the slices, a row is better, worse, and neither; the longest list is a count."""
     groups = {
         "Better": table.named("better"),
         "Worse": table.named("worse"),
