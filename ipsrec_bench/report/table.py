@@ -107,20 +107,24 @@ class Table:
 
     def flat(self, *, latex: bool = False) -> "Table":
         """Return the table with a column of its own for what stands below others; in LaTeX, without some columns."""
+        shown = [(place, column) for place, column in enumerate(self.columns) if column.latex or not latex]
         columns: list[Column] = []
-        takes: list[Callable[[Row], tuple[Cell, bool]]] = []
-        for place, column in enumerate(self.columns):
-            if latex and not column.latex:
-                continue
+        for _, column in shown:
             columns.append(replace(column, below=""))
-            takes.append(lambda row, place=place, apart=bool(column.below): _flat(row, place, apart=apart))
             if column.below:
                 columns.append(Column(column.below, column.cell, metric=column.metric, dataset=column.dataset))
-                takes.append(lambda row, place=place: (Cell(row.cells[place].below), False))
         rows = []
         for row in self.rows:
-            taken = [take(row) for take in takes]
-            rows.append(replace(row, cells=tuple(c for c, _ in taken), repeated=tuple(again for _, again in taken)))
+            cells: list[Cell] = []
+            repeated: list[bool] = []
+            for place, column in shown:
+                cell = row.cells[place]
+                cells.append(_on_one_line(replace(cell, below="") if column.below else cell))
+                repeated.append(row.repeated[place])
+                if column.below:
+                    cells.append(Cell(cell.below))
+                    repeated.append(False)
+            rows.append(replace(row, cells=tuple(cells), repeated=tuple(repeated)))
         return replace(self, columns=tuple(columns), rows=tuple(rows))
 
     def pages(self) -> Iterator["Table"]:
@@ -131,11 +135,10 @@ class Table:
             yield replace(self, name=self.name + (f"-{part}" if part > 1 else ""), rows=(first, *others))
 
 
-def _flat(row: Row, place: int, *, apart: bool) -> tuple[Cell, bool]:
-    cell = row.cells[place]
-    if cell.below and not apart:
-        cell = replace(cell, beside=f"({', '.join(filter(None, (cell.beside, cell.below)))})")
-    return replace(cell, below=""), row.repeated[place]
+def _on_one_line(cell: Cell) -> Cell:
+    if not cell.below:
+        return cell
+    return replace(cell, beside=f"({', '.join(filter(None, (cell.beside, cell.below)))})", below="")
 
 
 def rows_of(

@@ -40,7 +40,7 @@ from ipsrec_bench.report.table import (
     text,
 )
 from ipsrec_bench.settings import in_words
-from ipsrec_bench.store.queries import DatasetRow
+from ipsrec_bench.store.records import DatasetRow
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 INSIDE = {True: "inside our interval", False: "outside our interval", None: "our seeds cannot say"}
@@ -116,14 +116,18 @@ def _result_tables(
         yield Table(name, caption=caption, columns=tuple(columns), rows=rows, **common)  # type: ignore[arg-type]
         return
     datasets = dict.fromkeys(line.dataset for line in table.lines)
+    first = next((i for i, row in enumerate(table.columns) if row.model in table.proposed), None)
+
+    def begins(place: int) -> bool:
+        return place == first
+
     for part, dataset in enumerate(datasets, start=1):
         lines = [line for line in table.lines if line.dataset == dataset]
         columns = [
             Column("Model", lambda place: text(table.columns[place].display), "left"),
             *(_of_metric(table, line, seeds) for line in lines),
         ]
-        first = next((i for i, row in enumerate(table.columns) if row.model in table.proposed), None)
-        rows = rows_of(columns, range(len(table.columns)), begins=lambda place, first=first: place == first)
+        rows = rows_of(columns, range(len(table.columns)), begins=begins)
         yield Table(
             f"{name}-{part}" if part > 1 else name,
             caption=f"{caption} on {dataset}" if len(datasets) > 1 else caption,
