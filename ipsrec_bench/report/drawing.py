@@ -19,14 +19,15 @@ from ipsrec_bench.report.renderer import pdf_of, svg_of
 from ipsrec_bench.words import visible
 
 WIDTH = 480
-TEXT, TITLE = 12, 15
+TEXT, TITLE = 12, 14
 """Sizes of letters, in pixels."""
 LEGEND_COLUMNS = 3
+GRADIENT = 300
 MOST_LETTERS = 50
 """Of a file's name, whose place on the disk is 255 bytes."""
 FONT = "Liberation Sans, Arial, Arimo, Helvetica, sans-serif"
 """The renderer measures the first, which it brings along; letters of the others are as wide, but for the last."""
-TITLE_LETTERS = 52
+TITLE_LETTERS = 46
 """Of a line of a title: as many as a small screen shows."""
 MOST_TICKS = 12
 MARGIN = 24
@@ -124,6 +125,8 @@ def draw(name: str, section: str, dataset: str, title: str, chart: Any) -> Chart
             labelLimit=0,
             orient="bottom",
             columns=LEGEND_COLUMNS,
+            gradientLength=GRADIENT,
+            labelOverlap="parity",
         )
         .configure_text(color=PAGE_INK)
         .configure_view(stroke=None)

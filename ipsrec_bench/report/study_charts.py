@@ -107,7 +107,7 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
             tooltip=_tooltip(study),
         )
     )
-    return alt.layer(*layers).properties(width=WIDTH - 160, height=WIDTH - 220)
+    return alt.layer(*layers).properties(width=WIDTH - 60, height=WIDTH - 180)
 
 
 class _Axis:
