@@ -295,9 +295,8 @@ def main() -> None:
             print(f"round {rounds}: {sum(done.values())} faults, {time.perf_counter() - began:.0f} s", flush=True)
     for fault, count in done.items():
         print(f"| {fault} | {count} |")
-    print(
-        f"the last process ended {statistics.median(endings):.1f} s after a fault (median), {max(endings):.1f} s at most"
-    )
+    median, longest = statistics.median(endings), max(endings)
+    print(f"the last process ended {median:.1f} s after a fault (median), {longest:.1f} s at most")
     print(f"{sum(done.values())} faults in {rounds} rounds, {time.perf_counter() - began:.0f} s: all is well")
 
 
