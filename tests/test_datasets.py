@@ -71,7 +71,7 @@ def test_a_name_in_braces_stands_for_many(tmp_path):
     for unknown in ("amazon-beauty", "amazon-"):
         with pytest.raises(DataError, match="is not a known dataset"):
             known_dataset(unknown, known)
-    with pytest.raises(DataError, match="stands for many: put one, such as amazon-All_Beauty, in the place"):
+    with pytest.raises(DataError, match="covers many datasets: fill in the braces, as in 'amazon-All_Beauty'"):
         known_dataset("amazon-{category}", known)
 
 
@@ -87,7 +87,7 @@ def test_the_form_that_is_there_is_read(tmp_path):
     assert known["tmall"]["path"] == "tmall/tmall-buy.inter"
     (raw / "ijcai2016_taobao.csv.gz").touch()
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
-    assert known.state("tmall") == "ijcai2016_taobao.csv is there"
+    assert known.state("tmall") == "ijcai2016_taobao.csv is present"
     (raw / "ijcai2016_taobao.csv.gz").rename(raw / "tmall" / "ijcai2016_taobao.csv.gz")
     assert known["tmall-clicks"]["path"] == "tmall/ijcai2016_taobao.csv"  # the same file
 
@@ -102,7 +102,7 @@ def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_pat
     with pytest.raises(MissingDataError, match=r"^[^ ]*raw/feed_info\.csv: there is no such file"):
         prepare("wechat", source("wechat", tmp_path), tmp_path)
     (raw / "feed_info.csv").write_text("feedid,authorid\na,p\n", encoding="utf-8")
-    assert known.state("wechat") == "wechat/user_action.csv is there"
+    assert known.state("wechat") == "wechat/user_action.csv is present"
     assert raw_sequences(prepare("wechat", source("wechat", tmp_path), tmp_path)) == {"1": ["a"]}
 
 
@@ -169,12 +169,12 @@ def test_an_archive_is_unpacked_where_its_files_are_missing(tmp_path):
     (tmp_path / "raw").mkdir()
     shutil.copy(f"{REAL}/xwines-slim.zip", tmp_path / "raw")
     known = known_datasets(tmp_path)
-    assert known.state("xwines") == "xwines-slim.zip is there"
+    assert known.state("xwines") == "xwines-slim.zip is present"
     (tmp_path / "raw/xwines").mkdir()
     (tmp_path / "raw/xwines-slim.zip").rename(tmp_path / "raw/xwines/xwines-slim.zip")
-    assert known.state("xwines") == "xwines/xwines-slim.zip is there"
+    assert known.state("xwines") == "xwines/xwines-slim.zip is present"
     known.provide("xwines")
-    assert known.state("xwines") == "xwines/XWines_Slim_150K_ratings.csv is there"
+    assert known.state("xwines") == "xwines/XWines_Slim_150K_ratings.csv is present"
     s = prepare("xwines", source("xwines", tmp_path), tmp_path).statistics
     assert (s.users, s.items, s.providers, s.actions) == (10_561, 1_007, 792, 150_000)
 
@@ -261,7 +261,7 @@ def test_an_unknown_stand_in_is_refused(tmp_path):
 
 
 def test_a_stand_in_that_would_be_too_small_is_refused(tmp_path):
-    with pytest.raises(DataError, match="take a larger scale"):
+    with pytest.raises(DataError, match="use a larger scale"):
         write_stand_in("tmall", 1e-5, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -338,7 +338,7 @@ def test_steams_python_dictionaries_are_read(tmp_path):
     assert raw_sequences(data) == {"x": ["20", "10"]}
     assert data.providers.tolist() == [1, 2]
     games.write_text("{u'id': u'10'\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"steam_games\.json:1: the line is no dictionary as Python writes it"):
+    with pytest.raises(DataError, match=r"steam_games\.json:1: the line is not a Python dictionary"):
         prepare("steam", source("steam", tmp_path), tmp_path)
 
 

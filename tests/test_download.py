@@ -167,7 +167,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 def test_without_length_and_checksum_nothing_is_taken_for_whole(server, tmp_path):
     server.length = False
     server.cut = 1_000_000
-    with pytest.raises(DataError, match="nobody could tell whether it is whole"):
+    with pytest.raises(DataError, match="it cannot be verified that the file is complete"):
         fetched(server, tmp_path, "")
     with pytest.raises(DataError, match="checksum"):
         fetched(server, tmp_path)

@@ -141,7 +141,7 @@ def test_a_sample_hides_no_bad_row(tmp_path):
 def test_a_file_that_is_taken_away_is_named(tmp_path, monkeypatch):
     written = table([("u", "a", "p", 1)], tmp_path / "x.csv")
     monkeypatch.setattr(module, "_filter", lambda *_: (tmp_path / "x.csv").unlink())
-    with pytest.raises(DataError, match=r"x\.csv: the file was taken away while it was read"):
+    with pytest.raises(DataError, match=r"x\.csv: the file was removed while it was being read"):
         prepare("x", written, tmp_path / "data")
 
 
@@ -175,9 +175,11 @@ def test_files_without_header_and_conditions(tmp_path):
     assert raw_sequences(prepare("x", written, tmp_path)) == {"1": ["b", "a"]}
     with pytest.raises(DataError, match=r"x\.csv:3: the time is 'x'"):
         prepare("x", written.model_copy(update={"where": ""}), tmp_path)
-    with pytest.raises(DataError, match=r"where = 'nope = 1' cannot be asked of this file.*its columns, all text, are"):
+    with pytest.raises(
+        DataError, match=r"where = 'nope = 1' cannot be evaluated on this file.*its columns, all text, are"
+    ):
         prepare("x", written.model_copy(update={"where": "nope = 1"}), tmp_path)
-    with pytest.raises(DataError, match="there is no row of data that `where` leaves"):
+    with pytest.raises(DataError, match="there is no row of data left by `where`"):
         prepare("x", written.model_copy(update={"where": "false"}), tmp_path)
 
 
@@ -197,9 +199,9 @@ PACKED = gzip.compress(LINES.encode(), mtime=0)
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.csv.gz", PACKED[: len(PACKED) // 2], "x.csv.gz: the gzip file is cut off or damaged"),
-        ("x.csv.gz", PACKED[:-4], "x.csv.gz: the gzip file is cut off or damaged"),
-        ("x.csv.gz", PACKED[:5000] + b"\0\0\0\0" + PACKED[5004:], "x.csv.gz: the gzip file is cut off or damaged"),
+        ("x.csv.gz", PACKED[: len(PACKED) // 2], "x.csv.gz: the gzip file is truncated or damaged"),
+        ("x.csv.gz", PACKED[:-4], "x.csv.gz: the gzip file is truncated or damaged"),
+        ("x.csv.gz", PACKED[:5000] + b"\0\0\0\0" + PACKED[5004:], "x.csv.gz: the gzip file is truncated or damaged"),
         ("x.csv.gz", gzip.compress(b"", mtime=0), "x.csv.gz: the file is empty"),
         ("x.csv", b"", "x.csv: the file is empty"),
         ("x.csv", HEADER.encode(), "x.csv: the dataset is empty: there is no row of data"),
@@ -218,9 +220,9 @@ PACKED = gzip.compress(LINES.encode(), mtime=0)
         (
             "x.csv",
             (LINES + "u,i,p,1\r\n").encode(),
-            r"x.csv: line 1 ends in \n and line 20002 in \r\n; make them alike",
+            r"x.csv: line 1 ends in \n and line 20002 in \r\n; use one line ending",
         ),
-        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json:2: the line is no JSON"),
+        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json:2: the line is not JSON"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line_and_leaves_nothing(tmp_path, name, content, words):
@@ -240,7 +242,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
     check = module._check_rows
     monkeypatch.setattr(module, "_check_rows", check_and_change)
-    with pytest.raises(DataError, match=r"x\.csv: the file changed while it was read; prepare it again"):
+    with pytest.raises(DataError, match=r"x\.csv: the file changed while it was being read; prepare it again"):
         prepare("x", written, tmp_path / "data")
     assert list((tmp_path / "data/prepared").iterdir()) == []
 
@@ -273,7 +275,7 @@ def large(folder: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     large(tmp_path)
     out, err = in_another_process(tmp_path, limit=1_000_000).communicate(timeout=60)
-    assert "cannot be written: the disk is full; nothing of it is kept" in out, err
+    assert "cannot be written: the disk is full; nothing was kept" in out, err
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
