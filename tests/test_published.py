@@ -149,7 +149,7 @@ def test_every_difference_of_protocol_is_told(beside):
         "tmall: max_length: 5 here, 20 in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
         "tmall: n_heads: 4 here, 2 in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
         "tmall: samples: packed here, prefix in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
-        "tmall: seeds: 3 here; one training a model, as far as the paper says",
+        "tmall: seeds: 3 here; one training per model, as far as the paper says",
     ):
         assert expected in said
     assert any(line.startswith("tmall: ties: here the middle") for line in said)

@@ -226,7 +226,7 @@ def test_an_output_that_we_do_not_compute_is_a_failure(tmp_path, capsys):
         (lambda tensors: tensors.pop("weight/dense.bias"), "does not fit gru4rec"),
         (lambda tensors: tensors["in/items"].fill_(99), "does not fit gru4rec"),
         (lambda tensors: [tensors.pop(name) for name in [*tensors] if name.startswith("out/")], "has no output"),
-        (lambda tensors: tensors.pop("weight/gru_layers.weight_hh_l0"), "of no known reference; known: 'gru4rec'"),
+        (lambda tensors: tensors.pop("weight/gru_layers.weight_hh_l0"), "match no known reference; known: 'gru4rec'"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_so(tmp_path, capsys, change, message):
