@@ -203,7 +203,7 @@ def test_short_lists_are_warned_of(tmp_path, own, bench):
         (lambda rows: [rows[0].split(",")[0] + ",0\n", *rows[1:]], "theirs.csv:2: the rank is '0'; expected a whole"),
         (lambda rows: [rows[0].split(",")[0] + ",31\n", *rows[1:]], "from 1 to 30"),
         (lambda rows: [rows[0].split(",")[0] + ",1.5\n", *rows[1:]], "the rank is '1.5'"),
-        (lambda rows: [",3\n", *rows[1:]], "theirs.csv:2: there is no user"),
+        (lambda rows: [",3\n", *rows[1:]], "theirs.csv:2: the user is missing"),
     ],
 )
 def test_wrong_ranks_are_refused_with_their_place(tmp_path, own, change, message):

@@ -64,7 +64,7 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
         arrays = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}
         connection.register("arrays", arrays)
         connection.execute("CREATE TABLE wanted AS SELECT * FROM arrays")
-        _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "there is no user")
+        _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "the user is missing")
         _refuse(connection, path, '"user" NOT IN (SELECT raw FROM users)', "the data have no user '{user}'")
         if roles == ("rank",):
             found = _ranked(connection, path, data.num_items)

@@ -207,19 +207,19 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
         used = {"`where`": bool(getattr(source, "where", "")), "`scale`": source.scale not in (None, 1)}
         chosen = " and ".join(name for name, is_used in used.items() if is_used)
         kept = f" left by {chosen}" if chosen else ""
-        raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
+        raise DataError(f"{_place(paths)}: the dataset is empty: it has no row of data{kept}")
     if not isinstance(source, TableSource):
         return
     (untimed,) = _only_row(connection, "SELECT min(row) FILTER (time IS NULL OR time = '') FROM raw")
     if untimed is not None:
-        raise DataError(f"{_row_place(source, paths, untimed)}: there is no time; fill it in or remove the row")
+        raise DataError(f"{_row_place(source, paths, untimed)}: the time is missing; fill it in or remove the row")
     for role in ("user", "item", "provider"):
         if role == "provider" and source.items is not None:
             continue  # its rows are those of another file, which `join_items` has checked
         checks = [*ODD]
         if role != "provider":
             checks = [
-                (is_unknown("id", ()), "there is no {role}; fill it in or remove the row"),
+                (is_unknown("id", ()), "the {role} is missing; fill it in or remove the row"),
                 *checks,
                 (is_unknown("id", source.unknown), _PLACEHOLDER),
             ]

@@ -112,7 +112,7 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     """Split `data` as `protocol` says; with `mask_history = true`, leave out targets that repeat an item.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     split = hold_out(data, protocol)
     if protocol.mask_history is not True:
@@ -121,7 +121,7 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     for part, targets in (("validate", result.valid), ("test", result.test)):
         if not len(targets.users):
             raise DataError(
-                f"{data.name}: protocol.mask_history = true leaves nobody to {part} on: each of the"
+                f"{data.name}: protocol.mask_history = true leaves no user to {part} on: each of the"
                 f" {targets.left_out:,} targets is in its user's history; set mask_history = false, or 'miss' to"
                 " count such targets as misses"
             )
@@ -132,7 +132,7 @@ def hold_out(data: PreparedDataset, protocol: Protocol) -> Split:
     """Split `data` as `protocol` says, ignoring its `mask_history`.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     if protocol.split == "temporal":
         return temporal(data, protocol.valid_share, protocol.test_share)
@@ -152,7 +152,7 @@ def leave_one_out(data: PreparedDataset) -> Split:
     if not (lengths >= MIN_VALID_LENGTH).any():
         raise DataError(
             f"{data.name}: no user has {MIN_VALID_LENGTH} interactions or more (the longest history has"
-            f" {int(lengths.max())}), so leave-one-out has nobody to validate on"
+            f" {int(lengths.max())}), so leave-one-out has no user to validate on"
         )
     users = np.arange(data.num_users)
     valid, test = users[lengths >= MIN_VALID_LENGTH], users[lengths >= MIN_TEST_LENGTH]
@@ -245,6 +245,6 @@ def _refuse_empty(data: PreparedDataset, result: Split, name: str) -> None:
     for part, there in parts.items():
         if not there:
             raise DataError(
-                f"{data.name}: the {name} split leaves nobody {part}; change protocol.valid_share and"
+                f"{data.name}: the {name} split leaves no user {part}; change protocol.valid_share and"
                 " protocol.test_share, or the split"
             )

@@ -36,7 +36,7 @@ def held_out_facts(data: PreparedDataset, protocol: Protocol) -> tuple[TargetFac
     Both include the targets that `mask_history` leaves out.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     split = hold_out(data, protocol)
     facts = target_facts(data, split)
