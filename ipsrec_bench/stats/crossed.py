@@ -32,7 +32,7 @@ class CrossedTest:
 
 
 def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> CrossedTest:
-    """Test, two-sided, that `differences`, `[users, seeds]`, have mean 0 over all users and all seeds.
+    """Test, two-sided, the hypothesis that `differences`, `[users, seeds]`, have mean 0 over all users and seeds.
 
     Balanced two-way crossed random effects, d[u, s] = mean + user[u] + seed[s] + residual[u, s]. The variance of the
     mean is s_u^2 / U + s_s^2 / S + s_us^2 / (U S), estimated without bias from the mean squares of the two-way analysis
@@ -41,7 +41,7 @@ def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> 
     chance, and the test would then mistake a difference between two trainings for one between methods.
 
     More users do not reduce the term s_s^2 / S. A comparison of single trainings omits it, and so finds
-    differences between a method and itself. False alarm rates (benchmarks/README.md): with ten seeds about nominal;
+    differences between a method and itself. False alarm rates (benchmarks/README.md): with ten seeds, about nominal;
     with five up to 6.2% at 5% and 1.8% at 1%; with three up to 7.4% and 3.2%, where seeds cause most of the variance.
 
     Raises:

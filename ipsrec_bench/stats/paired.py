@@ -36,7 +36,7 @@ class WinTieLoss:
 
 
 def paired_t_test(differences: NDArray[np.float64], confidence: float = 0.95) -> MeanTest:
-    """Test by the paired t-test, two-sided, that `differences`, `[users]`, have mean 0.
+    """Test the hypothesis that `differences`, `[users]`, have mean 0, by the two-sided paired t-test.
 
     It is the paper's test. Only users are sampled: it tests whether *these trained models* differ on users like these;
     `crossed_test` tests the same of the methods that trained them.
