@@ -242,7 +242,7 @@ def where(
 
 
 def _refuse_changing(connection: duckdb.DuckDBPyConnection, condition: str, path: Path) -> None:
-    """Refuse a condition that asks for random numbers, the time of day or the state of the process."""
+    """Refuse a condition that uses random numbers, the time of day or the state of the process."""
     changing = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
     ).fetchall()

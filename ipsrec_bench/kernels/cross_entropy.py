@@ -22,7 +22,7 @@ PROGRAMS = 512
 def loss_and_gradients(
     users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype, gradients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return what `softmax.full_cross_entropy` defines, and its gradients `[N, d]` and `[V, d]` if they are asked for.
+    """Return what `softmax.full_cross_entropy` defines, and its gradients `[N, d]` and `[V, d]` on request.
 
     Scores are float32 whatever the factors are; probabilities are rounded to `dtype` before their products. There must
     be at least one target.

@@ -21,7 +21,7 @@ def runs_kernels(device: torch.device) -> bool:
         from triton.runtime import driver
 
         driver.active.get_current_target()  # compiles Triton's binding to the driver
-    except Exception as error:  # noqa: BLE001 - whatever Triton, or the compiler that it calls, raises
+    except Exception as error:  # noqa: BLE001 - anything that Triton or its compiler raises
         warnings.warn(
             f"Triton kernels cannot run here, so slower ones of torch are used instead: {error}", stacklevel=2
         )

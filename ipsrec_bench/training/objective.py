@@ -75,7 +75,7 @@ def batch_losses(
     if isinstance(config, ContrastiveConfig) and config.lambda_:
         if provider is None:
             raise ModelError(
-                "the settings ask for a contrastive loss, but the model has no second view; set lambda = 0"
+                "the settings include a contrastive loss, but the model has no second view; set lambda = 0"
             )
         if config.same_user_negatives:
             owners = torch.arange(len(user), device=user.device)
@@ -86,7 +86,7 @@ def batch_losses(
     if isinstance(config, ProviderPredictionConfig) and config.attribute_weight:
         if not isinstance(model, ProviderPredictor):
             raise ModelError(
-                "the settings ask to predict providers, but the model is not a ProviderPredictor; set"
+                "the settings include the prediction of providers, but the model is not a ProviderPredictor; set"
                 " attribute_weight = 0"
             )
         total = total + config.attribute_weight * provider_loss(model.provider_logits(user), batch.target_providers)

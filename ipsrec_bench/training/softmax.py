@@ -113,7 +113,7 @@ def _tile_by_tile(
     gradients: bool,
     tile_parts: int = 1,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the loss, and its gradients `[N, d]` and `[V, d]` if they are asked for."""
+    """Return the loss, and its gradients `[N, d]` and `[V, d]` if `gradients` is set."""
     count = len(users)
     rows, size = (count, CUDA_TILE) if users.is_cuda else (ROWS, TILE)
     rows, size, room = max(rows // tile_parts, 1), size // tile_parts, KEPT // tile_parts
