@@ -41,38 +41,38 @@ class Server:
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
-    told = Server()
+    settings = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
-            told.asked.append(wanted)
+            settings.asked.append(wanted)
             begin = 0
-            if wanted and told.ranges and self.headers.get("If-Range") == told.tag:
+            if wanted and settings.ranges and self.headers.get("If-Range") == settings.tag:
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            body = told.content[begin:]
-            beyond = begin >= len(told.content)
-            self.send_response(416 if beyond else 206 if begin else told.status)
+            body = settings.content[begin:]
+            beyond = begin >= len(settings.content)
+            self.send_response(416 if beyond else 206 if begin else settings.status)
             if beyond:
-                self.send_header("Content-Range", f"bytes */{len(told.content)}")
+                self.send_header("Content-Range", f"bytes */{len(settings.content)}")
             elif begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}")
-            if told.length:
+                self.send_header("Content-Range", f"bytes {begin}-{len(settings.content) - 1}/{len(settings.content)}")
+            if settings.length:
                 self.send_header("Content-Length", str(len(body)))
-            if told.tag:
-                self.send_header("ETag", told.tag)
+            if settings.tag:
+                self.send_header("ETag", settings.tag)
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # a client that asks for the rest does not wait for all
-                self.wfile.write(body[: told.cut])
+                self.wfile.write(body[: settings.cut])
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        told.url = f"http://127.0.0.1:{http.server_port}/file.gz"
+        settings.url = f"http://127.0.0.1:{http.server_port}/file.gz"
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield told
+        yield settings
         http.shutdown()
 
 

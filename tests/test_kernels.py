@@ -1,7 +1,6 @@
 """The kernels of training and ranking: on a GPU if there is one, else in Triton's interpreter; and compiled.
 
-The interpreter takes bfloat16 for integers in products, so that without a GPU float16 stands for factors that are
-rounded.
+The interpreter treats bfloat16 as integers in products, so without a GPU, float16 is used for rounded factors.
 """
 
 import contextlib

@@ -204,8 +204,8 @@ def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
     sys.modules.pop("my_models")
     sys.path[:] = [place for place in sys.path if place != str(folder)]
     again = bench("validate", tuned)
-    told = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
-    assert (again.returncode, again.stderr) == (0, f"{told}: {folder / 'my_models.py'}\n")
+    notice = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
+    assert (again.returncode, again.stderr) == (0, f"{notice}: {folder / 'my_models.py'}\n")
     keys = {cell.type for cell in cells_of(load_suite(tuned))}
     assert keys == {"my_models:DecayedSum"}
 
@@ -223,8 +223,8 @@ def test_a_module_from_elsewhere_is_announced_before_it_is_imported(folder, benc
     suite.write_text(WORLD + '[models.x]\ntype = "far_models:X"\n', encoding="utf-8")
     for command in (["validate", suite], ["run", suite], ["tune", suite, "--model", "x"]):
         done = bench(*command)
-        told, error = done.stderr.splitlines()
-        assert told == (
+        notice, error = done.stderr.splitlines()
+        assert notice == (
             "models.x.type imports the module 'far_models' from outside of the suite's folder:"
             f" {elsewhere / 'far_models.py'}"
         )

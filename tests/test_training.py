@@ -313,7 +313,7 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
 def test_contrastive_losses_are_their_definitions(owners, tau, contrast, similarity):
     """By naive loops: each anchor's positive against the vectors of other users that its loss takes as negatives.
 
-    Gradients, too, for autograd is not told of the pairs that are hidden.
+    Gradients are compared, too, because autograd does not record that pairs are hidden.
     """
     generator = torch.Generator().manual_seed(len(owners))
     views = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64).requires_grad_()
