@@ -84,7 +84,7 @@ def sweep(folder: Path) -> None:
 def scratch(folder: Path) -> Iterator[Path]:
     """Create a temporary folder in `folder`, locked while its process lives, and remove it at the end."""
     with _handle(folder) as parent:
-        _lock(parent, fcntl.LOCK_EX)  # so that nobody sweeps a new folder before it is locked
+        _lock(parent, fcntl.LOCK_EX)  # so that no process sweeps a new folder before it is locked
         _sweep(folder)
         staging = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
         mark = os.open(staging, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Raw files that were read wrongly without a word, and their siblings: each gives the right value or one sentence.
+"""Raw files that were once misread silently, and similar ones: each gives the right value or an error of one sentence.
 
 The files in `tests/cases/` were reported; the others are made here.
 """
@@ -36,7 +36,7 @@ def read(name: str, tmp_path: Path, **settings):
 
 
 def refusal(path: Path, data_dir: Path, **settings) -> str:
-    """Return the only sentence that preparing the file gives, without the path that it begins with."""
+    """Return the error message of preparing the file, without the path at its beginning."""
     with pytest.raises(DataError) as caught:
         prepare("x", TableSource.model_validate({"path": str(path), **settings}), data_dir)
     sentence = str(caught.value)
@@ -59,7 +59,7 @@ def test_offsets_and_halves_of_the_day_are_applied(name, tmp_path):
     assert raw_sequences(read(name, tmp_path)) == {"u": ORDER}
 
 
-def test_nanoseconds_keep_their_order_though_some_have_empty_decimals(tmp_path):
+def test_nanoseconds_keep_their_order_even_if_some_have_no_decimals(tmp_path):
     data = read("nsmix.csv", tmp_path)
     assert raw_sequences(data) == {"u": ORDER}
     assert data.times.tolist() == [1_700_000_000_000_000_000 + n for n in (10, 20, 30, 40)]
@@ -102,11 +102,11 @@ def test_several_providers_in_a_row_are_refused_by_name(tmp_path):
     )
 
 
-def test_a_quote_joins_no_lines_where_tabs_delimit(tmp_path):
+def test_a_quote_does_not_join_lines_of_tab_separated_files(tmp_path):
     data = read("openq3.tsv", tmp_path)
     assert data.statistics.actions == 25
     assert set(vocabulary(data, "providers").values()) == {"p0", '"Q1', 'Q2"'}
-    assert ":3: the provider has a line break in it" in refusal(CASES / "openq3.tsv", tmp_path, quoting="double")
+    assert ":3: the provider contains a line break" in refusal(CASES / "openq3.tsv", tmp_path, quoting="double")
 
 
 def test_text_in_other_encodings_is_named(tmp_path):
@@ -114,7 +114,7 @@ def test_text_in_other_encodings_is_named(tmp_path):
     assert refusal(CASES / "latin1.csv", tmp_path).startswith(":3: the line is not UTF-8; if the file is Latin-1,")
 
 
-def test_the_line_behind_long_fields_is_the_right_one(tmp_path):
+def test_an_error_after_long_fields_names_the_right_line(tmp_path):
     assert ":4: the time is 'x'" in refusal(CASES / "bigfield3.csv.gz", tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_suite_on_times_with_zone_runs(bench):
         (["1970-01-01 1:00:00.5 AM +01:00"], [500_000]),
     ],
 )
-def test_each_form_of_times_is_taken_exactly(moments, expected, prepared_table):
+def test_each_format_of_times_is_read_exactly(moments, expected, prepared_table):
     assert at(moments, prepared_table) == expected
 
 
@@ -174,7 +174,7 @@ def test_each_form_of_times_is_taken_exactly(moments, expected, prepared_table):
         (["1970-01-01 00:00:00.000000002", "1970-01-01 00:00:00.000000001"], "%Y-%m-%d %H:%M:%S.%n", [2, 1]),
     ],
 )
-def test_other_forms_of_times_are_described(moments, time_format, expected, prepared_table):
+def test_other_formats_of_times_are_read_by_time_format(moments, time_format, expected, prepared_table):
     assert at(moments, prepared_table, time_format=time_format) == expected
 
 
@@ -183,9 +183,9 @@ def test_other_forms_of_times_are_described(moments, time_format, expected, prep
     [
         (["1", "9223372036854775808"], 3, "which is beyond 64 bits; write it in a larger unit"),
         (["1.5", "1e25"], 3, "which is beyond 64 bits"),
-        (["0.5", "1700000000000000001", "1700000000000000002"], 4, "which a 64-bit float cannot tell from the time of"),
-        (["1700000000.00000001", "1700000000.00000002"], 3, "which a 64-bit float cannot tell"),
-        (["1", "-2"], 3, "which is neither a finite number from 0 on nor"),
+        (["0.5", "1700000000000000001", "1700000000000000002"], 4, "which a 64-bit float cannot distinguish from"),
+        (["1700000000.00000001", "1700000000.00000002"], 3, "which a 64-bit float cannot distinguish"),
+        (["1", "-2"], 3, "which is neither a finite number of at least 0 nor"),
         (["inf"], 2, "which is neither a finite number"),
         (["2020-01-01 09:00:00 CET"], 2, "which is neither a finite number"),
         (["2020-01-01 09:00:00 Europe/Berlin"], 2, "set time_format, such as %d.%m.%Y"),
@@ -200,8 +200,8 @@ def test_other_forms_of_times_are_described(moments, time_format, expected, prep
         (["infinity"], 2, "which is neither"),
         (["2020-02-30"], 2, "but there is no such date or time"),
         (["2020-01-01 25:00:00"], 2, "but there is no such date or time"),
-        (["2020-01-01 13:00 PM"], 2, "an hour before AM or PM is one from 1 to 12"),
-        (["2020-01-01 00:30 AM"], 2, "an hour before AM or PM is one from 1 to 12"),
+        (["2020-01-01 13:00 PM"], 2, "an hour before AM or PM must be from 1 to 12"),
+        (["2020-01-01 00:30 AM"], 2, "an hour before AM or PM must be from 1 to 12"),
         (["2020-01-01 09:00:00+05:75"], 2, "there is no such offset from UTC"),
         (["2020-01-01 09:00:00+2500"], 2, "there is no such offset from UTC"),
         (["2020-01-01T09:00:00Z", "2020-01-01T09:00:00"], 3, "without a time zone, unlike the rows before it"),
@@ -211,7 +211,7 @@ def test_other_forms_of_times_are_described(moments, time_format, expected, prep
         (["1600-01-01 00:00:00.000000001"], 2, "too far from 1970 for nanoseconds"),
     ],
 )
-def test_every_other_time_is_refused_by_its_line(moments, line, words, tmp_path):
+def test_any_other_time_is_refused_with_its_line(moments, line, words, tmp_path):
     rows = "".join(f'u,i,p,"{moment}"\n' for moment in moments)
     (tmp_path / "log.csv").write_text(HEADER + rows, encoding="utf-8")
     sentence = refusal(tmp_path / "log.csv", tmp_path)
@@ -219,11 +219,11 @@ def test_every_other_time_is_refused_by_its_line(moments, line, words, tmp_path)
     assert words in sentence
 
 
-def test_what_a_time_format_does_not_describe_is_refused(tmp_path):
+def test_times_that_do_not_match_the_time_format_are_refused(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,i,p,1.2.2020\nu,i,p,2020-02-01\n", encoding="utf-8")
-    words = ":3: the time is '2020-02-01', which is not written as time_format = '%d.%m.%Y' says"
+    words = ":3: the time is '2020-02-01', which does not match time_format = '%d.%m.%Y'"
     assert refusal(tmp_path / "log.csv", tmp_path, time_format="%d.%m.%Y") == words
-    assert ": time_format = '%Q' describes no times: " in refusal(tmp_path / "log.csv", tmp_path, time_format="%Q")
+    assert ": time_format = '%Q' is not a time format: " in refusal(tmp_path / "log.csv", tmp_path, time_format="%Q")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_times_that_32_bit_floats_have_merged_are_refused(tmp_path):
         duckdb.execute(f"COPY (SELECT 'u' AS user, 'i' AS item, 'p' AS provider, {moment}::FLOAT AS time) TO '{path}'")
         if refused:
             words = (
-                ': the column "time" (time column) is of 32-bit floats, which cannot tell times above 16,777,216 apart'
+                ': the column "time" (time column) has 32-bit floats, which cannot distinguish times above 16,777,216'
             )
             assert refusal(path, tmp_path).startswith(words)
         else:
@@ -284,7 +284,7 @@ def with_items(folder: Path, log: str = "log.csv", items: str = "items.csv", **s
     return TableSource.model_validate({"path": str(folder / log), "items": item_table, **settings})
 
 
-def test_the_case_of_an_items_name_is_part_of_it(tmp_path):
+def test_item_ids_are_case_sensitive(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,a1,,1\n", encoding="utf-8")
     (tmp_path / "items.csv").write_text("item,brand\nA1,b\n", encoding="utf-8")
     with pytest.raises(DataError, match="an interaction has 'a1', the table has 'A1', which are not the same text"):
@@ -301,7 +301,7 @@ def test_the_case_of_an_items_name_is_part_of_it(tmp_path):
         (
             "items.csv",
             'item,brand\nx,"p\na,q\nb,"\n',
-            ":2: the provider has a line break in it; is a quote not closed?",
+            ":2: the provider contains a line break; is a quote not closed?",
         ),
         ("items.csv", f"item,brand\na,{'p' * 1001}\n", ":2: the provider has more than 1,000 characters"),
     ],
@@ -313,29 +313,29 @@ def test_an_item_table_names_one_provider_in_a_row(tmp_path, name, text, message
         prepare("x", with_items(tmp_path, items=name), tmp_path)
 
 
-def test_providers_of_items_without_interactions_may_be_whatever_they_are(tmp_path):
+def test_providers_of_items_without_interactions_may_be_anything(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,a,,1\nu,b,,2\n", encoding="utf-8")
     rows = [{"item": "x", "brand": ["p", "q"]}, {"item": "y", "brand": "\n\np"}, {"item": "a", "brand": "p"}]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert prepare("x", with_items(tmp_path, items="items.jsonl"), tmp_path).providers.tolist() == [2, 1]
 
 
-def test_blanks_of_any_kind_around_a_number_are_none_of_its_digits(tmp_path):
+def test_blanks_of_any_kind_around_a_number_are_ignored(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,a,p,\u00a010\nu,b,p,\u00a02 \n", encoding="utf-8")
     assert prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path).times.tolist() == [2, 10]
 
 
-def test_empty_lines_among_python_dictionaries_are_no_rows(tmp_path):
+def test_empty_lines_among_python_dictionaries_are_not_rows(tmp_path):
     rows = ["{'user': 'u', 'item': 'a', 'provider': 'p', 'time': 2}", "", "{'user': '', 'item': 'b', 'time': 1}"]
     (tmp_path / "log.json").write_text("\n".join(rows[:2]) + "\n\n", encoding="utf-8")
     source = TableSource(path=str(tmp_path / "log.json"), lines="python")
     assert prepare("x", source, tmp_path).times.tolist() == [2]
     (tmp_path / "log.json").write_text("\n".join(rows), encoding="utf-8")
-    with pytest.raises(DataError, match=r"log\.json:3: there is no user"):
+    with pytest.raises(DataError, match=r"log\.json:3: the user is missing"):
         prepare("x", source, tmp_path)
 
 
-def test_a_json_object_without_the_columns_is_no_matter_of_delimiters(tmp_path):
+def test_an_error_on_a_json_file_does_not_suggest_a_delimiter(tmp_path):
     (tmp_path / "log.json").write_text('{"rows": [1]}', encoding="utf-8")
     with pytest.raises(DataError, match=r"the file has 'rows'$"):
         prepare("x", TableSource(path=str(tmp_path / "log.json")), tmp_path)
@@ -347,7 +347,7 @@ def test_an_empty_first_line_is_named(tmp_path):
         prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path)
 
 
-def test_items_without_a_row_are_told_apart_from_empty_providers(tmp_path, bench):
+def test_items_missing_from_the_item_table_are_distinguished_from_empty_providers(tmp_path, bench):
     (tmp_path / "log.csv").write_text(HEADER + "u,a,,1\nu,b,,2\nu,c,,3\nu,c,,4\n", encoding="utf-8")
     (tmp_path / "items.csv").write_text("item,brand\na,p\nb,\n", encoding="utf-8")
     data = prepare("x", with_items(tmp_path), tmp_path / "data")
@@ -375,7 +375,7 @@ def test_what_is_not_a_provider_is_unknown_and_counted(prepared_table):
 
 @pytest.mark.parametrize("text", ["NA", "null", "nan", "None", "\\N", "?", "N/A", "undefined"])
 @pytest.mark.parametrize("role", ["user", "item"])
-def test_a_placeholder_is_no_user_and_no_item(role, text, tmp_path):
+def test_a_placeholder_is_refused_as_user_and_as_item(role, text, tmp_path):
     row = {"user": f"{text},i,p,2", "item": f"u,{text},p,2"}[role]
     (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
     assert refusal(tmp_path / "log.csv", tmp_path).startswith(
@@ -384,7 +384,7 @@ def test_a_placeholder_is_no_user_and_no_item(role, text, tmp_path):
 
 
 @pytest.mark.parametrize("row", ['" ",i,p,2', 'u,"\t",p,2', "u,\u00a0,p,2"])
-def test_a_blank_is_no_user_and_no_item_whatever_is_unknown(row, tmp_path):
+def test_a_blank_is_refused_as_user_and_as_item_whatever_unknown_lists(row, tmp_path):
     (tmp_path / "log.csv").write_text(f"{HEADER}u,i,p,1\n{row}\n", encoding="utf-8")
     assert "; fill it in or remove the row" in refusal(tmp_path / "log.csv", tmp_path, unknown=[])
 
@@ -401,21 +401,21 @@ def test_an_item_table_may_name_a_provider_and_a_placeholder(tmp_path):
     "text",
     ['["a", "b"]', "['a', 'b']", "[]", "[1, 2]", '{"id": 1}', "{'a': 1}", "[null]", '[["a"]]', '[{"id": 1}]', "{}"],
 )
-def test_lists_and_structures_in_text_are_no_id(text, tmp_path):
+def test_lists_and_structures_in_text_are_refused_as_ids(text, tmp_path):
     quoted = text.replace('"', '""')
     (tmp_path / "log.csv").write_text(f'{HEADER}u,i,p,1\nu,i,"{quoted}",2\n', encoding="utf-8")
     sentence = refusal(tmp_path / "log.csv", tmp_path)
-    assert sentence.startswith(f":3: the provider is a list or a structure, '{text}', and not one id")
+    assert sentence.startswith(f":3: the provider is a list or a structure, '{text}', not a single id")
 
 
 @pytest.mark.parametrize("text", ["[unknown]", "[no artist]", "{S}", "[", "a [1]", "[live] x", "[a, b"])
-def test_brackets_alone_make_no_list(text, prepared_table):
+def test_brackets_alone_do_not_make_a_list(text, prepared_table):
     data = prepared_table(f'{HEADER}u,i,"{text}",1\n', unknown=[])
     assert list(vocabulary(data, "providers").values()) == [text]
 
 
 @pytest.mark.parametrize("value", ['["a"]', '{"id": 1}', "[1]"])
-def test_lists_and_structures_in_json_are_no_id(value, tmp_path):
+def test_lists_and_structures_in_json_are_refused_as_ids(value, tmp_path):
     line = '{"user": "u", "item": "i", "provider": %s, "time": 1}\n'
     (tmp_path / "log.json").write_text(line % '"p"' + line % value, encoding="utf-8")
     assert refusal(tmp_path / "log.json", tmp_path).startswith(":2: the provider is a list or a structure")
@@ -451,7 +451,7 @@ def test_the_largest_providers_are_shown_with_their_share(tmp_path, bench):
     assert found["stickiness_without_largest"] == 0
 
 
-def test_a_provider_that_nobody_named_may_be_absent_which_is_said(tmp_path, bench):
+def test_the_default_provider_column_may_be_missing_which_is_noted(tmp_path, bench):
     (tmp_path / "log.csv").write_text("user,item,time\nu,a,1\nu,b,2\nu,c,3\nu,d,4\n", encoding="utf-8")
     data = prepare("x", TableSource(path=str(tmp_path / "log.csv")), tmp_path / "data")
     assert data.providers.tolist() == [UNKNOWN_PROVIDER] * 4
@@ -468,7 +468,7 @@ def test_a_provider_that_nobody_named_may_be_absent_which_is_said(tmp_path, benc
     assert "there is no column 'maker' (provider column)" in refusal(tmp_path / "log.csv", tmp_path, provider="maker")
 
 
-def test_a_mark_in_the_middle_of_a_file_is_refused(tmp_path):
+def test_a_byte_order_mark_in_the_middle_of_a_file_is_refused(tmp_path):
     (tmp_path / "log.csv").write_text(f"\ufeff{HEADER}u,i,p,1\n\ufeffu,i,p,2\n", encoding="utf-8")
     assert refusal(tmp_path / "log.csv", tmp_path).startswith(":3: the user has a byte order mark (U+FEFF)")
     (tmp_path / "log.json").write_text(
@@ -489,21 +489,21 @@ def test_no_error_shows_control_characters(row, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.txt", "log.json", "log.jsonl.gz"])
-def test_a_mark_at_the_beginning_is_passed_over(name, tmp_path):
+def test_a_byte_order_mark_at_the_beginning_is_skipped(name, tmp_path):
     text = HEADER + "u,i,p,1\n" if "json" not in name else '{"user": "u", "item": "i", "provider": "p", "time": 1}\n'
     content = ("\ufeff" + text).encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     assert raw_sequences(prepare("x", TableSource(path=str(tmp_path / name)), tmp_path)) == {"u": ["i"]}
 
 
-def test_a_mark_before_a_file_without_header_is_passed_over(tmp_path):
+def test_a_byte_order_mark_before_a_file_without_header_is_skipped(tmp_path):
     (tmp_path / "log.csv").write_text("\ufeffu,i,p,1\n", encoding="utf-8")
     written = TableSource(path=str(tmp_path / "log.csv"), columns=("user", "item", "provider", "time"))
     assert raw_sequences(prepare("x", written, tmp_path)) == {"u": ["i"]}
 
 
 @pytest.mark.parametrize("name", ["LOG.CSV.GZ", "log.Csv", "log.TSV.gz", "log.JSON", "log.PARQUET", "log.data"])
-def test_names_may_be_written_in_capitals_and_packed_files_are_known_by_their_first_bytes(name, tmp_path):
+def test_file_names_ignore_case_and_packed_files_are_recognised_by_their_first_bytes(name, tmp_path):
     if name == "log.PARQUET":
         duckdb.execute(f"COPY (SELECT 'u' AS user, 'i' AS item, 'p' AS provider, 1 AS time) TO '{tmp_path / name}'")
     else:
@@ -544,7 +544,7 @@ TEXT = (HEADER + "u,i,p,1\n").encode()
         ("log.csv.gz", gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0), ": the file is packed with gzip twice"),
         ("log.csv.gz", TEXT, ": the name ends in .gz, but the file is not packed with gzip; rename it"),
         ("log.csv.gz", gzip.compress(TEXT.decode().encode("utf-16"), mtime=0), ": the file is UTF-16 text"),
-        ("log.csv", TEXT.decode().encode("utf-16-le"), ": the file holds zero bytes, so it is no UTF-8 text; if it is"),
+        ("log.csv", TEXT.decode().encode("utf-16-le"), ": the file contains zero bytes, so it is not UTF-8; if it is"),
         ("log.csv", TEXT.decode().encode("utf-32"), ": the file is UTF-32 text"),
         ("log.json", '{"user": 1}\n'.encode("utf-16"), ": the file is UTF-16 text"),
         ("log.csv", b"<!DOCTYPE html>\n<html>", ": the file is a web page, perhaps one that asks for a login; get"),
@@ -559,15 +559,15 @@ TEXT = (HEADER + "u,i,p,1\n").encode()
             b'{"a": {"item": "x"}, "b": {"item": "y"}}\n',
             ": the file is one JSON object of objects; expected",
         ),
-        ("log.json", b'{\n  "user": "u"\n}\n', ":1: the line is no JSON; expected an object on each line, or an array"),
+        ("log.json", b'{\n  "user": "u"\n}\n', ":1: the line is not JSON; expected an object on each line, or"),
         ("log.json", b"[1, 2]\n", ": "),
         ("log.json", b"[]", ": "),
-        ("log.json", b'5\n"x"\n', ":1: the line is no JSON object"),
+        ("log.json", b'5\n"x"\n', ":1: the line is not a JSON object"),
         ("log.parquet", TEXT, ": cannot be read as a table"),
         ("log.parquet.gz", gzip.compress(b"PAR1", mtime=0), ": a Parquet file cannot be read packed"),
     ],
 )
-def test_what_is_no_table_is_named_with_the_remedy(name, content, words, tmp_path):
+def test_files_that_are_not_tables_are_named_with_the_remedy(name, content, words, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name, tmp_path / "data").startswith(words)
 
@@ -629,7 +629,7 @@ def test_other_delimiters_are_refused_with_the_key(delimiter, tmp_path, bench):
 def test_a_line_break_within_an_id_is_refused_and_quotes_can_be_switched_off(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + 'u,i,p,1\nu,"Q,p,2\nu,Q",p,3\nu,j,p,4\n', encoding="utf-8")
     sentence = refusal(tmp_path / "log.csv", tmp_path)
-    assert sentence.startswith(":3: the item has a line break in it; is a quote not closed?")
+    assert sentence.startswith(":3: the item contains a line break; is a quote not closed?")
     assert 'set quoting = "none"' in sentence
     written = TableSource(path=str(tmp_path / "log.csv"), quoting="none")
     assert raw_sequences(prepare("x", written, tmp_path)) == {"u": ["i", '"Q', 'Q"', "j"]}
@@ -670,14 +670,14 @@ def test_the_line_of_a_short_row_is_that_of_the_file(packed, tmp_path):
     assert refusal(path, tmp_path, provider="").startswith(":10: Expected Number of Columns: 4 Found: 3")
 
 
-def test_an_item_table_is_written_as_freely_as_the_interactions(tmp_path):
+def test_an_item_table_may_have_any_format_of_the_interactions(tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,a,,1\nu,b,,2\nu,c,,3\n", encoding="utf-8")
     (tmp_path / "items.dat").write_text('a::"p::1\nb::q::1\nb::r::0\n', encoding="utf-8")
     table = {"columns": ["item", "brand", "kept"], "delimiter": "::", "where": "kept = '1'", "quoting": "none"}
     data = prepare("x", with_items(tmp_path, items="items.dat", table=table), tmp_path)
     assert vocabulary(data, "providers") == {2: '"p', 3: "q"}
     table["where"] = "keep = 1"
-    with pytest.raises(DataError, match=r"items\.dat: where = 'keep = 1' cannot be asked of this file"):
+    with pytest.raises(DataError, match=r"items\.dat: where = 'keep = 1' cannot be evaluated on this file"):
         prepare("x", with_items(tmp_path, items="items.dat", table=table), tmp_path)
     (tmp_path / "items.dat").write_text("a::p::1\nb::q\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"items\.dat:2: Expected Number of Columns: 3 Found: 2"):
@@ -712,7 +712,7 @@ def test_a_file_is_read_by_options_as_by_a_suite(tmp_path, bench):
         (["log.csv", "--items", "none.csv"], "none.csv: there is no such file"),
     ],
 )
-def test_what_the_command_cannot_mean_is_refused(arguments, words, tmp_path, bench):
+def test_contradictory_arguments_are_refused(arguments, words, tmp_path, bench):
     (tmp_path / "log.csv").write_text(HEADER + "u,i,p,1\n", encoding="utf-8")
     done = bench("data", "stats", *arguments)
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
@@ -762,7 +762,7 @@ def test_a_condition_reads_no_other_file_and_fetches_nothing(of, condition, tmp_
     (tmp_path / "items.csv").write_text("item,brand\na,p\n", encoding="utf-8")
     where = condition.format(secret=secret, folder=secret.parent)
     settings = {"where": where} if of == "log" else {"table": {"where": where}}
-    with pytest.raises(DataError, match=r"cannot be asked of this file|may read the file's columns and nothing else"):
+    with pytest.raises(DataError, match=r"cannot be evaluated on this file|may read only the file's columns"):
         prepare("x", with_items(tmp_path, **settings), tmp_path / "data")
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
     assert not (tmp_path / "home" / ".duckdb" / "extensions").exists()
@@ -771,12 +771,12 @@ def test_a_condition_reads_no_other_file_and_fetches_nothing(of, condition, tmp_
 @pytest.mark.parametrize(
     "condition", ["random() < 0.5", "time < NOW ()", "CAST(time AS DATE) < current_date", "uuid() > '8'"]
 )
-def test_a_condition_that_answers_differently_each_time_is_refused(condition, tmp_path):
+def test_a_condition_that_is_not_deterministic_is_refused(condition, tmp_path):
     (tmp_path / "log.csv").write_text(HEADER + "u,a,p,1\n", encoding="utf-8")
-    assert "answers differently each time" in refusal(tmp_path / "log.csv", tmp_path, where=condition)
+    assert "gives a different result each time" in refusal(tmp_path / "log.csv", tmp_path, where=condition)
 
 
-def test_words_of_functions_may_be_texts_and_columns(tmp_path):
+def test_names_of_functions_may_be_texts_and_columns(tmp_path):
     (tmp_path / "log.csv").write_text("user,item,random,time\nu,a,random(),1\nu,b,x,2\n", encoding="utf-8")
     written = TableSource(
         path=str(tmp_path / "log.csv"), provider="", where="random = 'random()' OR \"random\" = 'now'"
@@ -815,7 +815,7 @@ PLAIN = 'title = "x"\nforms = [{ path = "x.csv" }]\n'
         (f'["a\\u001b"]\n{PLAIN}', ""),
     ],
 )
-def test_entries_for_datasets_stay_below_its_folder(entry, key, tmp_path, bench):
+def test_entries_of_datasets_stay_below_the_data_folder(entry, key, tmp_path, bench):
     own_datasets(tmp_path, entry)
     done = bench("data", "list")
     assert done.returncode == 2
@@ -824,13 +824,13 @@ def test_entries_for_datasets_stay_below_its_folder(entry, key, tmp_path, bench)
     assert "expected a " in done.stderr
 
 
-def test_an_entry_of_ones_own_may_name_any_file_outright(tmp_path, bench):
+def test_a_users_own_entry_may_name_any_absolute_path(tmp_path, bench):
     (tmp_path / "log.csv").write_text(HEADER + "u,i,p,1\n", encoding="utf-8")
     own_datasets(tmp_path, f'[mine]\ntitle = "x"\nforms = [{{ path = "{tmp_path / "log.csv"}" }}]\n')
     assert bench("data", "stats", "mine").returncode == 0
 
 
-def test_unpacking_ends_at_the_bound_of_the_entry(tmp_path, bench):
+def test_unpacking_stops_at_the_limit_of_the_entry(tmp_path, bench):
     entry = '[mine]\ntitle = "x"\narchive = "a.zip"\nmembers = ["log.csv"]\nforms = [{ path = "log.csv" }]\n'
     own_datasets(tmp_path, entry + "unpacked_bytes = 1000\n")
     raw = tmp_path / "data" / "raw"
@@ -839,10 +839,7 @@ def test_unpacking_ends_at_the_bound_of_the_entry(tmp_path, bench):
         file.writestr("log.csv", HEADER + "u,i,p,1\n" * 1000)
     done = bench("data", "prepare", "mine")
     assert done.returncode == 2
-    assert (
-        "a.zip: its files take more than 1,000 bytes unpacked, the bound of this dataset (unpacked_bytes)"
-        in done.stderr
-    )
+    assert "a.zip: its files exceed 1,000 bytes unpacked, the limit of this dataset (unpacked_bytes)" in done.stderr
     assert [path.name for path in raw.rglob("*") if path.is_file()] == ["a.zip"]
     own_datasets(tmp_path, entry)
     assert bench("data", "prepare", "mine").returncode == 0
@@ -882,6 +879,6 @@ def test_checks_of_times_and_ids_stay_within_what_reading_takes(tmp_path):
     assert time.process_time() - began < 15
 
 
-def test_an_item_table_may_stand_in_a_suite_as_before():
+def test_an_item_table_may_be_written_in_a_suite_as_before():
     table = ItemTable(path="i.csv", item="item", provider="brand")
     assert (table.columns, table.where, table.quoting) == ((), "", "auto")

@@ -166,7 +166,7 @@ def test_datasets_are_listed_with_what_is_there(bench, tmp_path):
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/100k.csv").touch()
     rows = {row["name"]: row for row in json.loads(bench("data", "list", "--json").stdout)}
-    assert rows["twitch"]["raw"] == "100k.csv is there"
+    assert rows["twitch"]["raw"] == "100k.csv is present"
     assert rows["positive-control"] == {
         "name": "positive-control",
         "title": "Planted world in which the provider decides what comes next",

@@ -197,13 +197,13 @@ def test_short_lists_are_warned_of(tmp_path, own, bench):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[1:], "1 of .* test users are not in it"),
-        (lambda rows: [*rows, rows[0]], r"theirs.csv:\d+: the user '.*' stands there twice"),
+        (lambda rows: rows[1:], "1 of .* test users are missing"),
+        (lambda rows: [*rows, rows[0]], r"theirs.csv:\d+: the user '.*' occurs twice"),
         (lambda rows: ["stranger,1\n", *rows], "theirs.csv:2: the data have no user 'stranger'"),
         (lambda rows: [rows[0].split(",")[0] + ",0\n", *rows[1:]], "theirs.csv:2: the rank is '0'; expected a whole"),
         (lambda rows: [rows[0].split(",")[0] + ",31\n", *rows[1:]], "from 1 to 30"),
         (lambda rows: [rows[0].split(",")[0] + ",1.5\n", *rows[1:]], "the rank is '1.5'"),
-        (lambda rows: [",3\n", *rows[1:]], "theirs.csv:2: there is no user"),
+        (lambda rows: [",3\n", *rows[1:]], "theirs.csv:2: the user is missing"),
     ],
 )
 def test_wrong_ranks_are_refused_with_their_place(tmp_path, own, change, message):
@@ -217,10 +217,10 @@ def test_wrong_ranks_are_refused_with_their_place(tmp_path, own, change, message
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{user},{item},nan", "which is no number"),
+        ("{user},{item},nan", "not a finite number"),
         ("{user},{item},high", "the score is 'high'"),
         ("{user},nothing,1", "the data have no item 'nothing'"),
-        ("{user},{item},1\n{user},{item},2", "theirs.csv:3: the item '.*' of user '.*' stands there twice"),
+        ("{user},{item},1\n{user},{item},2", "theirs.csv:3: the item '.*' of user '.*' occurs twice"),
     ],
 )
 def test_wrong_lists_are_refused_with_their_place(tmp_path, own, line, message):
@@ -245,7 +245,7 @@ def test_a_packed_file_of_ranks_that_was_cut_off_is_refused(tmp_path, own):
     notes = map(str, np.random.default_rng(0).random((60, 20)).tolist())
     text = "".join(f'{line},"{note}"\n' for line, note in zip(perfect(own).splitlines(), notes, strict=False))
     (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(text.encode())[:-6])
-    with pytest.raises(DataError, match=r"theirs\.csv\.gz: the gzip file is cut off or damaged"):
+    with pytest.raises(DataError, match=r"theirs\.csv\.gz: the gzip file is truncated or damaged"):
         import_ranks(tmp_path / "theirs.csv.gz", own[0], tmp_path / "data", tmp_path / "s.duckdb", Labels("theirs"))
 
 
@@ -552,9 +552,9 @@ def test_a_list_of_one_item_each_hits_where_it_is_the_target(tmp_path, monkeypat
         (["{user},{item},1.5"], "the rank is '1.5'"),
         (["{user},{item},"], "theirs.csv:2: the rank is"),
         (["{user},{item},1", "{user},{other},1"], "theirs.csv:3: the user '.*' has two items at rank 1"),
-        (["{user},{item},1", "{user},{item},2"], "theirs.csv:3: the item '.*' of user '.*' stands there twice"),
+        (["{user},{item},1", "{user},{item},2"], "theirs.csv:3: the item '.*' of user '.*' occurs twice"),
         (["{user},nothing,1"], "theirs.csv:2: the data have no item 'nothing'"),
-        (["{user},{item},1"], "test users are not in it"),
+        (["{user},{item},1"], "test users are missing"),
     ],
 )
 def test_wrong_lists_with_ranks_are_refused_with_their_place(tmp_path, own, lines, message):
@@ -570,7 +570,7 @@ def test_lists_without_names_of_columns_are_refused(tmp_path, own):
     rows = "".join(f"{users[u]},{items[i]},{i}\n" for u in test.users for i in (1, 2))
     with pytest.raises(DataError, match="expected columns 'user' and 'rank', or 'user', 'item' and 'score' or 'rank'"):
         enter(tmp_path, own, rows)
-    with pytest.raises(DataError, match=r"stands there twice; of a list, the file has to name each 'item', too"):
+    with pytest.raises(DataError, match=r"occurs twice; a file of lists needs the column 'item', too"):
         enter(tmp_path, own, "user,rank\n" + "".join(f"{users[u]},{i}\n" for u in test.users for i in (1, 2)))
 
 

@@ -102,7 +102,7 @@ def test_a_joined_item_table_gives_the_provider_and_must_not_be_ambiguous(tmp_pa
 def test_times_may_be_timestamps_and_large_integers_keep_their_order(prepared_table):
     stamps = "user,item,provider,time\nu,a,p,2019-10-01 00:00:01 UTC\nu,b,p,2019-09-30 23:59:59 UTC\n"
     assert raw_sequences(prepared_table(stamps)) == {"u": ["b", "a"]}
-    # Neighbours that float32 cannot tell apart.
+    # Neighbours that float32 cannot distinguish.
     seconds = "user,item,provider,time\nu,a,p,893286639\nu,b,p,893286638\nu,c,p,893286637\n"
     assert raw_sequences(prepared_table(seconds, name="s.csv")) == {"u": ["c", "b", "a"]}
     fractions = "user,item,provider,time\nu,a,p,1.4\nu,b,p,1.2\nu,c,p,1\nu,d,p,1.3\n"
@@ -111,7 +111,7 @@ def test_times_may_be_timestamps_and_large_integers_keep_their_order(prepared_ta
     assert data.statistics.tie_share == 0
 
 
-def test_several_columns_may_make_the_time(prepared_table):
+def test_the_time_may_consist_of_several_columns(prepared_table):
     text = "user,item,provider,month,day\nu,a,p,10,01\nu,b,p,09,30\nu,c,p,09,02\n"
     assert raw_sequences(prepared_table(text, time="month + day")) == {"u": ["c", "b", "a"]}
     with pytest.raises(DataError, match=r"there is no column 'month \+ hour' \(time column\)"):
@@ -186,9 +186,9 @@ def test_a_preparation_that_fails_leaves_nothing_behind(tmp_path, prepared_table
         ),
         (LOG.replace("u1,b,q,2", "u1,b,q,nan"), {}, "log.csv:3: the time is 'nan'"),
         (LOG.replace("u1,b,q,2", "u1,b,q,2020-01-01"), {}, "mixes numbers and timestamps"),
-        (LOG.replace("u1,b,q,2", ",b,q,2"), {}, "log.csv:3: there is no user"),
-        (LOG.replace("u1,b,q,2", "u1,,q,2"), {}, "log.csv:3: there is no item"),
-        (LOG.replace("u1,b,q,2", "u1,b,q,"), {}, "log.csv:3: there is no time"),
+        (LOG.replace("u1,b,q,2", ",b,q,2"), {}, "log.csv:3: the user is missing"),
+        (LOG.replace("u1,b,q,2", "u1,,q,2"), {}, "log.csv:3: the item is missing"),
+        (LOG.replace("u1,b,q,2", "u1,b,q,"), {}, "log.csv:3: the time is missing"),
         (
             LOG.replace("u1,b,q,2", "u1,b"),
             {},
@@ -269,7 +269,7 @@ def test_what_leave_one_out_leaks_and_what_ties_decide(prepared_table):
     s = of_split(prepared_table(log))
     assert (s.test_users, s.valid_users) == (3, 2)
     assert s.tied_targets == pytest.approx(1 / 3)
-    assert s.leaked_targets == pytest.approx(1 / 3)  # the newest training interaction is x's, at 6
+    assert s.leaked_targets == pytest.approx(1 / 3)  # the newest training interaction is that of x, at 6
     later = of_split(prepared_table(log.replace("x,1,p,6", "x,1,p,9"), "later.csv"))
     assert later.leaked_targets == pytest.approx(2 / 3)  # 9 is not older than 9
 
@@ -279,7 +279,7 @@ def of_split(data, **protocol) -> SplitStatistics:
     return describe_split(data, split, target_facts(data, split))
 
 
-def test_every_split_has_statistics_of_its_own(prepared_table):
+def test_every_split_has_its_own_statistics(prepared_table):
     rows = {
         "a": "x1 y2 x3 x9",  # repeats x, at 9
         "b": "x1 y2 z7 w8",  # w is in no training interaction of the temporal split
@@ -347,7 +347,7 @@ def test_leave_one_out_keeps_what_short_histories_need(prepared_table, length, t
         assert split.valid.positions[0] == length - 2
 
 
-def test_nobody_to_evaluate_is_an_error(prepared_table):
+def test_having_no_user_to_evaluate_is_an_error(prepared_table):
     data = prepared_table("user,item,provider,time\nu,a,p,1\nv,b,p,1\nw,a,p,1\n")
     with pytest.raises(DataError, match="no user has 4 interactions or more"):
         leave_one_out(data)
@@ -356,7 +356,7 @@ def test_nobody_to_evaluate_is_an_error(prepared_table):
 # Synthetic worlds
 
 
-def test_worlds_are_reproducible_and_differ_in_what_decides(tmp_path):
+def test_worlds_are_reproducible_and_differ_only_in_the_deciding_factor(tmp_path):
     one, two = generate(SyntheticSource()), generate(SyntheticSource())
     assert all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True))
     positive = prepare("p", SyntheticSource(provider_strength="high"), tmp_path).statistics

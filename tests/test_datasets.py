@@ -1,4 +1,4 @@
-"""Known datasets, stand-ins, and the whole way from a name in a suite to a report."""
+"""Known datasets, stand-ins, and the whole pipeline from a name in a suite to a report."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ def source(name: str, data_dir: Path, scale: float | None = None) -> TableSource
     return TableSource.model_validate(known_datasets(data_dir, scale)[name])
 
 
-def test_every_entry_is_whole(tmp_path):
+def test_every_entry_is_complete(tmp_path):
     known = known_datasets(tmp_path)
     assert set(PAPER) < set(known)
     for name in known:
@@ -63,7 +63,7 @@ def test_the_published_counts_are_those_of_the_paper(tmp_path):
     }
 
 
-def test_a_name_in_braces_stands_for_many(tmp_path):
+def test_a_name_in_braces_covers_many_datasets(tmp_path):
     known = known_datasets(tmp_path)
     entry = known_dataset("amazon-All_Beauty", known)
     assert entry.downloads[0].url.endswith("/All_Beauty_5.json.gz")
@@ -71,11 +71,11 @@ def test_a_name_in_braces_stands_for_many(tmp_path):
     for unknown in ("amazon-beauty", "amazon-"):
         with pytest.raises(DataError, match="is not a known dataset"):
             known_dataset(unknown, known)
-    with pytest.raises(DataError, match="stands for many: put one, such as amazon-All_Beauty, in the place"):
+    with pytest.raises(DataError, match="covers many datasets: fill in the braces, as in 'amazon-All_Beauty'"):
         known_dataset("amazon-{category}", known)
 
 
-def test_the_form_that_is_there_is_read(tmp_path):
+def test_the_form_whose_files_exist_is_read(tmp_path):
     known, raw = known_datasets(tmp_path), tmp_path / "raw"
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
     assert known.state("tmall") == (
@@ -87,12 +87,12 @@ def test_the_form_that_is_there_is_read(tmp_path):
     assert known["tmall"]["path"] == "tmall/tmall-buy.inter"
     (raw / "ijcai2016_taobao.csv.gz").touch()
     assert known["tmall"]["path"] == "ijcai2016_taobao.csv"
-    assert known.state("tmall") == "ijcai2016_taobao.csv is there"
+    assert known.state("tmall") == "ijcai2016_taobao.csv is present"
     (raw / "ijcai2016_taobao.csv.gz").rename(raw / "tmall" / "ijcai2016_taobao.csv.gz")
     assert known["tmall-clicks"]["path"] == "tmall/ijcai2016_taobao.csv"  # the same file
 
 
-def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_path):
+def test_files_may_be_in_both_places_and_all_missing_ones_are_named(tmp_path):
     known, raw = known_datasets(tmp_path), tmp_path / "raw"
     with pytest.raises(MissingDataError, match=r"raw/user_action\.csv and .*raw/feed_info\.csv: there is no such file"):
         prepare("wechat", source("wechat", tmp_path), tmp_path)
@@ -102,11 +102,11 @@ def test_files_may_lie_in_both_places_and_all_that_are_missing_are_named(tmp_pat
     with pytest.raises(MissingDataError, match=r"^[^ ]*raw/feed_info\.csv: there is no such file"):
         prepare("wechat", source("wechat", tmp_path), tmp_path)
     (raw / "feed_info.csv").write_text("feedid,authorid\na,p\n", encoding="utf-8")
-    assert known.state("wechat") == "wechat/user_action.csv is there"
+    assert known.state("wechat") == "wechat/user_action.csv is present"
     assert raw_sequences(prepare("wechat", source("wechat", tmp_path), tmp_path)) == {"1": ["a"]}
 
 
-def test_a_suites_own_words_go_before_the_known_datasets_and_these_before_defaults(tmp_path):
+def test_a_suites_settings_override_those_of_known_datasets_which_override_defaults(tmp_path):
     (tmp_path / "datasets.toml").write_text(
         '[mine]\ntitle = "Mine"\nmax_length = 7\nfilter = "3-core"\nforms = [{ path = "x.csv" }]\n', encoding="utf-8"
     )
@@ -124,7 +124,7 @@ def test_a_suites_own_words_go_before_the_known_datasets_and_these_before_defaul
     assert resolved("protocol.max_length=5", "datasets.mine.max_length=6") == (6, three)
 
 
-def test_entries_of_ones_own_go_first_and_their_mistakes_have_a_line(tmp_path):
+def test_a_users_own_entries_take_precedence_and_their_errors_name_a_line(tmp_path):
     own = tmp_path / "datasets.toml"
     own.write_text('[mine]\ntitle = "Mine"\nforms = [{ path = "mine.csv" }]\n', encoding="utf-8")
     assert known_datasets(tmp_path)["mine"]["path"] == "mine.csv"
@@ -165,16 +165,16 @@ def test_a_file_under_its_former_name_is_refused_with_the_new_one(tmp_path, benc
 
 
 @needs_real_data
-def test_an_archive_is_unpacked_where_its_files_are_missing(tmp_path):
+def test_an_archive_is_unpacked_if_its_files_are_missing(tmp_path):
     (tmp_path / "raw").mkdir()
     shutil.copy(f"{REAL}/xwines-slim.zip", tmp_path / "raw")
     known = known_datasets(tmp_path)
-    assert known.state("xwines") == "xwines-slim.zip is there"
+    assert known.state("xwines") == "xwines-slim.zip is present"
     (tmp_path / "raw/xwines").mkdir()
     (tmp_path / "raw/xwines-slim.zip").rename(tmp_path / "raw/xwines/xwines-slim.zip")
-    assert known.state("xwines") == "xwines/xwines-slim.zip is there"
+    assert known.state("xwines") == "xwines/xwines-slim.zip is present"
     known.provide("xwines")
-    assert known.state("xwines") == "xwines/XWines_Slim_150K_ratings.csv is there"
+    assert known.state("xwines") == "xwines/XWines_Slim_150K_ratings.csv is present"
     s = prepare("xwines", source("xwines", tmp_path), tmp_path).statistics
     assert (s.users, s.items, s.providers, s.actions) == (10_561, 1_007, 792, 150_000)
 
@@ -227,7 +227,7 @@ def test_stand_ins_have_the_formats_of_the_raw_files(stood_in):
     assert (folders["wechat"] / "feed_info.csv").read_text().splitlines()[0].startswith("feedid,authorid")
 
 
-def test_a_stand_in_is_the_same_every_time_and_known_wherever_it_lies(stood_in, tmp_path):
+def test_a_stand_in_is_reproducible_and_recognised_wherever_it_is(stood_in, tmp_path):
     def digests(folder: Path) -> list[str]:
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())]
 
@@ -261,7 +261,7 @@ def test_an_unknown_stand_in_is_refused(tmp_path):
 
 
 def test_a_stand_in_that_would_be_too_small_is_refused(tmp_path):
-    with pytest.raises(DataError, match="take a larger scale"):
+    with pytest.raises(DataError, match="use a larger scale"):
         write_stand_in("tmall", 1e-5, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -338,7 +338,7 @@ def test_steams_python_dictionaries_are_read(tmp_path):
     assert raw_sequences(data) == {"x": ["20", "10"]}
     assert data.providers.tolist() == [1, 2]
     games.write_text("{u'id': u'10'\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"steam_games\.json:1: the line is no dictionary as Python writes it"):
+    with pytest.raises(DataError, match=r"steam_games\.json:1: the line is not a Python dictionary"):
         prepare("steam", source("steam", tmp_path), tmp_path)
 
 
@@ -348,7 +348,7 @@ def test_the_shops_event_log_is_read(tmp_path):
     head = Path(f"{REAL}/rees46-head.csv.gz")
     packed = tmp_path / "raw/rees46/2019-Oct.csv.gz"
     shutil.copy(head, packed)
-    # It was cut off in the middle of its last line, within the user's id.
+    # It was truncated in the middle of its last line, within the user's id.
     with pytest.raises(DataError, match=r"2019-Oct\.csv\.gz:17436: Expected Number of Columns: 9 Found: 8"):
         prepare("rees46", source("rees46-2019-Oct", tmp_path), tmp_path)
     packed.write_bytes(gzip.compress(gzip.decompress(head.read_bytes()).rpartition(b"\n")[0]))
@@ -360,7 +360,7 @@ def test_the_shops_event_log_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_table_1_to_the_unit(name):
-    """Where the raw files are: below data/raw/, or in the folder of IPSREC_BENCH_DATA_DIR."""
+    """If the raw files exist: below data/raw/, or in the folder of IPSREC_BENCH_DATA_DIR."""
     data_dir = Path(LARGE_RAW) if LARGE_RAW else ROOT / "data"
     known = known_datasets(data_dir)
     if "missing" in known.state(name):

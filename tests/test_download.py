@@ -1,4 +1,4 @@
-"""Downloads and archives: a file is whole or not there, whatever a server or an archive does."""
+"""Downloads and archives: a file is complete or absent, whatever a server or an archive does."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Server:
-    """A file server on loopback that can be told to misbehave."""
+    """A file server on loopback that can be set to misbehave."""
 
     content: bytes = CONTENT
     tag: str | None = '"one"'
@@ -41,38 +41,38 @@ class Server:
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
-    told = Server()
+    settings = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
-            told.asked.append(wanted)
+            settings.asked.append(wanted)
             begin = 0
-            if wanted and told.ranges and self.headers.get("If-Range") == told.tag:
+            if wanted and settings.ranges and self.headers.get("If-Range") == settings.tag:
                 begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            body = told.content[begin:]
-            beyond = begin >= len(told.content)
-            self.send_response(416 if beyond else 206 if begin else told.status)
+            body = settings.content[begin:]
+            beyond = begin >= len(settings.content)
+            self.send_response(416 if beyond else 206 if begin else settings.status)
             if beyond:
-                self.send_header("Content-Range", f"bytes */{len(told.content)}")
+                self.send_header("Content-Range", f"bytes */{len(settings.content)}")
             elif begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(told.content) - 1}/{len(told.content)}")
-            if told.length:
+                self.send_header("Content-Range", f"bytes {begin}-{len(settings.content) - 1}/{len(settings.content)}")
+            if settings.length:
                 self.send_header("Content-Length", str(len(body)))
-            if told.tag:
-                self.send_header("ETag", told.tag)
+            if settings.tag:
+                self.send_header("ETag", settings.tag)
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # a client that asks for the rest does not wait for all
-                self.wfile.write(body[: told.cut])
+                self.wfile.write(body[: settings.cut])
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        told.url = f"http://127.0.0.1:{http.server_port}/file.gz"
+        settings.url = f"http://127.0.0.1:{http.server_port}/file.gz"
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield told
+        yield settings
         http.shutdown()
 
 
@@ -86,7 +86,7 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in (folder / "raw").iterdir())
 
 
-def test_a_file_arrives_whole_and_says_how_far_it_is(server, tmp_path):
+def test_a_file_arrives_complete_and_reports_its_progress(server, tmp_path):
     seen = fetched(server, tmp_path)
     assert (tmp_path / "raw/file.gz").read_bytes() == CONTENT
     assert names(tmp_path) == ["file.gz"]
@@ -98,14 +98,14 @@ def test_a_file_arrives_whole_and_says_how_far_it_is(server, tmp_path):
 
 
 @pytest.mark.parametrize("sha256", [SHA, ""])
-def test_a_cut_connection_goes_on_where_it_was(server, tmp_path, sha256):
+def test_a_download_resumes_after_a_cut_connection(server, tmp_path, sha256):
     server.cut = 1_100_000
     fetched(server, tmp_path, sha256)
     assert (tmp_path / "raw/file.gz").read_bytes() == CONTENT
     assert [asked for asked in server.asked if asked] == ["bytes=1100000-", "bytes=2200000-"]
 
 
-def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path):
+def test_an_interrupted_download_resumes_in_the_next_call(server, tmp_path):
     def stop(received: int, _: int | None) -> None:
         if received > 1_500_000:
             raise KeyboardInterrupt
@@ -124,7 +124,7 @@ def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path):
     assert names(tmp_path) == ["file.gz"]
 
 
-def test_a_server_that_ignores_range_is_read_anew(server, tmp_path):
+def test_a_server_that_ignores_range_is_read_from_the_beginning(server, tmp_path):
     server.cut = 2_000_000
     server.ranges = False
     with pytest.raises(DataError, match=r"was cut \(2,000,000 bytes are kept; the same"):
@@ -164,10 +164,10 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_without_length_and_checksum_nothing_is_taken_for_whole(server, tmp_path):
+def test_without_length_and_checksum_no_file_counts_as_complete(server, tmp_path):
     server.length = False
     server.cut = 1_000_000
-    with pytest.raises(DataError, match="nobody could tell whether it is whole"):
+    with pytest.raises(DataError, match="it cannot be verified that the file is complete"):
         fetched(server, tmp_path, "")
     with pytest.raises(DataError, match="checksum"):
         fetched(server, tmp_path)
@@ -187,8 +187,8 @@ def test_refusals_and_dead_servers_are_named(server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_whole_part_that_was_never_moved_is_taken(server, tmp_path):
-    server.length = False  # so that only the refusal of the rest tells that there is none
+def test_a_complete_part_that_was_never_moved_is_used(server, tmp_path):
+    server.length = False  # so that only the refused range shows that the part is complete
 
     def stop(received: int, _: int | None) -> None:
         if received == len(CONTENT):
@@ -206,7 +206,7 @@ def test_a_whole_part_that_was_never_moved_is_taken(server, tmp_path):
     assert (tmp_path / "raw/file.gz").read_bytes() == CONTENT
 
 
-def test_an_address_that_is_none_is_named(tmp_path):
+def test_an_invalid_address_is_named(tmp_path):
     for url in ("example.org/file.gz", "gopher://example.org/file.gz"):
         for sha256 in (SHA, ""):
             with pytest.raises(DataError, match=f"{url}: cannot be downloaded"):
@@ -239,7 +239,7 @@ def archive(path, entries: dict[str, bytes]):
     return path
 
 
-def test_two_processes_that_unpack_make_whole_files(tmp_path):
+def test_two_processes_may_unpack_the_same_archive(tmp_path):
     path = archive(tmp_path / "a.zip", {"log.csv": CONTENT})
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(unpack, path, tmp_path / "out", ("log.csv",), 10**9) for _ in range(4)]:
@@ -270,7 +270,7 @@ def test_links_in_a_tar_archive_are_not_followed(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:2000] + b"\0" * 500 + b[2500:]])
-def test_a_broken_archive_leaves_no_file_that_looks_whole(tmp_path, name, damage):
+def test_a_broken_archive_leaves_no_file_that_looks_complete(tmp_path, name, damage):
     path = archive(tmp_path / name, {"log.csv": CONTENT[:100_000]})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match="cannot be unpacked"):

@@ -1,4 +1,4 @@
-"""Files for people: old or new, never half."""
+"""Files for people are replaced atomically: a file is old or new, never partial."""
 
 import resource
 import subprocess
@@ -47,7 +47,7 @@ def test_an_error_in_the_middle_leaves_every_old_file(folder, monkeypatch):
 
 
 def test_a_file_that_does_not_fit_leaves_every_old_file(folder):
-    """The limit of a file's size stands in for a full disk: the system refuses the rest of a write."""
+    """The limit of a file's size simulates a full disk: the system refuses the rest of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
@@ -88,7 +88,7 @@ def test_a_kill_leaves_files_old_or_new_and_the_next_write_sweeps(folder, call):
     assert content(folder) == NEW
 
 
-def test_a_writer_at_work_is_not_swept(folder, monkeypatch):
+def test_the_temporary_folder_of_a_running_writer_is_not_swept(folder, monkeypatch):
     write = Path.write_bytes
 
     def meanwhile(path: Path, data: bytes) -> int:

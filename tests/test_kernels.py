@@ -1,7 +1,6 @@
-"""The kernels of training and ranking: on a GPU where there is one, else by Triton's interpreter; and compiled.
+"""The kernels of training and ranking: on a GPU if there is one, else in Triton's interpreter; and compiled.
 
-The interpreter takes bfloat16 for integers in products, so that without a GPU float16 stands for factors that are
-rounded.
+The interpreter treats bfloat16 as integers in products, so without a GPU, float16 is used for rounded factors.
 """
 
 import contextlib
@@ -122,17 +121,17 @@ def test_what_the_kernels_take(monkeypatch):
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU, which Triton can bind")
-def test_where_triton_cannot_be_bound_a_warning_says_so(monkeypatch):
+def test_a_warning_says_that_triton_cannot_run(monkeypatch):
     assert not support.runs_kernels(torch.device("cpu"))
     support.runs_kernels.cache_clear()
     for capability, warns in (((7, 5), False), ((9, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
-        with pytest.warns(UserWarning, match="stand in for them") if warns else contextlib.nullcontext():
+        with pytest.warns(UserWarning, match="are used instead") if warns else contextlib.nullcontext():
             assert not support.runs_kernels(torch.device("cuda:0"))
         support.runs_kernels.cache_clear()
 
 
-def test_in_training_they_stand_for_the_tiles(monkeypatch):
+def test_training_uses_the_kernels_instead_of_tiles(monkeypatch):
     """Through autograd, as a term of a weighted sum; by dispatch on a GPU, as if on one elsewhere."""
     if DEVICE.type != "cuda":
         monkeypatch.setattr(softmax, "_fit_kernels", lambda _, dtype: dtype == ROUNDED)
@@ -164,7 +163,7 @@ def ranked(monkeypatch, users, items, targets, masked=None, *, kernel):
     ("users", "items", "d"), [(1, 2, 1), (64, 128, 16), (65, 200, 50), (9, 1500, 64), (130, 40, 100)]
 )
 def test_the_screen_finds_the_ranks_of_the_tiles_and_of_a_sort(monkeypatch, users, items, d):
-    """Integers, whose scores tie often, and real numbers, of which every seventh item is a copy of the first."""
+    """Integers, whose scores often tie, and real numbers, with every seventh item a copy of the first."""
     generator = torch.Generator().manual_seed(users)
     targets = torch.randint(1, items + 1, (users,), generator=generator).to(DEVICE)
     for real in (False, True):
@@ -190,7 +189,7 @@ def test_the_screen_finds_the_ranks_of_the_tiles_and_of_a_sort(monkeypatch, user
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(*both, strict=True))
 
 
-def test_where_there_is_no_room_for_near_pairs_tiles_stand_in(monkeypatch):
+def test_tiles_are_used_if_near_ties_exceed_the_kernels_room(monkeypatch):
     users, items = torch.ones(70, 8, device=DEVICE), torch.ones(201, 8, device=DEVICE)
     targets = torch.arange(1, 71, device=DEVICE)
     own = torch.full((70,), 8.0, device=DEVICE)
@@ -249,7 +248,7 @@ print(json.dumps(found))
 
 
 def test_kernels_compile_for_gpus_onto_tensor_cores_within_registers_and_shared_memory():
-    """No GPU is needed for that. A block of 99 KiB of shared memory fits every GPU from Ampere on."""
+    """This needs no GPU. A block of 99 KiB of shared memory fits every GPU from Ampere on."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""`protocol.mask_history`: a target that repeats an item of a masked history is left out or a miss, never a gift."""
+"""`protocol.mask_history`: a target that repeats an item of a masked history is left out or a miss, never a hit."""
 
 import duckdb
 import numpy as np
@@ -25,7 +25,7 @@ STORE = "s.duckdb"
 
 
 def loans(repeats: float, users: int = 60, items: int = 40) -> str:
-    """A log in which so large a share of the users end with an item that they began with."""
+    """A log in which this share of the users end with an item that they began with."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(users):
@@ -60,8 +60,8 @@ def test_repeats_are_misses_in_a_world_of_repeats(library, bench, tmp_path):
     assert hits_at_one(tmp_path) == hits_at_one(tmp_path, "pop") == {"valid": 0.0, "test": 0.0}
 
 
-def test_an_import_says_of_a_split_what_a_run_says(library, bench, tmp_path):
-    """The statistics of a split are of all of its targets, whatever the mask: whoever is first writes them."""
+def test_an_import_records_the_same_statistics_of_a_split_as_a_run(library, bench, tmp_path):
+    """The statistics of a split are of all its targets, whatever the mask; the first to need them writes them."""
     library(0.5)
     overrides = ["--store", STORE, "--set", "protocol.mask_history=true"]
     (tmp_path / "ranks.csv").write_text("user,rank\n" + "".join(f"u{user},1\n" for user in range(60)))
@@ -73,15 +73,15 @@ def test_an_import_says_of_a_split_what_a_run_says(library, bench, tmp_path):
     assert said == [(60, 60, 0.5)]
 
 
-def test_nobody_is_left_in_a_world_of_repeats(library, bench, tmp_path):
+def test_a_world_of_repeats_leaves_no_user(library, bench, tmp_path):
     library(1)
     done = bench("run", "loans.toml", "--store", STORE, "--quiet", "--set", "protocol.mask_history=true")
     assert done.returncode == 2
-    assert "protocol.mask_history = true leaves nobody to validate on: each of the 60 targets stands" in done.stderr
+    assert "protocol.mask_history = true leaves no user to validate on: each of the 60 targets is" in done.stderr
     assert not (tmp_path / STORE).exists()
 
 
-def test_users_whose_target_is_in_their_history_are_left_out_and_their_number_is_said(library, bench, tmp_path):
+def test_users_whose_target_is_in_their_history_are_left_out_and_counted(library, bench, tmp_path):
     library(0.5)
     overrides = ["--set", "protocol.mask_history=true"]
     assert bench("run", "loans.toml", "--store", STORE, "--quiet", *overrides).returncode == 0
@@ -132,7 +132,7 @@ def test_every_split_leaves_the_same_repeats_out(world, split):
         assert (kept.left_out, all_of.left_out, same.left_out) == (sum(repeats), 0, 0)
 
 
-def test_facts_of_the_targets_are_known_for_those_that_are_left(world):
+def test_facts_are_known_for_the_targets_that_are_left(world):
     protocol = Protocol(mask_history=True)
     facts = target_facts(world, hold_out(world, protocol))
     users = split_dataset(world, protocol).test.users.astype(np.int32)

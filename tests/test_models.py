@@ -1,4 +1,4 @@
-"""Models: the conformance suite over the whole zoo, parity with references, and what is particular to one."""
+"""Models: the conformance suite over the whole zoo, parity with references, and tests of single models."""
 
 from typing import ClassVar
 
@@ -118,7 +118,7 @@ def test_the_whole_zoo_is_under_test():
 
 
 def test_replacing_every_provider_moves_the_user_as_the_paper_reads_and_not_as_released():
-    """Released IPSRec-S scores without the history's providers: its lower triangle hides them from the items."""
+    """Released IPSRec-S scores without the history's providers: its lower-triangular mask hides them from the items."""
     moved = {}
     for model in ("ipsrec-s", "ipsrec-c"):
         for preset in ("paper", "released"):
@@ -238,7 +238,7 @@ def test_recent_pop_counts_the_newest_share_first():
     assert best(counted("recent-pop", LOG, [(5, 1)], share=1.0), 5) == [1, 2, 3, 4, 5]
 
 
-def test_repeat_offers_own_items_newest_first():
+def test_repeat_ranks_the_historys_items_newest_first():
     assert best(counted("repeat", LOG, [(5, 1), (3, 3), (5, 1), (4, 3)]), 5) == [4, 5, 3, 1, 2]
 
 
@@ -249,7 +249,7 @@ def test_markov_counts_what_followed_the_newest_item():
     assert scores[1] < 1
 
 
-def test_provider_pop_offers_the_newest_providers_items_by_their_popularity():
+def test_provider_pop_ranks_the_newest_providers_items_by_popularity():
     assert best(counted("provider-pop", LOG, [(1, 2), (3, 3), (5, 1)]), 5) == [3, 4, 1, 2, 5]
     assert best(counted("provider-pop", LOG, [(3, 3), (1, 2), (5, 1)]), 5) == [1, 2, 3, 4, 5]
     one_each = counted("provider-pop", LOG, [(3, 3), (1, 2), (5, 1)], assortment=1)

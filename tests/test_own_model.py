@@ -75,7 +75,7 @@ def test_the_pages_conformance_test_passes(folder):
     assert "passed" in done.stdout
 
 
-def test_another_file_makes_other_cells(folder):
+def test_a_changed_file_gives_new_cells(folder):
     file = load_suite(folder / "mine.toml")
     keys = [[cell.key("data") for cell in cells_of(file)]]
     source = folder / "my_models.py"
@@ -101,7 +101,7 @@ def test_a_class_that_derives_from_another_file_depends_on_that_file_too(folder)
     sys.modules.pop("derived")
 
 
-def test_a_counting_model_of_ones_own_does_not_mind_how_samples_are_made(folder):
+def test_a_users_counting_model_accepts_both_kinds_of_samples(folder):
     (folder / "counts.py").write_text(COUNTS, encoding="utf-8")
     text = WORLD + '[models.mine]\ntype = "counts:Last"\n[models.pop]\n'
     path = folder / "counting.toml"
@@ -204,18 +204,18 @@ def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
     sys.modules.pop("my_models")
     sys.path[:] = [place for place in sys.path if place != str(folder)]
     again = bench("validate", tuned)
-    told = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
-    assert (again.returncode, again.stderr) == (0, f"{told}: {folder / 'my_models.py'}\n")
+    notice = "models.decayed-sum.type imports the module 'my_models' from outside of the suite's folder"
+    assert (again.returncode, again.stderr) == (0, f"{notice}: {folder / 'my_models.py'}\n")
     keys = {cell.type for cell in cells_of(load_suite(tuned))}
     assert keys == {"my_models:DecayedSum"}
 
 
-def test_a_folder_of_modules_that_is_not_there_is_named(folder):
+def test_a_missing_folder_of_modules_is_named(folder):
     with pytest.raises(SuiteError, match=r"--set modules=nowhere: modules: there is no folder .*nowhere"):
         cells_of(load_suite(folder / "mine.toml", ["modules=nowhere"]))
 
 
-def test_a_module_from_elsewhere_is_told_before_it_is_imported(folder, bench, tmp_path_factory, monkeypatch):
+def test_a_module_from_elsewhere_is_announced_before_it_is_imported(folder, bench, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "far_models.py").write_text("import sys\nsys.exit('imported')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(elsewhere))
@@ -223,15 +223,15 @@ def test_a_module_from_elsewhere_is_told_before_it_is_imported(folder, bench, tm
     suite.write_text(WORLD + '[models.x]\ntype = "far_models:X"\n', encoding="utf-8")
     for command in (["validate", suite], ["run", suite], ["tune", suite, "--model", "x"]):
         done = bench(*command)
-        told, error = done.stderr.splitlines()
-        assert told == (
+        notice, error = done.stderr.splitlines()
+        assert notice == (
             "models.x.type imports the module 'far_models' from outside of the suite's folder:"
             f" {elsewhere / 'far_models.py'}"
         )
         assert (done.returncode, "cannot be imported: SystemExit: imported" in error) == (2, True)
 
 
-def test_a_module_that_another_one_hides_is_named(folder, tmp_path_factory, monkeypatch):
+def test_a_module_shadowed_by_another_one_is_named(folder, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "my_models.py").write_text("", encoding="utf-8")
     monkeypatch.syspath_prepend(str(elsewhere))

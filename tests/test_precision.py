@@ -30,7 +30,7 @@ def _asked_anew():
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", *(["cuda", "cuda:0"] if torch.cuda.is_available() else [])])
-def test_it_is_what_torch_says_of_this_machine(device):
+def test_the_default_equals_torchs_answer_on_this_machine(device):
     assert DTYPES[default_precision(device)] == product_dtype("auto", pick_device(device))
 
 
@@ -38,7 +38,7 @@ def test_it_is_what_torch_says_of_this_machine(device):
     ("flag", "expected"),
     [("", "float32"), (" avx512_bf16", "bfloat16"), (" amx_bf16", "bfloat16"), (" avx512_bf16x", "float32")],
 )
-def test_processors_are_known_by_their_flags_as_torch_knows_them(tmp_path, monkeypatch, flag, expected):
+def test_processors_are_recognised_by_the_flags_that_torch_uses(tmp_path, monkeypatch, flag, expected):
     (tmp_path / "cpuinfo").write_text(INFO.format(flag))
     monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag.strip(): True})
@@ -46,7 +46,7 @@ def test_processors_are_known_by_their_flags_as_torch_knows_them(tmp_path, monke
     assert DTYPES[expected] == product_dtype("auto", torch.device("cpu"))
 
 
-def test_a_system_without_such_a_file_has_no_such_products(tmp_path, monkeypatch):
+def test_a_system_without_cpuinfo_gets_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "none")
     assert default_precision("cpu") == default_precision("mps") == "float32"
 
@@ -85,7 +85,7 @@ class Driver:
         ((), "auto", "float32"),
     ],
 )
-def test_gpus_are_known_by_their_driver(tmp_path, monkeypatch, capabilities, device, expected):
+def test_gpus_are_recognised_through_their_driver(tmp_path, monkeypatch, capabilities, device, expected):
     (tmp_path / "cpuinfo").write_text(INFO.format(""))
     monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(precision, "_torch_has_cuda", lambda: True)
@@ -110,7 +110,7 @@ def test_a_gpu_that_torch_was_not_built_for_does_not_count(tmp_path, monkeypatch
         ("cuda = '13'", True),
     ],
 )
-def test_torch_says_in_a_file_what_it_was_built_for(tmp_path, monkeypatch, text, expected):
+def test_torchs_build_is_read_from_its_version_file(tmp_path, monkeypatch, text, expected):
     folder = tmp_path / "torch"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -134,7 +134,7 @@ def test_two_kinds_of_machine_share_no_cell_that_is_trained(monkeypatch):
             assert keys(default, f"training.precision={name}") == kind  # said or found, it is the same
 
 
-def test_it_takes_no_torch():
+def test_the_default_is_found_without_torch():
     program = """
         import sys
         from ipsrec_bench.precision import default_precision
@@ -144,7 +144,7 @@ def test_it_takes_no_torch():
     subprocess.run([sys.executable, "-c", "\n".join(line.strip() for line in program.splitlines())], check=True)
 
 
-def test_the_number_and_the_memory_of_gpus_are_asked_of_their_driver(monkeypatch):
+def test_the_number_and_the_memory_of_gpus_come_from_their_driver(monkeypatch):
     monkeypatch.setattr(precision, "_torch_has_cuda", lambda: True)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver((9, 0), (8, 0)))
     assert precision.cuda_devices() == 2

@@ -1,4 +1,4 @@
-"""Preparation: filters, duplicates, samples, every kind of bad file, and what a crash leaves."""
+"""Preparation: filters, duplicates, samples, every kind of bad file, and the leftovers of a crash."""
 
 import gzip
 import os
@@ -53,7 +53,7 @@ bounds = st.fixed_dictionaries({"min": st.integers(1, 3)}, optional={"max": st.i
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=50),
     st.fixed_dictionaries({"users": bounds, "items": bounds, "passes": st.sampled_from(["all", "one"])}),
 )
-def test_a_filter_is_one_pass_or_goes_on_to_the_fixpoint(tmp_path_factory, rows, table_of_filter):
+def test_a_filter_makes_one_pass_or_repeats_to_the_fixpoint(tmp_path_factory, rows, table_of_filter):
     folder = tmp_path_factory.mktemp("f")
     wanted = Filter.model_validate(table_of_filter)
     expected = within(rows, wanted)
@@ -84,7 +84,7 @@ def test_filters_in_short():
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=20),
     st.sampled_from(["newest", "oldest"]),
 )
-def test_of_duplicates_the_newest_or_oldest_is_kept_by_time_then_row(tmp_path_factory, rows, keep):
+def test_the_newest_or_oldest_duplicate_by_time_then_row_is_kept(tmp_path_factory, rows, keep):
     folder = tmp_path_factory.mktemp("d")
     chosen: dict[Row, tuple[int, int]] = {}
     better = max if keep == "newest" else min
@@ -102,7 +102,7 @@ def test_of_duplicates_the_newest_or_oldest_is_kept_by_time_then_row(tmp_path_fa
     assert raw_sequences(prepare("x", written, folder)) == expected
 
 
-def test_duplicates_are_told_by_columns_of_a_file_whose_providers_are_joined(tmp_path):
+def test_duplicates_are_recognised_by_columns_of_a_file_with_joined_providers(tmp_path):
     (tmp_path / "i.csv").write_text("item,brand\na,p\nb,q\n", encoding="utf-8")
     written = TableSource.model_validate(
         {
@@ -116,7 +116,7 @@ def test_duplicates_are_told_by_columns_of_a_file_whose_providers_are_joined(tmp
     assert data.providers.tolist() == [3, 2]
 
 
-def test_json_lines_know_conditions_alternatives_and_missing_columns(tmp_path):
+def test_json_lines_support_conditions_alternatives_and_missing_columns(tmp_path):
     (tmp_path / "l.json").write_text(
         '{"user": "u", "item": "a", "ts": 5, "stars": 5, "style": {"x": 1}}\n'
         '{"user": "u", "item": "b", "ts": 4, "stars": 5, "brand": "p"}\n'
@@ -134,24 +134,24 @@ def test_json_lines_know_conditions_alternatives_and_missing_columns(tmp_path):
 def test_a_sample_hides_no_bad_row(tmp_path):
     rows = [(f"u{n}", "a", "p", n) for n in range(100)]
     written = table([*rows, ("", "a", "p", 1)], tmp_path / "x.csv").model_copy(update={"scale": 0.01})
-    with pytest.raises(DataError, match=r"x\.csv:102: there is no user"):
+    with pytest.raises(DataError, match=r"x\.csv:102: the user is missing"):
         prepare("x", written, tmp_path)
 
 
-def test_a_file_that_is_taken_away_is_named(tmp_path, monkeypatch):
+def test_a_file_that_is_removed_during_reading_is_named(tmp_path, monkeypatch):
     written = table([("u", "a", "p", 1)], tmp_path / "x.csv")
     monkeypatch.setattr(module, "_filter", lambda *_: (tmp_path / "x.csv").unlink())
-    with pytest.raises(DataError, match=r"x\.csv: the file was taken away while it was read"):
+    with pytest.raises(DataError, match=r"x\.csv: the file was removed while it was being read"):
         prepare("x", written, tmp_path / "data")
 
 
-def test_strangers_folders_are_left_alone(tmp_path):
+def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "data/prepared/.mine.part").mkdir(parents=True)
     prepare("x", table([("u", "a", "p", 1)], tmp_path / "x.csv"), tmp_path / "data")
     assert (tmp_path / "data/prepared/.mine.part").is_dir()
 
 
-def test_a_sample_of_users_is_whole_histories_and_the_same_everywhere(tmp_path):
+def test_a_sample_of_users_has_whole_histories_and_is_the_same_everywhere(tmp_path):
     rows = [(u, i, "p", i) for u in range(2000) for i in range(3)]
     whole = table(rows, tmp_path / "a.csv")
     moved = table([*rows[::-1], (9999, 1, "q", 0)], tmp_path / "b.csv")
@@ -175,9 +175,11 @@ def test_files_without_header_and_conditions(tmp_path):
     assert raw_sequences(prepare("x", written, tmp_path)) == {"1": ["b", "a"]}
     with pytest.raises(DataError, match=r"x\.csv:3: the time is 'x'"):
         prepare("x", written.model_copy(update={"where": ""}), tmp_path)
-    with pytest.raises(DataError, match=r"where = 'nope = 1' cannot be asked of this file.*its columns, all text, are"):
+    with pytest.raises(
+        DataError, match=r"where = 'nope = 1' cannot be evaluated on this file.*its columns, all text, are"
+    ):
         prepare("x", written.model_copy(update={"where": "nope = 1"}), tmp_path)
-    with pytest.raises(DataError, match="there is no row of data that `where` leaves"):
+    with pytest.raises(DataError, match="it has no row of data left by `where`"):
         prepare("x", written.model_copy(update={"where": "false"}), tmp_path)
 
 
@@ -197,12 +199,12 @@ PACKED = gzip.compress(LINES.encode(), mtime=0)
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.csv.gz", PACKED[: len(PACKED) // 2], "x.csv.gz: the gzip file is cut off or damaged"),
-        ("x.csv.gz", PACKED[:-4], "x.csv.gz: the gzip file is cut off or damaged"),
-        ("x.csv.gz", PACKED[:5000] + b"\0\0\0\0" + PACKED[5004:], "x.csv.gz: the gzip file is cut off or damaged"),
+        ("x.csv.gz", PACKED[: len(PACKED) // 2], "x.csv.gz: the gzip file is truncated or damaged"),
+        ("x.csv.gz", PACKED[:-4], "x.csv.gz: the gzip file is truncated or damaged"),
+        ("x.csv.gz", PACKED[:5000] + b"\0\0\0\0" + PACKED[5004:], "x.csv.gz: the gzip file is truncated or damaged"),
         ("x.csv.gz", gzip.compress(b"", mtime=0), "x.csv.gz: the file is empty"),
         ("x.csv", b"", "x.csv: the file is empty"),
-        ("x.csv", HEADER.encode(), "x.csv: the dataset is empty: there is no row of data"),
+        ("x.csv", HEADER.encode(), "x.csv: the dataset is empty: it has no row of data"),
         ("x.csv", LINES.replace("user", "who", 1).encode(), "there is no column 'user'"),
         ("x.csv", (LINES + "u,i\n" + LINES).encode(), "x.csv:20002: Expected Number of Columns: 4 Found: 2"),
         (
@@ -218,9 +220,9 @@ PACKED = gzip.compress(LINES.encode(), mtime=0)
         (
             "x.csv",
             (LINES + "u,i,p,1\r\n").encode(),
-            r"x.csv: line 1 ends in \n and line 20002 in \r\n; make them alike",
+            r"x.csv: line 1 ends in \n and line 20002 in \r\n; use one line ending",
         ),
-        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json:2: the line is no JSON"),
+        ("x.json", b'{"user": 1, "item": 2, "time": 3}\n{"user"\n', "x.json:2: the line is not JSON"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line_and_leaves_nothing(tmp_path, name, content, words):
@@ -240,7 +242,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
     check = module._check_rows
     monkeypatch.setattr(module, "_check_rows", check_and_change)
-    with pytest.raises(DataError, match=r"x\.csv: the file changed while it was read; prepare it again"):
+    with pytest.raises(DataError, match=r"x\.csv: the file changed while it was being read; prepare it again"):
         prepare("x", written, tmp_path / "data")
     assert list((tmp_path / "data/prepared").iterdir()) == []
 
@@ -270,14 +272,14 @@ def large(folder: Path) -> None:
     table(zip(*columns, strict=True), folder / "x.csv")
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
     large(tmp_path)
     out, err = in_another_process(tmp_path, limit=1_000_000).communicate(timeout=60)
-    assert "cannot be written: the disk is full; nothing of it is kept" in out, err
+    assert "cannot be written: the disk is full; nothing was kept" in out, err
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
-def test_a_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_killed_preparation_leaves_nothing_that_looks_complete(tmp_path):
     large(tmp_path)
     whole = prepare("x", TableSource(path=str(tmp_path / "x.csv")), tmp_path / "other").fingerprint
     for wait in (0.05, 0.15, 0.3):
@@ -313,7 +315,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         prepare("x", written, tmp_path / "data")
 
 
-def test_what_is_prepared_can_be_read_by_others(tmp_path):
+def test_prepared_files_are_readable_for_other_users(tmp_path):
     data = prepare("x", table([("u", "a", "p", 1)], tmp_path / "x.csv"), tmp_path / "data")
     umask = os.umask(0)
     os.umask(umask)

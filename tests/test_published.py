@@ -1,4 +1,4 @@
-"""Papers' numbers: their tables as printed, their arithmetic, and ours beside them."""
+"""Papers' numbers: their tables as printed, their arithmetic, and a comparison with ours."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def test_the_report_flags_exactly_these_two(beside):
     assert html.count("but against the best baseline of the line") == 2
 
 
-def test_ours_stand_beside_theirs_with_an_interval(beside):
+def test_our_values_are_shown_beside_theirs_with_an_interval(beside):
     report, _ = beside
     (against,) = report.published
     assert [(line.metric, line.row.label, line.theirs) for line in against.lines if line.metric == "hr@5"] == [
@@ -134,13 +134,13 @@ def test_ours_stand_beside_theirs_with_an_interval(beside):
     assert len(planted_ranks(2, SEEDS[0])) == 400
 
 
-def test_a_search_that_ends_without_the_contrastive_loss_is_no_variant_of_the_paper(tmp_path):
+def test_a_search_that_ends_without_the_contrastive_loss_is_not_the_papers_variant(tmp_path):
     rows = [("pop", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
     (against,) = built(fill(tmp_path / "s.duckdb", datasets=("tmall",), settings=settings, rows=rows)).published
     assert {line.row.label for line in against.lines} == {"ipsrec-s"}
 
 
-def test_every_difference_of_protocol_is_told(beside):
+def test_every_difference_of_protocol_is_listed(beside):
     report, _ = beside
     said = report.published[0].differences
     for expected in (
@@ -149,7 +149,7 @@ def test_every_difference_of_protocol_is_told(beside):
         "tmall: max_length: 5 here, 20 in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
         "tmall: n_heads: 4 here, 2 in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
         "tmall: samples: packed here, prefix in the paper (SASREC, IPSREC-S, IPSREC-S w/o CL)",
-        "tmall: seeds: 3 here; one training a model, as far as the paper says",
+        "tmall: seeds: 3 here; one training per model, as far as the paper says",
     ):
         assert expected in said
     assert any(line.startswith("tmall: ties: here the middle") for line in said)

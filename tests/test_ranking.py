@@ -67,7 +67,7 @@ def test_ranks_of_real_vectors_depend_on_neither_tile_nor_batch(users, items, se
 
 
 def test_scores_that_underflow_are_ranked_exactly():
-    """Products in float32 then lose what no share of the vectors' lengths bounds."""
+    """Products in float32 then have an error that no share of the vectors' norms bounds."""
     generator = torch.Generator().manual_seed(0)
     users, items = torch.randn(60, 64, generator=generator) * 1e-20, torch.randn(3001, 64, generator=generator) * 1e-22
     target = torch.randint(1, 3001, (60,), generator=generator)
@@ -84,7 +84,7 @@ def test_a_constant_scorer_gets_the_rank_of_chance():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
-def test_scores_that_are_no_numbers_are_refused(bad):
+def test_scores_that_are_not_finite_are_refused(bad):
     u, v = torch.ones(2, 3), torch.ones(5, 3)
     v[2, 1] = bad
     with pytest.raises(ModelError, match="not finite"):
@@ -121,7 +121,7 @@ def _two_threads():
 
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(("name", "masked"), [("sasrec", False), ("sasrec", True), ("markov", True)])
-def test_threads_with_batches_of_their_own_find_the_same_ranks(world, monkeypatch, name, masked):
+def test_threads_with_separate_batches_find_the_same_ranks(world, monkeypatch, name, masked):
     torch.manual_seed(0)
     entry = model_entry(name)
     model = build_model(name, entry.config(), Sizes(world.num_users, world.num_items, world.num_providers, 5))
@@ -141,7 +141,7 @@ def test_threads_with_batches_of_their_own_find_the_same_ranks(world, monkeypatc
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_an_error_in_a_thread_is_the_callers(world, monkeypatch):
+def test_an_error_in_a_thread_reaches_the_caller(world, monkeypatch):
     monkeypatch.setattr(rank, "THREADS_PAY", 0)
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 5)
     model = build_model("sasrec", TransformerConfig(embedding_size=8, inner_size=16), sizes)
@@ -196,7 +196,7 @@ def test_ranks_of_picked_scores_are_sorted_ranks(users, items, mask, seed):
 
 @pytest.mark.parametrize("name", ["sasrec", "repeat"])
 def test_a_masked_history_leaves_the_candidates(world, name):
-    """Mask by hand: score everything, strike out what the user had, however long ago, and sort; repeats are misses."""
+    """Mask by hand: score everything, remove the items of the user's history, and sort; repeats are misses."""
     torch.manual_seed(0)
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 3)
     config = TransformerConfig(embedding_size=8, inner_size=16) if name == "sasrec" else ModelConfig()
@@ -238,7 +238,7 @@ def exact(user, items):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_picked_scores_that_are_no_numbers_are_refused(bad):
+def test_picked_scores_that_are_not_finite_are_refused(bad):
     one = torch.tensor([0])
     with pytest.raises(ModelError, match="not finite"):
         count_picked_ranks(
@@ -256,7 +256,7 @@ def test_metrics_by_hand():
 
 
 def test_a_full_tile_of_higher_items_is_counted():
-    """No tile counts past what its numbers hold."""
+    """No tile has more items than its dtype can count."""
     v = torch.ones(5000, 4)
     v[1] = 0.5
     higher, ties = count_ranks(torch.ones(3, 4), v, torch.ones(3, dtype=torch.int64))

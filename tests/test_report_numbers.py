@@ -146,7 +146,7 @@ def test_a_counting_model_that_draws_is_fitted_for_each_seed_or_refused(tmp_path
         )
     else:
         assert done.returncode == 1
-        assert "Dice draws random numbers, so that one fit cannot stand for every seed" in done.stdout
+        assert "Dice draws random numbers, so one fit cannot be shared by all seeds" in done.stdout
 
 
 # Slices

@@ -283,7 +283,7 @@ def test_a_model_is_built_again_from_its_best_weights_alone(train, plans, tmp_pa
 
 def test_weights_without_a_model_and_changed_code_are_refused(train, tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "bare.safetensors")
-    with pytest.raises(StoreError, match="does not say of which model"):
+    with pytest.raises(StoreError, match="does not state which model"):
         load_model(tmp_path / "bare.safetensors")
     with pytest.raises(StoreError, match="cannot be read"):
         load_model(tmp_path / "missing.safetensors")

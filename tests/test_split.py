@@ -1,4 +1,4 @@
-"""Splits beyond leave-one-out: nothing that is held out reaches training, whatever the data look like."""
+"""Splits beyond leave-one-out: nothing that is held out reaches training, for any data."""
 
 import contextlib
 from functools import partial
@@ -30,10 +30,10 @@ def prepared(folder, rows):
 
 
 def split_or_nobody(make, *arguments):
-    """Return the split, or None where it says that a part of it would be empty."""
+    """Return the split, or None if it raises that a part would be empty."""
     with contextlib.suppress(DataError):
         return make(*arguments)
-    with pytest.raises(DataError, match="split leaves nobody"):
+    with pytest.raises(DataError, match="split leaves no user"):
         make(*arguments)
     return None
 
@@ -95,7 +95,7 @@ def test_held_out_users_are_unknown_to_training(tmp_path_factory, rows, share):
         assert (targets.positions == data.offsets[targets.users + 1] - 1).all()
 
 
-def test_the_split_of_the_protocol_is_made(tmp_path):
+def test_the_split_follows_the_protocol(tmp_path):
     data = prepare("w", SyntheticSource(users=300, items=50, providers=5), tmp_path)
     expected = {
         "leave-one-out": leave_one_out(data),
@@ -112,7 +112,7 @@ def test_the_split_of_the_protocol_is_made(tmp_path):
 
 def test_equal_times_cannot_be_split(tmp_path):
     data = prepared(tmp_path, [(n % 5, 3) for n in range(40)])
-    with pytest.raises(DataError, match=r"leaves nobody to train on; change protocol\.valid_share"):
+    with pytest.raises(DataError, match=r"leaves no user to train on; change protocol\.valid_share"):
         temporal(data, 0.1, 0.1)
 
 

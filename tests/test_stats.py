@@ -1,4 +1,4 @@
-"""Statistics: against scipy and statsmodels, against definitions written out, and at their edges."""
+"""Statistics: against scipy and statsmodels, against their definitions, and in edge cases."""
 
 import gc
 
@@ -38,7 +38,7 @@ def test_corrections_agree_with_statsmodels(method, p):
 
 
 @given(p=st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=12))
-def test_corrections_only_ever_raise_p_and_none_leaves_it(p):
+def test_corrections_never_lower_p_and_none_keeps_it(p):
     for method in METHODS:
         assert all(adjusted >= raw * (1 - 1e-12) for adjusted, raw in zip(adjust(p, method), p, strict=True))
     assert adjust(p, "none") == p
@@ -74,7 +74,7 @@ def test_one_user_is_too_few():
         crossed_test(np.ones((1, 5)))
 
 
-def test_wilcoxon_is_scipys_and_says_nothing_where_nothing_differs():
+def test_wilcoxon_is_scipys_and_has_p_1_if_nothing_differs():
     d = np.random.default_rng(0).integers(-3, 5, 200) / 4
     assert wilcoxon_p(d) == pytest.approx(stats.wilcoxon(d, zero_method="pratt", method="approx").pvalue)
     assert wilcoxon_p(np.zeros(9)) == 1.0
@@ -124,7 +124,7 @@ def test_degrees_of_freedom_are_satterthwaites():
     assert found.test.p == pytest.approx(2 * stats.t.sf(abs(d.mean()) / found.test.standard_error, expected))
 
 
-def test_more_users_do_not_drown_the_seeds():
+def test_more_users_do_not_hide_the_variance_of_seeds():
     rng = np.random.default_rng(5)
     seeds = np.array([0.3, -0.1, 0.2])
     small, large = (rng.normal(size=(n, 3)) + seeds for n in (100, 100_000))
@@ -160,7 +160,7 @@ def test_an_effect_without_spread():
     assert effect_size(np.full(5, 0.2)).value == np.inf
 
 
-def test_fiellers_interval_holds_the_ratios_that_a_t_test_does_not_reject():
+def test_fiellers_interval_contains_the_ratios_that_a_t_test_does_not_reject():
     rng = np.random.default_rng(1)
     b = rng.gamma(1, 1, 60)
     a = 1.2 * b + rng.normal(0, 0.5, 60)
@@ -200,7 +200,7 @@ def test_equivalence_is_two_one_sided_tests_of_contrasts():
 
 
 def test_equivalence_at_the_margin_is_found_as_often_as_alpha():
-    """Where the true difference is the margin itself, 5% of all tests may call it equivalence."""
+    """If the true difference equals the margin, 5% of all tests may find equivalence."""
     rng = np.random.default_rng(4)
     hits = 0
     for _ in range(2000):
@@ -209,7 +209,7 @@ def test_equivalence_at_the_margin_is_found_as_often_as_alpha():
     assert hits / 2000 == pytest.approx(0.05, abs=0.015)
 
 
-def test_the_next_training_lies_where_it_is_said_to():
+def test_the_prediction_interval_covers_the_next_training():
     rng = np.random.default_rng(6)
     values = rng.normal(0.1, 0.01, (4000, 4))
     inside = [low <= row[3] <= high for row in values for low, high in [next_training(row[:3].tolist())]]
@@ -225,14 +225,14 @@ def test_sign_flips_find_the_exact_p_of_a_small_case():
     assert found == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5)
 
 
-def test_sign_flips_are_never_certain_and_nothing_is_no_difference():
+def test_sign_flip_p_is_never_0_and_is_1_without_differences():
     d = np.stack([np.ones(50), np.zeros(50)])
     assert sign_flip_p(d, resamples=999).tolist() == [1 / 1000, 1.0]
 
 
-def test_comparisons_that_share_flips_have_the_p_that_they_have_alone():
+def test_comparisons_that_share_flips_have_the_same_p_as_alone():
     rng = np.random.default_rng(4)
-    d = rng.integers(-4, 6, (3, 300)) / 8  # somebody differs for every user, so that nobody is left out of any
+    d = rng.integers(-4, 6, (3, 300)) / 8  # every user has a difference, so none is left out
     d[:, (d == 0).any(axis=0)] = 0.125
     together = sign_flip_p(d, resamples=1000, seed=9)
     assert together.tolist() == [sign_flip_p(row[None], resamples=1000, seed=9)[0] for row in d]
@@ -263,6 +263,6 @@ def test_a_bootstrap_of_nothing_is_a_point():
 
 @settings(max_examples=20, deadline=None)
 @given(d=DIFFERENCES)
-def test_the_bootstraps_interval_holds_what_it_draws(d):
+def test_the_bootstrap_interval_lies_within_the_data(d):
     low, high = bootstrap_intervals(d[None], resamples=200)[0]
     assert d.min() - 1e-12 <= low <= high <= d.max() + 1e-12

@@ -1,4 +1,4 @@
-"""The conformance suite catches what it is there to catch, and parity with references is checked for real."""
+"""The conformance suite catches the defects that it should catch, and parity with references is really checked."""
 
 import subprocess
 import sys
@@ -120,7 +120,7 @@ def test_each_defect_fails_its_test_and_a_sound_model_passes_it(model, test):
         getattr(case_of(model, training=few), test)()
 
 
-def test_a_pick_that_stands_twice_is_caught():
+def test_a_duplicate_pick_is_caught():
     with pytest.raises(AssertionError, match="picked twice"):
         case_of(PicksTwice, CountingModelCase).test_shapes()
 
@@ -181,7 +181,7 @@ def altered(path, folder, change):
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
 def test_every_weight_and_every_output_counts(path, tmp_path, capsys):
-    """Move each weight tensor a little: some output must leave the tolerance; so must each output that is moved."""
+    """Changing any weight tensor takes some output out of tolerance; so does changing any output."""
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.startswith(("weight/", "out/"))]  # noqa: SIM118 (no iterator)
     unused = {"weight/position_embedding.weight"} if path.stem.startswith("ipsrec") else set()
@@ -226,10 +226,10 @@ def test_an_output_that_we_do_not_compute_is_a_failure(tmp_path, capsys):
         (lambda tensors: tensors.pop("weight/dense.bias"), "does not fit gru4rec"),
         (lambda tensors: tensors["in/items"].fill_(99), "does not fit gru4rec"),
         (lambda tensors: [tensors.pop(name) for name in [*tensors] if name.startswith("out/")], "has no output"),
-        (lambda tensors: tensors.pop("weight/gru_layers.weight_hh_l0"), "of no known reference; known: 'gru4rec'"),
+        (lambda tensors: tensors.pop("weight/gru_layers.weight_hh_l0"), "match no known reference; known: 'gru4rec'"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_said_so(tmp_path, capsys, change, message):
+def test_an_unusable_file_is_reported(tmp_path, capsys, change, message):
     path = altered(ROOT / "tests" / "fixtures" / "gru4rec.safetensors", tmp_path, change)
     assert main([str(path)]) == 2
     assert message in capsys.readouterr().err

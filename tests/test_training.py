@@ -90,7 +90,7 @@ def test_prefix_and_packed_are_the_same_samples_within_the_window(world):
     assert sorted(prefix) == sorted(all_samples(packed(world, split, 50), world))
 
 
-def test_over_the_epochs_a_target_is_seen_with_every_context(world):
+def test_over_the_epochs_a_target_is_predicted_from_every_context(world):
     split, seen = leave_one_out(world), {}
     longest = int(np.argmax(np.diff(world.offsets)))
     for epoch in range(60):
@@ -124,7 +124,7 @@ def test_batches_hold_about_the_targets_asked_for_and_depend_on_the_seed(world):
     kept=st.integers(0, 9000),
 )
 def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, rows, tile, kept):
-    """Loss and gradients, whatever a tile and however many kept, also where the loss is a term of a weighted sum."""
+    """Loss and gradients, for any tile and any number kept, also if the loss is a term of a weighted sum."""
     generator = torch.Generator().manual_seed(targets)
     users, table = torch.randn(targets, d, generator=generator), torch.randn(items, d, generator=generator)
     wanted = torch.randint(first, items, (targets,), generator=generator)
@@ -145,7 +145,7 @@ def test_the_tiled_cross_entropy_is_the_plain_one(targets, items, d, first, rows
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_how_many_tiles_are_kept_changes_nothing_in_float32(monkeypatch):
+def test_the_number_of_kept_tiles_changes_nothing_in_float32(monkeypatch):
     torch.manual_seed(0)
     users, table, wanted = torch.randn(64, 8), torch.randn(5000, 8), torch.randint(1, 5000, (64,))
     found = []
@@ -244,7 +244,7 @@ def test_gbce_is_its_definition(calibration):
 
 
 def test_adam_is_torchs_bit_for_bit():
-    """Also where a weight has no gradient in some steps, or none at first."""
+    """Also if a weight has no gradient in some steps, or none at first."""
     generator = torch.Generator().manual_seed(0)
     ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((), (7,), (30, 8))] for _ in range(2))
     adam, reference = _FusedAdam(ours, 1e-2), torch.optim.Adam(theirs, lr=1e-2, fused=True)
@@ -257,7 +257,7 @@ def test_adam_is_torchs_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_lazy_adam_moves_only_what_a_batch_touched(world):
+def test_lazy_adam_updates_only_rows_that_a_batch_touched(world):
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 20)
     config = model_entry("sasrec").config.model_validate({"embedding_size": 8, "inner_size": 16})
     windows = prefix_windows(world, leave_one_out(world), 20)
@@ -313,7 +313,7 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
 def test_contrastive_losses_are_their_definitions(owners, tau, contrast, similarity):
     """By naive loops: each anchor's positive against the vectors of other users that its loss takes as negatives.
 
-    Gradients, too, for autograd is not told of the pairs that are hidden.
+    Gradients are compared, too, because autograd does not record that pairs are hidden.
     """
     generator = torch.Generator().manual_seed(len(owners))
     views = torch.randn(2, len(owners), 4, generator=generator, dtype=torch.float64).requires_grad_()
@@ -348,8 +348,8 @@ def test_the_provider_loss_is_the_mean_binary_cross_entropy_over_known_providers
     torch.testing.assert_close(provider_loss(logits, providers), expected)
 
 
-def test_options_of_the_loss_change_it_as_they_say(world):
-    """On one batch of untrained IPSRec-S: the padding class, lambda, weight norms, and a loss nobody can compute."""
+def test_options_of_the_loss_change_it_as_documented(world):
+    """On one batch of untrained IPSRec-S: the padding class, lambda, weight norms, and a loss without an output."""
     sizes = Sizes(world.num_users, world.num_items, world.num_providers, 20)
     torch.manual_seed(0)
     base = model_entry("ipsrec-s").config.model_validate({"embedding_size": 8, "inner_size": 16})
@@ -370,7 +370,7 @@ def test_options_of_the_loss_change_it_as_they_say(world):
     torch.testing.assert_close(losses(padding_class=True).cross_entropy, with_padding.detach())
     assert with_padding > plain.cross_entropy
     one_user = dataclasses.replace(batch, histories=dataclasses.replace(batch.histories, users=torch.zeros(64).long()))
-    with torch.no_grad():  # nobody else is there to tell the user from
+    with torch.no_grad():  # there is no other user as a negative
         alone = batch_losses(model, base, one_user, packed=False)
         released = batch_losses(model, base.model_copy(update={"same_user_negatives": True}), one_user, packed=False)
     assert alone.contrastive == 0
@@ -431,12 +431,12 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
     assert first.epochs[-1].cross_entropy < first.epochs[0].cross_entropy
 
 
-def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_error(world, tmp_path):
     with pytest.raises(ModelError, match=r"the training loss is not finite at step \d+ of epoch"):
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=1e20)
 
 
-def test_a_loss_that_grows_out_of_all_bounds_is_an_error_at_its_step(world, tmp_path):
+def test_a_diverging_loss_is_an_error_at_its_step(world, tmp_path):
     sentence = (
         r"the training loss is \S+ at step \d+ of epoch \d+, where the first step's was 4\.\d+: training diverges"
     )
@@ -444,14 +444,14 @@ def test_a_loss_that_grows_out_of_all_bounds_is_an_error_at_its_step(world, tmp_
         run_fit(world, tmp_path, [0.0] * 50, epochs=40, patience=50, lr=30.0)
 
 
-def test_a_loss_without_alarm_may_grow_by_what_it_is_made_of(world, tmp_path):
-    """A learning rate that is far too large, but at which scores stay within bounds: a bad model, not a broken one."""
+def test_a_loss_may_grow_within_bounds_without_an_error(world, tmp_path):
+    """With a learning rate that is far too large, scores stay within bounds: a bad model, not a diverging one."""
     _, fitted, _ = run_fit(world, tmp_path, [0.0] * 50, epochs=4, patience=50, lr=0.1)
     assert len(fitted.epochs) == 4
 
 
-def test_weights_that_lie_in_one_storage_are_saved(tmp_path):
-    """As cuDNN lays those of an RNN, and as tied weights are."""
+def test_weights_that_share_one_storage_are_saved(tmp_path):
+    """As cuDNN stores those of an RNN, and as tied weights are."""
 
     def build():
         module = torch.nn.Module()

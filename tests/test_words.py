@@ -1,4 +1,4 @@
-"""Text from elsewhere: shown as it is, but for what would act on the reader's screen."""
+"""Text from elsewhere: shown as it is, except characters that would act on the reader's screen."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_letters_of_all_scripts_stay_as_they_are(text):
         ("\udcff\ufffe\U000e0041", r"\udcff\ufffe\U000e0041"),
     ],
 )
-def test_what_is_hidden_or_acts_is_written_out(text, shown):
+def test_hidden_and_acting_characters_are_escaped(text, shown):
     assert visible(text) == shown
     assert visible(shown) == shown
 

@@ -1,4 +1,4 @@
-"""Batches of histories, gathered from the flat arrays when they are needed."""
+"""Batches of histories, gathered from the flat arrays on demand."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Histories:
         return (self.lengths - 1)[:, None]
 
     def last(self, states: Tensor) -> Tensor:
-        """Return `[B, d]`: of `states [B, L, d]` those at each history's last real position."""
+        """Return the states at each history's last real position, `[B, d]`, from `states [B, L, d]`."""
         return states[torch.arange(len(states), device=states.device), self.lengths - 1]
 
 
@@ -45,7 +45,7 @@ class ResidentSequences:
     def gather(self, users: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Histories:
         """Return the histories made of the flat positions `begins[i]` up to, not including, `ends[i]`.
 
-        L is the longest of them.
+        L is the length of the longest.
         """
         lengths, begin = self.to_device(ends - begins), self.to_device(begins)
         steps = torch.arange(int((ends - begins).max()), device=self.device)

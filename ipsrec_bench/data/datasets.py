@@ -20,9 +20,9 @@ from ipsrec_bench.suite.load import find_line
 from ipsrec_bench.suite.schema import Filter
 
 OWN = "datasets.toml"
-"""Below the data directory: the user's own entries."""
+"""File of the user's own entries, in the data directory."""
 FORMER_OWN = "catalog.toml"
-"""Their name in older versions."""
+"""Name of that file in older versions."""
 _BRACES = re.compile(r"\{(\w+)\}")
 
 
@@ -30,16 +30,16 @@ def _inside(place: str) -> str:
     """Return `place` if it lies below the folder that it is relative to.
 
     Raises:
-        ValueError: it does not, whatever the braces in it are filled with.
+        ValueError: it does not.
     """
     parts = PurePosixPath(place).parts
     if not parts or place.startswith(("/", "~")) or ".." in parts or "\\" in place or "\0" in place:
-        raise ValueError("expected a place below data/raw, so that it neither begins with / nor has .. in it")
+        raise ValueError("expected a path below data/raw, which neither begins with / nor contains ..")
     return place
 
 
 def _alone(name: str) -> str:
-    """Return `name` if it is that of a file or folder, without the folders around it.
+    """Return `name` if it is the name of a file or folder, without parent folders.
 
     Raises:
         ValueError: it is not.
@@ -63,51 +63,51 @@ Alone = Annotated[str, AfterValidator(_alone)]
 
 
 class Download(Settings):
-    """A file that can be had without a login."""
+    """A file that can be downloaded without a login."""
 
     url: str
     file: Inside
-    """Where it goes below `raw/`."""
+    """Its path below `raw/`."""
     sha256: str = ""
-    """Empty where none is published."""
+    """Empty if none is published."""
 
 
 class Published(Settings):
-    """What somebody counted; what they did not count is None."""
+    """Published counts of a dataset; None for a count that is not published."""
 
     users: int | None = None
     items: int | None = None
     providers: int | None = None
     actions: tuple[int, ...]
-    """More than one where sources differ."""
+    """More than one if sources differ."""
     source: str
 
 
 class Entry(Settings):
-    """One known dataset, or several whose names differ in a part."""
+    """One known dataset, or several whose names differ in the part in braces."""
 
     title: str
     citation: str = ""
     homepage: str = ""
     terms: str = ""
     obtain: str = ""
-    """What to do to get the files, as the end of a sentence."""
+    """How to get the files, as the end of a sentence."""
     archive: Annotated[str, AfterValidator(lambda place: place and _inside(place))] = ""
-    """An archive below `raw/` that is unpacked where the files are missing."""
+    """An archive below `raw/` that is unpacked if the files are missing."""
     members: tuple[Alone, ...] = ()
-    """What is taken out of it."""
+    """Names of the files that are extracted from it."""
     unpacked_bytes: int = Field(10**10, ge=1, le=10**15)
-    """What the members may take together; an archive that holds more is refused."""
+    """Upper bound on the total size of the members; a larger archive is refused."""
     example: str = ""
-    """A name with something in the place of the braces."""
+    """A name with the braces filled in."""
     files_of: Annotated[str, AfterValidator(lambda name: name and _alone(name))] = ""
-    """Whose raw files and stand-in it reads, where they are not its own."""
+    """The dataset whose raw files and stand-in it reads; empty if it has its own."""
     max_length: int | None = Field(None, ge=1)
-    """Where the suite does not say otherwise."""
+    """Default, if the suite does not set one."""
     filter: Filter | None = None
     """Likewise."""
     forms: tuple[dict[str, Any], ...] = Field(min_length=1)
-    """Settings of the source for each way in which the raw files come."""
+    """Settings of the source, one table for each form in which the raw files are distributed."""
     downloads: tuple[Download, ...] = ()
     published: Published | None = None
 
@@ -122,7 +122,7 @@ class Entry(Settings):
 
     @property
     def embedded(self) -> bool:
-        """Whether it takes no raw files."""
+        """Whether it needs no raw files."""
         return "path" not in self.forms[0]
 
     def files(self) -> list[list[str]]:
@@ -130,7 +130,7 @@ class Entry(Settings):
         return [
             [
                 str(table["path"])
-                for table in (form, form.get("items"))  # of a synthetic source they are a number
+                for table in (form, form.get("items"))  # a number in a synthetic source
                 if isinstance(table, Mapping) and "path" in table
             ]
             for form in self.forms
@@ -139,13 +139,13 @@ class Entry(Settings):
 
 @dataclass(frozen=True)
 class KnownDatasets(Mapping[str, Mapping[str, Any]]):
-    """Settings of known datasets by name, as `suite.cells.expand` wants them."""
+    """Settings of known datasets by name, as `suite.cells.expand` expects them."""
 
     entries: Mapping[str, Entry]
-    """A name with a part in braces stands for all names in which something capital or a number stands there."""
+    """A part of a name in braces matches any word that begins with a capital letter or a digit."""
     data_dir: Path
     stand_in_scale: float | None = None
-    """Read stand-ins of this scale where there are such."""
+    """Scale of the stand-ins that are read instead of raw files, where they exist; None for no stand-ins."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -154,10 +154,10 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
         return len(self.entries)
 
     def __getitem__(self, name: str) -> Mapping[str, Any]:
-        """Return the settings of the form that is there, or of the first.
+        """Return the settings of the first form whose files exist, or else of the first form.
 
         Raises:
-            KeyError: no known dataset has the name.
+            KeyError: no known dataset has this name.
         """
         entry = self.entry(name)
         if entry is None:
@@ -175,7 +175,7 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
             settings["filter"] = entry.filter
         if stand_in is not None:
             settings["scale"] = 1.0  # it is small already
-            settings["origin"] = "a run makes it, and ipsrec-bench data synth --like {} --scale {:g}".format(*stand_in)
+            settings["origin"] = "a run makes it, or ipsrec-bench data synth --like {} --scale {:g}".format(*stand_in)
         elif not entry.embedded:
             settings["origin"] = f"{entry.obtain}; {entry.homepage}" + (
                 "; or add --stand-in --scale 0.01 for made-up data of its shape" if self._served(name) else ""
@@ -183,7 +183,7 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
         return settings
 
     def entry(self, name: str) -> Entry | None:
-        """Return the entry for `name`, a part in braces filled in."""
+        """Return the entry for `name`, with braces filled in; None if there is none."""
         if name in self.entries:
             return self.entries[name] if "{" not in name else None
         matching = [
@@ -195,15 +195,15 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
         return Entry.model_validate(_filled(entry.model_dump(), match.groupdict()))
 
     def stand_in(self, name: str) -> tuple[str, float] | None:
-        """Return whose stand-in is to be read for `name`, and its scale; None if none is."""
+        """Return the dataset whose stand-in is read for `name`, and its scale; None if no stand-in is read."""
         served = self._served(name)
         return (served, self.stand_in_scale) if served and self.stand_in_scale is not None else None
 
     def provide(self, name: str) -> None:
-        """Write the stand-in that is to be read for `name`, or unpack its archive, where its files are not there yet.
+        """Write the stand-in that is read for `name`, or unpack the archive of its files, unless they exist already.
 
         Raises:
-            DataError: that fails.
+            DataError: the files cannot be written, or the archive cannot be unpacked.
         """
         entry = self.entry(name)
         if entry is None:
@@ -219,7 +219,7 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
                 unpack(raw / archive, raw / (entry.files_of or name), entry.members, entry.unpacked_bytes)
 
     def state(self, name: str) -> str:
-        """Return which raw files of `name` are there, or what to do to get them."""
+        """Return which raw files of `name` are present, or how to get them."""
         entry = self.entry(name)
         if entry is None:
             return f"one for each {', '.join(_BRACES.findall(name))}, e.g. {self.entries[name].example}"
@@ -227,26 +227,26 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
             return "embedded"
         form = self._present(name, entry)
         if form:
-            return f"{self._place(name, entry, form['path'])} is there"
+            return f"{self._place(name, entry, form['path'])} is present"
         if entry.archive and self._is_there(archive := self._place(name, entry, entry.archive)):
-            return f"{archive} is there"
+            return f"{archive} is present"
         return f"missing: {entry.obtain}; {entry.homepage}" + (" (or use its stand-in)" if self._served(name) else "")
 
     def _served(self, name: str) -> str | None:
-        """Return whose stand-in serves for `name`; None where there is none."""
+        """Return the dataset whose stand-in can be read for `name`; None if there is none."""
         entry = self.entry(name)
         served = (entry.files_of or name) if entry else ""
         return served if served in WRITERS else None
 
     def _present(self, name: str, entry: Entry) -> Mapping[str, Any] | None:
-        """Return the first form whose files are all there."""
+        """Return the first form whose files all exist; None if there is none."""
         for form, files in zip(entry.forms, entry.files(), strict=True):
             if files and all(self._is_there(self._place(name, entry, file)) for file in files):
                 return form
         return None
 
     def _place(self, name: str, entry: Entry, file: str) -> str:
-        """Return where below `raw/` the file lies: there or in a folder of the dataset's name; else where it should."""
+        """Return the path below `raw/` of `file`: itself, or in a folder of the dataset's name if it exists there."""
         places = (file, f"{name}/{file}", f"{entry.files_of or name}/{file}")
         return next(filter(self._is_there, places), file)
 
@@ -256,10 +256,10 @@ class KnownDatasets(Mapping[str, Mapping[str, Any]]):
 
 
 def known_datasets(data_dir: Path, stand_in_scale: float | None = None) -> KnownDatasets:
-    """Return the shipped datasets with the entries of `data_dir`'s own `datasets.toml`, which go first.
+    """Return the shipped datasets and the entries of `data_dir`'s own `datasets.toml`, which take precedence.
 
     Raises:
-        DataError: that file is wrong, or has its former name.
+        DataError: that file is invalid, or has its former name.
     """
     shipped = resources.files("ipsrec_bench.data").joinpath("datasets.toml").read_text(encoding="utf-8")
     entries = _read(shipped, "datasets.toml")
@@ -308,13 +308,13 @@ def _read(text: str, place: str) -> dict[str, Entry]:
 
 
 def _named(name: str) -> None:
-    """Check the name of an entry, which is a folder's, too.
+    """Check the name of an entry, which is also a folder's name.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it cannot be one.
     """
     if not name.strip() or not name.isprintable():
-        raise ValueError("expected a name that can be read")
+        raise ValueError("expected a name of printable characters")
     _alone(name)
 
 
@@ -322,25 +322,23 @@ def known_dataset(name: str, known: KnownDatasets) -> Entry:
     """Return the entry for `name`.
 
     Raises:
-        DataError: no known dataset has the name.
+        DataError: no known dataset has this name.
     """
     entry = known.entry(name)
     if entry is None and name in known.entries:
-        raise DataError(
-            f"'{name}' stands for many: put one, such as {known.entries[name].example}, in the place of the braces"
-        )
+        raise DataError(f"'{name}' covers many datasets: fill in the braces, as in '{known.entries[name].example}'")
     if entry is None:
         raise DataError(f"'{name}' is not a known dataset{did_you_mean(name, known) or f'; known: {listed(known)}'}")
     return entry
 
 
 def stand_in_folder(name: str, scale: float) -> str:
-    """Return where the raw files of a stand-in lie, below the data directory."""
+    """Return the folder of a stand-in's raw files, relative to the data directory."""
     return f"stand-ins/{name}-{scale:g}"
 
 
 def _pattern(key: str) -> re.Pattern[str]:
-    """Return what names a key with braces stands for; without braces, nothing but itself."""
+    """Return the pattern of the names that a key covers; a key without braces matches only itself."""
     parts = _BRACES.split(key)
     return re.compile(
         "".join(f"(?P<{part}>[A-Z0-9][A-Za-z0-9_-]*)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
@@ -358,7 +356,7 @@ def _filled(value: Any, parts: Mapping[str, str]) -> Any:  # noqa: ANN401 (whate
 
 
 def _moved(form: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
-    """Return `form` with each of its files at its place."""
+    """Return `form` with `place` applied to the path of each file."""
     moved = dict(form)
     if "path" in form:
         moved["path"] = place(form["path"])

@@ -1,4 +1,4 @@
-"""Raw files that a plain URL gives, and files out of archives: whole or not there at all."""
+"""Downloads of raw files from plain URLs, and extraction from archives; both are atomic."""
 
 import fcntl
 import hashlib
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 ENCRYPTED = 1
-"""Flag of a file in a zip archive."""
+"""Flag of an encrypted file in a zip archive."""
 ATTEMPTS = 5
-"""In a row that bring nothing new, after which a download is given up."""
+"""Consecutive attempts without new bytes after which a download fails."""
 PAUSE_SECONDS = 0.5
 TIMEOUT_SECONDS = (10, 60)
-"""To connect, and without a byte received."""
+"""Timeouts for connecting, and between received bytes."""
 
 DownloadProgress = Callable[[int, int | None], None]
-"""Told the bytes received so far, and how many there will be where the server says so."""
+"""Callback that receives the number of bytes so far and in total; the total is None if the server does not state it."""
 
 
 def download(url: str, target: Path, sha256: str, on_progress: DownloadProgress) -> None:
-    """Fetch `url` into the file `target`, going on where an earlier attempt stopped.
+    """Download `url` to the file `target`, resuming an earlier attempt.
 
-    What has been received so far lies in a hidden file beside `target`, named by the server's validator of the content
-    (ETag or date of change), so that parts of different contents are never joined. `target` appears when all of it is
-    there and, where a checksum is given, right. A `target` that is there (and right) is left as it is.
+    Partial content is kept in a hidden file beside `target`, named by the server's validator of the content
+    (ETag or modification date), so parts of different contents are never joined. `target` appears once it is complete
+    and its checksum, if given, matches. An existing `target` (with the right checksum) is left as it is.
 
     Raises:
-        DataError: the server refuses, keeps cutting the connection, or gives something else; or the disk does not
-            take it.
+        DataError: the server refuses, keeps closing the connection, or sends something else; or the file cannot be
+            written.
     """
     import pooch
     import requests
@@ -62,7 +62,7 @@ def download(url: str, target: Path, sha256: str, on_progress: DownloadProgress)
         if not sha256:
             raise
         raise DataError(
-            f"{url}: what the server gave does not have the checksum {sha256}, so it was thrown away; try again later,"
+            f"{url}: the downloaded file does not have the checksum {sha256} and was deleted; try again later,"
             " or correct this dataset's entry"
         ) from None
     except OSError as error:
@@ -70,16 +70,16 @@ def download(url: str, target: Path, sha256: str, on_progress: DownloadProgress)
 
 
 def unpack(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) -> None:
-    """Take the files `members` out of a zip or tar archive into `folder`.
+    """Extract the files `members` from a zip or tar archive into `folder`.
 
-    Members are found by their last name and written under it, so that no entry leaves `folder`, whatever folders it
-    names. They appear when all of the archive has been read.
+    Members are found by their base name and written under it, so no entry can leave `folder`, whatever its path. They
+    appear once all of the archive has been read.
 
     Args:
         archive: a zip or tar file.
         folder: where the members go.
-        members: names of files.
-        most_bytes: what they may take together, whatever the archive says of their sizes.
+        members: base names of files.
+        most_bytes: upper bound on their total size, whatever sizes the archive states.
 
     Raises:
         DataError: the archive is broken, encrypted, too large, or lacks a member.
@@ -108,9 +108,9 @@ def _take(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) 
                     left -= len(chunk)
                     if left < 0:
                         raise DataError(
-                            f"{archive}: its files take more than {most_bytes:,} bytes unpacked, the bound of"
-                            " this dataset (unpacked_bytes); nothing of it is kept. If it is the right archive, raise"
-                            " the bound or unpack it by other means"
+                            f"{archive}: its files exceed {most_bytes:,} bytes unpacked, the limit of"
+                            " this dataset (unpacked_bytes); nothing was kept. If it is the right archive, raise"
+                            " the limit or unpack it by other means"
                         )
                     file.write(chunk)
             wanted.discard(name)
@@ -124,7 +124,7 @@ def _take(archive: Path, folder: Path, members: Sequence[str], most_bytes: int) 
 
 
 def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the regular files of `archive` whose last names are still wanted, opened."""
+    """Yield the base name and the open content of each regular file of `archive` that is still wanted."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
@@ -133,7 +133,7 @@ def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]
                     if info.flag_bits & ENCRYPTED:
                         raise DataError(
                             f"{archive}: '{name}' in it is encrypted; unpack it with its password and put the file"
-                            " where the archive lies"
+                            " beside the archive"
                         )
                     yield name, file.open(info)
         return
@@ -145,7 +145,7 @@ def _entries(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]
                 yield name, content
         assert tar.fileobj is not None
         while tar.fileobj.read(CHUNK):
-            pass  # only at its end does a packed file tell by its checksum whether it is sound
+            pass  # the checksum of a compressed file is verified only at its end
 
 
 class _CutError(Exception):
@@ -154,15 +154,15 @@ class _CutError(Exception):
 
 @dataclass(frozen=True)
 class _Resuming:
-    """A downloader for pooch, which has a file of its own name written and then checks and moves it."""
+    """A downloader for pooch, which passes the path of a temporary file, then verifies and moves that file."""
 
     target: Path
     on_progress: DownloadProgress
     checked: bool
-    """Whether a checksum will tell if the file is whole."""
+    """Whether a checksum will show if the file is complete."""
 
     def __call__(self, url: str, output: object, _: object) -> None:
-        """Fetch `url` into the file named `output`."""
+        """Download `url` to the file `output`."""
         import requests
 
         most = fruitless = 0
@@ -176,7 +176,7 @@ class _Resuming:
                     most, fruitless = max(most, reached), 0 if reached > most else fruitless + 1
                     if fruitless == ATTEMPTS:
                         raise requests.ConnectionError(
-                            f"{_sentence(error)} ({reached:,} bytes are kept; the same command goes on from there)"
+                            f"{_sentence(error)} ({reached:,} bytes are kept; the same command resumes from there)"
                         ) from None
                     time.sleep(PAUSE_SECONDS * fruitless)
         part.replace(str(output))
@@ -187,10 +187,10 @@ class _Resuming:
         return list(self.target.parent.glob(f".{self.target.name}.*.part"))
 
     def _receive(self, session: "Session", url: str) -> Path:
-        """Return the part file, complete.
+        """Return the part file once it is complete.
 
         Raises:
-            _CutError: the connection ended before it was.
+            _CutError: the connection ended before that.
         """
         import requests
         import urllib3
@@ -216,30 +216,30 @@ class _Resuming:
                         with _get(session, url, {"Range": f"bytes={have}-", "If-Range": validator}) as rest:
                             if rest.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                                 self._append(rest, file, have)
-                            elif rest.headers.get("Content-Range") != f"bytes */{have}":  # else it was whole already
+                            elif rest.headers.get("Content-Range") != f"bytes */{have}":  # else it was complete already
                                 file.truncate(0)
-                                raise _CutError("the server has no more of the file, but a file of another size")
+                                raise _CutError("the server's file has a different size now")
                     else:
                         self._append(response, file, 0)
                 except requests.RequestException:
-                    raise  # which is an OSError, too
+                    raise  # these are OSErrors, too
                 except (urllib3.exceptions.HTTPError, OSError) as error:
-                    if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the connection
+                    if isinstance(error, OSError) and error.errno is not None:  # from the disk, not from the connection
                         raise
                     raise _CutError("the connection was cut") from None
         return part
 
     def _append(self, response: "Response", file: IO[bytes], have: int) -> None:
-        """Write what `response` brings behind the first `have` bytes, or over them if it begins anew."""
+        """Append the body of `response` after the first `have` bytes, or overwrite them if it starts from 0."""
         goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
         if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise DataError(f"{response.url}: the server gave another part of the file than it was asked for")
+            raise DataError(f"{response.url}: the server sent a different part of the file than was requested")
         begin = have if goes_on else 0
         length = _size(response)
         if length is None and not response.raw.chunked and not self.checked:
             raise DataError(
-                f"{response.url}: the server does not say how long the file is and no checksum of it is known, so"
-                " nobody could tell whether it is whole; fetch it by other means"
+                f"{response.url}: the server does not state the size of the file and no checksum of it is known, so"
+                " it cannot be verified that the file is complete; download it by other means"
             )
         total = None if length is None else begin + length
         file.truncate(begin)
@@ -262,7 +262,7 @@ def _get(session: "Session", url: str, headers: dict[str, str] | None = None) ->
 
 
 def _validator(response: "Response") -> str:
-    """Return what names this content for `If-Range`; a weak ETag does not."""
+    """Return the validator of this content for `If-Range`, which takes no weak ETag; empty if there is none."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
 

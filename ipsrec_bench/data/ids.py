@@ -1,4 +1,4 @@
-"""Texts that are no id of a user, an item or a provider, and their refusal."""
+"""Texts that cannot be the id of a user, an item or a provider, and their refusal."""
 
 from collections.abc import Sequence
 from textwrap import shorten
@@ -10,11 +10,11 @@ from ipsrec_bench.errors import DataError
 from ipsrec_bench.words import visible
 
 MAX_ID = 1000
-"""Characters; what is longer is no id but a mistake, such as a quote that was never closed."""
+"""Maximum length of an id in characters; a longer text is a mistake, such as an unclosed quote."""
 Check = tuple[str, str]
-"""SQL condition on the text `id`, and what is wrong where it holds; `{role}` and `{value}` are filled in."""
+"""SQL condition on the text `id`, and the message if it holds; `{role}` and `{value}` are filled in."""
 
-# JSON or Python notation of several values; titles such as [unknown] or {S} are none.
+# JSON or Python notation of several values; titles such as [unknown] or {S} do not match.
 _VALUE = r"""("[^"]*"|''[^'']*''|[-+]?\d[\d.]*|null|true|false|None|True|False)"""
 _LIST = rf"""\s*(\[\s*(\]|\[.*\]|\{{.*\}}\s*\]|{_VALUE}\s*(,.*)?\])|\{{\s*(\}}|{_VALUE}\s*[:,}}].*))\s*"""
 TOO_LONG: Check = (
@@ -23,15 +23,15 @@ TOO_LONG: Check = (
 )
 MARKED: Check = (
     "contains(id, '\ufeff')",
-    "the {role} has a byte order mark (U+FEFF), as is left where files were put together; remove it",
+    "the {role} has a byte order mark (U+FEFF), a trace of concatenated files; remove it",
 )
 BROKEN: Check = (
     r"regexp_matches(id, '[\n\r]')",
-    'the {role} has a line break in it; is a quote not closed? If quotes are plain here, set quoting = "none"',
+    'the {role} contains a line break; is a quote not closed? If quotes are plain characters, set quoting = "none"',
 )
 SEVERAL: Check = (
     f"regexp_full_match(id, '{_LIST}', 's')",
-    "the {role} is a list or a structure, '{value}', and not one id; write one {role} in each row",
+    "the {role} is a list or a structure, '{value}', not a single id; write one {role} in each row",
 )
 ODD = (TOO_LONG, MARKED, BROKEN, SEVERAL)
 
@@ -44,12 +44,12 @@ def refuse_ids(
     Args:
         connection: holds the rows.
         rows: table, or query in brackets, with the columns `row` and `role`.
-        role: what the ids are of.
-        checks: what no id may be.
-        place: returns where a row stands.
+        role: user, item or provider.
+        checks: conditions that no id may meet.
+        place: returns the location of a row.
 
     Raises:
-        DataError: an id is one of these.
+        DataError: an id meets one of the conditions.
     """
     # Each distinct text once, at its first row.
     connection.execute(

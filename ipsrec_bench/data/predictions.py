@@ -1,4 +1,4 @@
-"""Predictions made elsewhere, as ranks of this dataset's test targets."""
+"""Predictions of other systems, read as ranks of this dataset's test targets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from ipsrec_bench.suite.schema import MaskHistory, TableSource
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Where every test target stands, arrays `[targets]`, users ascending."""
+    """The position of every test target, as arrays `[targets]`, users ascending."""
 
     users: NDArray[np.int64]
     higher: NDArray[np.int32]
@@ -27,22 +27,22 @@ class Predictions:
     ties: NDArray[np.int32]
     """Other items that score the same."""
     depth: int | None
-    """Length of the shortest list that is not of the whole catalogue: ranks are known so far. None where all are."""
+    """Length of the shortest list that does not cover the catalogue: ranks are known up to it. None if all are."""
 
 
 def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mask_history: MaskHistory) -> Predictions:
     """Read a table of predictions (delimited text, JSON lines, Parquet) for the users of `targets`.
 
-    It has the columns `user` and `rank` (1 is best), a row per user with the target's rank; or a row per item of the
-    user's list, with the columns `user`, `item` and `score` (more is better) or `rank`. Users and items stand by their
-    raw ids. Of a list with ranks, the row of the target is looked up, and a score beside the rank is not read; of one
-    with scores, the target's rank is counted, with its ties. A target that is not in the list counts as the last item
-    of the catalogue. With `mask_history` items of the user's history are left out of lists, and a target among them is
-    a miss. Users who are no test users are passed over.
+    The table has one row per user, with the columns `user` and `rank` (the target's; 1 is best), or one row per item of
+    a user's list, with the columns `user`, `item` and `score` (higher is better) or `rank`. Users and items are given
+    by their raw ids. In a list with ranks, the target's rank is looked up and scores are ignored. In a list with
+    scores, the target's rank and ties are counted. A target that is not in the list is ranked last in the catalogue.
+    With `mask_history`, items of the user's history are removed from lists, and a target among them is a miss. Users
+    without a test target are ignored.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, knows other users or items, names one twice, lacks a test
-            user, or holds a rank or score that is none.
+        DataError: the file cannot be read, lacks a column, contains unknown users or items, names one twice, lacks a
+            test user, or contains an invalid rank or score.
     """
     if not path.is_file():
         raise DataError(f"{path}: {'it is not a file' if path.exists() else 'there is no such file'}")
@@ -64,7 +64,7 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
         arrays = {"user": targets.users, "target": np.asarray(data.items[targets.positions])}
         connection.register("arrays", arrays)
         connection.execute("CREATE TABLE wanted AS SELECT * FROM arrays")
-        _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "there is no user")
+        _refuse(connection, path, '"user" IS NULL OR "user" = \'\'', "the user is missing")
         _refuse(connection, path, '"user" NOT IN (SELECT raw FROM users)', "the data have no user '{user}'")
         if roles == ("rank",):
             found = _ranked(connection, path, data.num_items)
@@ -84,7 +84,7 @@ def _refuse_missing(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     ).fetchall()[0]
     if missing:
         raise DataError(
-            f"{path}: {missing:,} of {everybody:,} test users are not in it, '{example}' for one; a comparison takes a"
+            f"{path}: {missing:,} of {everybody:,} test users are missing, such as '{example}'; a comparison needs a"
             " prediction for each"
         )
 
@@ -103,7 +103,7 @@ RANK = "TRY_CAST(rank AS DOUBLE)"
 
 
 def _refuse_ranks(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> None:
-    """Raise an error on the first rank that is none."""
+    """Raise an error on the first invalid rank."""
     _refuse(
         connection,
         path,
@@ -118,7 +118,7 @@ def _ranked(connection: duckdb.DuckDBPyConnection, path: Path, items: int) -> Pr
         connection,
         path,
         _repeated('"user"'),
-        "the user '{user}' stands there twice; of a list, the file has to name each 'item', too",
+        "the user '{user}' occurs twice; a file of lists needs the column 'item', too",
     )
     _refuse_missing(connection, path)
     connection.execute(
@@ -134,10 +134,10 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int, *, by
         _refuse_ranks(connection, path, items)
     else:
         _refuse(
-            connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', which is no number"
+            connection, path, f"NOT coalesce(isfinite({score}), false)", "the score is '{score}', not a finite number"
         )
     _refuse(connection, path, "coalesce(item NOT IN (SELECT raw FROM items), true)", "the data have no item '{item}'")
-    _refuse(connection, path, _repeated('"user", item'), "the item '{item}' of user '{user}' stands there twice")
+    _refuse(connection, path, _repeated('"user", item'), "the item '{item}' of user '{user}' occurs twice")
     if by_rank:
         twice = "the user '{user}' has two items at rank {rank}; if these are tied, give a 'score' instead of ranks"
         _refuse(connection, path, _repeated(f'"user", {RANK}'), twice)
@@ -151,7 +151,7 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int, *, by
         JOIN items ON items.raw = given.item
         """
     )
-    # A rank tells how many items are above, also where the list has not got them.
+    # A rank gives the number of items above, even if the list does not contain them.
     above = (
         "-any_value(of_target) - 1 - count(*) FILTER (score > of_target AND masked)"
         if by_rank
@@ -170,7 +170,7 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int, *, by
         GROUP BY wanted."user"
         """
     )
-    # Whoever gives the target's row alone, with its rank, has left nothing unknown.
+    # If a list has only the target's row, with its rank, nothing is unknown.
     known = "target_alone" if by_rank else "false"
     (depth,) = connection.execute(
         f"""
@@ -183,14 +183,14 @@ def _listed(connection: duckdb.DuckDBPyConnection, path: Path, items: int, *, by
 
 
 def _repeated(columns: str) -> str:
-    """Return the condition of rows that repeat one before them in these columns."""
+    """Return the SQL condition that a row repeats an earlier one in these columns."""
     return f"row IN (SELECT row FROM given QUALIFY row_number() OVER (PARTITION BY {columns} ORDER BY row) > 1)"
 
 
 def _note_history(
     connection: duckdb.DuckDBPyConnection, data: PreparedDataset, targets: Targets, *, masked: bool
 ) -> None:
-    """Make the table of the items that are no candidates of a user."""
+    """Create the table of the items that are not candidates of a user."""
     begins = data.offsets[targets.users]
     lengths = targets.positions - begins if masked else np.zeros_like(begins)
     ends = np.cumsum(lengths)

@@ -1,4 +1,4 @@
-"""Raw rows into the prepared form, by DuckDB SQL."""
+"""Preparation: DuckDB SQL turns raw rows into the prepared form."""
 
 import hashlib
 import json
@@ -65,17 +65,17 @@ ORDER BY users.id, moment, row
 """
 MOST_INTERACTIONS = 2**62
 _PLACEHOLDER = (
-    "the {role} is '{value}', a placeholder for a missing one; fill it in, remove the row or, if it is a name, take it"
-    " out of the dataset's key `unknown`"
+    "the {role} is '{value}', a placeholder for a missing one; fill it in, remove the row or, if it is a real name,"
+    " remove it from the dataset's key `unknown`"
 )
 
 
 def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
-    """Return the prepared form of `source`, building it first where it is not there yet.
+    """Return the prepared form of `source`, building it first if it does not exist.
 
-    The folder is named by a hash of the source's settings and of its files' sizes and times of change, so a
-    changed file is prepared anew. It is built beside its place and renamed into it: what bears the name is
-    whole.
+    The folder is named by a hash of the source's settings and of its files' sizes and modification times, so a
+    changed file is prepared again. It is built in a temporary sibling folder and renamed at the end, so a folder of
+    this name is always complete.
 
     Raises:
         DataError: the source cannot be read, or holds a row without user, item or usable time; the prepared form
@@ -88,7 +88,7 @@ def prepare(name: str, source: DatasetSpec, data_dir: Path) -> PreparedDataset:
                 try:
                     _build(source, data_dir, folder)
                 except FileNotFoundError as error:
-                    raise DataError(f"{error.filename}: the file was taken away while it was read") from None
+                    raise DataError(f"{error.filename}: the file was removed while it was being read") from None
     return load_prepared(name, target)
 
 
@@ -170,7 +170,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
     names = [path.name for path in paths]
     files = {path.name if names.count(path.name) == 1 else str(path): _sha256(path) for path in paths}
     if _signatures(paths) != before:
-        raise DataError(f"{_place(paths)}: the file changed while it was read; prepare it again when it is whole")
+        raise DataError(f"{_place(paths)}: the file changed while it was being read; prepare it again when complete")
     meta = {
         "format": PREPARED_FORMAT,
         "fingerprint": fingerprint.hexdigest(),
@@ -201,25 +201,25 @@ def _row_place(source: DatasetSpec, paths: Sequence[Path], row: int) -> str:
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, paths: Sequence[Path]) -> None:
-    """Refuse an empty source, and rows that lack what every row must have or hold an id that is none."""
+    """Refuse an empty source, and rows that lack a required value or have an invalid id."""
     (rows,) = _only_row(connection, "SELECT count(*) FROM raw")
     if not rows:
         used = {"`where`": bool(getattr(source, "where", "")), "`scale`": source.scale not in (None, 1)}
         chosen = " and ".join(name for name, is_used in used.items() if is_used)
-        kept = f" that {chosen} leaves" if chosen else ""
-        raise DataError(f"{_place(paths)}: the dataset is empty: there is no row of data{kept}")
+        kept = f" left by {chosen}" if chosen else ""
+        raise DataError(f"{_place(paths)}: the dataset is empty: it has no row of data{kept}")
     if not isinstance(source, TableSource):
         return
     (untimed,) = _only_row(connection, "SELECT min(row) FILTER (time IS NULL OR time = '') FROM raw")
     if untimed is not None:
-        raise DataError(f"{_row_place(source, paths, untimed)}: there is no time; fill it in or remove the row")
+        raise DataError(f"{_row_place(source, paths, untimed)}: the time is missing; fill it in or remove the row")
     for role in ("user", "item", "provider"):
         if role == "provider" and source.items is not None:
             continue  # its rows are those of another file, which `join_items` has checked
         checks = [*ODD]
         if role != "provider":
             checks = [
-                (is_unknown("id", ()), "there is no {role}; fill it in or remove the row"),
+                (is_unknown("id", ()), "the {role} is missing; fill it in or remove the row"),
                 *checks,
                 (is_unknown("id", source.unknown), _PLACEHOLDER),
             ]
@@ -227,7 +227,7 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, path
 
 
 def _filter(connection: duckdb.DuckDBPyConnection, wanted: Filter | None, place: str) -> None:
-    """Drop the rows of users and items out of bounds, until none is left or in one pass."""
+    """Drop the rows of users and items out of bounds, in one pass or until all that remain are within them."""
     if wanted is None or not wanted.active:
         return
     users, items = (f"{b.min} AND {b.max or MOST_INTERACTIONS}" for b in (wanted.users, wanted.items))

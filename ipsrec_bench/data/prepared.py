@@ -27,18 +27,18 @@ PREPARED_FORMAT = 5
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading the raw files has found that a reader of results should know."""
+    """Findings about the raw files that readers of the results should know."""
 
     notes: tuple[str, ...] = ()
     """Sentences, for people."""
     placeholders: dict[str, int] = field(default_factory=dict)
-    """Interactions by placeholder of an unknown provider; empty texts are not among them."""
+    """Interactions by placeholder for an unknown provider; empty texts are not included."""
     unlisted_actions: int | None = None
     """Interactions with an item that the item table does not list; None without such a table."""
     largest_providers: tuple[tuple[str, int], ...] = ()
-    """The known providers with the most interactions, and how many these are."""
+    """The known providers with the most interactions, and their numbers of interactions."""
     stickiness_without_largest: float | None = None
-    """The stickiness that remains where the first of them counts as unknown."""
+    """The stickiness that remains if the first of them counts as unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +56,22 @@ class PreparedDataset:
     num_providers: int
     """Providers are numbered 1 (unknown) to `num_providers`."""
     fingerprint: str
-    """sha256 over the arrays: equal fingerprints, equal sequences at equal times."""
+    """sha256 of the arrays: equal fingerprints mean equal sequences at equal times."""
     stand_in: bool
-    """Whether it was made up in the shape of a published dataset."""
+    """Whether it is made-up data in the shape of a published dataset."""
     scale: float
-    """Share of the users that were read; of a stand-in, which is made small, always 1."""
+    """Share of the users that were read; always 1 for a stand-in, which is generated small."""
     filter: str
-    """Which users and items stayed."""
+    """Which users and items were kept, in words."""
     source: Mapping[str, Any]
     """The settings that it was read with, as plain JSON values."""
     files: Mapping[str, str]
-    """sha256 of the raw files by their names: of the interactions, then of the item table where there is one."""
+    """sha256 of the raw files by name: the interactions, then the item table if there is one."""
     statistics: DatasetStatistics
     reading: Reading
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
-        """Let a copy in another process map the same files, wherever that process works."""
+        """Pickle the name and the absolute path: a copy in another process maps the same files."""
         return load_prepared, (self.name, self.path.absolute())
 
     @property

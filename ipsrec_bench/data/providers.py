@@ -1,4 +1,4 @@
-"""Who made an item: item tables, texts that stand for no provider, and what a reader should know of both."""
+"""Providers of items: item tables, placeholders for unknown providers, and notes on both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from ipsrec_bench.suite.schema import ItemTable, TableSource
 from ipsrec_bench.words import visible
 
 LARGEST = 5
-"""Providers that are named with their share."""
+"""Number of providers that are named with their share."""
 BLANKS = " \t\n\r\v\f\u00a0\u3000\ufeff"
 _SHOWN = 10
-# Ids that differ only by what programs add to numbers, by blanks or by case.
+# Equal for ids that differ only in number formatting, blanks or case.
 _LOOSE = rf"lower(regexp_replace(regexp_replace(trim({{0}}, '{BLANKS}'), '\.0+$', ''), '^0+(.)', '\1'))"
 
 
@@ -28,11 +28,11 @@ def is_unknown(column: str, unknown: Sequence[str]) -> str:
 
 
 def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path: Path) -> None:
-    """Give every row of the table `raw` the provider that the item table names, and the column `listed`.
+    """Set the provider of every row of the table `raw` from the item table, and add the column `listed`.
 
     Raises:
-        DataError: the item table cannot be read, has an item or a provider that is no id, names two providers for one
-            item, or has none of the items.
+        DataError: the item table cannot be read, has an invalid item or provider id, names two providers for one item,
+            or contains none of the items.
     """
     assert source.items is not None
     table = open_table(connection, path, source.items)
@@ -68,10 +68,10 @@ def join_items(connection: duckdb.DuckDBPyConnection, source: TableSource, path:
 
 
 def _refuse_odd_rows(connection: duckdb.DuckDBPyConnection, items: ItemTable, path: Path) -> None:
-    """Raise an error on the first row of the table `item_rows` whose item or provider is no id.
+    """Raise an error on the first row of the table `item_rows` with an invalid item or provider id.
 
-    Providers of items that nobody interacted with may be whatever they are, but for line breaks in a text file: these
-    mean that a quote has swallowed rows.
+    Providers of items without interactions are checked only for line breaks in a text file: these mean that a quote
+    has swallowed rows.
     """
     swallowing = [BROKEN] if kind_of(path) == "text" else []
 
@@ -85,7 +85,7 @@ def _refuse_odd_rows(connection: duckdb.DuckDBPyConnection, items: ItemTable, pa
 
 
 def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Raise an error, with an example of both sides, if the item table has none of the items."""
+    """Raise an error, with an example of both sides, if the item table contains none of the items."""
     rows, matched = connection.execute("SELECT count(*), count(*) FILTER (listed) FROM raw").fetchall()[0]
     if matched or not rows:
         return
@@ -103,13 +103,13 @@ def _refuse_strangers(connection: duckdb.DuckDBPyConnection, path: Path) -> None
         raise DataError(f"{path}: the item table has no row with an item")
     which = "which are not the same text" if alike else "which is of another kind"
     raise DataError(
-        f"{path}: none of the interactions' items stands in the item table: an interaction has '{visible(ours)}', the"
-        f" table has '{visible(theirs)}', {which}; name the right column as its `item`, or write both alike"
+        f"{path}: none of the interactions' items is in the item table: an interaction has '{visible(ours)}', the"
+        f" table has '{visible(theirs)}', {which}; set its `item` to the right column, or write both ids alike"
     )
 
 
 def count_providers(connection: duckdb.DuckDBPyConnection, unknown: Sequence[str]) -> None:
-    """Make the table `provider_counts` of `raw`: provider, its interactions, and whether it is unknown."""
+    """Create the table `provider_counts` from `raw`: provider, its interactions, and whether it is unknown."""
     connection.execute(
         f"CREATE TABLE provider_counts AS SELECT provider, actions, {is_unknown('provider', unknown)} AS is_unknown"
         " FROM (SELECT provider, count(*) AS actions FROM raw GROUP BY provider)"
@@ -117,11 +117,11 @@ def count_providers(connection: duckdb.DuckDBPyConnection, unknown: Sequence[str
 
 
 def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], items: Path | None) -> Reading:
-    """Return what a reader of results should know of the providers in `provider_counts` and `raw`.
+    """Return what readers of the results should know about the providers in `provider_counts` and `raw`.
 
     Args:
         connection: holds both tables.
-        notes: sentences so far.
+        notes: sentences collected so far.
         items: the item table, if there is one.
     """
     placeholders = dict(
@@ -157,6 +157,6 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
     if alike[0]:
         found.append(
             f"{alike[0]:,} providers differ from another one only by case or by blanks around them, such as"
-            f" '{visible(alike[1])}' and '{visible(alike[2])}'; each counts as a provider of its own"
+            f" '{visible(alike[1])}' and '{visible(alike[2])}'; each counts as a separate provider"
         )
     return Reading(tuple(found), placeholders, unlisted, tuple((name, count) for name, count in largest))

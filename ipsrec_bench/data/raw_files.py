@@ -1,4 +1,4 @@
-"""What a raw file is, by its name and first bytes, and where in it a row stands."""
+"""The format of a raw file, by its name and first bytes, and the location of a row in it."""
 
 import contextlib
 import csv
@@ -18,15 +18,15 @@ ATOMIC_FILES = (".inter", ".item")
 JSON_FILES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
 MAX_HEADER = 1_000_000
-"""Characters read in search of the first line's end."""
+"""Maximum number of characters that are read to find the end of the first line."""
 DAMAGED = (OSError, EOFError, zlib.error)
-"""What Python raises for a packed file that is cut off or damaged."""
+"""What Python raises for a compressed file that is truncated or damaged."""
 BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _HEAD = 4096
 _TO_UTF8 = "convert it to UTF-8, for example with: iconv -f {0} -t UTF-8 FILE > NEW"
-# First bytes of what is no table, and what to do about it.
+# First bytes of files that are not tables, what such a file is, and the remedy.
 _KINDS = (
     (b"PK\x03\x04", "a zip archive (or a workbook)", "unpack it, or save the sheet as CSV, and name the file in it"),
     (b"PK\x05\x06", "an empty zip archive", "get it again"),
@@ -55,11 +55,11 @@ _KINDS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file with: git lfs pull"),
 )
 _WORDS = (b"ORC", b"<!doctype html", b"<html", b"BZh", b"Rar!", b"ARROW1")
-"""Of these, those that may begin a text's first line; they count only where binary or markup follows."""
+"""Those that may also begin the first line of a text; they count only if binary data or markup follows."""
 
 
 def kind_of(path: Path) -> Literal["parquet", "json", "text"]:
-    """Return how the file is read, by its first bytes or else by its name."""
+    """Return the format in which the file is read, by its first bytes or else by its name."""
     name = _plain_name(path)
     with contextlib.suppress(*DAMAGED), path.open("rb") as file:
         if file.read(len(_PARQUET)) == _PARQUET:
@@ -70,7 +70,7 @@ def kind_of(path: Path) -> Literal["parquet", "json", "text"]:
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether the file is packed with gzip, or at least named so."""
+    """Return whether the file is packed with gzip, by its name or its first bytes."""
     if path.name.lower().endswith(".gz"):
         return True
     with path.open("rb") as file:
@@ -78,7 +78,7 @@ def is_packed(path: Path) -> bool:
 
 
 def is_json_array(path: Path) -> bool:
-    """Return whether a JSON file holds one array instead of an object a line."""
+    """Return whether a JSON file holds one array instead of one object per line."""
     with open_bytes(path) as file:
         return file.read(_HEAD).removeprefix(BOM).lstrip().startswith(b"[")
 
@@ -96,7 +96,7 @@ def open_text(path: Path) -> TextIO:
 
 
 def refuse_other_kinds(path: Path) -> None:
-    """Refuse a file whose first bytes show that it is no table, with what it is and what to do.
+    """Refuse a file whose first bytes show that it is not a table; the error names its kind and the remedy.
 
     Raises:
         DataError: it is an archive, a web page, text in another encoding, ...; or it is damaged.
@@ -117,7 +117,7 @@ def refuse_other_kinds(path: Path) -> None:
         raise DataError(f"{path}: the file is a tar archive; unpack it, and name the file in it")
     if b"\0" in head:
         raise DataError(
-            f"{path}: the file holds zero bytes, so it is no UTF-8 text; if it is UTF-16, {_TO_UTF8.format('UTF-16')}"
+            f"{path}: the file contains zero bytes, so it is not UTF-8; if it is UTF-16, {_TO_UTF8.format('UTF-16')}"
         )
     line = head.partition(b"\n")[0]
     if len(line) < len(head):
@@ -139,10 +139,10 @@ def refuse_other_encodings(path: Path, number: int, line: bytes) -> None:
 
 
 def check_packed(path: Path) -> None:
-    """Read a gzip file to its end, whose checksum DuckDB does not look at; that takes no longer than it does.
+    """Read a gzip file to its end to verify its checksum, which DuckDB ignores; it takes no longer than DuckDB.
 
     Raises:
-        DataError: the file is cut off or damaged.
+        DataError: the file is truncated or damaged.
     """
     try:
         with gzip.open(path) as file:
@@ -155,11 +155,11 @@ def check_packed(path: Path) -> None:
 def _damaged(path: Path, error: Exception) -> DataError:
     if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
         return DataError(f"{path}: the name ends in .gz, but the file is not packed with gzip; rename it")
-    return DataError(f"{path}: the gzip file is cut off or damaged: {error}; get it again")
+    return DataError(f"{path}: the gzip file is truncated or damaged: {error}; get it again")
 
 
 class Dialect(TypedDict):
-    """How a delimited file is written, as Python's csv module takes it."""
+    """Format of a delimited file, as arguments of Python's csv module."""
 
     delimiter: str
     quotechar: str | None
@@ -167,7 +167,7 @@ class Dialect(TypedDict):
 
 
 def dialect_of(path: Path, written: TableFile) -> Dialect:
-    """Return the file's dialect: where tabs delimit, quotes are characters like others; else as RFC 4180 says."""
+    """Return the file's dialect. If tabs are the delimiter, quotes are plain characters; otherwise, RFC 4180 holds."""
     name = _plain_name(path)
     delimiter = written.delimiter or DELIMITERS.get(Path(name).suffix) or max(",\t;|", key=_first_line(path).count)
     quoting = written.quoting
@@ -179,7 +179,7 @@ def dialect_of(path: Path, written: TableFile) -> Dialect:
 
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
-    """Return the columns' names; empty ones are named by their place, repeated ones numbered.
+    """Return the names of the columns; empty names are replaced by the position, repeated ones numbered.
 
     Raises:
         DataError: there is no first line, or it is empty.
@@ -189,18 +189,18 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
     for place, written in enumerate(next(_records(iter([first]), dialect), [])):
         name = unnumbered = written.strip() or f"column{place}"
         for number in count(1):
-            if name.lower() not in names:  # SQL knows no case
+            if name.lower() not in names:  # SQL ignores case
                 break
             name = f"{unnumbered}_{number}"
         names[name.lower()] = name
     if not names:
-        what = "the first line is empty; expected the names of the columns there" if first else "the file is empty"
+        what = "the first line is empty; expected the names of the columns" if first else "the file is empty"
         raise DataError(f"{path}: {what}")
     return list(names.values())
 
 
 def place_of(path: Path, row: int, written: TableFile) -> str:
-    """Return where data row `row` (from 1) of the file stands: by line in text, else by its number."""
+    """Return the location of data row `row` (from 1) of the file: the line in text, else the row number."""
     kind = kind_of(path)
     if kind == "parquet" or (kind == "json" and is_json_array(path)):
         return f"{path}: row {row}"
@@ -212,7 +212,7 @@ def place_of(path: Path, row: int, written: TableFile) -> str:
         records = _records(lines, dialect_of(path, written))
         line = 1
         for record in records:
-            left -= bool(record)  # empty lines are no rows
+            left -= bool(record)  # empty lines are not rows
             if not left:
                 break
             line = records.line_num + 1  # a quoted value may hold line breaks
@@ -266,9 +266,9 @@ def line_of(path: Path, number: int) -> bytes:
 
 
 def bad_line(path: Path) -> str:
-    """Return where and what is wrong with a file in which DuckDB names no line, or another one; empty if not found.
+    """Return the location and the problem of a bad line that DuckDB does not name, or names wrongly; empty if none.
 
-    That is, lines of JSON that are none, and lines of text that end in different ways.
+    It finds invalid lines of JSON, and lines of text with different line endings.
     """
     kind = kind_of(path)
     if kind == "parquet":
@@ -281,7 +281,7 @@ def bad_line(path: Path) -> str:
             for number, line in enumerate(lines, start=2):
                 if line.endswith("\n") and line.endswith("\r\n") != first:
                     ends = ("\\r\\n", "\\n") if first else ("\\n", "\\r\\n")
-                    return f"{path}: line 1 ends in {ends[0]} and line {number} in {ends[1]}; make them alike"
+                    return f"{path}: line 1 ends in {ends[0]} and line {number} in {ends[1]}; use one line ending"
     return ""
 
 
@@ -297,12 +297,12 @@ def _bad_json(path: Path) -> str:
             except ValueError:
                 if number == 1 and text.lstrip().startswith(b"{"):
                     return (
-                        f"{path}:1: the line is no JSON; expected an object on each line, or an array of objects,"
+                        f"{path}:1: the line is not JSON; expected an object on each line, or an array of objects,"
                         " not one object over several lines"
                     )
-                return f"{path}:{number}: the line is no JSON"
+                return f"{path}:{number}: the line is not JSON"
             if not isinstance(found, dict):
-                return f"{path}:{number}: the line is no JSON object; expected an object on each line"
+                return f"{path}:{number}: the line is not a JSON object; expected an object on each line"
     return ""
 
 

@@ -1,21 +1,21 @@
-"""Repeats: targets that stand in their own history."""
+"""Repeats: targets that also occur in their own history."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 1 << 22
-"""Interactions looked at together."""
+"""Number of interactions processed at a time."""
 
 
 def count_as_misses(higher: NDArray[np.int32], ties: NDArray[np.int32], repeats: NDArray[np.bool_], items: int) -> None:
-    """Put the targets that `repeats` marks, bool `[targets]`, behind all `items` of the catalogue, in place."""
+    """Rank the targets marked in `repeats`, bool `[targets]`, behind all `items` of the catalogue, in place."""
     higher[repeats], ties[repeats] = items, 0
 
 
 def seen_before(
     values: NDArray[np.int32], begins: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return, bool `[targets]`, whether `values[positions[i]]` stands in `values` from `begins[i]` up to it."""
+    """Return, bool `[targets]`, whether `values[positions[i]]` occurs in `values[begins[i]:positions[i]]`."""
     lengths = positions - begins
     ends = np.cumsum(lengths)
     found = np.empty(len(positions), dtype=bool)

@@ -41,32 +41,32 @@ from ipsrec_bench.suite.schema import Column, DatasetSpec, SyntheticSource, Tabl
 from ipsrec_bench.words import visible
 
 ATOMIC_COLUMNS = {"user": "user_id", "item": "item_id", "provider": "provider_id", "time": "timestamp"}
-"""Names that RecBole's atomic files give to the columns where a suite does not name others."""
+"""Names of the columns in RecBole's atomic files, unless a suite names others."""
 JSON_SAMPLE = 100_000
-"""Lines in which the names of columns are looked for."""
+"""Number of lines that are searched for the names of columns."""
 JOINED = " + "
-"""Between the names of columns whose texts are put together."""
+"""Separator between the names of columns whose texts are concatenated."""
 MAX_LISTED = 30
-"""Names of columns in an error."""
+"""Maximum number of column names in an error message."""
 MEMORY = "2GB"
-"""What DuckDB may hold; what needs more is spilled to disk."""
+"""DuckDB's memory limit; beyond it, DuckDB spills to disk."""
 MOST_FLOAT = 2**24
-"""Up to it a 32-bit float holds every whole number."""
+"""Up to this, a 32-bit float represents every whole number."""
 SAMPLE_SPACE = 2**32
-BEYOND = "may read the file's columns and nothing else"
-"""Said of a condition that asks for more."""
+BEYOND = "may read only the file's columns"
+"""Message for a condition that tries to read more."""
 SEVERAL = ("token_seq", "float_seq")
-"""Types of RecBole's columns that hold several values in each row."""
+"""RecBole's types of columns with several values in each row."""
 NESTED = {"list", "array", "struct", "map", "union", "variant"}
-"""Likewise, of Parquet's."""
+"""Likewise, Parquet's."""
 
 
 @contextlib.contextmanager
 def confined(paths: Sequence[Path], folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open DuckDB in memory so that it can read `paths`, use `folder`, and reach nothing else.
+    """Open an in-memory DuckDB that can read `paths` and use `folder`, but access nothing else.
 
-    SQL from a suite runs in it: it reads no other file, uses no network, and installs no extension. Times with a zone
-    are read as UTC, whatever zone the machine is in.
+    SQL from a suite runs in it: it cannot read other files, use the network, or install extensions. Times with a zone
+    are converted to UTC, whatever zone the machine is in.
 
     Args:
         paths: files to read.
@@ -75,11 +75,11 @@ def confined(paths: Sequence[Path], folder: Path) -> Iterator[duckdb.DuckDBPyCon
     with duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     ) as connection:
-        with contextlib.suppress(duckdb.CatalogException):  # without the ICU extension it knows no zone but UTC
+        with contextlib.suppress(duckdb.CatalogException):  # without the ICU extension, UTC is the only zone
             connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET temp_directory = {_literal(folder / 'spill')}")
         connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
+        connection.execute("SET enable_progress_bar = false")  # it would be mixed into standard output
         connection.execute(f"SET allowed_directories = [{_literal(folder)}]")
         connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, paths))}]")
         connection.execute("SET enable_external_access = false")
@@ -92,10 +92,10 @@ def _literal(path: Path) -> str:
 
 
 def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
-    """Return the raw files that `source` reads, checked to be there.
+    """Return the raw files that `source` reads, after checking that they exist.
 
     Raises:
-        MissingDataError: a file is not there, or an environment variable in its path is not set.
+        MissingDataError: a file does not exist, or an environment variable in its path is not set.
         DataError: a file is empty.
     """
     if isinstance(source, SyntheticSource):
@@ -117,10 +117,10 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
 
     An empty provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
     not read. Columns by which duplicates are recognised are added as `same0`, `same1`, ...; `providers.join_items` adds
-    what an item table says.
+    the providers of an item table.
 
     Returns:
-        Sentences that a reader of the results should know.
+        Notes for readers of the results, one sentence each.
 
     Raises:
         DataError: the file cannot be read or lacks a column.
@@ -168,7 +168,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
 def _refuse_narrow_times(
     connection: duckdb.DuckDBPyConnection, path: Path, table: duckdb.DuckDBPyRelation, time: str
 ) -> None:
-    """Refuse times that are 32-bit floats and so large that neighbouring whole numbers have become one."""
+    """Refuse times that are 32-bit floats and so large that neighbouring whole numbers coincide."""
     kinds = {
         '"' + name.replace('"', '""') + '"': kind.id for name, kind in zip(table.columns, table.types, strict=True)
     }
@@ -177,8 +177,8 @@ def _refuse_narrow_times(
     ((largest,),) = connection.execute("SELECT max(abs(TRY_CAST(time AS DOUBLE))) FROM raw").fetchall()
     if largest is not None and largest > MOST_FLOAT:
         raise DataError(
-            f"{path}: the column {time} (time column) is of 32-bit floats, which cannot tell times above {MOST_FLOAT:,}"
-            " apart; write it as 64-bit numbers from its source"
+            f"{path}: the column {time} (time column) has 32-bit floats, which cannot distinguish times above"
+            f" {MOST_FLOAT:,}; write it as 64-bit numbers, from its source"
         )
 
 
@@ -197,7 +197,7 @@ def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.
             refuse_bad_lines(connection, path)
         except (DataError, duckdb.Error, *DAMAGED) as error:
             if check is not None:
-                check.result()  # a damaged file explains whatever else is wrong
+                check.result()  # a damaged file explains any other error
             if not isinstance(error, duckdb.Error) or is_full(error):
                 raise
             if isinstance(error, duckdb.PermissionException):
@@ -208,11 +208,11 @@ def materialise(connection: duckdb.DuckDBPyConnection, path: Path, rows: duckdb.
 
 
 def _sampled(user: str, scale: float | None) -> str:
-    """Return the condition that picks a share of users, the same ones in every file and on every machine."""
+    """Return the SQL condition that samples a share of users, the same ones in every file and on every machine."""
     if scale is None or scale >= 1:
         return "true"
     chosen = f"md5_number_lower('sample ' || {user}) % {SAMPLE_SPACE} < {round(scale * SAMPLE_SPACE)}"
-    return f"coalesce({user}, '') = '' OR {chosen}"  # who has no name is not sampled away but refused
+    return f"coalesce({user}, '') = '' OR {chosen}"  # rows without a user are kept, to be refused
 
 
 def where(
@@ -225,7 +225,7 @@ def where(
     """Return the rows for which a suite's `condition` holds; all if it is empty.
 
     Raises:
-        DataError: it cannot be asked of the file, whose columns are `columns`, or its answer is another each time.
+        DataError: it cannot be evaluated on the file, whose columns are `columns`, or is not deterministic.
     """
     if not condition:
         return table
@@ -236,13 +236,13 @@ def where(
         beyond = isinstance(error, duckdb.PermissionException)
         reason = f"it {BEYOND}" if beyond else _reason(error)
         raise DataError(
-            f"{path}: where = {condition!r} cannot be asked of this file: {reason}; its columns, all text, are"
+            f"{path}: where = {condition!r} cannot be evaluated on this file: {reason}; its columns, all text, are"
             f" {_columns(columns)}"
         ) from None
 
 
 def _refuse_changing(connection: duckdb.DuckDBPyConnection, condition: str, path: Path) -> None:
-    """Refuse a condition that asks for random numbers, the time of day or the state of the process."""
+    """Refuse a condition that uses random numbers, the time of day or the state of the process."""
     changing = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
     ).fetchall()
@@ -251,8 +251,8 @@ def _refuse_changing(connection: duckdb.DuckDBPyConnection, condition: str, path
     found = re.search(rf"\b(?:({calls})\s*\(|((?:current_|local)(?:date|time|timestamp))\b)", plain, re.IGNORECASE)
     if found:
         raise DataError(
-            f"{path}: where = {condition!r}: '{found[1] or found[2]}' answers differently each time, so that no two"
-            " preparations would be alike; use `scale` for a sample of the users, and a fixed date for today's"
+            f"{path}: where = {condition!r}: '{found[1] or found[2]}' gives a different result each time, so"
+            " preparation could not be repeated; use `scale` to sample users, and a fixed date instead of today's"
         )
 
 
@@ -260,18 +260,18 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
     """Return the file as a relation of text columns (delimited, atomic, JSON) or typed columns (Parquet).
 
     Args:
-        connection: where the relation lives; its temporary folder takes what must be rewritten first.
+        connection: where the relation lives; files that must be rewritten first go to its temporary folder.
         path: the file.
-        written: how it is written.
+        written: its format.
 
     Raises:
-        DataError: it is no such file.
+        DataError: the file cannot be read as such a table.
     """
     refuse_other_kinds(path)
     kind, packed = kind_of(path), is_packed(path)
     literal = str(path.absolute())
     try:
-        if re.search(r"[*?\[]", literal):  # to DuckDB a pattern, which is to be one file
+        if re.search(r"[*?\[]", literal):  # DuckDB would expand it as a pattern
             literal = str(_linked(connection, path))
         if kind == "parquet":
             return connection.read_parquet(literal)
@@ -291,8 +291,8 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
             )
             return read(columns=dict.fromkeys(read(sample_size=JSON_SAMPLE).columns, "VARCHAR"))
         dialect = dialect_of(path, written)
-        # Nothing is left to guess: the reader's own detection may take lines for comments. Bad lines are set aside
-        # and refused afterwards, which names them better than the reader's own error does.
+        # Everything is specified, because the reader's own detection may take lines for comments. Bad lines are
+        # collected and refused afterwards, with a better message than the reader's own.
         return connection.read_csv(
             literal,
             auto_detect=False,
@@ -309,7 +309,7 @@ def open_table(connection: duckdb.DuckDBPyConnection, path: Path, written: Table
 
 
 def _scratch(connection: duckdb.DuckDBPyConnection, name: str) -> Path:
-    """Return the place for a file in the folder that DuckDB may use."""
+    """Return the path for a file in the folder that DuckDB may use."""
     folder = Path(connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
@@ -322,7 +322,7 @@ def _linked(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
 
 
 def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
-    """Write a file of Python dictionaries as JSON lines, and return where."""
+    """Rewrite a file of Python dictionaries as JSON lines, and return the new path."""
     rewritten = _scratch(connection, f"{path.name}.jsonl")
     with open_text(path) as lines, rewritten.open("w", encoding="utf-8") as file:
         for number, line in enumerate(lines, start=1):
@@ -331,7 +331,7 @@ def _as_json(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
             try:
                 file.write(json.dumps({**ast.literal_eval(line)}) + "\n")
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-                raise DataError(f"{path}:{number}: the line is no dictionary as Python writes it") from None
+                raise DataError(f"{path}:{number}: the line is not a Python dictionary") from None
     return rewritten
 
 
@@ -341,7 +341,7 @@ def _begins_with_mark(path: Path) -> bool:
 
 
 def _without_mark(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
-    """Write the file without its byte order mark, which DuckDB's JSON reader refuses, and return where."""
+    """Copy the file without its byte order mark, which DuckDB's JSON reader refuses, and return the new path."""
     rewritten = _scratch(connection, f"{path.name}.unmarked")
     with open_bytes(path) as file, rewritten.open("wb") as copy:
         file.read(len(BOM))
@@ -350,7 +350,7 @@ def _without_mark(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
 
 
 def _refuse_other_json(path: Path) -> None:
-    """Refuse a JSON file whose first line is no object, or whose only one is such as `{"a": {...}, "b": {...}}`."""
+    """Refuse a JSON file whose first line is not an object, or whose only line is `{"a": {...}, "b": {...}}`."""
     with open_text(path) as lines:
         first, second = next(lines, ""), next(lines, "")
     try:
@@ -367,7 +367,7 @@ def _refuse_other_json(path: Path) -> None:
 
 
 def refuse_bad_lines(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Raise an error on the first line of `path` that the reader of delimited files had to set aside.
+    """Raise an error on the first line of `path` that the reader of delimited files rejected.
 
     No other file may have been read through `connection` before.
     """
@@ -400,13 +400,13 @@ def _column_names(source: TableSource, path: Path) -> dict[str, Column]:
 
 
 def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path: Path, *, several: bool = False) -> str:
-    """Return the column `wanted` as SQL, quoted; an atomic file's `name:type` answers to `name`.
+    """Return the column `wanted` as quoted SQL; in an atomic file, `name` finds `name:type`.
 
     Args:
         table: the file's rows.
         wanted: name of the column.
-        role: what it is for, in errors.
-        path: the file, in errors.
+        role: its purpose, for errors.
+        path: the file, for errors.
         several: whether it may hold several values in each row.
 
     Raises:
@@ -464,7 +464,7 @@ def _alternatives(column: Column) -> tuple[str, ...]:
 
 
 def _resolve(written: str, data_dir: Path) -> Path:
-    """Return where the file is; where it is not packed, or not there at all, under the name that was written."""
+    """Return the path of the file, or of its `.gz` form if only that exists."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
@@ -481,5 +481,5 @@ def _resolve(written: str, data_dir: Path) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """Return what DuckDB says went wrong, without its advice on reader options."""
+    """Return the first line of DuckDB's error, without its advice on reader options."""
     return visible(shorten(str(error).splitlines()[0], 300))

@@ -1,20 +1,20 @@
 """Splits: which interactions train a model and which are held out.
 
 Leave-one-out: each user's last interaction is the test target, the one before it the validation target. As in RecBole,
-whose samples (prefix, next item) are split rather than its interactions, short histories keep what a model
-needs first: a user with one interaction gives nothing to predict, with two a training target, with three a
-training and a test target, and from four on a validation target as well. A model trained so knows what other users
-did after a test target; `data stats` says on how many targets that is so.
+which splits samples (prefix, next item) rather than interactions, short histories keep what a model needs first: a user
+with one interaction gives no target, with two a training target, with three a training and a test target, and with four
+or more a validation target as well. A model trained this way knows what other users did after a test target;
+`data stats` reports for how many targets this is the case.
 
-Temporal: two cuts in time, the same for all users. What is older than the first trains; a user's first interaction
-between the cuts is a validation target, the first from the second cut on a test target. Its history is everything of
-the user before it, so that nothing from after the cut is known, be it from training or from the history.
+Temporal: two cuts in time, the same for all users. Interactions before the first cut are for training. A user's first
+interaction between the cuts is a validation target; the first one at or after the second cut is a test target. The
+history is everything of the user before the target, so neither training nor history contains anything after the cut.
 
-User holdout: users, not interactions, are held out. Training sees the whole history of the others and nothing of
-them; of a held-out user the last interaction is the target and everything before it the history.
+User holdout: users, not interactions, are held out. Training sees the whole history of the other users and nothing of
+the held-out ones. A held-out user's last interaction is the target, and everything before it is the history.
 
-Where the history is no candidate (`mask_history = true`), a target that stands in its own history cannot be ranked
-among the candidates: its user is left out, and counted.
+If the history's items are not candidates (`mask_history = true`), a target that also occurs in its history cannot be
+ranked: its user is left out, and counted.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ from ipsrec_bench.suite.schema import Protocol
 
 HeldOut = Literal["valid", "test"]
 MIN_TEST_LENGTH = 3
-"""Interactions that a user needs to have a test target under leave-one-out."""
+"""Minimum number of interactions of a user with a test target under leave-one-out."""
 MIN_VALID_LENGTH = 4
-"""Interactions that a user needs to have a validation target as well."""
+"""Minimum number of interactions of a user with a validation target as well."""
 MIN_HOLDOUT_LENGTH = 2
-"""Interactions that a held-out user needs: a target, and a history to predict it from."""
+"""Minimum number of interactions of a held-out user: a target, and a history to predict it from."""
 HOLDOUT_SEED = 0
 
 
@@ -47,7 +47,7 @@ class Targets:
     positions: NDArray[np.int64]
     """Index into the dataset's flat arrays; the history is everything of the user before it."""
     left_out: int = 0
-    """Further users of the split, whose target stands in their history, which is masked."""
+    """Number of further users of the split, left out because their target is in their masked history."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,22 +60,22 @@ class Split:
     test: Targets
 
     def trained(self, data: PreparedDataset) -> NDArray[np.bool_]:
-        """Return, bool `[actions]`, which interactions of `data`, whose split this is, are for training."""
+        """Return, bool `[actions]`, which interactions are for training; `data` is the dataset of this split."""
         return data.ranges(data.offsets[:-1], self.train_ends)
 
 
 @dataclass(frozen=True)
 class TargetSet:
-    """What ranks are of: users may be paired where targets and candidates are equal."""
+    """What a set of ranks refers to: users may be paired only if targets and candidates are equal."""
 
     users: int
-    """That are ranked."""
+    """Number of ranked users."""
     left_out: int
-    """Further users of the split, whose target stands in their history, which is masked."""
+    """Number of further users of the split, left out because their target is in their masked history."""
     targets: str
     """Digest of the dataset, the users and their targets."""
     candidates: str
-    """Among which a target is ranked, in words."""
+    """The items among which a target is ranked, in words."""
 
 
 CANDIDATES = {
@@ -86,7 +86,7 @@ CANDIDATES = {
 
 
 def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict[HeldOut, TargetSet]:
-    """Return what ranks of the targets of `split` are of."""
+    """Return what ranks of the targets of `split` refer to."""
     parts: dict[HeldOut, Targets] = {"valid": split.valid, "test": split.test}
     found: dict[HeldOut, TargetSet] = {}
     for name, targets in parts.items():
@@ -103,16 +103,16 @@ def rule_of(protocol: Protocol) -> str:
     shares = f"{100 * protocol.valid_share:g}% for validation, {100 * protocol.test_share:g}% for the test"
     return {
         "leave-one-out": "leave-one-out: last interaction = test, the one before = validation",
-        "temporal": f"temporal: at two times, the same for all users, with the newest interactions held out: {shares}",
+        "temporal": f"temporal: two cuts in time, the same for all users; the newest interactions held out: {shares}",
         "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
     }[protocol.split]
 
 
 def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
-    """Split `data` as `protocol` says; under `mask_history = true` without the targets that repeat an item.
+    """Split `data` as `protocol` says; with `mask_history = true`, leave out targets that repeat an item.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     split = hold_out(data, protocol)
     if protocol.mask_history is not True:
@@ -121,18 +121,18 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     for part, targets in (("validate", result.valid), ("test", result.test)):
         if not len(targets.users):
             raise DataError(
-                f"{data.name}: protocol.mask_history = true leaves nobody to {part} on: each of the"
-                f" {targets.left_out:,} targets stands in its user's history; set mask_history = false, or 'miss' to"
+                f"{data.name}: protocol.mask_history = true leaves no user to {part} on: each of the"
+                f" {targets.left_out:,} targets is in its user's history; set mask_history = false, or 'miss' to"
                 " count such targets as misses"
             )
     return result
 
 
 def hold_out(data: PreparedDataset, protocol: Protocol) -> Split:
-    """Split `data` as `protocol` says, whatever it says of the history.
+    """Split `data` as `protocol` says, ignoring its `mask_history`.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     if protocol.split == "temporal":
         return temporal(data, protocol.valid_share, protocol.test_share)
@@ -145,14 +145,14 @@ def leave_one_out(data: PreparedDataset) -> Split:
     """Split `data` by leave-one-out.
 
     Raises:
-        DataError: nobody has the four interactions that a training, a validation and a test target take.
+        DataError: no user has four interactions, enough for a training, a validation and a test target.
     """
     starts, ends = data.offsets[:-1], data.offsets[1:]
     lengths = ends - starts
     if not (lengths >= MIN_VALID_LENGTH).any():
         raise DataError(
             f"{data.name}: no user has {MIN_VALID_LENGTH} interactions or more (the longest history has"
-            f" {int(lengths.max())}), so leave-one-out has nobody to validate on"
+            f" {int(lengths.max())}), so leave-one-out has no user to validate on"
         )
     users = np.arange(data.num_users)
     valid, test = users[lengths >= MIN_VALID_LENGTH], users[lengths >= MIN_TEST_LENGTH]
@@ -167,10 +167,10 @@ def leave_one_out(data: PreparedDataset) -> Split:
 def temporal(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
     """Split `data` at two times: the newest `test_share` of all interactions, and the `valid_share` before them.
 
-    Interactions at the time of a cut lie after it, so that shares are met as far as equal times allow.
+    Interactions at the time of a cut count as after it, so shares are met as far as equal times allow.
 
     Raises:
-        DataError: a part is empty, as where all times are equal.
+        DataError: a part is empty, for example if all times are equal.
     """
     ordered = np.sort(data.times)
     sizes = np.array([1 - valid_share - test_share, 1 - test_share])
@@ -191,7 +191,7 @@ def temporal(data: PreparedDataset, valid_share: float, test_share: float) -> Sp
 
 
 def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
-    """Hold out shares of the users with two interactions or more, chosen at random, always the same ones.
+    """Hold out random shares of the users with two interactions or more; the choice is always the same.
 
     Raises:
         DataError: a part is empty.
@@ -220,7 +220,7 @@ def _without_repeats(data: PreparedDataset, targets: Targets) -> Targets:
 
 
 def repeated(data: PreparedDataset, targets: Targets) -> NDArray[np.bool_]:
-    """Return, bool `[targets]`, whether a target stands in its user's history, however long ago."""
+    """Return, bool `[targets]`, whether a target occurs in its user's history, however long ago."""
     return seen_before(data.items, data.offsets[targets.users], targets.positions)
 
 
@@ -236,7 +236,7 @@ def _targets(data: PreparedDataset, positions: NDArray[np.int64], chosen: NDArra
 
 
 def _refuse_empty(data: PreparedDataset, result: Split, name: str) -> None:
-    # A training target takes an interaction before it.
+    # A training target needs an interaction before it.
     parts = {
         "to train on": bool((result.train_ends - data.offsets[:-1] > 1).any()),
         "to validate on": len(result.valid.users) > 0,
@@ -245,6 +245,6 @@ def _refuse_empty(data: PreparedDataset, result: Split, name: str) -> None:
     for part, there in parts.items():
         if not there:
             raise DataError(
-                f"{data.name}: the {name} split leaves nobody {part}; change protocol.valid_share and"
+                f"{data.name}: the {name} split leaves no user {part}; change protocol.valid_share and"
                 " protocol.test_share, or the split"
             )

@@ -1,4 +1,4 @@
-"""What a split makes of a dataset: how many are evaluated, and what of their targets could mislead."""
+"""Statistics of a split: how many users are evaluated, and which properties of their targets could mislead."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ipsrec_bench.suite.schema import Protocol
 class SplitStatistics:
     """Counts and shares of the held-out targets of one dataset under one split.
 
-    A share is None where an older version recorded none.
+    A share is None if it was recorded by an older version without it.
     """
 
     test_users: int
@@ -33,10 +33,10 @@ class SplitStatistics:
 def held_out_facts(data: PreparedDataset, protocol: Protocol) -> tuple[TargetFacts, SplitStatistics]:
     """Return the facts of the test targets that `protocol` holds out, and the statistics of its split.
 
-    They include the targets that a mask of the history leaves out.
+    Both include the targets that `mask_history` leaves out.
 
     Raises:
-        DataError: nobody is left to train, validate or test on.
+        DataError: no user is left to train, validate or test on.
     """
     split = hold_out(data, protocol)
     facts = target_facts(data, split)

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Atomic creation of folders."""
 
 import contextlib
 import errno
@@ -15,10 +15,10 @@ from ipsrec_bench.errors import DataError
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path | None]:
-    """Give an empty folder to fill, which becomes `target` at the end; None where `target` is there already.
+    """Yield an empty folder to fill, which is renamed to `target` at the end; yield None if `target` exists.
 
-    One process at a time makes folders beside `target`; the others wait, and then find what they wanted. What a process
-    that was killed has left of it is removed.
+    One process at a time creates folders beside `target`; the others wait, and then find it complete. What a killed
+    process has left of it is removed.
 
     Raises:
         DataError: the folder cannot be written.
@@ -39,11 +39,11 @@ def staged(target: Path) -> Iterator[Path | None]:
                 shutil.rmtree(folder, ignore_errors=True)
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = "the disk is full" if is_full(error) else str(error).splitlines()[0]
-        raise DataError(f"{target}: cannot be written: {reason}; nothing of it is kept") from error
+        raise DataError(f"{target}: cannot be written: {reason}; nothing was kept") from error
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """Return what killed processes have left of folders that they were making in `folder`; none while one is made."""
+    """Return the unfinished folders that killed processes have left in `folder`; none while one is being created."""
     if not folder.is_dir():
         return []
     with _if_free(folder) as free:
@@ -63,7 +63,7 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _if_free(folder: Path) -> Iterator[bool]:
-    """Hold the lock of `folder`, if no other process does; yield whether that is so."""
+    """Hold the lock of `folder` unless another process does; yield whether it is held."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         free = True
@@ -77,14 +77,14 @@ def _if_free(folder: Path) -> Iterator[bool]:
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether `error` says, in the system's words, DuckDB's or numpy's, that a disk or a quota is exhausted."""
+    """Return whether `error` is a message of the system, DuckDB or numpy that a disk or a quota is exhausted."""
     words = (os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
     return any(word in str(error) for word in (*words, "max_temp_directory_size", "requested and"))
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; the system gives it up with the process, however that ends."""
+    """Hold the lock of `folder`; the system releases it if the process is killed."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

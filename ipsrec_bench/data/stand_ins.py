@@ -1,10 +1,10 @@
 """Stand-ins: raw files in the format and of the size of a published dataset, with made-up content.
 
-The number of users, items, providers and rows are the published ones (times a scale), so that the whole way from raw
-file to report can be walked, and timed, without the data. Nothing else is: nobody has published how long histories
-are, how popularity falls off or how often a user stays with a provider, so those are chosen here, once, and say
-nothing about the dataset. User ids begin with "~", by which preparation knows a stand-in wherever its files lie; with
-six digits they still fit into the twelve bytes that DuckDB stores in place.
+The numbers of users, items, providers and rows are the published ones (times a scale), so the whole pipeline from raw
+file to report can be run, and timed, without the data. Everything else is made up: the lengths of histories, the
+distribution of popularity and how often a user stays with a provider are not published. They are chosen here and say
+nothing about the dataset. User ids begin with "~", by which preparation recognises a stand-in wherever its files are;
+with six digits they still fit into the twelve bytes that DuckDB stores inline.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from ipsrec_bench.data.staging import staged
 from ipsrec_bench.errors import DataError, did_you_mean, listed
 
 MARK = "~"
-"""What every user id of a stand-in begins with."""
+"""Prefix of every user id of a stand-in."""
 STICKINESS = 0.3
 """Share of a user's steps that stay with the provider of the step before."""
 POPULARITY_EXPONENT = 0.8
-"""Of the power law of how often an item is chosen."""
+"""Exponent of the power law of how often an item is chosen."""
 ASSORTMENT_EXPONENT = 0.6
-"""Of the power law of how many items a provider has."""
+"""Exponent of the power law of how many items a provider has."""
 LENGTH_SPREAD = 1.0
 """Standard deviation of the logarithm of history lengths."""
 
@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Counts:
-    """What preparation with the dataset's default settings finds in a stand-in, at full size."""
+    """Counts that preparation with the dataset's default settings finds in a full-size stand-in."""
 
     users: int
     items: int
@@ -58,16 +58,16 @@ TMALL_CATEGORIES = 72
 TMALL_FIRST_DAY, TMALL_DAYS = "2015-07-01", 153
 TWITCH = Counts(users=100_000, items=739_991, providers=162_625, actions=3_051_732)
 TWITCH_STEPS = 6_148
-"""Of ten minutes each, 43 days."""
+"""Steps of ten minutes each, 43 days in total."""
 WECHAT = Counts(users=20_000, items=96_564, providers=18_429, actions=7_317_882)
 WECHAT_DAYS = 14
 WECHAT_FEEDS_UNSEEN = 0.1
-"""Feeds in the table of feeds that nobody acted on, as a share of the others."""
+"""Feeds without actions in the table of feeds, as a share of the others."""
 WECHAT_FLAGS = ("read_comment", "comment", "like", "click_avatar", "forward", "follow", "favorite")
 
 
 def write_stand_in(name: str, scale: float, folder: Path) -> None:
-    """Write the raw files of the stand-in for the dataset `name` into `folder`, if it is not there yet.
+    """Write the raw files of the stand-in for the dataset `name` into `folder`, unless it exists.
 
     Equal names and scales give equal files.
 
@@ -76,7 +76,7 @@ def write_stand_in(name: str, scale: float, folder: Path) -> None:
     """
     if name not in WRITERS:
         raise DataError(
-            f"there is no stand-in for '{name}'{did_you_mean(name, WRITERS)}; there are {listed(sorted(WRITERS))}"
+            f"there is no stand-in for '{name}'{did_you_mean(name, WRITERS)}; available: {listed(sorted(WRITERS))}"
         )
     with staged(folder) as staging:
         if staging is not None:
@@ -91,7 +91,7 @@ def _tmall(scale: float, folder: Path) -> None:
     shop = _Shop.open(max(items, counts.items), counts.providers, rng, first=counts.items)
     parts: dict[str, list[NDArray[Any]]] = {"user": [], "item": [], "action": [], "day": []}
     for bought, wanted, rows in ((0, TMALL_CLICKED.scaled(scale), TMALL_CLICK_ROWS), (1, counts, TMALL_BUY_ROWS)):
-        # Bought are the first items, by the first users; clicked are the last ones.
+        # Purchases are of the first items, by the first users; clicks are of the last items, by the last users.
         log = _walk(shop if bought else shop.reversed(), wanted, rng, distinct=True)
         if not bought:
             log = _Log(users - 1 - log.user, len(shop.provider_of) - 1 - log.item, log.time)
@@ -178,14 +178,14 @@ class _Log:
 
 @dataclass(frozen=True)
 class _Shop:
-    """Who offers which item, and how popular it is."""
+    """The provider and the popularity of each item."""
 
     provider_of: Ints
     popularity: NDArray[np.float64]
 
     @classmethod
     def open(cls, items: int, providers: int, rng: np.random.Generator, first: int | None = None) -> "_Shop":
-        """Give every item a provider, so that each has one among the `first` items (all, if not given)."""
+        """Give every item a provider; every provider has at least one of the `first` items (by default, of all)."""
         share = np.cumsum(np.arange(1.0, providers + 1.0) ** -ASSORTMENT_EXPONENT)
         provider_of = np.searchsorted(share, rng.random(items) * share[-1], side="right")
         provider_of[rng.permutation(first or items)[:providers]] = np.arange(providers)
@@ -230,7 +230,7 @@ def _walk(shop: _Shop, counts: Counts, rng: np.random.Generator, *, distinct: bo
     item[stays] = shop.draw_alike(item[since[stays]], counts.items, rng)
     if distinct and lengths.max() > counts.items // 2:
         raise DataError(
-            f"a stand-in of {counts.items} items is too small for a user with {lengths.max()} different ones; take a"
+            f"a stand-in of {counts.items} items is too small for a user with {lengths.max()} different ones; use a"
             " larger scale"
         )
     while distinct:

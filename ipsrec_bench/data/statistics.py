@@ -1,4 +1,4 @@
-"""What a dataset looks like: the columns of the paper's Table 1, and what providers could tell."""
+"""Statistics of a dataset: the columns of the paper's Table 1, and how informative providers could be."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ LENGTH_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 class DatasetStatistics:
     """Counts and shares of one dataset; a share over nothing is None.
 
-    "Neighbours" are two interactions of one user that follow each other. What follows from a split, such as the number
-    of test users, is not here but in `SplitStatistics`.
+    "Neighbours" are two consecutive interactions of one user. Statistics of a split, such as the number of test users,
+    are in `SplitStatistics`.
     """
 
     users: int
@@ -27,7 +27,7 @@ class DatasetStatistics:
     length_quantiles: dict[str, int]
     """Interactions per user at the quantiles of `LENGTH_QUANTILES`."""
     repeat_share: float | None
-    """Share of interactions, a user's first excepted, with an item that the user had before."""
+    """Share of interactions, excluding each user's first, with an item that the user had before."""
     tie_share: float | None
     """Share of neighbours with equal times, whose order is the source's."""
     stickiness: float | None
@@ -52,7 +52,7 @@ def describe(
         items: int32 `[actions]`, in user-then-time order.
         providers: int32 `[actions]`, likewise.
         times: int64 or float64 `[actions]`, likewise.
-        unknown_provider: the id that stands for an unknown provider.
+        unknown_provider: the id of the unknown provider.
     """
     lengths = np.diff(offsets)
     user = np.repeat(np.arange(len(lengths)), lengths)
@@ -86,7 +86,7 @@ def stickiness_without(
     provider: int,
     unknown_provider: int,
 ) -> float | None:
-    """Return the stickiness, as in `DatasetStatistics`, that remains where `provider` counts as unknown."""
+    """Return the stickiness, as in `DatasetStatistics`, that remains if `provider` counts as unknown."""
     together = np.ones(max(0, len(items) - 1), dtype=np.bool_)
     together[offsets[1:-1] - 1] = False
     return _stickiness(items, np.where(providers == provider, unknown_provider, providers), together, unknown_provider)
@@ -109,8 +109,8 @@ def _shuffled_stickiness(
 ) -> float | None:
     """Return the ratio of the two counts of `_stickiness`, each in expectation over all orders.
 
-    In a random order of n interactions every ordered pair of them is adjacent with probability 1 / n. Ordered
-    pairs with the same provider are sums of squared multiplicities; those with the same item are taken off.
+    In a random order of n interactions every ordered pair of them is adjacent with probability 1 / n. The numbers of
+    ordered pairs with the same provider are sums of squared multiplicities; pairs with the same item are subtracted.
     """
     known = providers != unknown
     user, items, providers = user[known], items[known], providers[known]

@@ -7,8 +7,8 @@ probability `loyalty`, of the provider that always follows it (a fixed random cy
 of any provider otherwise. At the other steps the *topic* decides in exactly the same way, and the provider is any
 that offers the item. The item itself is drawn by popularity among those that qualify.
 
-With strength "high" whoever sees providers has an advantage over whoever has to infer them from items; with
-"none" providers are noise, and nobody should gain from them. Both worlds have the same catalogue, the same
+With strength "high", a model that sees providers has an advantage over one that has to infer them from items. With
+"none", providers are noise, and no model should gain from them. Both worlds have the same catalogue, the same
 lengths and the same popularity.
 """
 
@@ -44,7 +44,7 @@ def generate(source: SyntheticSource) -> Interactions:
     lengths = 1 + rng.poisson(rng.gamma(4.0, (source.mean_length - 1) / 4.0, source.users))
     strength = PROVIDER_STRENGTHS[source.provider_strength]
 
-    # All users take their n-th step together; those whose history has ended stand still.
+    # All users take their n-th step together; steps beyond a user's length are discarded below.
     walks = np.zeros((2, source.users, int(lengths.max())), dtype=np.int64)
     item = rng.choice(source.items, size=source.users, p=popularity / popularity.sum())
     provider = offered_by[item, rng.integers(source.providers_per_item, size=source.users)]
@@ -68,7 +68,7 @@ def generate(source: SyntheticSource) -> Interactions:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Items grouped by provider (or by topic), each group laid out beside its running sum of popularity."""
+    """Items grouped by provider (or by topic), with running sums of their popularity."""
 
     members: NDArray[np.int64]
     cumulative: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What the data say of a held-out target: what slices of a result are cut by."""
+"""Facts about held-out targets, by which results are sliced."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class TargetFacts:
 
     users: NDArray[np.int32]
     history: NDArray[np.int32]
-    """Interactions of the user before the target, however many of them a model sees."""
+    """Interactions of the user before the target, including those that the model does not see."""
     item_count: NDArray[np.int32]
-    """Training interactions, of anybody, with the target."""
+    """Training interactions of all users with the target."""
     provider_count: NDArray[np.int32]
     """Training interactions with the target's provider; -1 where it is unknown."""
     item_seen: NDArray[np.bool_]
@@ -27,7 +27,7 @@ class TargetFacts:
     """Whether the history holds the target's provider; false where it is unknown."""
 
     def of(self, users: NDArray[np.int32]) -> "TargetFacts | None":
-        """Return the facts of the targets of `users`, ascending; None if some of them are not known here."""
+        """Return the facts of the targets of `users`, ascending; None if some of them are missing here."""
         places = np.searchsorted(self.users, users).clip(max=max(len(self.users) - 1, 0))
         if not len(self.users) or not np.array_equal(self.users[places], users):
             return None

@@ -1,17 +1,17 @@
-"""Times as they are written in raw files, and the SQL that reads them exactly.
+"""Formats of times in raw files, and the SQL that reads them exactly.
 
 A time column holds one of these, the same in all rows:
 
 - whole numbers of up to 64 bits, kept as int64;
-- numbers of which some have decimals, kept as float64 as long as no two of them become one; where all decimals are 0
-  (`1700000000000000020.0`), those beyond 2**53 are kept as int64;
+- numbers, some with decimals, kept as float64 as long as distinct ones stay distinct; if all decimals are 0
+  (`1700000000000000020.0`), columns with numbers beyond 2**53 are kept as int64;
 - dates and times that begin with the year: `2019-10-01`, `2019/10/1 9:05`, `2019-10-01T09:05:07.123456789`, with AM or
   PM, and with `Z`, `UTC`, `GMT` or an offset such as `+05:30` at the end: microseconds since 1970 (UTC), or nanoseconds
   where some row needs them;
 - whatever `time_format` describes, in the notation of strptime.
 
-Nothing is taken in part: text that none of these forms covers to its end is refused. No result depends on the machine's
-time zone; a time without one is UTC.
+Times are never read in part: text that does not match one of these forms completely is refused. No result depends on
+the machine's time zone; a time without a zone is UTC.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,18 @@ from ipsrec_bench.errors import DataError
 from ipsrec_bench.words import visible
 
 RowPlace = Callable[[int], str]
-"""Returns where a row of the file stands."""
+"""Returns the location of a row of the file."""
 
 MOST_NUMBER = 2**63
 MOST_EXACT = 2**53
-"""Up to it a 64-bit float holds every whole number."""
+"""Up to this, a 64-bit float represents every whole number."""
 MAX_OFFSET_MINUTES = 15 * 60 + 59
 MOST_SECONDS = (2**63 - 1) // 10**9 - 1
-"""Seconds from 1970 that 64 bits can still count in nanoseconds."""
-_NOT_A_TIME = "which is neither a finite number from 0 on nor a timestamp such as 2019-10-01 00:00:00"
+"""Largest distance from 1970, in seconds, that 64 bits can count in nanoseconds."""
+_NOT_A_TIME = "which is neither a finite number of at least 0 nor a timestamp such as 2019-10-01 00:00:00"
 
-# Every digit as 0: a column of millions of times has few shapes, and the form of a time depends on its shape only.
+# A shape is a time with every digit replaced by 0. A column of millions of times has few shapes, and the form of a time
+# depends only on its shape.
 _SHAPES = """
 CREATE OR REPLACE TEMP TABLE time_shapes AS
 SELECT translate(time, '123456789', '000000000') AS shape, count(*) AS rows, min(row) AS first FROM raw GROUP BY ALL
@@ -51,8 +52,8 @@ _SHIFTED = r".*:.*[+-]00(?::?00)?"
 _HALVED = rf".*{_HALF}(?:{_ZONE})?"
 _FINE = r".*[.,]0{7,9}\D*.*"
 
-# Parts of one time. DuckDB's own cast to TIMESTAMP passes over what follows the seconds, or applies it, depending on
-# its version, so that it is given nothing but date and clock.
+# Parts of one time. DuckDB's cast to TIMESTAMP ignores or applies what follows the seconds, depending on its version,
+# so it gets only the date and the time of day.
 _BASE = (
     r"TRY_CAST(replace(upper(regexp_extract(time, '\d{4}[-/]\d{1,2}[-/]\d{1,2}(?:[ Tt]\d{1,2}:\d{2}(?::\d{2})?)?')),"
     " 'T', ' ') AS TIMESTAMP)"
@@ -75,12 +76,12 @@ def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, fil
 
     Args:
         connection: holds `raw`, whose times are not empty.
-        time_format: how they are written; empty for the forms above.
-        file: what an error of the whole file names.
-        place: returns where a row stands.
+        time_format: their format; empty for the forms above.
+        file: name of the file, for errors about all of it.
+        place: returns the location of a row.
 
     Raises:
-        DataError: a time is written otherwise, or not as the others are.
+        DataError: a time has a different format, or not that of the others.
     """
     column = _Column(connection, file, place)
     if time_format:
@@ -106,7 +107,7 @@ class _Column:
         self._place = place
 
     def are_plain_numbers(self) -> bool:
-        """Return whether every time is nothing but digits that 64 bits can hold, as in most large files."""
+        """Return whether every time consists of digits and fits into 64 bits, as in most large files."""
         plain = r"regexp_full_match(time, '\d+') AND TRY_CAST(time AS BIGINT) IS NOT NULL"
         return self._connection.execute(f"SELECT 1 FROM raw WHERE NOT ({plain}) LIMIT 1").fetchone() is None
 
@@ -115,7 +116,7 @@ class _Column:
         return self._first_rows(form)[1] is None
 
     def are_whole(self) -> bool:
-        """Return whether every time is a whole number, perhaps with zeros as its decimals."""
+        """Return whether every time is a whole number, possibly with zero decimals."""
         fraction = r"contains(time, '.') AND NOT regexp_full_match(time, '[^.]*\.0*\s*')"
         return self.all_are(_DECIMAL) and not (
             self._some_are(r".*\..*")
@@ -130,7 +131,7 @@ class _Column:
         return self._first_rows(form)[0] is not None
 
     def _first_rows(self, form: str, among: str = ".*") -> tuple[int | None, int | None]:
-        """Return the first row whose time has this form, and the first whose time has not."""
+        """Return the first row whose time has this form, and the first whose time does not."""
         matches = f"regexp_full_match(trim(shape), '{form}', 's')"
         with_form, without = self._connection.execute(
             f"SELECT min(first) FILTER ({matches}), min(first) FILTER (NOT {matches}) FROM time_shapes"
@@ -147,12 +148,12 @@ class _Column:
             raise DataError(f"{self._place(row)}: the time is '{visible(shorten(str(time), 50))}', {reason}")
 
     def _refuse_mixture(self, form: str, what: str, among: str = ".*") -> None:
-        """Raise an error if some times have this form and some have not."""
+        """Raise an error if some times have this form and some do not."""
         rows = self._first_rows(form, among)
         if None not in rows:
             later = max(row for row in rows if row is not None)
             having = "with" if later == rows[0] else "without"
-            self._refuse(f"row = {later}", f"{having} {what}, unlike the rows before it; write all times in one way")
+            self._refuse(f"row = {later}", f"{having} {what}, unlike the rows before it; write all times alike")
 
     def whole(self) -> str:
         """Return the SQL for whole numbers."""
@@ -164,7 +165,7 @@ class _Column:
         return f"CAST(trim(time) AS {'DOUBLE' if is_float else 'BIGINT'})"
 
     def fractional(self) -> str:
-        """Return the SQL for numbers of which some have decimals or an exponent."""
+        """Return the SQL for numbers, some with decimals or an exponent."""
         value = "TRY_CAST(trim(time) AS DOUBLE)"
         self._refuse(
             f"coalesce(abs({value}) >= {MOST_NUMBER}, true)", "which is beyond 64 bits; write it in a larger unit"
@@ -173,7 +174,7 @@ class _Column:
         exact = "TRY_CAST(trim(time) AS DECIMAL(38, 18))"
         self._refuse(
             "true",
-            "which a 64-bit float cannot tell from the time of another row; write whole numbers of a smaller unit",
+            "which a 64-bit float cannot distinguish from another row's time; write whole numbers of a smaller unit",
             of=f"(SELECT max(row) AS row, arg_max(time, row) AS time FROM raw GROUP BY {value}"
             f" HAVING min({exact}) < max({exact}))",
         )
@@ -190,7 +191,7 @@ class _Column:
             hour = f"hour({base})"
             self._refuse(
                 f"contains(time, ':') AND {hour} NOT BETWEEN 1 AND 12",
-                "but an hour before AM or PM is one from 1 to 12; correct it",
+                "but an hour before AM or PM must be from 1 to 12; correct it",
             )
             noon = r"CASE WHEN regexp_matches(time, '[Pp][Mm]') THEN 12 ELSE 0 END"
             shift = rf"CASE WHEN regexp_matches(time, '[AaPp][Mm]') THEN {hour} % 12 - {hour} + {noon} ELSE 0 END"
@@ -211,21 +212,21 @@ class _Column:
         return f"({micros} + {_OF_SECOND} // 1000)" if self._some_are(f".*{_FRACTION}.*") else micros
 
     def described(self, time_format: str) -> str:
-        """Return the SQL for times that are written as `time_format` says."""
+        """Return the SQL for times in the format `time_format`."""
         quoted = time_format.replace("'", "''")
         moment = f"try_strptime(trim(time), '{quoted}')"
         unit = "epoch_ns" if "%n" in time_format else "epoch_us"
         try:
-            self._refuse(f"{moment} IS NULL", f"which is not written as time_format = '{time_format}' says")
+            self._refuse(f"{moment} IS NULL", f"which does not match time_format = '{time_format}'")
         except duckdb.Error as error:
             raise DataError(
-                f"{self._file}: time_format = '{time_format}' describes no times: {str(error).splitlines()[0]}; write"
-                " it as strptime takes it, for example %d.%m.%Y %H:%M:%S"
+                f"{self._file}: time_format = '{time_format}' is not a time format: {str(error).splitlines()[0]}; use"
+                " strptime notation, for example %d.%m.%Y %H:%M:%S"
             ) from None
         return f"{unit}({moment})"
 
     def refuse_other_forms(self) -> NoReturn:
-        """Raise an error on the first time that has no known form, or else not the form of those before it."""
+        """Raise an error on the first time of an unknown form, or else of another form than those before it."""
         _, unknown = self._first_rows(f"{_NUMBER}|{_STAMP}")
         if unknown is not None:
             self._refuse(

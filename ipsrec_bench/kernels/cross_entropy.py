@@ -2,9 +2,9 @@
 
 On a GPU the products of the tiles in `softmax.py` take less time than writing and reading their scores. Here a block of
 scores lives in registers. One kernel passes over the items as attention passes over keys: the running maximum and sum
-give a target's log-partition, the running mean of item vectors its gradient. The other makes the scores of a block of
-items once more and sums these items' gradients over all targets. That is 8 d V operations a target, and two
-exponentials a score. Each sum has one order, and nothing is added atomically: gradients are the same bits on every run.
+give a target's log-partition, the running mean of item vectors its gradient. The other recomputes the scores of a block
+of items and sums these items' gradients over all targets. That is 8 d V operations per target, and two exponentials per
+score. Each sum has a fixed order, without atomic additions, so gradients are bit-identical on every run.
 """
 
 import torch
@@ -14,18 +14,18 @@ from torch import Tensor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 BLOCK = 64
-"""Targets and items of a block of scores. A larger one needs more registers than a thread has."""
+"""Number of targets, and of items, in a block of scores. A larger one needs more registers than a thread has."""
 PROGRAMS = 512
-"""About how many programs pass over the items at once: four for each multiprocessor of an H100."""
+"""Approximate number of programs that pass over the items at once: four for each multiprocessor of an H100."""
 
 
 def loss_and_gradients(
     users: Tensor, items: Tensor, targets: Tensor, *, first: int, dtype: torch.dtype, gradients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return what `softmax.full_cross_entropy` defines, and its gradients `[N, d]` and `[V, d]` if they are asked for.
+    """Return what `softmax.full_cross_entropy` defines, and its gradients `[N, d]` and `[V, d]` on request.
 
     Scores are float32 whatever the factors are; probabilities are rounded to `dtype` before their products. There must
-    be a target.
+    be at least one target.
     """
     (count, d), end = users.shape, len(items)
     factors, table = users.to(dtype).contiguous(), items.to(dtype).contiguous()
@@ -37,8 +37,8 @@ def loss_and_gradients(
     with torch.cuda.device_of(users):  # type: ignore[no-untyped-call]
         _partition_and_mean[rows, parts](factors, table, partitions, means, count, first, end, each, **shape(d))
         partition = partitions.logsumexp(dim=0)
-        own = table[targets].float()  # rounded as it is in the mean, which is nearly it where a model is nearly certain
-        # A log-partition is above every score; what lies below is the rounding of two orders of summation.
+        own = table[targets].float()  # rounded as in the mean, which is close to it where a model is nearly certain
+        # A log-partition is above every score, except for rounding in different orders of summation.
         loss = (partition - (factors.float() * own).sum(dim=1)).clamp(min=0).mean()
         if not gradients:
             return loss, None, None
@@ -52,9 +52,10 @@ def loss_and_gradients(
 
 
 def shape(d: int) -> dict[str, int]:
-    """Return what the kernels are compiled for: vectors of `d`, the power of two that these are filled up to, a block.
+    """Return the constants that the kernels are compiled for, given vectors of width `d`.
 
-    And by how many warps, with how many blocks on their way from memory: as many as registers and shared memory allow.
+    `D` is the power of two to which vectors are padded. Warps and pipeline stages are as many as registers and shared
+    memory allow.
     """
     wide = max(triton.next_power_of_2(d), 16)
     warps, stages = (4, 3) if wide <= 2 * BLOCK else (8, 2)
@@ -72,7 +73,7 @@ def _partition_and_mean(  # type: ignore[no-untyped-def]
     end,
     each,  # blocks in a part
     d: tl.constexpr,
-    D: tl.constexpr,  # the power of two that d is filled up to
+    D: tl.constexpr,  # the power of two to which d is padded
     BLOCK: tl.constexpr,
 ) -> None:
     row, column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)

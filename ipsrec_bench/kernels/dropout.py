@@ -1,4 +1,4 @@
-"""Dropout with masks that cost little on a CPU; elsewhere it is torch's own."""
+"""Dropout with masks that cost little on a CPU; on other devices it is torch's own."""
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ class Dropout(nn.Module):
 
     PyTorch draws a CPU's masks element by element from one Mersenne Twister, which takes longer than a Transformer's
     matrix products. Here a mask is cut from the raw output of SFC64 (numpy), seeded from torch's generator for the
-    first mask after a `restart`: 8 bits an element where they express the rate exactly, as they do 0.5, and 16
-    otherwise. A mask cannot be drawn again, as `torch.utils.checkpoint` would.
+    first mask after a `restart`: 8 bits per element if they express the rate exactly, as they do 0.5, and 16
+    otherwise. A mask cannot be redrawn, which `torch.utils.checkpoint` would need.
     """
 
     def __init__(self, rate: float) -> None:
@@ -23,7 +23,7 @@ class Dropout(nn.Module):
         self._noise: np.random.SFC64 | None = None
 
     def restart(self) -> None:
-        """Forget the masks drawn so far: those to come follow from torch's generator as it is at the next one."""
+        """Reseed at the next mask: later masks then depend only on the state of torch's generator at that point."""
         self._noise = None
 
     def forward(self, x: Tensor) -> Tensor:

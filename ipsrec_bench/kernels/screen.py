@@ -1,4 +1,4 @@
-"""Ranking's screen on CUDA: a Triton kernel that makes scores, compares and counts them, and writes none to memory."""
+"""The filter of ranking on CUDA: a Triton kernel that computes, compares and counts scores, and stores none."""
 
 import torch
 import triton
@@ -6,13 +6,13 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 128
-"""Users and items of a block of scores."""
+"""Number of users, and of items, in a block of scores."""
 STEP = 16
-"""Numbers of a vector that are multiplied at a time; more would need more registers than a thread has."""
+"""Elements of a vector that are multiplied at a time; more would need more registers than a thread has."""
 PROGRAMS = 1024
-"""About how many programs pass over the items at once, so that none of a large GPU's multiprocessors waits for one."""
+"""Approximate number of programs that pass over the items at once: enough for all multiprocessors of a large GPU."""
 ROOM = 1 << 22
-"""Pairs too near to call that there is memory for."""
+"""Maximum number of near-tie pairs that the kernel can return."""
 
 
 def screen(
@@ -20,8 +20,9 @@ def screen(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return how many rivals score above `high`, and the pairs of user and rival that score from `low` to `high`.
 
-    Scores are sums of d products in float32, in whatever order. Rivals are all items but row 0 and the target. None if
-    there is no room for the pairs, as where a model gives all items the same score. There must be a user.
+    Scores are sums of d products in float32, in any order. Rivals are all items except row 0 and the target. Return
+    None if there are more than `ROOM` pairs, for example if a model gives all items the same score. There must be at
+    least one user.
 
     Args:
         users: float32 `[B, d]`.
@@ -53,7 +54,7 @@ def screen(
 
 
 def shape(d: int) -> dict[str, int]:
-    """Return what the kernel is compiled for."""
+    """Return the constants that the kernel is compiled for, given vectors of width `d`."""
     return {"d": d, "STEP": STEP, "BLOCK": BLOCK, "ROOM": ROOM, "num_warps": 8, "num_stages": 2}
 
 
@@ -67,7 +68,7 @@ def _screen(  # type: ignore[no-untyped-def]
     above,  # [parts, count]
     near_rows,  # [ROOM]
     near_items,  # [ROOM]
-    found,  # [1]: how many pairs there are, of which no more than ROOM are written
+    found,  # [1]: the number of pairs, of which at most ROOM are written
     count,
     end,
     each,  # blocks in a part
@@ -78,7 +79,7 @@ def _screen(  # type: ignore[no-untyped-def]
 ) -> None:
     row, part = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1)
     target = tl.load(targets + row, mask=row < count, other=0)
-    lowest = tl.load(low + row, mask=row < count, other=float("inf"))  # above every score of a row that is not there
+    lowest = tl.load(low + row, mask=row < count, other=float("inf"))  # above every score, for rows beyond the end
     highest = tl.load(high + row, mask=row < count, other=float("inf"))
     total = tl.zeros([BLOCK], tl.int32)
     begin = 1 + part * each * BLOCK

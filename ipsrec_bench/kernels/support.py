@@ -1,4 +1,4 @@
-"""Whether kernels in Triton can be run here."""
+"""Whether Triton kernels can run on this machine."""
 
 import warnings
 from functools import cache
@@ -11,20 +11,19 @@ from ipsrec_bench.precision import FIRST_CAPABILITY
 
 @cache
 def runs_kernels(device: torch.device) -> bool:
-    """Return whether `device` is a GPU that Triton's kernels can be run on; what stands in for them runs anywhere.
+    """Return whether `device` is a GPU on which Triton kernels can run; their torch counterparts run anywhere.
 
-    Triton comes with torch for CUDA on Linux, and needs a C compiler and Python's headers. Where these are missing a
-    warning says so.
+    Triton comes with torch for CUDA on Linux, and needs a C compiler and Python's headers. Warns if these are missing.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < FIRST_CAPABILITY or not find_spec("triton"):
         return False
     try:
         from triton.runtime import driver
 
-        driver.active.get_current_target()  # builds what binds Triton to the driver
-    except Exception as error:  # noqa: BLE001 - whatever Triton, or the compiler that it calls, raises
+        driver.active.get_current_target()  # compiles Triton's binding to the driver
+    except Exception as error:  # noqa: BLE001 - anything that Triton or its compiler raises
         warnings.warn(
-            f"Triton's kernels cannot be run here, and slower ones of torch stand in for them: {error}", stacklevel=2
+            f"Triton kernels cannot run here, so slower ones of torch are used instead: {error}", stacklevel=2
         )
         return False
     return True

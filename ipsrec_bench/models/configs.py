@@ -1,4 +1,4 @@
-"""The settings of every model, in a file without torch so that a suite is checked without importing it.
+"""The settings of every model, kept free of torch so that a suite is checked without importing it.
 
 Defaults are the paper's and, where it is silent, those of the code that produced its tables: RecBole 1.0 for the
 baselines, the released code for IPSRec. A search range is declared on its field.
@@ -198,7 +198,7 @@ class IPSRecConfig(ContrastiveConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (whatever is to be checked)
+    def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
         if isinstance(value, Mapping) and value.get("preset") == "released":
             return {**cls.released, **value}
         return value

@@ -7,7 +7,7 @@ embeddings. Their outputs are concatenated and projected:
 
 Scores are dot products with the item embeddings. The paper first weights an item's features by vanilla attention; with
 the provider as the only feature, its weight is 1. Each stream is SASRec's `SequenceEncoder`, so the second stream is
-the only difference between the two models.
+the only difference from SASRec.
 """
 
 import torch

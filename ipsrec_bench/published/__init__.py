@@ -1,1 +1,1 @@
-"""Numbers from papers, as data with their protocol; a file per paper."""
+"""Numbers from papers, as data with their protocol; one file per paper."""

@@ -1,4 +1,4 @@
-"""The papers' numbers, read and checked, and whether their own arithmetic agrees."""
+"""The papers' numbers, read and checked, and a check of their own arithmetic."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from ipsrec_bench.settings import Settings
 
 HALF_DIGIT = 5e-5
-"""A value printed with four decimals may be off by so much."""
+"""Maximum rounding error of a value printed with four decimals."""
 HALF_PERCENT_DIGIT = 5e-4
-"""A percentage printed with one decimal, likewise, as a share."""
+"""Maximum rounding error of a percentage printed with one decimal, as a share."""
 
 
 class PublishedDataset(Settings):
@@ -30,13 +30,13 @@ class PublishedDataset(Settings):
 
 
 class PublishedRow(Settings):
-    """What one row, or column, of a paper's tables is."""
+    """The model of one row, or column, of a paper's tables."""
 
     title: str
     type: str = ""
-    """The model's name here; the row's own where empty."""
+    """The model's name here; if empty, the row's own."""
     settings: Mapping[str, float] = Field({})
-    """Settings that tell it from other rows of its type; none where it is the model itself."""
+    """Settings that distinguish it from other rows of its type; none if it is the model itself."""
     common: Mapping[str, float] = Field({})
     """Settings that the paper gives for it."""
 
@@ -74,7 +74,7 @@ class Paper(Settings):
     test: str
     protocol: dict[str, Any]
     training: dict[str, Any]
-    """Settings of the same names as a suite's; what the paper says and what the code behind it does."""
+    """Settings with the same names as a suite's: the paper's and, where it is silent, its code's."""
     datasets: dict[str, PublishedDataset]
     rows: dict[str, PublishedRow]
     results: PublishedTable
@@ -85,7 +85,7 @@ class Paper(Settings):
         return self.rows[row].type or row
 
     def value(self, dataset: str, metric: str, row: str) -> float | None:
-        """Return what is printed for a row, in whichever table has it."""
+        """Return the value printed for a row, in whichever table has it; None if none has."""
         for table in (self.results, self.ablation):
             line = table.values.get(dataset, {}).get(metric)
             if line is not None and row in table.rows:
@@ -95,7 +95,7 @@ class Paper(Settings):
 
 @dataclass(frozen=True)
 class GainCheck:
-    """A printed percentage beside what the printed values give."""
+    """A printed percentage, and the one computed from the printed values."""
 
     dataset: str
     metric: str
@@ -106,9 +106,9 @@ class GainCheck:
     against: str
     """The best baseline by the printed values."""
     agrees: bool
-    """Within what rounding of values and percentage allows."""
+    """Whether both agree within the rounding of values and percentage."""
     explained_by: str
-    """A baseline against which the printed percentage agrees, where it does not against the best; else empty."""
+    """A baseline against which the printed percentage agrees, if it does not against the best; else empty."""
 
 
 @cache

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 
 def realistic_rank(higher: NDArray[np.integer], ties: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return ranks from 1 of targets that `higher` items outscore and `ties` others equal, int64, of their shape."""
+    """Return int64 ranks, from 1, of targets outscored by `higher` items and tied with `ties` others; same shape."""
     return np.asarray(higher, dtype=np.int64) + 1 + (np.asarray(ties, dtype=np.int64) + 1) // 2
 
 
 def gains(name: str, largest: int) -> NDArray[np.float64]:
-    """Return the gain of every rank from 0 (no rank, gain 0) to the cutoff, then the 0 of all ranks beyond it.
+    """Return the gain of every rank from 0 (no rank, gain 0) to the cutoff, then the gain 0 of all ranks beyond it.
 
     Args:
         name: a metric like `hr@10`, `mrr@5` or `ndcg@10`.
-        largest: the largest rank that occurs; gains end there, so that a cutoff beyond the catalogue takes no memory.
+        largest: the largest rank that occurs; gains end there, so a cutoff beyond the catalogue takes no memory.
     """
     kind, _, cutoff = name.partition("@")
     ranks = np.arange(1.0, min(int(cutoff), largest) + 1)

@@ -20,13 +20,13 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.suite.schema import MaskHistory
 
 USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA = 512, 4096
-"""Whose scores are counted together, at most. On a GPU, to launch the work of 512 users takes as long as to do it."""
+"""Maximum number of users scored together. On a GPU, launching the work of 512 users takes as long as doing it."""
 USERS_ENCODED, USERS_ENCODED_ON_CUDA = 64, 1024
-"""Whose histories are encoded together: 64 users' states stay in a CPU's cache."""
+"""Number of users whose histories are encoded together: 64 users' states stay in a CPU's cache."""
 ITEMS_PER_TILE, ITEMS_PER_TILE_ON_CUDA = 2048, 16_384
-"""The scores of a batch then stay in a CPU's cache, and a float32 can count them."""
+"""Number of items scored at a time: a batch's scores stay in a CPU's cache, and a float32 can count them."""
 THREADS_PAY = 1 << 25
-"""Pairs of user and item from which on threads with batches of their own win more than they cost."""
+"""Minimum number of pairs of user and item for which ranking one batch per thread is faster."""
 PAIRS_AT_A_TIME = 1 << 16
 
 Pairs = tuple[Tensor, Tensor]
@@ -45,24 +45,24 @@ def rank_targets(
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
 
-    On a CPU, where there is much to do, as many batches of users are at work at once as torch has threads, each in one.
+    On a CPU, large tasks are ranked in parallel, with one batch of users in each of torch's threads.
 
     Args:
         model: scores every item for every user.
         data: the sequences.
         sequences: the same, on the model's device.
         targets: what to rank, and after which history.
-        max_length: how much of a history the model sees.
-        mask_history: leave the items of the user's whole history out of the candidates. A target among them is a
-            miss; under `true` the split has none such.
-        tile_parts: into how many parts batches of users and tiles of items are cut, where memory is short.
+        max_length: maximum length of the history that the model sees.
+        mask_history: exclude the items of the user's whole history from the candidates. A target among them is a
+            miss; with `true` the split has no such target.
+        tile_parts: number of parts into which batches of users and tiles of items are cut if memory is short.
 
     Raises:
         ModelError: a score is not a finite number.
     """
     model.eval()
     begins = np.maximum(data.offsets[targets.users], targets.positions - max_length)
-    # Histories of like length together: a batch is as wide as its longest.
+    # Batches of similar lengths, because a batch is as wide as its longest history.
     order = np.argsort(targets.positions - begins, kind="stable")
     with torch.inference_mode():
         longest = longest_vector(model.item_vectors().float()) if isinstance(model, SequentialModel) else None
@@ -116,7 +116,7 @@ def rank_targets(
 def _pairs(histories: Tensor, targets: Tensor) -> Pairs:
     """Return the distinct items of each row of `histories [B, L]`, without 0 and without the row's target.
 
-    A target is no rival of itself; one that is masked is counted as a miss once the others are ranked.
+    A target is not its own rival; a masked target is counted as a miss after the others are ranked.
     """
     ordered = histories.sort(dim=1).values
     fresh = ordered != ordered.roll(1, dims=1)
@@ -135,20 +135,20 @@ def count_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
-    A score is the dot product rounded to float32 once, at its end (`exact_scores`). Matrix products do not give
-    that: their last bits depend on the shape of the product, so that even equal vectors may differ. They serve as a
-    screen: what lies further from the target's score than their error bound is counted as it is, the few pairs
-    that do not are scored exactly. Given the vectors, ranks depend on neither the tile, nor the batch, nor the number
+    A score is the dot product, rounded to float32 only once, at the end (`exact_scores`). Matrix products do not give
+    that: their last bits depend on the shape of the product, so even equal vectors may get different scores. The
+    float32 product is a filter: it decides pairs whose score differs from the target's by more than the error bound;
+    the few others are rescored in float64. Given the vectors, ranks do not depend on the tile, the batch or the number
     of threads.
 
     Args:
         users: `[B, d]`.
-        items: `[items + 1, d]`; row 0, padding, is no candidate.
+        items: `[items + 1, d]`; row 0, padding, is not a candidate.
         targets: int64 `[B]`, from 1.
-        masked: pairs of row and item that are no candidates; none twice, and no target among them.
-        tile: candidates scored at a time, by default what suits the device; no more than `[B, tile]` scores exist at
-            once, of a kernel none in memory.
-        longest: the length of the longest item vector, where it is known.
+        masked: pairs of row and item that are not candidates, without duplicates and without targets.
+        tile: number of candidates scored at a time; the default depends on the device. At most `[B, tile]` scores are
+            in memory at once; with a kernel, none.
+        longest: the norm of the longest item vector, if it is known.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.
@@ -162,8 +162,8 @@ def count_ranks(
     norms = (users.norm(dim=1, dtype=torch.float64) * (longest_vector(items) if longest is None else longest)).float()
     _check_finite(norms)
     own = exact_scores(users, items[targets])
-    # In units of 2^-24 norms: d of a product's sum, 1 of the exact score's rounding, 1 of the bound's, 2 to spare
-    # for terms of second order. A product or sum that underflows loses less than the least normal number instead.
+    # In units of 2^-24 norms: d for a product's sum, 1 for the exact score's rounding, 1 for the bound's, 2 to spare
+    # for second-order terms. A product or sum that underflows loses less than the smallest normal number instead.
     margin = norms * ((d + 4) * 2.0**-24) + 2 * d * torch.finfo(torch.float32).tiny
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
@@ -186,7 +186,7 @@ def _screened(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield how many rivals score above `high`, `[B]`, and the pairs of row and rival from `low` to `high`, by tile.
 
-    On CUDA that is one kernel's work over all items, unless there are more pairs than it has room for.
+    On CUDA, one kernel does this for all items, unless there are more pairs than it has room for.
     """
     if runs_kernels(users.device):
         from ipsrec_bench.kernels.screen import screen  # Triton comes with torch for CUDA only
@@ -215,17 +215,17 @@ def _screened(
 
 
 def longest_vector(vectors: Tensor) -> Tensor:
-    """Return the largest norm of the rows of `vectors [n, d]`, in float64, where no square of a float32 vanishes."""
+    """Return the largest norm of the rows of `vectors [n, d]`, in float64, where no float32's square underflows."""
     parts = torch.split(vectors, PAIRS_AT_A_TIME)
     return torch.stack([part.norm(dim=1, dtype=torch.float64).max() for part in parts]).max()
 
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """What a counting model says of items that it does not pick."""
+    """A counting model's scores of the items that it does not pick."""
 
     scores: Tensor
-    """float64 `[items + 1]`; row 0, padding, is no candidate."""
+    """float64 `[items + 1]`; row 0, padding, is not a candidate."""
     ordered: Tensor
     """float64 `[items]`, ascending."""
 
@@ -245,13 +245,13 @@ def count_picked_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
-    All items count with their background score, found by bisection; those picked are then moved to their own.
+    All items are first counted with their background score, by bisection; picked ones are then moved to their own.
 
     Args:
-        picked: scores of single items.
+        picked: the scores of the picked items.
         background: the scores of all others.
         targets: int64 `[B]`, from 1.
-        masked: pairs of row and item that are no candidates; none twice, and no target among them.
+        masked: pairs of row and item that are not candidates, without duplicates and without targets.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.

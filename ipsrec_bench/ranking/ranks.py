@@ -10,7 +10,7 @@ from ipsrec_bench.ranking.metrics import realistic_rank
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where each user's target stands among all items; users ascending."""
+    """The position of each user's target among all items; users ascending."""
 
     users: NDArray[np.int64]
     higher: NDArray[np.int32]

@@ -12,10 +12,11 @@ Correction = Literal["holm", "benjamini-hochberg", "bonferroni", "none"]
 def adjust(p_values: Sequence[float], method: Correction = "holm") -> list[float]:
     """Return the adjusted p-values of one family of comparisons, in the order given.
 
-    Rejecting where the adjusted value is below alpha keeps at alpha: with `bonferroni` and `holm` (step-down, never
-    weaker; Holm, 1979) the probability of any wrong rejection in the family; with `benjamini-hochberg` (step-up; 1995)
-    the expected share of wrong ones among the rejections, where the tests are independent or positively dependent;
-    with `none` the probability of a wrong rejection in each comparison alone.
+    Rejecting where the adjusted value is below alpha controls one error rate at level alpha. With `bonferroni` and
+    `holm` (step-down, never weaker; Holm, 1979), it is the probability of any false rejection in the family. With
+    `benjamini-hochberg` (step-up; 1995), it is the expected share of false rejections among the rejections, if the
+    tests are independent or positively dependent. With `none`, it is the probability of a false rejection in each
+    comparison alone.
     """
     p = np.asarray(p_values, dtype=np.float64)
     return [float(value) for value in _METHODS[method](p)]

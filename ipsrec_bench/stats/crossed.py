@@ -9,16 +9,16 @@ from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, mean_test
 
 MIN_SEEDS = 3
-"""Two say next to nothing of how much seeds vary."""
+"""Two seeds say next to nothing about how much seeds vary."""
 
 
 NOISE = 1e-12
-"""Share of all squares from which on a sum of squares is more than what floating-point sums leave."""
+"""Sums of squares up to this share of the total are floating-point noise."""
 
 
 @dataclass(frozen=True)
 class CrossedTest:
-    """The test of a method, and where the differences' variance comes from."""
+    """The test of a method, and the variance components of the differences."""
 
     test: MeanTest
     users: int
@@ -26,24 +26,23 @@ class CrossedTest:
     user_variance: float
     """Variance component of users: some gain more than others, whatever the seed."""
     seed_variance: float
-    """Of seeds: some trainings turn out better than others, for everybody."""
+    """Variance component of seeds: some trainings turn out better than others, for all users."""
     residual_variance: float
-    """Of users within seeds, and of what is left."""
+    """Variance component of the interaction of users and seeds, and of what is left."""
 
 
 def crossed_test(differences: NDArray[np.float64], confidence: float = 0.95) -> CrossedTest:
-    """Test, two-sided, that `differences`, `[users, seeds]`, have mean 0 over all users and all seeds.
+    """Test, two-sided, the hypothesis that `differences`, `[users, seeds]`, have mean 0 over all users and seeds.
 
     Balanced two-way crossed random effects, d[u, s] = mean + user[u] + seed[s] + residual[u, s]. The variance of the
     mean is s_u^2 / U + s_s^2 / S + s_us^2 / (U S), estimated without bias from the mean squares of the two-way analysis
     of variance as (MS_u + MS_s - MS_us) / (U S), but not below what the residual alone gives. Degrees of freedom are
-    Satterthwaite's (1946). No component is left out because it came out small: with few seeds that happens by chance,
-    and the test would then take the difference of two trainings for one of methods.
+    Satterthwaite's (1946). No component is dropped because its estimate is small: with few seeds that happens by
+    chance, and the test would then mistake a difference between two trainings for one between methods.
 
-    More users do not make the part s_s^2 / S smaller. A comparison of single trainings leaves it out, and so finds
-    differences between a method and itself. False alarms (benchmarks/README.md): with ten seeds about as many as there
-    should be; with five up to 6.2% at 5% and 1.8% at 1%; with three up to 7.4% and 3.2%, where seeds make most of the
-    variance.
+    More users do not reduce the term s_s^2 / S. A comparison of single trainings omits it, and so finds
+    differences between a method and itself. False alarm rates (benchmarks/README.md): with ten seeds, about nominal;
+    with five up to 6.2% at 5% and 1.8% at 1%; with three up to 7.4% and 3.2%, where seeds cause most of the variance.
 
     Raises:
         ValueError: fewer than two users or three seeds.

@@ -1,4 +1,4 @@
-"""How large a difference is, and how small a one could have been seen."""
+"""Effect sizes, and the smallest difference that could have been detected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 SAME = 1e-12
-"""Differences of a metric's values, of users, that come of rounding."""
+"""Differences between values of a metric up to this come from rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval, NaN where nothing varies."""
+    """A value with its confidence interval, whose ends are NaN if nothing varies."""
 
     value: float
     low: float
@@ -23,11 +23,11 @@ class Estimate:
 def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> Estimate:
     """Return d_z of `differences`, `[users]`: their mean over their standard deviation.
 
-    The interval is that of large samples without the assumption of a normal distribution, which differences of a
-    metric with a cutoff are far from: var(d) = (1 - skewness d + (kurtosis - 1) d^2 / 4) / n, by the delta method from
-    the moments; for normal differences this is the usual (1 + d^2 / 2) / n.
+    The large-sample interval does not assume a normal distribution, because differences of a metric with a cutoff are
+    far from normal: var(d) = (1 - skewness d + (kurtosis - 1) d^2 / 4) / n, by the delta method from the moments; for
+    normal differences this is the usual (1 + d^2 / 2) / n.
 
-    Where all differences are equal d_z is 0 or infinite, and has no interval.
+    If all differences are equal, d_z is 0 or infinite and has no interval.
     """
     mean = float(differences.mean())
     centred = differences - mean
@@ -49,10 +49,10 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
 def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: float = 0.95) -> Estimate | None:
     """Return mean(a) / mean(b) - 1 for paired `a` and `b`, `[users]`, with Fieller's interval (1954).
 
-    The interval is of the ratio of two correlated means, both uncertain: dividing the difference's interval by mean(b)
-    would take the reference for known. It is unbounded, and its ends are infinite, where mean(b) may be 0. There is
-    none where `a` is the same multiple of `b` for all users. Neither array has negative values, so that no end is below
-    -1.
+    The interval is that of the ratio of two correlated means, both uncertain; dividing the difference's interval by
+    mean(b) would treat the reference as known. If mean(b) may be 0, the interval is unbounded and its ends are
+    infinite. If `a` is the same multiple of `b` for all users, there is no interval. Neither array has negative values,
+    so no end is below -1.
 
     Returns:
         None where mean(b) is 0.
@@ -79,22 +79,22 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
 def detectable_difference(standard_error: float, degrees: float, alpha: float, power: float = 0.8) -> float:
     """Return the smallest true difference that a two-sided t-test at `alpha` finds with probability `power`.
 
-    It is a property of the design: of how many users (and seeds) there are and how much their differences vary, not of
-    the difference that was found. Both quantiles are taken from the central t distribution.
+    It is a property of the design (the number of users and seeds, and how much their differences vary), not of the
+    difference that was found. Both quantiles are taken from the central t distribution.
     """
     return float(special.stdtrit(degrees, 1 - alpha / 2) + special.stdtrit(degrees, power)) * standard_error
 
 
 def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Return where the value of one more training lies, given those of others: mean +- t sd sqrt(1 + 1 / n).
+    """Return the prediction interval for the value of one more training: mean +- t sd sqrt(1 + 1 / n).
 
-    It is the yardstick for a published value of a single training on the same users, whose sampling both share.
+    It is the yardstick for a published value of a single training on the same users: both share the sample of users.
 
     Returns:
-        None with fewer than two values, and where they do not vary.
+        None with fewer than two values, or if they do not vary.
     """
     n = len(values)
-    if n < 2 or np.ptp(values) <= SAME:  # noqa: PLR2004 (a deviation takes two)
+    if n < 2 or np.ptp(values) <= SAME:  # noqa: PLR2004 (a deviation needs two)
         return None
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
     mean = float(np.mean(values))

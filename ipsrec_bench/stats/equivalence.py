@@ -1,4 +1,4 @@
-"""Equivalence: two models are the same, up to a margin. That no difference was found does not show it."""
+"""Equivalence: two models are the same, up to a margin. Finding no difference does not show this."""
 
 from collections.abc import Callable
 
@@ -19,12 +19,12 @@ def equivalence_p(
     """Return the p-value of two one-sided tests (TOST; Schuirmann, 1987) that mean(ours) is within `margin` of theirs.
 
     The margin is relative and has to be chosen before the result is seen. Both sides are contrasts of paired values,
-    ours - (1 - margin) theirs > 0 and (1 + margin) theirs - ours > 0: the mean of `theirs` is not taken for known.
+    ours - (1 - margin) theirs > 0 and (1 + margin) theirs - ours > 0, so the mean of `theirs` is not treated as known.
 
     Args:
         ours: float `[users]`, or `[users, seeds]`; higher is better.
         theirs: likewise, of the reference.
-        margin: the largest difference, either way, that counts as none, as a share of the reference's mean.
+        margin: the largest difference, in either direction, that counts as none, as a share of the reference's mean.
         test: the t-test of a contrast's mean.
 
     Returns:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 MIN_USERS = 2
-"""A variance takes two differences."""
+"""A variance needs two differences."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MeanTest:
 
 @dataclass(frozen=True)
 class WinTieLoss:
-    """For how many users a model is better, equal, worse."""
+    """The numbers of users for whom a model is better, equal and worse."""
 
     wins: int
     ties: int
@@ -36,10 +36,10 @@ class WinTieLoss:
 
 
 def paired_t_test(differences: NDArray[np.float64], confidence: float = 0.95) -> MeanTest:
-    """Test by the paired t-test, two-sided, that `differences`, `[users]`, have mean 0.
+    """Test the hypothesis that `differences`, `[users]`, have mean 0, by the two-sided paired t-test.
 
-    It is the test of the paper. Users are what is sampled: it says whether *these trained models* differ on users like
-    these; `crossed_test` asks the same of the methods that trained them.
+    It is the paper's test. Only users are sampled: it tests whether *these trained models* differ on users like these;
+    `crossed_test` tests the same of the methods that trained them.
 
     Raises:
         ValueError: fewer than two users.
@@ -53,7 +53,7 @@ def paired_t_test(differences: NDArray[np.float64], confidence: float = 0.95) ->
 def mean_test(mean: float, standard_error: float, degrees: float, confidence: float) -> MeanTest:
     """Return the t-test of a `mean` with this standard error and degrees of freedom.
 
-    Where nothing varies the statistic does not exist. p is then that of sign flips, 2^-degrees: 1 in 2 for two equal
+    If nothing varies, the statistic does not exist, and p is that of sign flips, 2^-degrees: 1 in 2 for two equal
     differences. It is 1 if the mean is zero.
     """
     if standard_error <= 1e-15 * abs(mean):
@@ -68,9 +68,9 @@ def mean_test(mean: float, standard_error: float, degrees: float, confidence: fl
 def wilcoxon_p(differences: NDArray[np.float64]) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test on `differences`, `[users]`.
 
-    Zeros are ranked and then left out (Pratt, 1959): with a cutoff most differences are exactly 0. It is offered for
-    comparison with published results, and is not the default: its hypothesis is that differences are symmetric around
-    0, not that their mean is 0. Equal means with unequal shapes are what recommenders produce, and at thousands of
+    Zeros are ranked and then left out (Pratt, 1959): with a cutoff most differences are exactly 0. The test is provided
+    for comparison with published results and is not the default: its hypothesis is that differences are symmetric
+    around 0, not that their mean is 0. Recommenders often have equal means but different shapes, and with thousands of
     users the test then rejects far more often than alpha (Ihemelandu and Ekstrand, SIGIR 2023; measured here in
     benchmarks/README.md).
     """
@@ -82,6 +82,6 @@ def wilcoxon_p(differences: NDArray[np.float64]) -> float:
 
 
 def win_tie_loss(differences: NDArray[np.float64]) -> WinTieLoss:
-    """Count the users whose difference is positive, zero, negative."""
+    """Count the users whose difference is positive, zero and negative."""
     wins, losses = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
     return WinTieLoss(wins, len(differences) - wins - losses, losses)

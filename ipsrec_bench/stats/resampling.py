@@ -1,8 +1,8 @@
 """Randomisation tests and bootstrap intervals over users, of many comparisons at once, in bounded memory.
 
-Comparisons of one dataset share their users, so they share the draws, too: a block of draws is one matrix, and the
-sums of all comparisons under it one matrix product. Users for whom nothing differs in any comparison (with a cutoff
-these are most) change no sum and are left out of it.
+Comparisons of one dataset share their users, so they share the draws, too: a block of draws is one matrix, and one
+matrix product gives the sums of all comparisons. Users without a difference in any comparison (most users, with a
+cutoff) change no sum and are left out.
 """
 
 from collections.abc import Callable
@@ -18,27 +18,27 @@ BLOCK = 1 << 22
 """Elements of a block of draws: 16 MB."""
 THREADS = 2
 PART = 128
-"""Draws that come of one seed, whatever the threads: the same seed gives the same result on any machine."""
+"""Number of draws per generator, whatever the threads: the same seed gives the same result on any machine."""
 
 
 def sign_flip_p(differences: NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
     """Return the two-sided p-value of every comparison by random sign flips.
 
-    If two models are exchangeable for each user, every difference could as well have had the other sign. p is
+    If two models are exchangeable for each user, every difference could equally well have had the other sign. p is
     (1 + k) / (B + 1), where k of B random flips of all signs give a mean at least as far from 0 as the one found
     (Phipson and Smyth, 2010): never 0, and exact for every B.
 
     Args:
         differences: float `[comparisons, users]`.
         resamples: B.
-        seed: of the flips.
+        seed: seed of the flips.
 
     Returns:
         float `[comparisons]`.
     """
     there = _varying(differences)
     total = there.sum(axis=1, dtype=np.float64)
-    # A sum in another order may differ in its last digits: what equals the observed one counts as reaching it.
+    # A sum in another order may differ in its last digits, so equality with the observed one has a tolerance.
     reached = np.abs(total) - 1e-7 * np.abs(there).sum(axis=1, dtype=np.float64)
 
     def count(draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -56,16 +56,16 @@ def sign_flip_p(differences: NDArray[np.float64], resamples: int = 10_000, seed:
 def bootstrap_intervals(
     differences: NDArray[np.float64], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Return a bootstrap interval of the mean difference of every comparison: bias-corrected and accelerated.
+    """Return the bias-corrected and accelerated (BCa) bootstrap interval of every comparison's mean difference.
 
     Users are drawn with replacement, the same ones in every comparison (Efron and Tibshirani, 1993, chapter 14; the
     acceleration of a mean is its skewness over 6 sqrt(n)).
 
     Args:
         differences: float `[comparisons, users]`.
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
         resamples: number of samples drawn.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         float `[comparisons, 2]`: lower and upper ends.
@@ -106,9 +106,9 @@ def bootstrap_intervals(
 
 
 def _varying(differences: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the columns of the users for whom something differs in some comparison.
+    """Return the columns of the users with a difference in some comparison.
 
-    In float32: factors of products whose sums are added up in float64, block by block.
+    They are float32: factors of products that are summed in float64, block by block.
     """
     return np.ascontiguousarray(differences[:, differences.any(axis=0)], dtype=np.float32)
 
@@ -119,7 +119,7 @@ def _blocks(users: int, draws: int) -> list[tuple[int, int]]:
 
 
 def _in_parts(work: Callable[[int, np.random.Generator], NDArray[S]], resamples: int, seed: int) -> list[NDArray[S]]:
-    """Return what `work` makes of every part of the draws, each with a generator of its own, in order."""
+    """Return the results of `work` for every part of the draws, in order; each part has a separate generator."""
     sizes = [min(PART, resamples - begin) for begin in range(0, resamples, PART)]
     generators = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(len(sizes)))
     with ThreadPoolExecutor(THREADS) as pool:

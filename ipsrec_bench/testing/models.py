@@ -1,4 +1,4 @@
-"""What every model must hold, as test cases to derive from. They run under pytest and import none of it.
+"""Conformance tests of models, as test cases to derive from. They run under pytest but do not import it.
 
 ```
 class TestMine(SequentialModelCase):
@@ -41,20 +41,20 @@ KEY_BIAS = r"(^|\.)key(\.\d+)?\.bias$"
 
 
 class _EnoughError(Exception):
-    """Ends a training that has reached what a test asks for."""
+    """Ends a training that has reached what a test requires."""
 
 
 class _ModelCase:
-    """What the two kinds of models have in common."""
+    """Tests of both kinds of models."""
 
     model: ClassVar[str]
     """The model's name in the registry, or `module:Class`."""
     settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings, small ones, under which it is tested."""
+    """Settings with which it is tested; they should be small."""
     world: ClassVar[str] = "cycle"
     """The world of `ipsrec_bench.testing.worlds` that the model must learn."""
     training: ClassVar[Training] = Training(epochs=60, batch_size=128, learning_rate=1e-2, patience=60)
-    """How it is trained there."""
+    """Settings of its training in that world."""
     least_mrr: ClassVar[float] = 0.9
 
     @property
@@ -68,7 +68,7 @@ class _ModelCase:
         return self.entry.config.model_validate(dict(self.settings))
 
     def build(self, sizes: Sizes = SIZES, seed: int = 0) -> Model:
-        """Return the model with weights drawn from `seed`, ready to be asked."""
+        """Return the model with weights drawn from `seed`, in evaluation mode."""
         torch.manual_seed(seed)
         return build_model(self.model, self.config, sizes).eval()
 
@@ -112,7 +112,7 @@ class _ModelCase:
         """Trained, the model ranks nearly every held-out item of the world first."""
         with tempfile.TemporaryDirectory() as folder:
             _, mrr = self.train(Path(folder), self.training.epochs, enough=0.99)
-        assert mrr > self.least_mrr, f"MRR {mrr:.3f} in the world '{self.world}'; above {self.least_mrr} is expected"
+        assert mrr > self.least_mrr, f"MRR {mrr:.3f} in the world '{self.world}'; expected above {self.least_mrr}"
 
     def test_training_is_deterministic(self) -> None:
         """Two trainings from one seed leave the same tensors, bit for bit."""
@@ -125,15 +125,15 @@ class _ModelCase:
 
 
 class SequentialModelCase(_ModelCase):
-    """What a model trained by gradients must hold."""
+    """Tests of a model trained by gradient descent."""
 
     without_gradient: ClassVar[str] = KEY_BIAS
-    """Names (a regular expression) of parameters that rightly have a gradient of zero. A bias of attention keys moves
-    all scores of a query alike, which softmax cannot see."""
+    """Regular expression of the names of parameters that rightly have a gradient of zero. A bias of attention keys
+    shifts all scores of a query equally, to which softmax is invariant."""
 
     @property
     def causal(self) -> bool:
-        """Whether the model, as it is set, is asked for every position."""
+        """Whether the model with these settings is used at every position."""
         return self.entry.packs(self.config)
 
     def build_large(self, sizes: Sizes = SIZES) -> SequentialModel:
@@ -156,7 +156,7 @@ class SequentialModelCase(_ModelCase):
                 assert view.shape == (3, 6, d), f"a view at every position has the shape {tuple(view.shape)}"
 
     def test_padding_changes_nothing(self) -> None:
-        """A history has the same views alone, and padded beside longer ones."""
+        """A history has the same views alone and padded in a batch with longer ones."""
         model, lengths = self.build_large(), (6, 1, 4, 2)
         batch = _histories(lengths)
         for row, length in enumerate(lengths):
@@ -165,28 +165,28 @@ class SequentialModelCase(_ModelCase):
                 torch.testing.assert_close(padded[row], tight[0], rtol=1e-5, atol=1e-5)
 
     def test_no_position_sees_the_future(self) -> None:
-        """Another item or provider later on leaves all earlier outputs as they are, bit for bit."""
+        """Changing later items or providers leaves all earlier outputs unchanged, bit for bit."""
         if not self.causal:
-            raise SkipTest("as it is set, the model is not asked for every position")
+            raise SkipTest("with these settings, the model is not used at every position")
         model, batch = self.build_large(), _histories((6, 6, 6))
         for position in range(1, 6):
             changed = _changed(batch, items_from=position, providers_from=position)
             for before, after in _both(model, batch, changed, every_position=True):
-                assert torch.equal(before[:, :position], after[:, :position]), f"before {position} it sees {position}"
+                assert torch.equal(before[:, :position], after[:, :position]), f"a position before {position} sees it"
                 assert not torch.equal(before[:, position:], after[:, position:]), f"it ignores position {position}"
 
     def test_last_position_equals_that_position_of_all(self) -> None:
-        """The views at the last position are those of every position there, up to rounding."""
+        """The views at the last position equal those of a pass over every position, up to rounding."""
         if not self.causal:
-            raise SkipTest("as it is set, the model is not asked for every position")
+            raise SkipTest("with these settings, the model is not used at every position")
         model, batch = self.build_large(), _histories((6, 1, 4))
         for last, every in zip(_views(model, batch), _views(model, batch, every_position=True), strict=True):
             torch.testing.assert_close(last, batch.last(every), rtol=1e-5, atol=1e-5)
 
     def test_packed_and_prefix_losses_agree(self) -> None:
-        """One pass over all positions has the losses of one sample per prefix, where windows hold whole histories."""
+        """One pass over all positions has the losses of one sample per prefix, if windows hold whole histories."""
         if not self.causal:
-            raise SkipTest("as it is set, the model is not asked for every position")
+            raise SkipTest("with these settings, the model is not used at every position")
         config = self.config
         assert isinstance(config, NeuralConfig)
         with tempfile.TemporaryDirectory() as folder:
@@ -205,7 +205,7 @@ class SequentialModelCase(_ModelCase):
                 torch.testing.assert_close(packed_loss, prefix_loss, rtol=0, atol=1e-5)
 
     def test_bfloat16_products_change_little(self) -> None:
-        """Where the model says that it can be cast, gradients with products in bfloat16 point the same way."""
+        """If the model declares mixed precision, gradients with products in bfloat16 have nearly the same direction."""
         config = self.config
         assert isinstance(config, NeuralConfig)
         found = []
@@ -229,19 +229,19 @@ class SequentialModelCase(_ModelCase):
         assert cosine > least, f"the cosine of the gradients is {cosine:.4f}"
 
     def test_asking_twice_gives_the_same(self) -> None:
-        """Equal histories have equal views, bit for bit, and asking leaves no trace."""
+        """Equal histories have equal views, bit for bit, and `encode` has no side effects."""
         model, batch = self.build_large(), _histories((6, 1, 4))
         for first, second in _both(model, batch, batch):
             assert torch.equal(first, second)
 
     def test_a_seed_fixes_the_weights(self) -> None:
-        """Weights follow from torch's generator and nothing else."""
+        """Weights depend only on torch's generator."""
         one, same, other = (self.build(seed=seed).state_dict() for seed in (3, 3, 4))
         assert all(torch.equal(one[name], same[name]) for name in one)
         assert any(not torch.equal(one[name], other[name]) for name in one), "weights do not depend on the seed"
 
     def test_gradient_reaches_every_parameter(self) -> None:
-        """The training loss moves every parameter; what it cannot move is declared in `without_gradient`."""
+        """The training loss has a gradient for every parameter, except those declared in `without_gradient`."""
         model, config = self.build_large(), self.config
         assert isinstance(config, NeuralConfig)
         with tempfile.TemporaryDirectory() as folder:
@@ -271,7 +271,7 @@ class SequentialModelCase(_ModelCase):
             assert torch.equal(before, after)
 
     def test_providers_are_used_as_declared(self) -> None:
-        """Other providers change a view if the model declares that it uses them, and nothing if not."""
+        """Changing the providers changes a view if, and only if, the model declares that it uses them."""
         model, batch = self.build_large(), _histories((6, 5, 6))
         changed = _changed(batch, items_from=6, providers_from=0)
         moved = any(not torch.equal(before, after) for before, after in _both(model, batch, changed))
@@ -282,7 +282,7 @@ class SequentialModelCase(_ModelCase):
 
 
 class CountingModelCase(_ModelCase):
-    """What a model that counts must hold."""
+    """Tests of a counting model."""
 
     def fitted(self, seed: int = 0) -> CountingModel:
         """Return the model fitted on a small random log."""
@@ -299,7 +299,7 @@ class CountingModelCase(_ModelCase):
         return model
 
     def test_shapes(self) -> None:
-        """The background is float64 [items + 1]; no pair of row and item is picked twice, and padding never."""
+        """The background is float64 [items + 1]; no pair of row and item is picked twice, padding never."""
         model, batch = self.fitted(), _histories((6, 1, 4))
         assert model.background.shape == (SIZES.items + 1,)
         assert model.background.dtype == torch.float64
@@ -311,7 +311,7 @@ class CountingModelCase(_ModelCase):
         assert all(0 <= row < len(batch.items) and 1 <= item <= SIZES.items for row, item in found)
 
     def test_padding_changes_nothing(self) -> None:
-        """A history has the same scores alone, and padded beside longer ones."""
+        """A history has the same scores alone and padded in a batch with longer ones."""
         model, lengths = self.fitted(), (6, 1, 4, 2)
         batch = _histories(lengths)
         together = _scores(model, batch)
@@ -330,7 +330,7 @@ class CountingModelCase(_ModelCase):
         assert torch.equal(_scores(model, batch), _scores(loaded, batch))
 
     def test_providers_are_used_as_declared(self) -> None:
-        """Other providers in the history change scores if the model declares that it uses them, else nothing."""
+        """Changing the providers changes scores if, and only if, the model declares that it uses them."""
         model, batch = self.fitted(), _histories((6, 5, 6))
         changed = _changed(batch, items_from=6, providers_from=0)
         moved = not torch.equal(_scores(model, batch), _scores(model, changed))

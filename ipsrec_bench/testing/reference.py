@@ -1,14 +1,14 @@
-"""Golden parity: do our models compute what independent implementations computed?
+"""Parity with references: do our models compute what independent implementations computed?
 
     python -m ipsrec_bench.testing.reference FILE...
 
 prints, for every file and every output in it, the largest absolute error, and exits with 1 if any exceeds 1e-5 (or is
-not a number), else with 2 if a file cannot be used. A file is in safetensors form. Its metadata give the sizes
+not a number), else with 2 if a file cannot be used. A file is in safetensors format. Its metadata give the sizes
 (`d, items, providers, max_length, layers, heads, inner, nv, nh, step`); its tensors are
 
 - `in/items`, `in/providers` `[B, max_length]` (padded with 0 on the right), `in/length`, `in/user`, `in/target` `[B]`;
 - `weight/*` under the reference's own names: RecBole's for SASRec, GRU4Rec, Caser and SR-GNN, the released code's for
-  IPSRec-S and IPSRec-C. `REFERENCES` holds the map from these names to ours, and by which weight a file is recognised;
+  IPSRec-S and IPSRec-C. `REFERENCES` maps these names to ours, and has the weights by which a file is recognised;
 - `out/*`: `user_vectors`, `provider_view`, `scores` (column 0 = padding class), `cross_entropy` over the real items,
   `cross_entropy_with_padding_class`, `total_loss_as_released`, and contrastive losses `nt_xent[_cosine]_tau<tau>`.
 
@@ -50,22 +50,22 @@ _TRANSFORMER_SIZES = {"embedding_size": "d", "n_layers": "layers", "n_heads": "h
 
 @dataclass(frozen=True)
 class Reference:
-    """How the files of one reference are read."""
+    """How the files of one reference are read and compared."""
 
     model: str
     """Our model's name in the registry."""
     sign: str
-    """A weight that no other reference has."""
+    """Weights by which its files are recognised, joined by ` + `."""
     names: Mapping[str, str]
-    """Parts of the reference's weight names, and what they are called here; the longest part counts."""
+    """Our names for parts of the reference's weight names; the longest matching part is replaced."""
     sizes: Mapping[str, str]
-    """Our settings, and the metadata that give them."""
+    """The metadata that give our settings."""
     settings: Mapping[str, object] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
-    """Weights that the reference has and does not use."""
+    """Weights that the reference has but does not use."""
 
     def our_name(self, theirs: str) -> str:
-        """Return what the weight `theirs` is called here."""
+        """Return our name of the weight `theirs`."""
         parts = "|".join(re.escape(part) for part in sorted(self.names, key=len, reverse=True))
         return re.sub(rf"(?<!\w)({parts})(?!\w)", lambda match: self.names[match[0]], theirs)
 
@@ -112,7 +112,7 @@ REFERENCES = (
             "LayerNorm1": "item_encoder.norm",
             "LayerNorm2": "provider_encoder.norm",
             "trm_encoder.layer": "fusion",
-            # The item side answers (keys, values, residual) what the provider side asks, and the other way round.
+            # The item side gives keys, values and residual for the provider side's queries, and vice versa.
             "bi_attention.query2": "item_answer.attention.query",
             "bi_attention.key1": "item_answer.attention.key",
             "bi_attention.value1": "item_answer.attention.value",
@@ -161,7 +161,7 @@ REFERENCES = (
         sizes=_TRANSFORMER_SIZES,
     ),
 )
-"""Tried in this order: the first whose sign a file bears is the one."""
+"""In this order; the first whose sign is among a file's weights is used."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class OutputDifference:
 
     output: str
     error: float
-    """Largest absolute difference; not a number where either side is none or has none of the other's shape."""
+    """Largest absolute difference; NaN if either side has NaN, or if ours is missing or of another size."""
 
     @property
     def equal(self) -> bool:
@@ -179,10 +179,10 @@ class OutputDifference:
 
 
 def compare(path: Path) -> tuple[str, list[OutputDifference]]:
-    """Return the model that the file at `path` is a reference of, and how far each output in it is off.
+    """Return the model for which the file at `path` is a reference, and the error of each output in it.
 
     Raises:
-        ModelError: the file is not of the form that this module describes.
+        ModelError: the file does not have the format that this module describes.
     """
     sizes, tensors = _read(path)
     weights = {name.removeprefix("weight/"): t for name, t in tensors.items() if name.startswith("weight/")}
@@ -190,7 +190,7 @@ def compare(path: Path) -> tuple[str, list[OutputDifference]]:
         reference = next(r for r in REFERENCES if all(sign in weights for sign in r.sign.split(" + ")))
     except StopIteration:
         raise ModelError(
-            f"{path}: its weights are of no known reference; known: {listed(r.model for r in REFERENCES)}"
+            f"{path}: its weights match no known reference; known: {listed(r.model for r in REFERENCES)}"
         ) from None
     try:
         model, config = _load(reference, sizes, weights)
@@ -246,7 +246,7 @@ def _load(
 ) -> tuple[SequentialModel, NeuralConfig]:
     """Return the reference's model with the reference's weights, and its settings as the reference trains it."""
     settings: dict[str, Any] = {ours: sizes[theirs] for ours, theirs in reference.sizes.items()}
-    if reference.model == "gru4rec":  # the metadata do not say these
+    if reference.model == "gru4rec":  # not in the metadata
         settings["hidden_size"] = weights["gru_layers.weight_hh_l0"].shape[1]
         settings["n_layers"] = sum(name.startswith("gru_layers.weight_hh_l") for name in weights)
     config = model_entry(reference.model).config.model_validate(
@@ -254,7 +254,7 @@ def _load(
     )
     assert isinstance(config, NeuralConfig)
     users = len(weights["user_embedding.weight"]) if "user_embedding.weight" in weights else 1
-    providers = sizes.get("providers", 1)  # only IPSRec needs to be told
+    providers = sizes.get("providers", 1)  # only IPSRec needs it
     model = build_model(reference.model, config, Sizes(users, sizes["items"], providers, sizes["max_length"]))
     assert isinstance(model, SequentialModel)
     kept = {name: tensor for name, tensor in weights.items() if name not in reference.unused}
@@ -265,7 +265,7 @@ def _load(
 def _outputs(
     model: SequentialModel, config: NeuralConfig, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield what we compute for every wanted output that we know."""
+    """Yield the outputs that we can compute, by name."""
     items, length = tensors["in/items"].long(), tensors["in/length"].long()
     providers = tensors.get("in/providers", torch.zeros_like(items)).long()
     users = tensors.get("in/user", torch.zeros_like(length)).long()
@@ -292,7 +292,7 @@ def _outputs(
 
 
 def _error(found: Tensor | None, expected: Tensor) -> float:
-    """Return the largest absolute difference; not a number where there is nothing to compare."""
+    """Return the largest absolute difference; NaN if there is nothing to compare."""
     if found is None or found.numel() != expected.numel():
         return float("nan")
     return float((found.reshape(expected.shape) - expected).abs().max())

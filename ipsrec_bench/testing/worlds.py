@@ -14,9 +14,9 @@ ITEMS = 12
 PROVIDERS = 4
 USERS = 60
 LENGTHS = (8, 10, 12)
-"""Interactions of a user; users take turns."""
+"""Numbers of interactions of a user; groups of `ITEMS` users take turns."""
 MAX_LENGTH = 7
-"""How much of a history a model sees in these worlds, so that the test asks for no length that training lacks."""
+"""Maximum length of the history that a model sees in these worlds: tests use no length that training lacks."""
 
 
 def cycle(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds have one signature)
@@ -25,22 +25,22 @@ def cycle(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds hav
 
 
 def habit(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds have one signature)
-    """The user decides: everybody has one item, again and again."""
+    """The user decides: every user has a single item, again and again."""
     return user % ITEMS
 
 
 def fashion(user: int, step: int, length: int) -> int:
-    """Popularity decides: of any two neighbours, one is the item that everybody has, the last one always."""
+    """Popularity decides: every other interaction, the last one included, is with the item that everybody has."""
     return 0 if (length - step) % 2 else 1 + (user + step) % (ITEMS - 1)
 
 
 def pairs(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds have one signature)
-    """Company decides: items come in pairs, and users alternate between the two of one pair."""
+    """Pairing decides: items come in pairs, and each user alternates between the two items of one pair."""
     return (2 * user + step % 2) % ITEMS
 
 
 def loyalty(user: int, step: int, length: int) -> int:
-    """The provider decides: everybody stays with one provider and comes back, at last, to its most popular item."""
+    """The provider decides: every user stays with one provider and ends with its most popular item."""
     away = 0 if (length - step) % 2 else 1 + (step // 2) % (ITEMS // PROVIDERS - 1)
     return user % PROVIDERS + PROVIDERS * away
 

@@ -1,7 +1,7 @@
-"""Losses of a target among the items of the catalogue: the exact cross-entropy, and approximations of it.
+"""Losses over the item catalogue: the exact cross-entropy, and approximations of it.
 
 Each maps user vectors `[N, d]`, item vectors `[V, d]` and targets `[N]` to a mean over the targets. Rows of the item
-vectors before `first` (1 where row 0 is padding, else 0) are no items.
+vectors before `first` (1 if row 0 is padding, else 0) are not items.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from ipsrec_bench.training.softmax import full_cross_entropy
 
 
 class CatalogueLoss(Protocol):
-    """A loss of targets among items."""
+    """A loss of targets over the catalogue."""
 
     def __call__(self, users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
         """Return the mean over the targets."""
 
 
 def product_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of the factors of matrix products in training; `auto` is bfloat16 where that is fast."""
+    """Return the dtype of the factors of matrix products in training; `auto` is bfloat16 where that is fast."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     fast = False
@@ -42,7 +42,7 @@ def product_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def exact(dtype: torch.dtype, tile_parts: int = 1) -> CatalogueLoss:
-    """Return the cross-entropy over all items, with factors of products in `dtype`, the tiles cut into `tile_parts`."""
+    """Return the cross-entropy over all items, with factors of products in `dtype` and tiles cut into `tile_parts`."""
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
         return full_cross_entropy(users, items, targets, first=first, dtype=dtype, tile_parts=tile_parts)
@@ -51,13 +51,13 @@ def exact(dtype: torch.dtype, tile_parts: int = 1) -> CatalogueLoss:
 
 
 def sampled_softmax(counts: NDArray[np.int64], negatives: int, rng: np.random.Generator) -> CatalogueLoss:
-    """Return a softmax over each target and `negatives` items, drawn once a batch and shared by its targets.
+    """Return a softmax over each target and `negatives` items, drawn once per batch and shared by its targets.
 
     Items are drawn in proportion to `counts` + 1 (`counts [V]`: their training interactions), with replacement. The
     partition of the softmax is estimated by importance sampling (Bengio and Senecal, IEEE TNN 2008): the exponential
-    of a negative's score is divided by its expected number of draws, which in the scores subtracts a logarithm
-    ("logQ correction"). The target stands for itself, is not corrected, and counts for nothing where it was drawn,
-    so that the estimate of the partition is unbiased.
+    of a negative's score is divided by its expected number of draws, whose logarithm is subtracted from the score
+    ("logQ correction"). The target itself is always included, without correction, and does not count as a negative if
+    it is drawn, so the estimate of the partition is unbiased.
     """
     weights = counts + 1.0
     running = np.cumsum(weights)
@@ -81,7 +81,7 @@ def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> Catalo
 
     The likelihood of the positive is raised to the power beta = alpha (t (1 - 1 / alpha) + 1 / alpha), where alpha is
     the share of items sampled and t is `calibration`: 0 is plain binary cross-entropy, 1 is fully calibrated.
-    `negatives` items are drawn uniformly once a batch and shared by its targets; a target is no negative of itself.
+    `negatives` items are drawn uniformly once per batch and shared by its targets; a target is never its own negative.
     """
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
@@ -106,11 +106,11 @@ def catalogue_loss(
     """Return the loss that `training` names.
 
     Args:
-        training: names it.
-        dtype: of the factors of products, of the exact one.
-        counts: gives the training interactions of each row of the items, to a loss that needs them.
+        training: names the loss.
+        dtype: dtype of the factors of products, in the exact loss.
+        counts: returns the number of training interactions of each row of the items, for losses that need it.
         rng: draws negatives.
-        tile_parts: into how many parts the tiles of the exact one are cut.
+        tile_parts: number of parts into which the tiles of the exact loss are cut.
     """
     match training.objective:
         case "softmax":
@@ -122,5 +122,5 @@ def catalogue_loss(
 
 
 def _rows(items: Tensor, rows: Tensor) -> Tensor:
-    """Look `rows` up; the gradient is sparse where `items` is a weight itself, not a function of weights."""
+    """Look up `rows`; the gradient is sparse if `items` is a weight itself, not a function of weights."""
     return F.embedding(rows, items, sparse=items.is_leaf)

@@ -1,10 +1,10 @@
 """Contrastive losses between two views of the same users (paper, section 2.3), without a loop over the batch.
 
-N samples have two views each, row i of one and row i of the other, which are a positive pair. Every predicted position
-is a sample, so that a user may have several: many in packed training, some among the prefixes of one batch. The
+Each of N samples has two views, row i of one tensor and row i of the other, which are a positive pair. Every predicted
+position is a sample, so a user may have several: many in packed training, some among the prefixes of one batch. The
 losses take an owner per sample, and vectors of one owner are never each other's negatives. The owner is the user
-(eq. 12: "the other users in the batch"), or, as in the released code, whose samples are prefixes and whose loss
-does not know users, the sample itself (`same_user_negatives`).
+(eq. 12: "the other users in the batch") or, with `same_user_negatives`, the sample itself. The latter is the released
+code, whose samples are prefixes and whose loss ignores users.
 """
 
 import torch
@@ -28,7 +28,7 @@ def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float)
 
 
 def symmetric(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
-    """Return the mean of eq. 12 in both directions, from items to providers and back; arguments as there."""
+    """Return the mean of eq. 12 in both directions; arguments as in `item_to_provider`."""
     forth = item_to_provider(user, provider, owners, tau)
     return (forth + item_to_provider(provider, user, owners, tau)) / 2
 
@@ -49,7 +49,7 @@ def nt_xent(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tenso
 
 
 def _alike(owners: Tensor) -> Tensor:
-    """Return bool `[N, N]`, true where two samples have one owner."""
+    """Return bool `[N, N]`, true where two samples have the same owner."""
     owners = owners.int()  # half the traffic of int64
     return owners[:, None] == owners
 
@@ -57,7 +57,7 @@ def _alike(owners: Tensor) -> Tensor:
 def _without(similarity: Tensor, hidden: Tensor) -> Tensor:
     """Hide pairs from a softmax over rows of `similarity`, in place.
 
-    Autograd need not know: a softmax gives what is at minus infinity the probability, and so the gradient, zero.
+    Autograd need not record it: softmax gives an entry at minus infinity the probability 0, and so the gradient 0.
     """
     with torch.no_grad():
         return similarity.masked_fill_(hidden, -torch.inf)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a learning curve; losses are means over its targets, from 1 on."""
+    """One epoch of a learning curve, numbered from 1; losses are means over its targets."""
 
     epoch: int
     loss: float

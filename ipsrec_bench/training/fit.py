@@ -31,7 +31,7 @@ from ipsrec_bench.training.weights import load_weights, save_weights
 STEP_SECONDS = 0.2
 """Minimum seconds between progress events; the last step of an epoch is always reported."""
 DIVERGED = 100.0
-"""A loss of so many times the first step's is that of no training that works."""
+"""Training has diverged if the loss is more than this many times that of the first step."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,33 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """What is known of the model after an epoch."""
+    """The result of validation after an epoch."""
 
     value: float
     """The stopping metric on the validation targets."""
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """What else is to be kept of the best epoch, such as the ranks of the validation targets."""
+    """Further results to keep of the best epoch, such as the ranks of the validation targets."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What fitting left: the curve, and the epoch whose weights the model now has."""
+    """The result of fitting: the curve, and the epoch whose weights the model now has."""
 
     epochs: tuple[Epoch, ...]
     """Empty for a model that counts."""
     best_epoch: int
     best_valid: float
     facts: Mapping[str, NDArray[Any]]
-    """Of the validation after the best epoch."""
+    """Those of the validation after the best epoch."""
     train_seconds: float
-    """Time spent on training samples, before an interruption, too; validation is not counted."""
+    """Time spent on training samples, including that before an interruption; validation is not counted."""
     halved: bool = False
-    """Whether an epoch was trained with half the tile, for want of memory."""
+    """Whether an epoch was trained with half the tile, for lack of memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """A dataset, on the CPU and on the model's device, and what of it is for training."""
+    """A dataset, on the CPU and on the model's device, and its split."""
 
     data: PreparedDataset
     sequences: ResidentSequences
@@ -83,45 +83,45 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """What a training loop needs beside the settings: its seed, its files and its callbacks."""
+    """What a training loop needs besides the settings: its seed, its files and its callbacks."""
 
     packed: bool
     """Whether samples are packed."""
     max_length: int
-    """Of a history."""
+    """Maximum length of a history."""
     seed: int
-    """Of what is drawn at random."""
+    """Seed of all random draws."""
     validate: Callable[[], Validation]
-    """Judges the model after an epoch."""
+    """Evaluates the model after an epoch."""
     checkpoint: Path
     """File of the best weights, in a folder that no other training writes to."""
     about: Mapping[str, str] | None = None
     """Metadata of `checkpoint`."""
     state: StateFile | None = None
-    """The training's state, which training goes on from, and writes now and then after an epoch; None: not written."""
+    """The state from which training resumes, and which it writes after an epoch if a write is due; None: no state."""
     tile_parts: int = 1
-    """Into how many parts the tiles of the softmax are cut, to need less memory."""
+    """Number of parts into which the tiles of the softmax are cut, to save memory."""
     on_step: Callable[[Step], object] = lambda _: None
     """Receives the progress within an epoch, a few times a second."""
     on_epoch: Callable[[Epoch], object] = lambda _: None
-    """Receives every epoch that is trained here."""
+    """Receives every epoch that is trained, but not those restored from the state."""
 
 
 def fit(model: Model, config: ModelConfig, interactions: TrainingData, training: Training, loop: Loop) -> Fitted:
     """Train `model` until its validation has not improved for `patience` epochs; leave it with its best weights.
 
-    What is drawn at random in an epoch follows from the seed and the epoch; of the initial weights the caller decides.
+    Random draws in an epoch depend only on the seed and the epoch; the caller draws the initial weights.
     The best weights are kept in the checkpoint (safetensors).
 
     Args:
-        model: as it was built, on the device of the sequences.
-        config: its settings.
-        interactions: what it is trained on.
-        training: how it is trained.
+        model: freshly built, on the device of the sequences.
+        config: settings of the model.
+        interactions: the training data.
+        training: settings of the training.
         loop: seed, files and callbacks.
 
     Raises:
-        ModelError: training diverges, or something else has written to the checkpoint.
+        ModelError: training diverges, or another program has written to the checkpoint.
         StoreError: the checkpoint or the state cannot be written.
     """
     if isinstance(model, CountingModel):
@@ -191,7 +191,7 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
 
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """What every step of a training takes."""
+    """What every step of a training uses."""
 
     model: SequentialModel
     config: NeuralConfig
@@ -212,7 +212,7 @@ class _Steps:
         """Train on the batches of an epoch; return the sums of their losses."""
         began = reported = time.perf_counter()
         sums = _Sums(self.sequences.device)
-        on_cpu = self.sequences.device.type == "cpu"  # where reading a loss waits for nothing
+        on_cpu = self.sequences.device.type == "cpu"  # where reading a loss does not wait for a device
         for step, chosen in enumerate(batches, start=1):
             batch = windows.gather(self.sequences, chosen)
             losses = batch_losses(
@@ -236,13 +236,13 @@ def _is_out_of_patience(progress: Progress, patience: int) -> bool:
 
 
 def _check_loss(loss: float, progress: Progress, when: str) -> None:
-    """Note the first loss of a training, and fail once one is beyond what any training that works can meet.
+    """Record the first loss of a training, and fail on one that only a diverging training can have.
 
-    An untrained model's loss is about that of guessing, log V for the softmax. A batch that is hard, or of few targets,
-    may have several times as much, a hundred times as much only a model whose scores have grown out of all bounds.
+    An untrained model's loss is about that of guessing, log V for the softmax. A hard batch, or one with few targets,
+    may have several times that loss, but a hundred times only if the model's scores have grown without bound.
 
     Raises:
-        ModelError: `loss` is not finite, or `DIVERGED` times the first one; of one below 1, `DIVERGED`.
+        ModelError: `loss` is not finite, or more than `DIVERGED` times the first one (or 1, if that is larger).
     """
     if progress.first_loss is None and math.isfinite(loss):
         progress.first_loss = loss
@@ -288,7 +288,7 @@ def _count(model: CountingModel, interactions: TrainingData, loop: Loop) -> Fitt
     model.fit(TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside]))
     if model.deterministic and not torch.equal(before, torch.get_rng_state()):
         raise ModelError(
-            f"{type(model).__name__} draws random numbers, so that one fit cannot stand for every seed; declare"
+            f"{type(model).__name__} draws random numbers, so one fit cannot be shared by all seeds; declare"
             " deterministic = False in its class"
         )
     model.to(interactions.sequences.device)

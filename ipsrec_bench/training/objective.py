@@ -1,4 +1,4 @@
-"""What is minimised: a loss over the catalogue plus lambda times a contrastive loss (paper, eq. 13)."""
+"""The training objective: a loss over the catalogue plus lambda times a contrastive loss (paper, eq. 13)."""
 
 from dataclasses import dataclass
 
@@ -22,14 +22,14 @@ class Losses:
 
     total: Tensor
     cross_entropy: Tensor
-    """Or the approximation of it that is trained on."""
+    """Or the approximation of it that training uses."""
     contrastive: Tensor | None
-    """None where lambda is 0 or the settings know none."""
+    """None if lambda is 0 or the settings have no contrastive loss."""
 
 
 EXACT = exact(torch.float32)
 CASTING_PAYS = 1000
-"""Tokens of a batch from which on products in bfloat16 save more time than casting takes."""
+"""Minimum number of tokens in a batch for which products in bfloat16 save more time than casting takes."""
 
 
 def batch_losses(
@@ -41,13 +41,13 @@ def batch_losses(
     catalogue_loss: CatalogueLoss = EXACT,
     dtype: torch.dtype = torch.float32,
 ) -> Losses:
-    """Return the losses of one batch, the model's matrix products taking their factors in `dtype` if that pays.
+    """Return the losses of one batch; the factors of the model's matrix products are in `dtype` if that saves time.
 
     Every predicted position is one sample: its target is scored against the items, and its two views are one
     positive pair of the contrastive loss.
 
     Raises:
-        ModelError: the settings ask for a loss that the model has nothing for.
+        ModelError: the model does not provide an output that a configured loss needs.
     """
     tokens = batch.histories.items
     pays = model.mixed_precision and dtype != torch.float32 and tokens.numel() >= CASTING_PAYS
@@ -64,8 +64,8 @@ def batch_losses(
     if packed:
         if user.shape[:2] != tokens.shape:
             raise ModelError(
-                f"asked for every position of histories {tuple(tokens.shape)}, the model returned {tuple(user.shape)};"
-                " its views must have the histories' width"
+                f"for every position of histories {tuple(tokens.shape)}, the model returned views {tuple(user.shape)};"
+                " they must have the histories' width"
             )
         owners = owners[batch.predicted // user.shape[1]]
         user = user.flatten(0, 1)[batch.predicted]
@@ -75,7 +75,7 @@ def batch_losses(
     if isinstance(config, ContrastiveConfig) and config.lambda_:
         if provider is None:
             raise ModelError(
-                "the settings ask for a contrastive loss, but the model has no second view; set lambda = 0"
+                "the settings include a contrastive loss, but the model has no second view; set lambda = 0"
             )
         if config.same_user_negatives:
             owners = torch.arange(len(user), device=user.device)
@@ -85,7 +85,10 @@ def batch_losses(
         total = total + config.lambda_ * contrastive
     if isinstance(config, ProviderPredictionConfig) and config.attribute_weight:
         if not isinstance(model, ProviderPredictor):
-            raise ModelError("the settings ask to predict providers, but the model is no ProviderPredictor")
+            raise ModelError(
+                "the settings include the prediction of providers, but the model is not a ProviderPredictor; set"
+                " attribute_weight = 0"
+            )
         total = total + config.attribute_weight * provider_loss(model.provider_logits(user), batch.target_providers)
     if config.weight_norm:
         total = total + config.weight_norm * _weight_norms(model)
@@ -93,9 +96,9 @@ def batch_losses(
 
 
 def _filled_up(histories: Histories) -> Histories:
-    """Add histories of padding, at most an eighth, up to one of few numbers.
+    """Add padding histories, at most an eighth, so that batches have few different sizes.
 
-    oneDNN compiles a kernel for every shape that it has not met, which takes longer than the product.
+    oneDNN compiles a kernel for every new shape, which takes longer than the product.
     """
     count = len(histories.items)
     missing = -count % (1 << max(count.bit_length() - 4, 0))
@@ -114,7 +117,7 @@ def provider_loss(logits: Tensor, providers: Tensor) -> Tensor:
 
     Args:
         logits: `[N, providers + 1]`.
-        providers: int64 `[N]`; a target with an unknown provider is a positive of none.
+        providers: int64 `[N]`; a target with an unknown provider has no positive.
     """
     # With labels y in {0, 1}, the loss of a logit x is softplus(x) - y x.
     known = logits[:, UNKNOWN_PROVIDER + 1 :]
@@ -123,6 +126,6 @@ def provider_loss(logits: Tensor, providers: Tensor) -> Tensor:
 
 
 def _weight_norms(model: SequentialModel) -> Tensor:
-    """Return the sum of the Euclidean norms of the model's weight tensors; biases are left out."""
+    """Return the sum of the Euclidean norms of the model's weight tensors, without biases."""
     norms = [p.norm() for name, p in model.named_parameters() if not name.endswith("bias")]
     return torch.stack(norms).sum()

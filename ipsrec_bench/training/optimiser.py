@@ -1,4 +1,4 @@
-"""Adam over a model's weights, dense or lazy in its tables."""
+"""Adam over a model's weights, with dense or lazy updates of tables."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,20 +9,20 @@ from torch.optim.adam import adam
 from ipsrec_bench.models.api import SequentialModel
 
 MOMENTS = ("mean", "square", "steps")
-"""What Adam keeps of a weight: the mean of its gradients, of their squares, and the number of steps."""
+"""Adam's state of a weight: the mean of its gradients, the mean of their squares, and the number of steps."""
 
 
 class Optimiser:
     """Adam (Kingma and Ba, ICLR 2015), fused; the lazy form updates only those rows of tables that a batch touched.
 
-    Lazy Adam is a *different optimiser*: a row that is not touched keeps its weights and its moments, where Adam
-    would let its momentum move it on and decay. It pays where a dense pass over a table costs more than the batch,
-    that is for tables of a million rows whose gradients are sparse: providers, users, and items under an approximate
-    objective. The exact softmax moves every item in every step, and no optimiser can be lazy about that.
+    Lazy Adam is a *different optimiser*: an untouched row keeps its weights and its moments, whereas in Adam its
+    momentum moves it further and decays. It pays off where a dense pass over a table costs more than the batch,
+    that is for tables of a million rows with sparse gradients: providers, users, and items under an approximate
+    objective. The exact softmax changes every item in every step, so lazy updates cannot help there.
     """
 
     def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
-        """Take the weights of `model`, whose tables are told to give sparse gradients where that pays."""
+        """Take the weights of `model`, and let its tables have sparse gradients where that is faster."""
         self._names = {id(weight): name for name, weight in model.named_parameters()}
         self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
         self._dense: _FusedAdam | None = None
@@ -30,15 +30,15 @@ class Optimiser:
         self._sparse: set[int] = set()
         scored = model.item_vectors()
         for module in model.modules():
-            # On a CPU a table that is scored, too, has a dense gradient anyway, to which few rows are added in place:
-            # cheaper than a second dense one.
+            # On a CPU, a table that is also scored has a dense gradient anyway. Adding a few rows to it in place is
+            # cheaper than a second dense gradient.
             if not isinstance(module, nn.Embedding) or module.scale_grad_by_freq:  # which has no sparse form
                 continue
             if lazy or (module.weight is scored and not scored.is_cuda):
                 module.sparse = True
 
     def step(self, loss: Tensor) -> None:
-        """Move the weights against the gradient of `loss`."""
+        """Update the weights by the gradient of `loss`."""
         loss.backward()  # type: ignore[no-untyped-call]
         if self._dense is None:
             self._begin({self._names[id(w)] for w in self._weights if w.grad is not None and w.grad.is_sparse})
@@ -48,12 +48,12 @@ class Optimiser:
         for part in (self._dense, self._lazily):
             if part is not None:
                 part.step()
-        # What `zero_grad` does, without its bookkeeping, and before the next loss makes its gradients beside these.
+        # As `zero_grad`, without its bookkeeping; gradients are freed before the next loss allocates new ones.
         for weight in self._weights:
             weight.grad = None
 
     def _begin(self, sparse: Collection[str]) -> None:
-        """Part the weights by their first gradients: those that are `sparse` then are moved lazily, if anything is."""
+        """Divide the weights by their first gradients: if the optimiser is lazy, `sparse` ones are updated lazily."""
         lazily = [weight for weight in self._weights if self._lazy and self._names[id(weight)] in sparse]
         self._sparse = {id(weight) for weight in lazily}
         self._dense = _FusedAdam([w for w in self._weights if id(w) not in self._sparse], self._learning_rate)
@@ -61,9 +61,9 @@ class Optimiser:
             self._lazily = torch.optim.SparseAdam(lazily, lr=self._learning_rate)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next step depends on, no copies: `kind/weight`, the kinds being the parts of `MOMENTS`.
+        """Return the state that the next step depends on, without copying, by `kind/weight`; kinds are `MOMENTS`.
 
-        A weight that is moved lazily has its number of steps under `lazy-steps`.
+        A weight that is updated lazily has its number of steps under `lazy-steps`.
         """
         found: dict[str, Tensor] = {}
         for weight in self._weights:
@@ -79,7 +79,7 @@ class Optimiser:
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned, before the first step."""
+        """Resume from what `state` returned; to be called before the first step."""
         lazy = {name.removeprefix("lazy-steps/") for name in state if name.startswith("lazy-steps/")}
         self._begin(lazy)
         assert self._dense is not None
@@ -97,9 +97,9 @@ class Optimiser:
 
 
 class _FusedAdam:
-    """What `torch.optim.Adam(weights, learning_rate, fused=True)` is, by the same kernel.
+    """The same as `torch.optim.Adam(weights, learning_rate, fused=True)`, with the same kernel.
 
-    Creating that one imports torch's compiler, which takes a second of every process that trains.
+    Creating torch's imports its compiler, which takes every process that trains a second.
     """
 
     def __init__(self, weights: list[nn.Parameter], learning_rate: float) -> None:
@@ -108,7 +108,7 @@ class _FusedAdam:
         """By the id of a weight, the parts of `MOMENTS`, from its first gradient on."""
 
     def step(self) -> None:
-        """Move the weights that have a gradient."""
+        """Update the weights that have a gradient."""
         moved: list[Tensor] = []
         gradients: list[Tensor] = []
         for weight in self._weights:

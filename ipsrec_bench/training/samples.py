@@ -1,15 +1,15 @@
 """Training samples as windows over the flat arrays; nothing is copied until a batch is gathered.
 
-A window is a run of at most `max_length` inputs that ends at some position, together with how many of its
-last positions are to be predicted from. The two ways to make samples differ in nothing else:
+A window is a run of at most `max_length` inputs that ends at some position, together with the number of its
+last positions to predict from. The two kinds of samples differ only in their windows:
 
 - `prefix`: one window per training target, which predicts from its last position alone (as RecBole does);
 - `packed`: windows that predict from every position in one pass. A history of up to `max_length` inputs is one
-  window. A longer one is cut into windows, each predicting only from the positions that no other does, so that every
+  window. A longer one is cut into windows, each predicting only from positions that no other predicts from, so every
   target is predicted exactly once in an epoch, from its whole history or from more than `min_context` inputs. Ends
-  of windows lie `max_length - min_context` apart, at places drawn anew for every user and epoch: over the epochs a
-  target is predicted from contexts of many lengths up to `max_length`, a user's newest from the longest alone.
-  Positions count from the window's beginning, as they do in a history that is ranked.
+  of windows are `max_length - min_context` apart, at places drawn anew for every user and epoch. Over the epochs a
+  target is predicted from contexts of many lengths up to `max_length`; a user's newest target always has the longest.
+  Positions count from the beginning of the window, as they count from that of the history in ranking.
 
 Either way the targets are the same, and a batch holds about `batch_size` of them.
 """
@@ -25,18 +25,18 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
 
 POOL_BATCHES = 4
-"""Batches are cut from shuffled pools of so many, sorted by length: less padding, at the price that a batch's lengths
-span about a quarter of all lengths. A larger pool would make batches of one length, and of in-batch negatives that
-are all as old as their anchor."""
+"""Number of batches per pool. Batches are cut from shuffled pools sorted by length: this saves padding, but a batch's
+lengths span only about a quarter of all lengths. A larger pool would make batches of one length, with in-batch
+negatives that are all as old as their anchor."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Histories and what follows them."""
+    """Histories and their targets."""
 
     histories: Histories
     predicted: Tensor
-    """int64 `[N]`: the positions to predict from, counted through the rows of `[B, L]`, ascending."""
+    """int64 `[N]`: the positions to predict from, as flat indices into `[B, L]`, ascending."""
     targets: Tensor
     """int64 `[N]`: the item that follows each of them."""
     target_providers: Tensor
@@ -50,7 +50,7 @@ class Windows:
     ends: NDArray[np.int64]
     """The position of each window's newest target, one after its newest input."""
     fresh: NDArray[np.int64]
-    """How many of the window's last positions are predicted from."""
+    """Number of the window's last positions that are predicted from."""
     offsets: NDArray[np.int64]
     max_length: int
 
@@ -87,7 +87,7 @@ class Windows:
 
 
 def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Windows:
-    """Return one window per training target: all of the training part but each user's first interaction."""
+    """Return one window per training target: every training interaction except each user's first."""
     ends = np.flatnonzero(data.ranges(data.offsets[:-1] + 1, split.train_ends))
     return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length)
 
@@ -95,7 +95,7 @@ def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Wind
 def packed_windows(
     data: PreparedDataset, split: Split, max_length: int, min_context: int, rng: np.random.Generator
 ) -> Windows:
-    """Return windows that together predict every training target once, longer histories cut at places drawn by `rng`.
+    """Return windows that predict every training target exactly once; `rng` draws where longer histories are cut.
 
     A `min_context` of `max_length` or more counts as `max_length - 1`: a window for each target beyond the first.
     """
@@ -103,7 +103,7 @@ def packed_windows(
     inputs = np.maximum(split.train_ends - starts - 1, 0)
     stride = max(max_length - min_context, 1)
     # Windows end at the last input and at places `stride` apart before it, the first of these 1 to `stride` before it.
-    # The oldest window is the last of them to hold its whole history, of whose positions it predicts from all.
+    # The oldest window is the last of them that holds its whole history, and predicts from all its positions.
     shift = rng.integers(1, stride, size=len(inputs), endpoint=True)
     later = np.where(inputs > max_length, 1 + np.maximum(-(-(inputs - shift - max_length) // stride), 0), 0)
     windows = np.where(inputs > 0, 1 + later, 0)

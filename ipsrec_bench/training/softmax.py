@@ -1,13 +1,13 @@
-"""Full-catalogue cross-entropy that holds no more than a bounded part of the `[targets x items]` scores.
+"""Full-catalogue cross-entropy that keeps only a bounded part of the `[targets x items]` scores in memory.
 
-On CUDA in bfloat16 the kernels of `kernels/cross_entropy.py` do it, and write no score to memory. What follows is for
-everything else.
+On CUDA in bfloat16, the kernels of `kernels/cross_entropy.py` compute it and write no score to memory. This module is
+for all other cases.
 
-Scores of a block of targets are made tile by tile: a first pass finds each target's log-partition, a second adds every
-tile's share to both gradients. Between them the probabilities within a tile are kept, as far as `KEPT` bytes go, and
-made again beyond: that bounds the memory whatever the catalogue, at the price of a third more multiplications for the
-tiles that are not kept. On a CPU each step works on a tile that is in the cache, where a whole row of scores would go
-through main memory for every one.
+Scores of a block of targets are computed tile by tile: a first pass finds each target's log-partition, a second adds
+every tile's share to both gradients. Between the passes, up to `KEPT` bytes of the tiles' probabilities are kept; the
+others are recomputed. This bounds the memory for any catalogue, at the price of a third more multiplications for the
+tiles that are not kept. On a CPU each step works on a tile in the cache, whereas whole rows of scores would go through
+main memory at every step.
 
 `torch.nn.functional.linear_cross_entropy` (torch 2.13 and later) cuts the batch instead of the catalogue: a chunk's
 scores are still `[chunk x items]`, which at a million items is out of the cache for any useful chunk.
@@ -24,16 +24,16 @@ from torch.autograd.function import once_differentiable
 from ipsrec_bench.kernels.support import runs_kernels
 
 ROWS, TILE = 256, 2048
-"""Targets, about, and items at a time, so that a tile of their scores stays in a CPU's cache."""
+"""Approximate number of targets, and number of items, at a time: a tile of their scores stays in a CPU's cache."""
 CUDA_TILE = 32_768
-"""Items at a time on CUDA, where few large products are better than many small ones."""
+"""Number of items at a time on CUDA, where few large products are faster than many small ones."""
 WIDEST = 256
-"""Vectors that the kernels of `kernels/cross_entropy.py` have shared memory for."""
+"""Largest width of vectors for which the kernels of `kernels/cross_entropy.py` have shared memory."""
 KEPT = 128 << 20
-"""Bytes of probabilities kept between the two passes: those of 256 targets and 131,000 items in float32."""
+"""Maximum bytes of probabilities kept between the passes: those of 256 targets and 131,000 items in float32."""
 SHAPES = 64
-"""Targets are filled up to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every shape that
-it has not met, which takes longer than the product."""
+"""Targets are padded to a multiple of this for products in bfloat16: oneDNN compiles a kernel for every new shape,
+which takes longer than the product."""
 
 
 def full_cross_entropy(
@@ -43,23 +43,23 @@ def full_cross_entropy(
 
     Args:
         users: `[N, d]`.
-        items: `[V, d]`; rows before `first` are no classes.
+        items: `[V, d]`; rows before `first` are not classes.
         targets: int64 `[N]`, rows of `items`.
         first: 0, or 1 where row 0 is padding.
-        dtype: of the factors and results of matrix products; what is summed over tiles, and both gradients, are
-            float32 whatever it is. With bfloat16, scores (in the kernels only their factors) and
+        dtype: dtype of the factors and results of matrix products; sums over tiles and both gradients are always
+            float32. With bfloat16, scores (in the kernels only their factors) and
             probabilities within a tile are rounded to 8 bits, as in any mixed-precision training: a gradient then
-            differs from the exact one by thousandths of its norm, and where scores near 18 leave a target one chance
-            in 20,000 to be missed, by 6%, as a plain loss in bfloat16 does.
-        tile_parts: into how many parts rows, tile and kept probabilities are cut, where memory is short. The kernels of
-            `kernels/cross_entropy.py` have no tiles in memory.
+            differs from the exact one by thousandths of its norm, and by 6% where scores near 18 leave a target one
+            chance in 20,000 to be missed, as a plain loss in bfloat16 does.
+        tile_parts: number of parts into which rows, tile and kept probabilities are cut if memory is short. The kernels
+            of `kernels/cross_entropy.py` have no tiles in memory.
     """
     loss: Tensor = _CrossEntropy.apply(users.float(), items.float(), targets, first, dtype, tile_parts)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Gradients are made in the forward pass, while what they are made of is there, and handed out in the backward."""
+    """Computes gradients in the forward pass, while their inputs exist, and returns them in the backward pass."""
 
     @staticmethod
     def forward(
@@ -77,8 +77,8 @@ class _CrossEntropy(torch.autograd.Function):
             loss_and_gradients = partial(_tile_by_tile, tile_parts=tile_parts)
         wanted = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
         loss, *gradients = loss_and_gradients(users, items, targets, first=first, dtype=dtype, gradients=wanted)
-        # Not by `save_for_backward`, whose reference would outlive the step: what nobody else holds becomes the
-        # weight's gradient as it is, and is added to in place; else it is copied, catalogue and all.
+        # Not by `save_for_backward`, whose reference would outlive the step: a tensor without other references becomes
+        # the weight's gradient itself and is added to in place; otherwise the whole catalogue is copied.
         ctx.gradients = gradients  # type: ignore[attr-defined]
         return loss
 
@@ -88,10 +88,10 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None, None]:
         if ctx.gradients is None:  # type: ignore[attr-defined]
-            raise RuntimeError("the gradients of this loss were handed out already; compute it again")
+            raise RuntimeError("the gradients of this loss were already returned; compute the loss again")
         (user_gradient, item_gradient), ctx.gradients = ctx.gradients, None  # type: ignore[attr-defined]
-        # The loss is usually the first term of a sum, and its own gradient 1: a pass over the catalogue saved on a CPU,
-        # while a GPU would have to be waited for.
+        # The loss is usually the first term of a sum, so its own gradient is 1: checking this saves a pass over the
+        # catalogue on a CPU; on a GPU the check would have to wait for the device.
         if gradient.is_cuda or gradient != 1:
             user_gradient.mul_(gradient)
             item_gradient.mul_(gradient)
@@ -113,14 +113,14 @@ def _tile_by_tile(
     gradients: bool,
     tile_parts: int = 1,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the loss, and its gradients `[N, d]` and `[V, d]` if they are asked for."""
+    """Return the loss, and its gradients `[N, d]` and `[V, d]` if `gradients` is set."""
     count = len(users)
     rows, size = (count, CUDA_TILE) if users.is_cuda else (ROWS, TILE)
     rows, size, room = max(rows // tile_parts, 1), size // tile_parts, KEPT // tile_parts
     blocks = max(round(count / rows), 1)
     begins = range(first, len(items), size)
     own = items[targets]
-    # Rounded as the scores in the partition are, which it is one of: no loss is below zero by rounding.
+    # Rounded like the scores in the partition, which include it, so that rounding makes no loss negative.
     own_scores = (users.to(dtype).float() * own.to(dtype).float()).sum(dim=1).to(dtype).float()
     losses = torch.empty_like(own_scores)
     user_gradient, item_gradient = (torch.zeros_like(users), torch.empty_like(items)) if gradients else (None, None)
@@ -151,9 +151,9 @@ def _tile_by_tile(
                 item_gradient[begin : begin + size] += products
             else:
                 item_gradient[begin : begin + size] = products
-        kept.clear()  # before the next block's are made
+        kept.clear()  # before those of the next block are allocated
     if user_gradient is not None and item_gradient is not None:
-        # A target's probability less 1 by itself, for where a model is nearly certain bfloat16 would lose it.
+        # The target's probability minus 1 is added separately: where a model is nearly certain, bfloat16 would lose it.
         missing = torch.expm1(-losses)[:, None] / count
         user_gradient.addcmul_(own, missing)
         item_gradient[:first] = 0
@@ -162,9 +162,9 @@ def _tile_by_tile(
 
 
 def _partitions(factors: Tensor, items: Tensor, begins: range, room: int) -> tuple[Tensor, list[Tensor]]:
-    """Return the log-partition within each tile, `[N, tiles]`, and the first tiles' probabilities that `room` is for.
+    """Return the log-partition of each tile, `[N, tiles]`, and the probabilities of the first tiles that fit `room`.
 
-    Tiles of `items` begin at `begins`; `room` is in bytes. Products are made in the type of the `factors`.
+    Tiles of `items` begin at `begins`; `room` is in bytes. Products are computed in the dtype of `factors`.
     """
     partitions, kept = [], []
     for begin in begins:

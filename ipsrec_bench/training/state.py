@@ -1,9 +1,9 @@
-"""The state of a training after an epoch, from which a killed one goes on.
+"""The state of a training after an epoch, from which a killed training resumes.
 
-It is weights, Adam's moments, the learning curve, and of the best epoch its weights and validation ranks. Random
-numbers are no part of it (see `streams`). It can only be gone on with where the next epoch would give the bits that it
-would have given undisturbed: sums on another number of threads, another device or another version of torch are rounded
-otherwise, so that the ranks would be those of no training that could be repeated.
+It consists of the weights, Adam's moments, the learning curve, and the best epoch's weights and validation ranks.
+Random numbers are not part of it (see `streams`). A training resumes only where the next epoch is bit-identical to that
+of an uninterrupted training. With another number of threads, device or version of torch, sums are rounded differently,
+so the ranks could not be reproduced.
 """
 
 import contextlib
@@ -30,32 +30,32 @@ from ipsrec_bench.training.weights import write_tensors
 
 FORMAT = 1
 SECONDS = 30.0
-"""Least time between two writes of a training's state."""
+"""Minimum seconds between two writes of a training's state."""
 SHARE = 50
-"""A write may take one part in so many of the time since the last one."""
+"""A write may take at most 1 / SHARE of the time since the last one."""
 FIRST_RATE = 100e6
-"""Bytes a second that the first write is expected to manage, until it is known how long one takes."""
+"""Assumed bytes per second of the first write, before one has been timed."""
 
 
 @dataclass(eq=False)
 class Progress:
-    """How far a training has come."""
+    """The progress of a training."""
 
     curve: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """What validation gave of the best epoch beside its metric."""
+    """Further results of the best epoch's validation, besides its metric."""
     first_loss: float | None = None
     """The loss of the very first step, by which divergence is judged."""
     halved: bool = False
-    """Whether an epoch was trained with half the tile, for want of memory."""
+    """Whether an epoch was trained with half the tile, for lack of memory."""
 
 
 class StateFile:
     """The file of one training's state."""
 
     def __init__(self, path: Path, key: str, device: torch.device) -> None:
-        """Take the file's path, the key of its cell, and where the training takes place."""
+        """Take the file's path, the key of its cell, and the device of the training."""
         self.path = path
         self._identity = {
             "format": FORMAT,
@@ -70,12 +70,12 @@ class StateFile:
         self._took: float | None = None
 
     def epochs(self) -> int:
-        """Return after how many epochs the state was written; 0 if there is none that can be gone on with."""
+        """Return the number of epochs after which the state was written; 0 if no state can be resumed from."""
         about = self._about()
         return len(about["curve"]) if about else 0
 
     def _about(self) -> dict[str, Any] | None:
-        """Return what the file says of itself; None if it is missing, damaged, or not this training's."""
+        """Return the metadata of the file; None if it is missing, damaged, or of another training."""
         with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
             with safe_open(self.path, framework="pt") as file:
                 about: dict[str, Any] = json.loads(file.metadata()["state"])
@@ -86,14 +86,14 @@ class StateFile:
     def restore(
         self, model: SequentialModel, optimiser: Optimiser, checkpoint: Path, text: Mapping[str, str]
     ) -> Progress:
-        """Put model, optimiser and the best weights where the state says they were; return the progress.
+        """Restore model, optimiser and the best weights from the state; return the progress.
 
-        Without a state that can be gone on with nothing is changed, and the progress is none.
+        If no state can be resumed from, nothing is changed and the progress is empty.
 
         Args:
-            model: as it was built.
-            optimiser: of its weights, before the first step.
-            checkpoint: file of the best weights, which is written anew: it may be of a later epoch than the state.
+            model: freshly built.
+            optimiser: optimiser of its weights, before the first step.
+            checkpoint: file of the best weights, which is rewritten: it may be of a later epoch than the state.
             text: metadata of that file.
         """
         about = self._about()
@@ -103,7 +103,7 @@ class StateFile:
         weights = model.state_dict()
         shapes = {name: weight.shape for name, weight in weights.items()}
         if {name: weight.shape for name, weight in tensors["weights"].items()} != shapes:
-            return Progress()  # of other code
+            return Progress()  # written by different code
         model.load_state_dict(tensors["weights"])
         optimiser.load_state(tensors["moments"])
         curve = [Epoch(**epoch) for epoch in about["curve"]]
@@ -113,16 +113,16 @@ class StateFile:
         return Progress(curve, best, facts, about["first_loss"], about["halved"])
 
     def write(self, model: SequentialModel, optimiser: Optimiser, progress: Progress, checkpoint: Path) -> None:
-        """Write the state after an epoch, if that is due.
+        """Write the state after an epoch, if a write is due.
 
         Args:
-            model: after that epoch.
-            optimiser: the same.
-            progress: with that epoch on its curve.
+            model: the model after that epoch.
+            optimiser: the optimiser after that epoch.
+            progress: the progress, with that epoch on its curve.
             checkpoint: file of the best weights.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the state cannot be written.
         """
         assert progress.best is not None
         began = time.perf_counter()
@@ -136,7 +136,7 @@ class StateFile:
             return
         tensors["facts"] = {name: torch.from_numpy(np.ascontiguousarray(fact)) for name, fact in progress.facts.items()}
         if progress.best is not progress.curve[-1]:
-            # That file alone would not do: the next epoch may be the best and replace it before it has a state.
+            # The checkpoint alone is not enough: the next epoch may be the best and replace it before writing a state.
             tensors["best"] = load_file(checkpoint)
         about = {
             "identity": self._identity,

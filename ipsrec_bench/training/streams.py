@@ -1,7 +1,7 @@
-"""Random numbers without a history: those of an epoch follow from the seed, the stage and the epoch alone.
+"""Random numbers without a history: those of an epoch depend only on the seed, the stage and the epoch.
 
-A training that was killed and goes on from its state therefore draws what it would have drawn undisturbed, and what
-validation draws is not missed by the next epoch.
+A killed training that resumes from its state therefore draws the same numbers as an uninterrupted one, and draws during
+validation do not affect the next epoch.
 """
 
 import zlib
@@ -22,17 +22,17 @@ class Streams:
     """The generators of one epoch of one stage."""
 
     seed: int
-    """Of the cell, 0 or above."""
+    """Seed of the cell, 0 or above."""
     stage: str
     epoch: int = 0
     """From 1; 0 in a stage without epochs."""
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Return a generator for `purpose`, independent of those for others."""
+        """Return a generator for `purpose`, independent of those for other purposes."""
         return np.random.default_rng(self._sequence(purpose))
 
     def start(self, *models: nn.Module) -> None:
-        """Seed torch's generators, of the CPU and of every device, and with them the dropout of `models`."""
+        """Seed torch's generators, of the CPU and of every device, and restart the dropout of `models` from them."""
         torch.manual_seed(int(self._sequence("torch").generate_state(1, np.uint64)[0]))
         for model in models:
             for module in model.modules():

@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, which hold tensors and text and run no code when they are read."""
+"""Files of weights, as safetensors: they hold tensors and text and run no code when read."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 
 FORMAT = "1"
-"""Version of the text that a file of weights carries."""
+"""Version of the metadata in a file of weights."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str], *, durably: bool) -> None:
-    """Write `tensors` and the text `about` to `path`, replacing the file only once it is whole.
+    """Write `tensors` and the metadata `about` to `path` atomically.
 
     Args:
-        path: a file in a folder that nobody else writes to meanwhile.
+        path: a file in a folder that nothing else writes to meanwhile.
         tensors: by name, on any device; some may share memory.
         about: metadata.
         durably: wait until the content is on the disk, so that a power failure leaves the old file or the new one.
@@ -45,9 +45,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `tensors` on the CPU, with copies only of those that share memory, as tied weights and an RNN's do.
+    """Return `tensors` on the CPU, copying only those that share memory, such as tied weights and an RNN's.
 
-    safetensors takes none that does, or that is not contiguous.
+    safetensors accepts neither tensors that share memory nor ones that are not contiguous.
     """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -62,15 +62,15 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_weights(model: Model, path: Path, about: Mapping[str, str] | None = None) -> None:
-    """Write the model's weights to `path` (safetensors), replacing the file only once it is whole.
+    """Write the model's weights to `path` (safetensors) atomically.
 
     Args:
-        model: whose weights.
+        model: the model.
         path: the file.
-        about: what `load_model` needs, from `describe`; without it, only `load_weights` reads the file.
+        about: metadata for `load_model`, from `describe`; without it, only `load_weights` can read the file.
 
     Raises:
-        StoreError: they cannot be written there.
+        StoreError: the file cannot be written.
     """
     try:
         write_tensors(path, model.state_dict(), about or {}, durably=False)
@@ -80,18 +80,18 @@ def save_weights(model: Model, path: Path, about: Mapping[str, str] | None = Non
 
 
 def load_weights(model: Model, path: Path) -> None:
-    """Give `model` the weights that `save_weights` wrote to `path`."""
+    """Load into `model` the weights that `save_weights` wrote to `path`."""
     model.load_state_dict(load_file(path))
 
 
 def describe(key: str, fingerprint: str, settings: Mapping[str, object], sizes: Sizes) -> dict[str, str]:
-    """Return the text that a file of weights carries about its model.
+    """Return the metadata about a model for its file of weights.
 
     Args:
-        key: of the cell.
-        fingerprint: of the dataset.
-        settings: of the cell, plain JSON values: `type`, `config`, for a model of one's own `code`, and others.
-        sizes: of the dataset and the protocol.
+        key: key of the cell.
+        fingerprint: fingerprint of the dataset.
+        settings: settings of the cell, as plain JSON values: `type`, `config`, `code` for your own model, and others.
+        sizes: sizes of the dataset and the protocol.
     """
     return {
         "format": FORMAT,
@@ -104,11 +104,11 @@ def describe(key: str, fingerprint: str, settings: Mapping[str, object], sizes: 
 
 
 def load_model(path: Path) -> Model:
-    """Build the model of a file of best weights, on the CPU, with these weights, ready to be asked.
+    """Build the model of a file of best weights on the CPU, with these weights, in evaluation mode.
 
     Raises:
         StoreError: the file cannot be read, or is of another version.
-        ModelError: the model's class is not there, or its code has changed since.
+        ModelError: the model's class cannot be found, or its code has changed since.
     """
     remedy = "run the cell again with this version (run --force)"
     try:
@@ -117,7 +117,7 @@ def load_model(path: Path) -> Model:
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path}: the weights cannot be read ({error}); {remedy}") from error
     if about.get("format") != FORMAT:
-        raise StoreError(f"{path}: the file does not say of which model its weights are; {remedy}")
+        raise StoreError(f"{path}: the file does not state which model its weights belong to; {remedy}")
     settings, sizes = json.loads(about["settings"]), Sizes(**json.loads(about["sizes"]))
     entry = model_entry(about["type"])
     if settings.get("code", "") != entry.code:
