@@ -110,7 +110,7 @@ def test_a_cell_that_fits_nowhere_is_refused_with_a_sentence(cells):
     refused = here.next(["sasrec 1"], {}, "cpu", CPU)
     assert isinstance(refused, Refuse)
     assert refused.sentence == (
-        "sasrec on world needs 17.0 GB of memory, and there are 16.0 GB; a smaller training.batch_size or"
+        "sasrec on world needs 17.0 GB of memory, and the machine has 16.0 GB; a smaller training.batch_size or"
         " embedding_size, an approximate training.objective, or a machine with more memory may help"
     )
     tables = admission(enlarged(cells, num_items=10**9))  # of which no probe is needed

@@ -110,7 +110,7 @@ def test_problems_come_last_each_with_a_remedy_and_signs_need_no_colour(finished
     assert signs == sorted(signs, key=["ok", "note", "PROBLEM"].index)
     assert lines[-2].startswith("PROBLEM  store ")
     assert "cannot be opened as a result store" in lines[-2]
-    assert "-> put the file aside, and restore a copy or give another place with --store" in lines[-2]
+    assert "-> move the file away, then restore a copy or choose another place with --store" in lines[-2]
     assert lines[-1].startswith("1 problem")
     assert (finished / STORE).read_text() == "junk" * 2000
 
@@ -123,7 +123,7 @@ def test_problems_come_last_each_with_a_remedy_and_signs_need_no_colour(finished
         ("DELETE FROM ranks WHERE cell = 1; DELETE FROM cell_targets WHERE cell = 1", "has no ranks of test users"),
         ("UPDATE ranks SET higher = -1 WHERE cell = 1", "has negative ranks"),
         ("DELETE FROM datasets", "and 7 more is of a dataset that the store does not describe"),
-        ("DELETE FROM cells WHERE cell = 1", "the table ranks has rows of 1 cells that are not there"),
+        ("DELETE FROM cells WHERE cell = 1", "the table ranks has rows of 1 cells that do not exist"),
     ],
 )
 def test_what_a_store_lacks_is_found(finished, statement, fault):
@@ -164,7 +164,7 @@ def test_an_older_store_is_looked_at_and_not_migrated(tmp_path, doctor):
     before = path.read_bytes()
     code, found = doctor()
     assert code == 0
-    assert f"schema version {version}, which an older version wrote" in found["note"]["store"][0]["found"]
+    assert f"schema version {version}, written by an older version" in found["note"]["store"][0]["found"]
     assert path.read_bytes() == before
 
 
@@ -186,7 +186,7 @@ def test_fix_removes_scratch_and_leaves_what_is_at_work_or_can_be_gone_on_with(f
     (stale / "log").touch()
     code, found = doctor()
     assert code == 0
-    assert found["ok"]["claims"][0]["found"] == "at work now: 1 (world, sasrec, seed 3)"
+    assert found["ok"]["claims"][0]["found"] == "running now: 1 (world, sasrec, seed 3)"
     assert found["ok"]["unfinished"][0]["found"].endswith("1 (a cell)")
     assert stale.name in found["note"]["scratch"][0]["found"]
     assert stale.exists()
@@ -252,7 +252,7 @@ def test_missing_data_are_a_problem_that_says_where_they_come_from(doctor):
     assert "https://tianchi.aliyun.com" in tmall["mend"]
     code, found = doctor(ROOT / "suites" / "paper.toml", "--set", "stand_in=true", "--set", "scale=0.01")
     assert code == 0
-    assert found["ok"]["data tmall"][0]["found"] == "not prepared; the run makes it up first"
+    assert found["ok"]["data tmall"][0]["found"] == "not prepared; the run generates it first"
 
 
 def test_a_suite_that_needs_more_than_the_disk_has_is_a_problem(finished, doctor, monkeypatch):
@@ -280,7 +280,7 @@ def test_folders_that_cannot_be_used_are_problems(tmp_path, doctor, monkeypatch)
         patched.setattr(machine.fcntl, "flock", lambda *_: None)
         code, found = doctor()
         assert code == 1
-        assert "has no locks" in found["problem"]["temporary"][0]["found"]
+        assert "does not support locks" in found["problem"]["temporary"][0]["found"]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_gpus_are_told_with_their_memory_and_whether_kernels_run(doctor, monkeyp
     assert code == 0
     assert "H100, 16.0 of 32.0 GiB free" in found["ok"]["device cuda:0"][0]["found"]
     assert found["ok"]["device cuda:0"][0]["found"].endswith("Triton's kernels run")
-    assert found["note"]["device cuda:1"][0]["found"].endswith("slower ones of torch stand in: no C compiler")
+    assert found["note"]["device cuda:1"][0]["found"].endswith("slower torch code replaces them: no C compiler")
 
 
 def test_busy_cores_are_noted(doctor, monkeypatch):

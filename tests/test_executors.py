@@ -181,7 +181,7 @@ def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, told, tmp_path):
     assert [event.reason for event in told if isinstance(event, WorkerEnded)] == ["it took too long"]
     pool.begin(two, Task("b", die, None, tmp_path))
     (died,) = ended(pool)
-    assert died == Died("b", "it was killed by SIGKILL, out of memory perhaps")
+    assert died == Died("b", "it was killed by SIGKILL, perhaps out of memory")
     pool.begin(one, Task("c", chatter, None, tmp_path))
     assert isinstance(ended(pool)[0], Done)
     assert sorted((tmp_path / LOG).read_text().splitlines()) == ["said by Python", "said by a library"]
@@ -330,12 +330,12 @@ def test_no_worker_outlives_its_run(tmp_path):
         ("cuda:1", 2, ("cuda:1",)),
         ("cuda:1, cuda:0,cuda:1", 2, ("cuda:1", "cuda:0")),
         ("cpu", 2, ("cpu",)),
-        ("cuda", 0, "there is no GPU here that torch"),
-        ("cuda:2", 2, "there is no GPU 'cuda:2' here; there are: cuda:0 to cuda:1"),
+        ("cuda", 0, "the installed torch finds no GPU here"),
+        ("cuda:2", 2, "there is no GPU 'cuda:2' here; available: cuda:0 to cuda:1"),
         ("cuda:x", 1, "there is no GPU 'cuda:x' here"),
         ("cpu,cuda:0", 1, "name devices of one kind"),
         ("cpu,", 0, "name devices, like cpu or cuda:0,cuda:1"),
-        ("gpu:0", 1, "--devices gpu:0: 'gpu' is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
+        ("gpu:0", 1, "--devices gpu:0: 'gpu' is not a device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
         ("meta", 0, "'meta' is no device"),
     ],
 )

@@ -143,7 +143,7 @@ def test_modules_that_a_node_does_not_see_are_copied_and_those_that_it_lacks_are
     outcome = ended(node)[0].outcome
     assert isinstance(outcome, Refused)
     assert isinstance(outcome.error, BenchError)
-    assert "the module 'nowhere_to_be_found' is not there" in str(outcome.error)
+    assert "the module 'nowhere_to_be_found' is missing" in str(outcome.error)
     node.leave("k")
 
 

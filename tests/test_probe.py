@@ -189,7 +189,7 @@ def test_a_probe_that_is_killed_leaves_the_others_to_be_probed(tiny_suite, world
     with Pool([Slot("worker 1", "cpu", 1)], ignore, ignore) as pool:
         costs = Costs(tmp_path / "none.duckdb", pool, tmp_path / "probes", ignore)
         killed, other = (costs.of(cells[label], world) for label in ("killed", "pop"))
-    assert killed == NoCost("it was killed by SIGKILL, out of memory perhaps", does_not_fit=True)
+    assert killed == NoCost("it was killed by SIGKILL, perhaps out of memory", does_not_fit=True)
     assert isinstance(other, Cost)
 
 

@@ -109,6 +109,6 @@ def test_a_dry_run_of_a_share_needs_prepared_data(tiny_suite, bench):
     done = bench("run", tiny_suite, "--dry-run", "--shard", "1/2")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --shard 1/2: which cells it has follows from the data, and world is not prepared yet; prepare it with"
+        "error: --shard 1/2: its cells depend on the data, and world is not prepared yet; prepare it with"
         " run --collect\n"
     )

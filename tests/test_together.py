@@ -401,10 +401,10 @@ def test_a_cell_that_ends_its_process_twice_is_passed_over_until_it_is_asked_for
     assert done.returncode == 1
     events = [json.loads(line) for line in done.stdout.splitlines()]
     reasons = [event["reason"] for event in events if event["event"] == "worker-ended"]
-    assert reasons == ["it was killed by SIGKILL, out of memory perhaps"] * 2
+    assert reasons == ["it was killed by SIGKILL, perhaps out of memory"] * 2
     rows = table(tmp_path / STORE, "SELECT type, error FROM cells ORDER BY type")
     assert [name for name, _ in rows] == ["pop", f"{tmp_path.name}:Killed"]
-    assert rows[1][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, out of memory perhaps)")
+    assert rows[1][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, perhaps out of memory)")
     again = bench("run", suite)
     assert "killed, seed 1: FAILED after 0.0 s: the cell ended its process 2 times" in again.stdout
     assert "killed, seed 1: started" not in again.stdout

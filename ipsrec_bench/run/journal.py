@@ -261,7 +261,7 @@ class _Reader:
 
     def __init__(self, journal: Path, begin: int) -> None:
         self.place = begin
-        """Bytes that are read."""
+        """Offset up to which it was read, in bytes."""
         self._journal = journal
         self._rest = b""
 
