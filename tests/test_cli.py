@@ -365,7 +365,7 @@ def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(t
     *failures, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)
     assert all("failed after 0 epochs" in line for line in failures)
-    assert error.startswith("error: 5 trials in a row failed, the last one so: the training loss is not finite")
+    assert error.startswith("error: 5 trials in a row failed; the last error: the training loss is not finite")
 
 
 @pytest.mark.usefixtures("finished")

@@ -95,19 +95,19 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("[tune.space.ipsrec-x]\nlambda = [1]\n", "has no model 'ipsrec-x'; did you mean 'ipsrec-s'"),
         ("space.ipsrec-s.tau = { low = 2, high = 1 }\n", "low = 2 must be less than high = 1"),
         ("space.ipsrec-s.tau = { low = 0, high = 1, log = true }\n", "low = 0 has no logarithm"),
-        ("fresh_seeds = [1]\n", "fresh_seeds has 1, with which trials are trained"),
-        ("pruner = 'wilcoxon'\n", "takes 3 of them or more"),
+        ("fresh_seeds = [1]\n", "fresh_seeds has 1, which trials also use"),
+        ("pruner = 'wilcoxon'\n", "needs at least 3 of them"),
         ("[tune.space.pop]\nshare = [1]\n", "tune.space.pop.share: the model has no setting 'share'"),
         ("space.sasrec = {}\n", "tune.space.sasrec: .*nothing to tune"),
         ("space.ipsrec-s.tau = { low = 1, high = inf }\n", "tau.high: found inf; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = nan, high = 1 }\n", "tau.low: found nan; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = 1, high = 1 }\n", "low = 1 must be less than high = 1"),
-        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too near to each other"),
+        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too close to each other"),
         ("space.ipsrec-s.tau = { low = 1, high = 2, step = 3 }\n", "unknown key 'step'; known: 'low', 'high', 'log'"),
         ("space.ipsrec-s.tau = { low = true, high = 2 }\n", "tau.low: found true; input should be a number"),
         ("space.ipsrec-s.tau = { low = 1 }\n", "tau.high: this key is required"),
-        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may stand only once"),
-        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may occur only once"),
+        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may occur only once"),
         ("space.ipsrec-s.tau = [inf]\n", "tau.0: found inf; input should be a finite number"),
         ("space.ipsrec-s.tau = []\n", "at least 1 must be given"),
         ("space.ipsrec-s.tau = 1\n", "input should be a table with low and high, or a list of values"),
@@ -122,7 +122,7 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
         (
             "sampler = 'cma-es'\nspace.ipsrec-s.tau = {low=0.1,high=1}\n",
-            "tune.sampler: 'cma-es' searches 2 ranges or more",
+            "tune.sampler: 'cma-es' needs at least 2 ranges",
         ),
         (
             "sampler = 'grid'\ngrid_points = 400\n",
@@ -413,12 +413,12 @@ def test_journals_without_a_study_are_named(journal):
     (study,) = studies_in(journal.parent, told.append)
     assert study.name == journal.stem
     copied, empty, folder, link, zeros = told
-    assert "link.journal: it is a link to a file that is not there" in link
+    assert "link.journal: it is a link to a missing file" in link
     assert not (journal.parent / "nowhere").exists()
     assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
-    assert "empty.journal: no study was written there yet" in empty
+    assert "empty.journal: it holds no study yet" in empty
     assert "folder.journal: the study cannot be opened: Is a directory" in folder
-    assert "zeros.journal: no study was written there yet" in zeros
+    assert "zeros.journal: it holds no study yet" in zeros
 
 
 def test_an_empty_journal_is_begun_anew(journal, search_at):
@@ -465,7 +465,7 @@ def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path
         raise RuntimeError
 
     monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", broken)
-    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; trials that have"):
+    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; ended trials are kept"):
         run(search, 1)
 
 
@@ -616,7 +616,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path)
     printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "killed after" in printed
-    assert "it was killed by SIGKILL, out of memory perhaps; its settings are tried again" in printed
+    assert "it was killed by SIGKILL, perhaps out of memory; its settings are tried again" in printed
     found = [t.state for t in study_beside(tmp_path).get_trials()]
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
 

@@ -19,7 +19,7 @@ class Subject:
     """What is to be tuned, as a command names it."""
 
     suite: Path | None
-    """It gives protocol, training and model settings; None means defaults throughout."""
+    """Source of protocol, training and model settings; None means defaults throughout."""
     dataset: str | None
     """A dataset of the suite (its first if None), or a known one where there is no suite."""
     models: Sequence[str]
