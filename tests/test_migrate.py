@@ -204,7 +204,7 @@ def test_an_old_store_in_a_place_that_cannot_be_written_gets_a_sentence(newest, 
     monkeypatch.setattr("os.access", lambda path, _: Path(path) != newest.parent)  # root may write anywhere
     for opened in (reading, writing):
         with (
-            pytest.raises(StoreError, match=r"older schema .* cannot be written; .* copy it to a folder"),
+            pytest.raises(StoreError, match=r"older schema .* cannot be written; .* copy it to a writable folder"),
             opened(newest),
         ):
             pass

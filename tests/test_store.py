@@ -232,7 +232,7 @@ def test_what_is_no_store_is_refused(tmp_path):
             with pytest.raises(StoreError, match=words), opened(tmp_path / name):
                 pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made there"), writing(tmp_path / "file" / "s.duckdb"):
+    with pytest.raises(StoreError, match="cannot be created there"), writing(tmp_path / "file" / "s.duckdb"):
         pass
 
 
