@@ -49,7 +49,7 @@ def line_of(text: str, start: str) -> int:
             "training.samples",
             "found 'pack'; input should be 'auto', 'packed' or 'prefix'",
         ),
-        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each value may stand only once"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each value may occur only once"),
         ("seeds = [1, 2]", "seeds = [1, -2]", "seeds.1", "found -2; input should be greater than or equal to 0"),
         ("[models.pop]", "[models.popp]", "models.popp", "there is no model 'popp'; did you mean 'pop'?"),
         (
@@ -80,7 +80,7 @@ def line_of(text: str, start: str) -> int:
             "[training]",
             "[protocol]\ncutoffs = [5, 5]\n[training]",
             "protocol.cutoffs",
-            "each value may stand only once",
+            "each value may occur only once",
         ),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_suite_full_of_mistakes_tells_the_first_of_them():
 @pytest.mark.parametrize(
     ("models", "words"),
     [
-        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may stand only once"),
+        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may occur only once"),
         ('["pop", 5]', "models: found ['pop', 5]; expected a list of names, or a table for each name"),
         ("5", "models: found 5; input should be a table"),
         ("[]", "models: the suite has no models"),

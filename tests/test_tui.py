@@ -600,13 +600,13 @@ def test_plain_lines_of_workers_pauses_and_resumed_cells():
         WorkerEnded("", worker="worker 1"): None,
         WorkerSeen(1, 1.0, worker="worker 1"): None,
         RunPaused(): "paused",
-        RunResumed(): "goes on after the pause",
+        RunResumed(): "resumed after the pause",
         CellStarted(*name, 10, "mrr@10", 7, worker="worker 1"): (
             "data, sasrec, seed 1: started, resumed after epoch 7 (worker 1)"
         ),
         CellInterrupted(
             *name
-        ): "data, sasrec, seed 1: stopped; the next run goes on after its last epoch on disk, if there is one",
+        ): "data, sasrec, seed 1: stopped; the next run resumes after its last epoch on disk, if there is one",
     }
     for event, text in said.items():
         assert plain_line(event, now) == (text and f"2026-01-02 03:04:05 {text}")

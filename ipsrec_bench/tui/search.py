@@ -1,4 +1,4 @@
-"""What a search for settings shows beside its workers."""
+"""The dashboard's view of a search: header and trials."""
 
 from collections.abc import Sequence
 
@@ -88,5 +88,5 @@ def _style(trial: TrialEnded, found: tuple[float, str] | None) -> str:
 
 
 def _outcome(trial: TrialEnded) -> str:
-    """Return what a trial counts by, or how it ended."""
+    """Return a trial's value, or how it ended."""
     return f"{trial.value:.4f}" if trial.value is not None else trial.outcome
