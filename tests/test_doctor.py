@@ -1,4 +1,4 @@
-"""What `doctor` finds in fresh, finished and broken folders, and what its --fix mends."""
+"""What `doctor` finds in fresh, finished and broken folders, and what its --fix repairs."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ GPU = {**CPU, "part": "cuda:0", "name": "H100", "free": 2**34, "total": 2**35, "
 
 
 def torch_that(*lines: str):
-    """A stand-in for the process that tries torch: it takes seconds to start."""
+    """A stand-in for the process that tests torch, which takes seconds to start."""
     return lambda: subprocess.Popen(
         [sys.executable, "-c", "\n".join(["import os, time", *lines])],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
@@ -126,7 +126,7 @@ def test_problems_come_last_each_with_a_remedy_and_signs_need_no_colour(finished
         ("DELETE FROM cells WHERE cell = 1", "the table ranks has rows of 1 cells that do not exist"),
     ],
 )
-def test_what_a_store_lacks_is_found(finished, statement, fault):
+def test_faults_of_a_store_are_found(finished, statement, fault):
     assert examine(finished / STORE).faults == ()
     change(finished / STORE, statement)
     assert fault in "; ".join(examine(finished / STORE).faults)
@@ -159,7 +159,7 @@ def test_a_locked_store_is_a_note_that_names_the_holder(finished, doctor, monkey
     assert f"PID {process.pid}" in found["note"]["store"][0]["found"]
 
 
-def test_an_older_store_is_looked_at_and_not_migrated(tmp_path, doctor):
+def test_an_older_store_is_checked_and_not_migrated(tmp_path, doctor):
     path, version = unpacked(STORES[0], tmp_path)
     before = path.read_bytes()
     code, found = doctor()
@@ -177,7 +177,7 @@ def test_failed_cells_and_deaths_are_noted(finished, doctor):
     assert found["note"]["deaths"][0]["found"] == "1 cell ended its process: SIGKILL"
 
 
-def test_fix_removes_scratch_and_leaves_what_is_at_work_or_can_be_gone_on_with(finished, doctor):
+def test_fix_removes_scratch_and_keeps_running_and_resumable_cells(finished, doctor):
     place, ranks = Workplace(finished / STORE), table(finished / STORE, ALL_RANKS)
     claim = place.claim("a" * 32, "world, sasrec, seed 3")
     on = left_by_a_dead_run(place, "b" * 32, STATE)
@@ -225,7 +225,7 @@ def test_weights_of_no_cell_and_cells_without_weights_are_noted(finished, doctor
     assert UNKNOWN in weights(finished)
 
 
-def test_fix_removes_what_killed_writers_left_and_nothing_that_one_is_writing(finished, doctor):
+def test_fix_removes_leftovers_of_killed_writers_and_no_file_that_is_being_written(finished, doctor):
     left = [
         finished / "reports/.ipsrec-bench-1.part",
         finished / "reports/tiny/.ipsrec-bench-2.part",
@@ -317,7 +317,7 @@ def test_a_torch_that_hangs_is_a_problem_and_is_not_waited_for(tmp_path, doctor,
     assert found["problem"]["devices"][0]["found"] == "trying the CPU failed: it did not answer within 0.1 s"
 
 
-def test_gpus_are_told_with_their_memory_and_whether_kernels_run(doctor, monkeypatch):
+def test_gpus_are_reported_with_their_memory_and_whether_kernels_run(doctor, monkeypatch):
     bare = {**GPU, "part": "cuda:1", "kernels": False, "warning": "no C compiler"}
     monkeypatch.setattr(machine, "start_torch", torch_that(*said(TORCH, CPU, GPU, bare)))
     code, found = doctor()
