@@ -323,7 +323,7 @@ def test_an_unreadable_or_removed_journal_is_reported(tmp_path):
         written.path.unlink()
         assert list(followed) == [RunClosed("its journal was removed")]
         written.path.mkdir()
-        with pytest.raises(BenchError, match=r"\.jsonl: cannot be read: Is a directory; see who may read it"):
+        with pytest.raises(BenchError, match=r"\.jsonl: cannot be read: Is a directory; check its permissions"):
             next(follow(written.path))
 
 

@@ -433,7 +433,7 @@ TRIALS = [
 def test_a_search_shows_its_trials_the_best_so_far_and_the_time_left():
     text = shown(state_after(TRIALS), now=12.0, width=120)
     assert "Tuning ipsrec-c on data" in text
-    facts = "4/8 trials · 2 already there · 1 pruned · 1 failed · 1 running · 0:12 elapsed"
+    facts = "4/8 trials · 2 before this run · 1 pruned · 1 failed · 1 running · 0:12 elapsed"
     # Two and a half trials in 12 s, three and a half are left.
     assert f"{facts} · about 20 s to go" in text
     assert "Best so far: 0.4000 with lambda = 0.2" in text

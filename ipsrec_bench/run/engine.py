@@ -170,7 +170,7 @@ def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanne
 
 
 def _do_probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:
-    """Probe what a cell takes, in the place where it would be trained."""
+    """Measure what a cell takes, in the place where it would be trained."""
     from ipsrec_bench.run.probe import probe
 
     return probe(cell, place, data, emit)

@@ -41,7 +41,7 @@ def merge(into: Path, part: Path, on_wait: OnWait) -> MergedPart:
     Args:
         into: the store that is written; made if missing.
         part: the other store, which is only read.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
 
     Raises:
         SuiteError: the two have different suites of one name.

@@ -31,7 +31,7 @@ def reading(
     Args:
         path: the store.
         patience: seconds to wait while another process has the store open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
         export_to: the only other file that SQL on the connection may write.
 
     Raises:
@@ -90,7 +90,7 @@ def writing(
     Args:
         path: the store.
         patience: seconds to wait while another process has the store open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
         part: another store, which SQL on the connection may read as the database `part`.
 
     Raises:

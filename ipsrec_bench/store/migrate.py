@@ -36,7 +36,7 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
     Args:
         place: the store.
         patience: seconds to wait while another process has it open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
 
     Raises:
         StoreError: it cannot be written, or its content does not fit.

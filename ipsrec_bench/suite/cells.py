@@ -85,7 +85,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The row's name in tables: the model, and the variant where there is one."""
+        """The row's name in tables: the model, and the variant if there is one."""
         return f"{self.model} {self.variant}".strip()
 
     @property

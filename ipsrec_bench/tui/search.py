@@ -20,7 +20,7 @@ def search_header(state: RunState, search: SearchStarted, now: float, width: int
     trials = f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"
     parts: dict[str, Part] = {"trials": (trials, "")}
     if search.ended:
-        parts["before"] = (f"{search.ended} already there", "")
+        parts["before"] = (f"{search.ended} before this run", "")
     for outcome in ("pruned", "failed", "killed"):
         if count := sum(trial.outcome == outcome for trial in state.trials):
             parts[outcome] = (f"{count} {outcome}", "bold red" if outcome == "failed" else "")

@@ -56,7 +56,7 @@ def worker_lines(state: RunState, width: int, room: int) -> list[Text]:
         busy = sum(worker.key is not None for worker in hidden)
         gone = sum(worker.reason is not None for worker in hidden)
         idle = len(hidden) - busy - gone
-        counts = [f"{count} {what}" for count, what in ((busy, "at work"), (idle, "idle"), (gone, "gone")) if count]
+        counts = [f"{count} {what}" for count, what in ((busy, "busy"), (idle, "idle"), (gone, "ended")) if count]
         lines.append(line((f"… {len(hidden)} more workers: {', '.join(counts)}", "dim")))
     return lines
 
@@ -104,7 +104,7 @@ def _head(state: RunState, widths: _Widths, *, is_narrow: bool) -> Text:
     title = next((title for title in titles if len(title) <= valid), titles[-1])
     parts = [
         fit("worker", widths.name),
-        fit("at", widths.subject),
+        fit("cell", widths.subject),
         fit("epoch", widths.bar + widths.gap + widths.epoch),
         fit(title, valid, right=not widths.spark),
         fit("loss", widths.loss, right=True),

@@ -29,7 +29,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found and what it took; trials in the order of their numbers."""
+    """Results and costs of a study; trials in the order of their numbers."""
 
     name: str
     place: str

@@ -73,7 +73,7 @@ class Search:
     data: PreparedDataset
 
 
-class _PassedOver(Exception):  # noqa: N818 (it is no error)
+class _PassedOver(Exception):  # noqa: N818 (it is not an error)
     """Another process was faster: it began the last trial of the budget, or one with the same settings."""
 
 

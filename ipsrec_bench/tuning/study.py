@@ -34,7 +34,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # in every process; events r
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats and PED-ANOVA: not the user's choice
 
 HEARTBEAT_SECONDS = 30
-"""In a database, after four missed beats a trial counts as killed, wherever it ran."""
+"""Interval of heartbeats in a database; after four missed ones, a trial counts as killed, wherever it ran."""
 NAMELESS_SECONDS = 60
 """After that time, a trial that has not recorded its process is assumed to have none."""
 RETRIES = 2
@@ -237,7 +237,7 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 
 def ask(study: optuna.Study) -> optuna.Trial:
     """Begin the next trial: one that is queued, else a new one."""
-    with warnings.catch_warnings():  # `heartbeat` does what Optuna misses outside of its own loop
+    with warnings.catch_warnings():  # `heartbeat` replaces what Optuna does in its own loop
         warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
         return study.ask()
 
@@ -265,7 +265,7 @@ def settings_of(trial: FrozenTrial) -> dict[str, Any]:
         **trial.user_attrs.get(OWN, {}),
         **trial.system_attrs.get("fixed_params", {}),
         **trial.params,
-    }  # what is queued is chosen one by one
+    }  # queued settings are chosen one by one
 
 
 def is_given_up(trial: FrozenTrial) -> bool:
@@ -276,7 +276,7 @@ def is_given_up(trial: FrozenTrial) -> bool:
 
 
 def enqueue(study: optuna.Study, space: Space, settings: Mapping[str, Any], **facts: object) -> None:
-    """Queue settings, which need not lie in the space, as the next trial; `facts` are its user attributes."""
+    """Queue settings, which may lie outside the space, as the next trial; `facts` are its user attributes."""
     if space.contains(settings):
         study.enqueue_trial(dict(settings), user_attrs=facts)
     else:
