@@ -113,7 +113,7 @@ class Executor(ABC):
 
     @abstractmethod
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on the events of tasks until one ends or `seconds` have passed; return what has ended.
+        """Pass on the events of tasks until one ends or `seconds` have passed; return all outcomes.
 
         Raises:
             BenchError: no task can be started at all.

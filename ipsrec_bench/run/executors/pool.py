@@ -117,7 +117,7 @@ class Pool(Executor):
             member.pipe.send(packed)
 
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on the events of workers until a task ends or `seconds` have passed; return what has ended."""
+        """Pass on the events of workers until a task ends or `seconds` have passed; return all outcomes."""
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())

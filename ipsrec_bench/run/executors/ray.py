@@ -149,7 +149,7 @@ class Ray(Executor):
         self._await(member, answer, lambda seen: self._equip(member, given, *seen))
 
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on the events of nodes until a task ends or `seconds` have passed; return what has ended."""
+        """Pass on the events of nodes until a task ends or `seconds` have passed; return all outcomes."""
         deadline = time.monotonic() + seconds
         while True:
             if time.monotonic() >= self._looked + LOOK_SECONDS:
