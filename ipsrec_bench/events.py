@@ -1,7 +1,6 @@
-"""What a run says while it works: one stream of small facts, with as many listeners as there are.
+"""Events of a run: one stream of small records, for any number of listeners.
 
-The dashboard, the plain log, the JSON lines and the journal all listen to the same stream; none of them is known to the
-run.
+The dashboard, the plain log, the JSON lines and the journal all listen to the same stream. The run knows none of them.
 """
 
 import json
@@ -18,17 +17,17 @@ TrialOutcome = Literal["complete", "pruned", "failed", "killed"]
 
 
 def _now() -> float:
-    return round(time.time(), 6)  # what a line of JSON can hold
+    return round(time.time(), 6)  # the precision of `to_json`
 
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events; when and where one happened makes it no other event."""
+    """Base of all events. Equality ignores when and where an event happened."""
 
     time: float = field(default_factory=_now, kw_only=True, compare=False)
     """When it happened, in seconds since 1970, to the microsecond."""
     worker: str = field(default="", kw_only=True, compare=False)
-    """Name of the worker that says it; empty where the coordinator does."""
+    """Name of the worker that sent it; empty if the coordinator did."""
 
     def to_json(self) -> str:
         """Return one line of JSON: the kind of event, the time (UTC) and the event's fields; see `event_of`."""
@@ -38,11 +37,11 @@ class Event:
 
 @dataclass(frozen=True)
 class RunOpened(Event):
-    """The first line of a journal: which run it is of, and which process."""
+    """The first line of a journal: identifies the run and its process."""
 
     suite: str
     store: str
-    """The store's file, as its process found it."""
+    """The store's file, as the run's process resolved its path."""
     host: str
     pid: int
     machine: str
@@ -51,7 +50,7 @@ class RunOpened(Event):
     """Start time of the process in its system's own units, since process numbers are reused; empty if unknown."""
     command: str
     version: str
-    """Of the toolkit."""
+    """Version of the toolkit."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class RunClosed(Event):
     """The last line of a journal."""
 
     reason: str
-    """Why it ended early; empty if it came to its end."""
+    """Why the run ended early; empty if it ran to its end."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,12 @@ class DatasetReady(Event):
     actions: int
     seconds: float
     notes: tuple[str, ...] = ()
-    """What reading it has found that a reader of results should know."""
+    """Findings from reading the raw data that a reader of results should know."""
 
 
 @dataclass(frozen=True)
 class DatasetLeftOut(Event):
-    """A dataset of the suite is not run, because its raw files are not there."""
+    """A dataset of the suite is skipped because its raw files are missing."""
 
     dataset: str
     reason: str
@@ -86,38 +85,38 @@ class DatasetLeftOut(Event):
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """The plan is made; `skipped` of the `cells` are complete already."""
+    """The plan is made; `skipped` of its `cells` are already complete."""
 
     suite: str
     title: str
     cells: int
     skipped: int
     baseline: str = ""
-    """Label of the row that the others are compared with, as its cells have it; `best` or nothing: the best other."""
+    """Label of the row that the others are compared with, as in its cells; `best` or empty means the best other row."""
     metric: str = ""
     """The metric that rows are compared by; empty means the last one of the cells."""
 
 
 @dataclass(frozen=True)
 class RunPlanned(Event):
-    """The cells of a run, once each; sent after its start."""
+    """All cells of a run, each once; sent after `RunStarted`."""
 
     grid: tuple[tuple[str, str, str, int, str], ...]
     """Key, dataset, label and seed of each cell, and `queued` or `done`."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Metrics of done cells by key, as `CellFinished` has them."""
+    """Metrics of done cells by key, as in `CellFinished`."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long done cells took, by key."""
+    """Duration of done cells by key."""
 
 
 @dataclass(frozen=True)
 class RunPaused(Event):
-    """The run holds: no cell begins, and those that are trained wait at their next step."""
+    """The run is paused: no cell begins, and running cells wait at their next step."""
 
 
 @dataclass(frozen=True)
 class RunResumed(Event):
-    """The run goes on after a pause."""
+    """The run continues after a pause."""
 
 
 @dataclass(frozen=True)
@@ -132,25 +131,25 @@ class WorkerStarted(Event):
 
 @dataclass(frozen=True)
 class WorkerSeen(Event):
-    """What a worker takes of its machine; sent every few seconds while it is at work."""
+    """Memory and processor use of a worker; sent every few seconds while it works."""
 
     memory: int
     """Resident bytes."""
     load: float
-    """Processor time over time since it was last seen: 1.0 is one core."""
+    """Processor time over wall time since the last measurement; 1.0 is one core."""
 
 
 @dataclass(frozen=True)
 class WorkerEnded(Event):
-    """A worker is no more."""
+    """A worker has ended."""
 
     reason: str
-    """What ended it; empty if it ended in order."""
+    """What ended it; empty if it exited normally."""
 
 
 @dataclass(frozen=True)
 class CellEvent(Event):
-    """Something about one cell, named by key and labels."""
+    """Base of events about one cell, which key and labels identify."""
 
     key: str
     dataset: str
@@ -165,12 +164,12 @@ class CellStarted(CellEvent):
     epochs: int
     stop_metric: str
     resumed: int = 0
-    """Epochs that an earlier process had trained, and that are not trained again."""
+    """Epochs that an earlier process trained; they are not trained again."""
 
 
 @dataclass(frozen=True)
 class StepDone(CellEvent):
-    """Progress within an epoch; sent a few times a second at most."""
+    """Progress within an epoch; sent at most a few times a second."""
 
     epoch: int
     step: int
@@ -191,16 +190,16 @@ class EpochDone(CellEvent):
 
 @dataclass(frozen=True)
 class CellFound(CellEvent):
-    """Another run has finished a cell that this one was to run; the store has it."""
+    """Another run finished a cell that this one had planned; the store has its result."""
 
     metrics: dict[str, float] = field(default_factory=dict)
-    """As `CellFinished` has them; empty if they are not known."""
+    """Metrics as in `CellFinished`; empty if unknown."""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class CellsAwaited(Event):
-    """All cells that are left are trained by other runs, which this one waits for."""
+    """Other runs are training all remaining cells; this run waits for them."""
 
     cells: int
 
@@ -216,7 +215,7 @@ class CellFinished(CellEvent):
 
 @dataclass(frozen=True)
 class CellInterrupted(CellEvent):
-    """A cell was stopped before its end; the next run goes on with it."""
+    """A cell was stopped before its end; the next run resumes it."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +228,11 @@ class CellFailed(CellEvent):
 
 @dataclass(frozen=True)
 class SearchStarted(Event):
-    """A search goes on with its study, where `ended` trials count already; a limit that is None is not set."""
+    """A search starts or continues its study, in which `ended` trials already count. A limit of None is not set."""
 
     title: str
     metric: str
-    """What is searched by, on the validation targets."""
+    """The metric that is maximised, on the validation targets."""
     trials: int | None
     seconds: float | None
     ended: int
@@ -245,14 +244,14 @@ class SearchStarted(Event):
 
 @dataclass(frozen=True)
 class TrialEnded(Event):
-    """A trial of a search is over; while it trained, its cells bore the same key."""
+    """A trial of a search has ended; the events of its cells had the same key."""
 
     key: str
     number: int
     settings: str
     outcome: TrialOutcome
     value: float | None
-    """What it counts by; None unless it is complete."""
+    """Its objective value; None unless it is complete."""
     epochs: int
     seconds: float
     error: str = ""
@@ -260,7 +259,7 @@ class TrialEnded(Event):
 
 @dataclass(frozen=True)
 class ExecutorNotice(Event):
-    """Something about where cells are trained that a person should know: a node that cannot be used, say."""
+    """A notice about the place where cells are trained, such as a node that cannot be used."""
 
     message: str
 
@@ -307,7 +306,7 @@ def event_of(line: str | bytes) -> Event | None:
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return `value` with its lists as tuples, which events have."""
+    """Return `value` with its lists converted to tuples, as in events."""
     return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 

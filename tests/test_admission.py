@@ -1,4 +1,4 @@
-"""When a cell may begin: only where its memory fits, and always if nothing else runs."""
+"""When a cell may begin: only if its memory fits, and always if nothing else runs."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def cost(memory, device_memory=None, source="measured"):
 
 
 def admission(cells, memory=None, jobs=8, devices=("cpu",)):
-    """Return what decides over `cells`, of which the store knows how much `memory` each takes, by key."""
+    """Return an admission for `cells`; the store knows the `memory` of each, by key."""
     return Admission(cells, {kind_of(*cells[key]): cost(size) for key, size in (memory or {}).items()}, jobs, devices)
 
 
@@ -55,7 +55,7 @@ def test_tiny_cells_begin_without_a_probe_on_a_laptop(cells):
         begun |= running(0, key)
 
 
-def test_a_laptop_does_not_fill_up_with_cells_whose_memory_nobody_knows(cells):
+def test_a_laptop_does_not_fill_up_with_cells_of_unknown_memory(cells):
     """Half a million items at batches of 1,024: eight such cells may need more than the 16 GB."""
     large = {
         key: (dataclasses.replace(cell, training=cell.training.model_copy(update={"batch_size": 1024})), data)
@@ -73,7 +73,7 @@ def test_a_laptop_does_not_fill_up_with_cells_whose_memory_nobody_knows(cells):
     assert here.next(["ipsrec-s 1"], begun, "cpu", CPU) is None
 
 
-def test_what_runs_keeps_its_peak_even_before_it_reaches_it(cells):
+def test_a_running_cell_reserves_its_peak_before_it_reaches_it(cells):
     here = admission(cells, {"sasrec 1": 6 * GB, "ipsrec-s 1": 6 * GB})
     assert here.next(["sasrec 1"], {}, "cpu", CPU) == Begin("sasrec 1")
     early, there = running(1 * GB, "sasrec 1"), {"cpu": Memory(16 * GB, 11 * GB)}
@@ -82,7 +82,7 @@ def test_what_runs_keeps_its_peak_even_before_it_reaches_it(cells):
     assert here.next(["ipsrec-s 1"], running(6 * GB, "sasrec 1"), "cpu", grown) == Begin("ipsrec-s 1")
 
 
-def test_what_an_idle_worker_has_counts_for_the_cell_that_it_takes(cells):
+def test_memory_of_an_idle_worker_counts_for_the_cell_that_it_takes(cells):
     here = admission(cells, {"sasrec 1": 4 * GB, "ipsrec-s 1": 5 * GB})
     begun = running(4 * GB, "sasrec 1")
     assert here.next(["sasrec 1"], {}, "cpu", CPU) == Begin("sasrec 1")
@@ -98,7 +98,7 @@ def test_a_cell_that_fits_goes_before_one_that_does_not_yet(cells):
     assert here.next(["sasrec 1", "ipsrec-s w/o CL 1"], begun, "cpu", CPU) == Begin("ipsrec-s w/o CL 1")
 
 
-def test_if_nothing_runs_something_begins_though_others_have_the_memory(cells):
+def test_if_nothing_runs_a_cell_begins_even_if_others_have_the_memory(cells):
     here = admission(cells, {"sasrec 1": 9 * GB, "ipsrec-s 1": 8 * GB})
     taken = {"cpu": Memory(16 * GB, 1 * GB)}
     assert here.next(["sasrec 1", "ipsrec-s 1"], {}, "cpu", taken) == Begin("ipsrec-s 1")
@@ -110,7 +110,7 @@ def test_a_cell_that_fits_nowhere_is_refused_with_a_sentence(cells):
     refused = here.next(["sasrec 1"], {}, "cpu", CPU)
     assert isinstance(refused, Refuse)
     assert refused.sentence == (
-        "sasrec on world needs 17.0 GB of memory, and there are 16.0 GB; a smaller training.batch_size or"
+        "sasrec on world needs 17.0 GB of memory, and the machine has 16.0 GB; a smaller training.batch_size or"
         " embedding_size, an approximate training.objective, or a machine with more memory may help"
     )
     tables = admission(enlarged(cells, num_items=10**9))  # of which no probe is needed
@@ -141,7 +141,7 @@ def test_a_cell_that_was_killed_begins_again_when_nothing_else_runs(cells):
     assert here.next(["ipsrec-s 1"], running(0, "sasrec 1"), "cpu", CPU) is None
 
 
-def test_a_cell_whose_probe_failed_otherwise_is_trained_and_fails_by_itself(cells):
+def test_a_cell_whose_probe_failed_for_another_reason_is_trained_and_fails_there(cells):
     here = admission(enlarged(cells, num_items=10**7))
     assert here.next(["sasrec 1"], {}, "cpu", CPU) == Probe("sasrec 1")
     here.learn("sasrec 1", NoCost("ValueError: no", does_not_fit=False))
@@ -162,7 +162,7 @@ def test_a_gpu_is_shared_only_by_cells_whose_memory_on_it_is_known(cells):
     assert shared.next(["sasrec 2"], begun, "cuda:0", memory | {"cuda:0": Memory(90 * GB, 1 * GB)}) == Begin("sasrec 2")
 
 
-def test_bounds_grow_with_what_they_are_of_and_none_is_claimed_for_what_is_not_known(cells, world, tiny_suite):
+def test_bounds_grow_with_their_cells_and_unknown_models_have_none(cells, world, tiny_suite):
     cell, _ = cells["sasrec 1"]
     large = dataclasses.replace(world, num_items=10_000 * world.num_items)
     assert least_memory(cell, world) < most_memory(cell, world) < most_memory(cell, large)
@@ -177,7 +177,7 @@ def test_bounds_grow_with_what_they_are_of_and_none_is_claimed_for_what_is_not_k
     assert most_memory(dataclasses.replace(cell, code="of somebody else"), world) is None
 
 
-def test_what_is_not_measured_needs_its_lower_bound(cells):
+def test_cells_without_a_measurement_need_their_lower_bound(cells):
     known = {kind_of(*cells["sasrec 1"]): cost(3 * GB)}
     asked = [cells["sasrec 2"], cells["ipsrec-s 1"]]
     assert known_needs(asked, known) == [3 * GB, least_memory(*cells["ipsrec-s 1"])]
@@ -220,7 +220,7 @@ MEMINFO = (
 )
 
 
-def test_the_memory_of_a_machine_is_what_linux_says_is_available(tmp_path):
+def test_the_memory_of_a_machine_is_what_linux_reports_as_available(tmp_path):
     write(tmp_path, {"proc/meminfo": MEMINFO})
     assert machine_memory(tmp_path) == Memory(16_000_000 << 10, 12_000_000 << 10)
 

@@ -708,7 +708,7 @@ def test_a_file_is_read_by_options_as_by_a_suite(tmp_path, bench):
         (["log.csv", "--suite", "s.toml"], "log.csv: it is a file, which --suite and --stand-in do not concern"),
         (["log.csv", "--stand-in"], "log.csv: it is a file, which --suite and --stand-in do not concern"),
         (["log.csv", "--set", "time_fromat=x"], "unknown key 'time_fromat'; did you mean 'time_format'?"),
-        (["log.csv", "--columns", "a,a,b"], "each column needs a name of its own"),
+        (["log.csv", "--columns", "a,a,b"], "each column needs a different name"),
         (["log.csv", "--items", "none.csv"], "none.csv: there is no such file"),
     ],
 )

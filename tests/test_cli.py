@@ -30,7 +30,7 @@ def refused(result, *words):
 
 
 def test_commands_that_train_nothing_do_not_import_torch(finished):
-    """Among them a run whose cells are all done."""
+    """This includes a run whose cells are all done."""
     program = """
         import sys
         from ipsrec_bench.cli.main import app
@@ -123,7 +123,7 @@ def test_a_run_with_nothing_to_do_leaves_the_report_unless_it_would_be_another(f
     assert rewritten()
 
 
-def test_a_mistake_in_a_process_of_its_own_ends_it_with_code_2(bench_process):
+def test_a_mistake_in_a_separate_process_ends_it_with_code_2(bench_process):
     refused(bench_process("run", "none.toml"), "none.toml: there is no such suite file")
 
 
@@ -162,7 +162,7 @@ def test_statistics_of_a_file_and_of_a_name(tmp_path, bench):
     assert (tmp_path / path / "meta.json").exists()
 
 
-def test_datasets_are_listed_with_what_is_there(bench, tmp_path):
+def test_datasets_are_listed_with_their_files_and_states(bench, tmp_path):
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/100k.csv").touch()
     rows = {row["name"]: row for row in json.loads(bench("data", "list", "--json").stdout)}
@@ -220,7 +220,7 @@ def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
     assert "NOT as published: 2 users, 4 items" in bench("data", "stats", "mine").stdout
 
 
-def test_stand_ins_walk_the_whole_way_and_are_never_taken_for_the_data(bench, tmp_path):
+def test_stand_ins_pass_the_whole_pipeline_and_are_never_mistaken_for_the_data(bench, tmp_path):
     assert bench("data", "synth", "--like", "twitch", "--scale", "0.002").stdout == "data/stand-ins/twitch-0.002\n"
     refused(bench("data", "synth", "--like", "twich"), "there is no stand-in for 'twich'; did you mean 'twitch'?")
     refused(bench("data", "synth", "--like", "twitch", "--scale", "0"), "scale")
@@ -330,7 +330,7 @@ def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     assert "\n1 cell failed; " in bench(*arguments, "--set", "seeds=[1]").stderr
 
 
-def test_tuning_goes_on_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):
+def test_tuning_resumes_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):
     assert bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "2", "--quiet").stdout == ""
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]
     done = bench(*arguments)
@@ -365,7 +365,7 @@ def test_a_study_starts_from_settings_out_of_range_and_survives_failing_trials(t
     *failures, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(failures)) == (2, "", 5)
     assert all("failed after 0 epochs" in line for line in failures)
-    assert error.startswith("error: 5 trials in a row failed, the last one so: the training loss is not finite")
+    assert error.startswith("error: 5 trials in a row failed; the last error: the training loss is not finite")
 
 
 @pytest.mark.usefixtures("finished")

@@ -1,4 +1,4 @@
-"""What `doctor` finds in fresh, finished and broken folders, and what its --fix mends."""
+"""What `doctor` finds in fresh, finished and broken folders, and what its --fix repairs."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ GPU = {**CPU, "part": "cuda:0", "name": "H100", "free": 2**34, "total": 2**35, "
 
 
 def torch_that(*lines: str):
-    """A stand-in for the process that tries torch: it takes seconds to start."""
+    """A stand-in for the process that tests torch, which takes seconds to start."""
     return lambda: subprocess.Popen(
         [sys.executable, "-c", "\n".join(["import os, time", *lines])],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
@@ -110,7 +110,7 @@ def test_problems_come_last_each_with_a_remedy_and_signs_need_no_colour(finished
     assert signs == sorted(signs, key=["ok", "note", "PROBLEM"].index)
     assert lines[-2].startswith("PROBLEM  store ")
     assert "cannot be opened as a result store" in lines[-2]
-    assert "-> put the file aside, and restore a copy or give another place with --store" in lines[-2]
+    assert "-> move the file away, then restore a copy or choose another place with --store" in lines[-2]
     assert lines[-1].startswith("1 problem")
     assert (finished / STORE).read_text() == "junk" * 2000
 
@@ -123,10 +123,10 @@ def test_problems_come_last_each_with_a_remedy_and_signs_need_no_colour(finished
         ("DELETE FROM ranks WHERE cell = 1; DELETE FROM cell_targets WHERE cell = 1", "has no ranks of test users"),
         ("UPDATE ranks SET higher = -1 WHERE cell = 1", "has negative ranks"),
         ("DELETE FROM datasets", "and 7 more is of a dataset that the store does not describe"),
-        ("DELETE FROM cells WHERE cell = 1", "the table ranks has rows of 1 cells that are not there"),
+        ("DELETE FROM cells WHERE cell = 1", "the table ranks has rows of 1 cells that do not exist"),
     ],
 )
-def test_what_a_store_lacks_is_found(finished, statement, fault):
+def test_faults_of_a_store_are_found(finished, statement, fault):
     assert examine(finished / STORE).faults == ()
     change(finished / STORE, statement)
     assert fault in "; ".join(examine(finished / STORE).faults)
@@ -159,12 +159,12 @@ def test_a_locked_store_is_a_note_that_names_the_holder(finished, doctor, monkey
     assert f"PID {process.pid}" in found["note"]["store"][0]["found"]
 
 
-def test_an_older_store_is_looked_at_and_not_migrated(tmp_path, doctor):
+def test_an_older_store_is_checked_and_not_migrated(tmp_path, doctor):
     path, version = unpacked(STORES[0], tmp_path)
     before = path.read_bytes()
     code, found = doctor()
     assert code == 0
-    assert f"schema version {version}, which an older version wrote" in found["note"]["store"][0]["found"]
+    assert f"schema version {version}, written by an older version" in found["note"]["store"][0]["found"]
     assert path.read_bytes() == before
 
 
@@ -177,7 +177,7 @@ def test_failed_cells_and_deaths_are_noted(finished, doctor):
     assert found["note"]["deaths"][0]["found"] == "1 cell ended its process: SIGKILL"
 
 
-def test_fix_removes_scratch_and_leaves_what_is_at_work_or_can_be_gone_on_with(finished, doctor):
+def test_fix_removes_scratch_and_keeps_running_and_resumable_cells(finished, doctor):
     place, ranks = Workplace(finished / STORE), table(finished / STORE, ALL_RANKS)
     claim = place.claim("a" * 32, "world, sasrec, seed 3")
     on = left_by_a_dead_run(place, "b" * 32, STATE)
@@ -186,7 +186,7 @@ def test_fix_removes_scratch_and_leaves_what_is_at_work_or_can_be_gone_on_with(f
     (stale / "log").touch()
     code, found = doctor()
     assert code == 0
-    assert found["ok"]["claims"][0]["found"] == "at work now: 1 (world, sasrec, seed 3)"
+    assert found["ok"]["claims"][0]["found"] == "running now: 1 (world, sasrec, seed 3)"
     assert found["ok"]["unfinished"][0]["found"].endswith("1 (a cell)")
     assert stale.name in found["note"]["scratch"][0]["found"]
     assert stale.exists()
@@ -225,7 +225,7 @@ def test_weights_of_no_cell_and_cells_without_weights_are_noted(finished, doctor
     assert UNKNOWN in weights(finished)
 
 
-def test_fix_removes_what_killed_writers_left_and_nothing_that_one_is_writing(finished, doctor):
+def test_fix_removes_leftovers_of_killed_writers_and_no_file_that_is_being_written(finished, doctor):
     left = [
         finished / "reports/.ipsrec-bench-1.part",
         finished / "reports/tiny/.ipsrec-bench-2.part",
@@ -252,7 +252,7 @@ def test_missing_data_are_a_problem_that_says_where_they_come_from(doctor):
     assert "https://tianchi.aliyun.com" in tmall["mend"]
     code, found = doctor(ROOT / "suites" / "paper.toml", "--set", "stand_in=true", "--set", "scale=0.01")
     assert code == 0
-    assert found["ok"]["data tmall"][0]["found"] == "not prepared; the run makes it up first"
+    assert found["ok"]["data tmall"][0]["found"] == "not prepared; the run generates it first"
 
 
 def test_a_suite_that_needs_more_than_the_disk_has_is_a_problem(finished, doctor, monkeypatch):
@@ -280,7 +280,7 @@ def test_folders_that_cannot_be_used_are_problems(tmp_path, doctor, monkeypatch)
         patched.setattr(machine.fcntl, "flock", lambda *_: None)
         code, found = doctor()
         assert code == 1
-        assert "has no locks" in found["problem"]["temporary"][0]["found"]
+        assert "does not support locks" in found["problem"]["temporary"][0]["found"]
 
 
 @pytest.mark.parametrize(
@@ -317,14 +317,14 @@ def test_a_torch_that_hangs_is_a_problem_and_is_not_waited_for(tmp_path, doctor,
     assert found["problem"]["devices"][0]["found"] == "trying the CPU failed: it did not answer within 0.1 s"
 
 
-def test_gpus_are_told_with_their_memory_and_whether_kernels_run(doctor, monkeypatch):
+def test_gpus_are_reported_with_their_memory_and_whether_kernels_run(doctor, monkeypatch):
     bare = {**GPU, "part": "cuda:1", "kernels": False, "warning": "no C compiler"}
     monkeypatch.setattr(machine, "start_torch", torch_that(*said(TORCH, CPU, GPU, bare)))
     code, found = doctor()
     assert code == 0
     assert "H100, 16.0 of 32.0 GiB free" in found["ok"]["device cuda:0"][0]["found"]
     assert found["ok"]["device cuda:0"][0]["found"].endswith("Triton's kernels run")
-    assert found["note"]["device cuda:1"][0]["found"].endswith("slower ones of torch stand in: no C compiler")
+    assert found["note"]["device cuda:1"][0]["found"].endswith("slower torch code replaces them: no C compiler")
 
 
 def test_busy_cores_are_noted(doctor, monkeypatch):

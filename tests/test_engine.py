@@ -77,7 +77,7 @@ def test_a_cell_that_takes_too_long_fails_and_the_others_go_on(tiny_suite, tmp_p
 
 
 @pytest.mark.parametrize("word", ["stop", "stop-now"])
-def test_a_run_stops_when_somebody_wants_it_to(tiny_suite, tmp_path, word):
+def test_a_run_stops_on_request(tiny_suite, tmp_path, word):
     epochs = []
     ended, events = run(
         tiny_suite, tmp_path, LONG, wanted=lambda: word if len(epochs) > 4 else "run",
@@ -90,7 +90,7 @@ def test_a_run_stops_when_somebody_wants_it_to(tiny_suite, tmp_path, word):
     assert run(tiny_suite, tmp_path, ["seeds=[1]"])[0].complete == 3
 
 
-def test_a_run_holds_until_it_is_to_go_on(tiny_suite, tmp_path):
+def test_a_paused_run_waits_until_it_is_resumed(tiny_suite, tmp_path):
     words = iter(["run"] * 3 + ["pause"] * 3)
     ended, events = run(tiny_suite, tmp_path, ["seeds=[1]"], wanted=lambda: next(words, "run"))
     assert ended.complete == 5
@@ -100,7 +100,7 @@ def test_a_run_holds_until_it_is_to_go_on(tiny_suite, tmp_path):
     assert between == []
 
 
-def test_the_weights_of_finished_cells_need_not_stay(tiny_suite, tmp_path):
+def test_the_weights_of_finished_cells_need_not_be_kept(tiny_suite, tmp_path):
     assert run(tiny_suite, tmp_path, ["seeds=[1]"], policy=Policy(keep="none"))[0].complete == 5
     assert not (tmp_path / "reports/checkpoints").exists()
     assert not list((tmp_path / f"{STORE}.d/cells").iterdir())
@@ -142,7 +142,7 @@ def test_a_model_that_is_edited_during_a_run_is_not_trained_as_what_it_was(tiny_
 
 
 class Scripted(Executor):
-    """Two slots, and tasks that end as a test says."""
+    """Two slots, and tasks whose ends a test scripts."""
 
     def __init__(self, script):
         self.script, self.tasks, self.killed, self.calls = script, [], [], 0
@@ -225,7 +225,7 @@ def test_a_cell_that_has_ended_beside_one_that_is_refused_is_settled_too(tiny_su
     assert len(of(CellInterrupted, events)) == 1
 
 
-def test_what_the_run_itself_takes_is_not_held_against_cells_at_work(tiny_suite, tmp_path):
+def test_time_of_the_run_itself_does_not_count_against_running_cells(tiny_suite, tmp_path):
     def script(executor):
         return [Stopped(executor.tasks[0][1].key)]
 

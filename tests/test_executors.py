@@ -1,4 +1,4 @@
-"""Executors: whatever does the tasks, they end in the same ways, and nothing is left behind."""
+"""Executors: tasks end in the same ways in each of them, and nothing is left behind."""
 
 import importlib
 import os
@@ -24,7 +24,7 @@ from .conftest import clean_environment
 
 
 def shout(words, place, data, emit):
-    """Say each of the words, and return where that was."""
+    """Emit each of the words, and return where the task ran."""
     for word in words:
         emit(StoreBusy(word))
     return place.worker, place.device, place.threads, data, os.getpid()
@@ -79,7 +79,7 @@ def chatter(_place, _data, _emit):
 
 
 def ended(executor, count=1, seconds=60.0):
-    """Return the next outcomes, so many of them."""
+    """Return the next `count` outcomes."""
     found, deadline = [], time.monotonic() + seconds
     while len(found) < count and time.monotonic() < deadline:
         found += executor.outcomes(0.5)
@@ -87,16 +87,16 @@ def ended(executor, count=1, seconds=60.0):
 
 
 @pytest.fixture
-def told():
+def events():
     return []
 
 
 @pytest.fixture(params=["inline", "pool"])
-def executor(request, told):
+def executor(request, events):
     with (
-        Inline("cpu", 1, told.append, lambda: None)
+        Inline("cpu", 1, events.append, lambda: None)
         if request.param == "inline"
-        else Pool([Slot("worker 1", "cpu", 1)], told.append, lambda: None)
+        else Pool([Slot("worker 1", "cpu", 1)], events.append, lambda: None)
     ) as made:
         yield made
 
@@ -114,12 +114,12 @@ def worker(tmp_path_factory):
 
 
 @pytest.fixture
-def pool(told):
-    with Pool([Slot(f"worker {n}", "cpu", 1) for n in (1, 2)], told.append, lambda: None) as made:
+def pool(events):
+    with Pool([Slot(f"worker {n}", "cpu", 1) for n in (1, 2)], events.append, lambda: None) as made:
         yield made
 
 
-def test_a_task_is_done_in_its_slot_and_its_events_come_in_order(executor, told, tmp_path):
+def test_a_task_runs_in_its_slot_and_its_events_come_in_order(executor, events, tmp_path):
     (slot,) = executor.free()
     executor.begin(slot, Task("k", partial(shout, ["one", "two", "three"]), "the data", tmp_path))
     assert executor.free() == []
@@ -127,13 +127,13 @@ def test_a_task_is_done_in_its_slot_and_its_events_come_in_order(executor, told,
     assert done.key == "k"
     assert done.result[:4] == (slot.worker, "cpu", 1, "the data")
     assert executor.free() == [slot]
-    started, *said = told
+    started, *said = events
     assert isinstance(started, WorkerStarted)
     assert [event.message for event in said] == ["one", "two", "three"]
-    assert {event.worker for event in told} == {slot.worker}
+    assert {event.worker for event in events} == {slot.worker}
 
 
-def test_a_task_that_cannot_be_done_says_why_and_the_next_one_is_done(executor, tmp_path):
+def test_a_task_that_cannot_run_gives_the_reason_and_the_next_one_runs(executor, tmp_path):
     (slot,) = executor.free()
     executor.begin(slot, Task("k", refuse, None, tmp_path))
     (refused,) = ended(executor)
@@ -143,7 +143,7 @@ def test_a_task_that_cannot_be_done_says_why_and_the_next_one_is_done(executor, 
     assert isinstance(ended(executor)[0], Done)
 
 
-def test_a_task_that_is_told_to_stop_stops_at_its_next_event_also_while_it_waits(told, tmp_path):
+def test_a_task_that_is_asked_to_stop_stops_at_its_next_event_even_while_paused(events, tmp_path):
     for held in (False, True):
         ticks = []
 
@@ -154,34 +154,34 @@ def test_a_task_that_is_told_to_stop_stops_at_its_next_event_also_while_it_waits
             if len(ticks) == 3:
                 inline.stop("k")
 
-        with Inline("cpu", 1, told.append, tick) as inline:
+        with Inline("cpu", 1, events.append, tick) as inline:
             inline.begin(inline.free()[0], Task("k", go_on, None, tmp_path))
             assert ended(inline) == [Stopped("k")]
 
 
-def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, told, tmp_path):
+def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, events, tmp_path):
     one, two = pool.free()
     pool.begin(one, Task("a", go_on, None, tmp_path))
     pool.begin(two, Task("b", go_on, None, tmp_path))
-    while len({event.worker for event in told if isinstance(event, StoreBusy)}) < 2:
+    while len({event.worker for event in events if isinstance(event, StoreBusy)}) < 2:
         assert pool.outcomes(0.1) == []
     pool.pause(held=True)
     pool.outcomes(1.0)  # what they had said before they heard of it
-    before = len([event for event in told if isinstance(event, StoreBusy)])
+    before = len([event for event in events if isinstance(event, StoreBusy)])
     pool.outcomes(0.5)
-    assert len([event for event in told if isinstance(event, StoreBusy)]) == before
+    assert len([event for event in events if isinstance(event, StoreBusy)]) == before
     pool.pause(held=False)
     pool.outcomes(0.5)
-    assert len([event for event in told if isinstance(event, StoreBusy)]) > before
+    assert len([event for event in events if isinstance(event, StoreBusy)]) > before
     pool.stop("a")
     assert ended(pool) == [Stopped("a")]
     assert pool.free() == [one]
     pool.kill("b", "it took too long")
     assert ended(pool) == [Died("b", "it took too long")]
-    assert [event.reason for event in told if isinstance(event, WorkerEnded)] == ["it took too long"]
+    assert [event.reason for event in events if isinstance(event, WorkerEnded)] == ["it took too long"]
     pool.begin(two, Task("b", die, None, tmp_path))
     (died,) = ended(pool)
-    assert died == Died("b", "it was killed by SIGKILL, out of memory perhaps")
+    assert died == Died("b", "it was killed by SIGKILL, perhaps out of memory")
     pool.begin(one, Task("c", chatter, None, tmp_path))
     assert isinstance(ended(pool)[0], Done)
     assert sorted((tmp_path / LOG).read_text().splitlines()) == ["said by Python", "said by a library"]
@@ -192,7 +192,7 @@ def test_the_workers_of_a_pool_wait_stop_and_are_replaced(pool, told, tmp_path):
         ended(pool)
 
 
-def test_what_a_module_prints_when_a_task_imports_it_goes_to_the_log(worker, tmp_path, capfd):
+def test_output_of_a_module_that_a_task_imports_goes_to_the_log(worker, tmp_path, capfd):
     pool, folder = worker
     (folder / "prints.py").write_text("print('imported')\ndef work(place, data, emit):\n    return 1\n")
     work = importlib.import_module("prints").work
@@ -223,7 +223,7 @@ def test_a_worker_whose_task_has_forked_is_found_dead(worker, tmp_path):
     assert died == [Died("k", "it was killed by SIGTERM")]
 
 
-def test_workers_that_cannot_start_end_the_run_and_are_not_held_against_a_task(tmp_path, monkeypatch):
+def test_workers_that_cannot_start_end_the_run_and_do_not_count_against_a_task(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('a broken installation')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with Pool([Slot("worker 1", "cpu", 1)], lambda _: None, lambda: None) as pool:
@@ -232,7 +232,7 @@ def test_workers_that_cannot_start_end_the_run_and_are_not_held_against_a_task(t
             ended(pool)
 
 
-def test_an_outcome_is_returned_later_if_ctrl_c_comes_when_it_is_there(tmp_path):
+def test_an_outcome_is_returned_later_if_ctrl_c_interrupts_its_return(tmp_path):
     def tick():
         if not interrupted and pool.free():
             interrupted.append(None)
@@ -277,11 +277,11 @@ def output_of(program, folder):
     return done.stdout
 
 
-def test_a_worker_whose_device_has_failed_is_replaced_once_its_outcome_is_there(pool, told, tmp_path):
+def test_a_worker_whose_device_has_failed_is_replaced_once_its_outcome_is_there(pool, events, tmp_path):
     one, _ = pool.free()
     pool.begin(one, Task("a", lose_device, None, tmp_path))
     assert ended(pool) == [Done("a", "its record")]
-    assert [event.reason for event in told if isinstance(event, WorkerEnded)] == ["its device failed"]
+    assert [event.reason for event in events if isinstance(event, WorkerEnded)] == ["its device failed"]
     pool.begin(one, Task("b", partial(shout, []), None, tmp_path))
     assert isinstance(ended(pool)[0], Done)
 
@@ -330,12 +330,12 @@ def test_no_worker_outlives_its_run(tmp_path):
         ("cuda:1", 2, ("cuda:1",)),
         ("cuda:1, cuda:0,cuda:1", 2, ("cuda:1", "cuda:0")),
         ("cpu", 2, ("cpu",)),
-        ("cuda", 0, "there is no GPU here that torch"),
-        ("cuda:2", 2, "there is no GPU 'cuda:2' here; there are: cuda:0 to cuda:1"),
+        ("cuda", 0, "the installed torch finds no GPU here"),
+        ("cuda:2", 2, "there is no GPU 'cuda:2' here; available: cuda:0 to cuda:1"),
         ("cuda:x", 1, "there is no GPU 'cuda:x' here"),
         ("cpu,cuda:0", 1, "name devices of one kind"),
         ("cpu,", 0, "name devices, like cpu or cuda:0,cuda:1"),
-        ("gpu:0", 1, "--devices gpu:0: 'gpu' is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
+        ("gpu:0", 1, "--devices gpu:0: 'gpu' is not a device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
         ("meta", 0, "'meta' is no device"),
     ],
 )

@@ -78,7 +78,7 @@ def test_gc_keeps_unfinished_trainings_that_the_newest_run_plans(finished, bench
     assert {planned, failed} <= weights(finished)
 
 
-def test_gc_touches_neither_what_is_at_work_nor_what_the_store_does_not_have_yet(finished, bench):
+def test_gc_keeps_running_cells_and_results_that_wait_for_the_store(finished, bench):
     place = Workplace(finished / STORE)
     claim = place.claim(UNKNOWN, "a cell")
     (claim.folder / STATE).touch()

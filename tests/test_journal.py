@@ -1,4 +1,4 @@
-"""The journal of a run: what is written, by whom it is read, and what becomes of it when things go wrong."""
+"""The journal of a run: its content, its readers, and its failures."""
 
 import contextlib
 import itertools
@@ -91,13 +91,13 @@ def test_the_time_of_an_event_that_happens_now_comes_back_exactly():
         assert event_of(event.to_json()).time == event.time
 
 
-def test_a_loss_that_is_no_number_comes_back():
+def test_a_loss_that_is_not_a_number_comes_back():
     event = event_of(EpochDone(*CELL, 1, math.nan, math.inf, -math.inf).to_json())
     assert math.isnan(event.loss)
     assert (event.valid, event.targets_per_second) == (math.inf, -math.inf)
 
 
-def test_kinds_and_fields_of_newer_versions_are_passed_over():
+def test_kinds_and_fields_of_newer_versions_are_ignored():
     line = json.loads(STARTED.to_json())
     assert event_of(json.dumps({**line, "mood": ["good"]})) == STARTED
     assert event_of(json.dumps({**line, "event": "run-danced"})) is None
@@ -105,7 +105,7 @@ def test_kinds_and_fields_of_newer_versions_are_passed_over():
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_a_damaged_line_is_passed_over(data):
+def test_a_damaged_line_is_skipped(data):
     line = STARTED.to_json().encode()
     cut = data.draw(st.integers(0, len(line) - 1))
     rest = data.draw(st.binary(max_size=3))
@@ -117,7 +117,7 @@ def test_a_damaged_line_is_passed_over(data):
 @pytest.mark.parametrize(
     "line", ["", "[]", "3", '{"event": []}', '{"event": "run-started"}', "[" * 100_000, "\0" * 50, b"\xff\xfe\x00"]
 )
-def test_a_line_that_is_no_event_is_passed_over(line):
+def test_a_line_that_is_not_an_event_is_skipped(line):
     assert event_of(line) is None
 
 
@@ -188,7 +188,7 @@ def test_a_long_journal_grows_slower(tmp_path, monkeypatch):
     assert 5 < gaps[-1] < 50
 
 
-def test_old_steps_of_a_long_journal_are_passed_over_and_nothing_else_is(tmp_path, monkeypatch):
+def test_old_steps_of_a_long_journal_are_skipped_and_other_events_are_not(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "_CHUNK", 1000)
     with Journal(tmp_path / "s.duckdb", "tiny") as written:
         for second in range(1000):
@@ -231,7 +231,7 @@ def test_the_newest_run_of_a_suite_is_found_by_its_whole_name(tmp_path):
     assert newest(store, live=True) is None
 
 
-def test_a_run_ends_its_journal_with_what_ended_it(tmp_path):
+def test_a_run_ends_its_journal_with_the_reason(tmp_path):
     for error, reason in (
         (BenchError("no room"), "no room"),
         (ValueError("x"), "ValueError: x"),
@@ -262,7 +262,7 @@ def killed(tmp_path):
     return path
 
 
-def test_a_reader_of_a_killed_runs_journal_is_told_so_and_its_torn_line_harms_nobody(killed, tmp_path):
+def test_a_reader_of_a_killed_runs_journal_learns_of_it_and_skips_the_torn_line(killed, tmp_path):
     assert not is_live(killed)
     _, awaited, closed = follow(killed)
     assert awaited == CellsAwaited(1)
@@ -271,7 +271,7 @@ def test_a_reader_of_a_killed_runs_journal_is_told_so_and_its_torn_line_harms_no
         assert newest(tmp_path / "s.duckdb", "tiny", live=True) == written.path
 
 
-def test_another_process_of_the_same_number_is_not_taken_for_the_run(tmp_path):
+def test_another_process_with_the_same_number_is_not_mistaken_for_the_run(tmp_path):
     with Journal(tmp_path / "s.duckdb", "tiny") as written:
         copy = written.path.with_name("copy.jsonl")
         copy.write_text(written.path.read_text().replace('"started": "', '"started": "1'))
@@ -290,7 +290,7 @@ def test_a_run_on_another_machine_is_known_by_the_age_of_its_journal(tmp_path, m
         assert list(follow(written.path))[-1].reason.endswith("has given no sign of life for 90 s")
 
 
-def test_a_run_touches_its_journal_while_it_says_nothing(tmp_path, monkeypatch):
+def test_a_silent_run_touches_its_journal(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "BEAT_SECONDS", 0.01)
     with Journal(tmp_path / "s.duckdb", "tiny") as written:
         os.utime(written.path, (0, 0))
@@ -316,14 +316,14 @@ def test_a_follower_sees_events_as_they_come_and_ends_with_the_run(tmp_path, mon
     assert list(followed) == [RunClosed("")]
 
 
-def test_a_journal_that_may_not_be_read_or_is_removed_is_said(tmp_path):
+def test_an_unreadable_or_removed_journal_is_reported(tmp_path):
     with Journal(tmp_path / "s.duckdb", "tiny") as written:
         followed = follow(written.path)
         next(followed)
         written.path.unlink()
         assert list(followed) == [RunClosed("its journal was removed")]
         written.path.mkdir()
-        with pytest.raises(BenchError, match=r"\.jsonl: cannot be read: Is a directory; see who may read it"):
+        with pytest.raises(BenchError, match=r"\.jsonl: cannot be read: Is a directory; check its permissions"):
             next(follow(written.path))
 
 
@@ -331,7 +331,7 @@ def warned(capsys) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
 
 
-def test_a_journal_that_cannot_be_made_is_given_up_with_one_warning(tmp_path, capsys):
+def test_a_journal_that_cannot_be_created_is_dropped_with_one_warning(tmp_path, capsys):
     (tmp_path / "s.duckdb.d").touch()  # in the place of the folder
     written = Journal(tmp_path / "s.duckdb", "tiny")
     with listener(Console(), quiet=False, as_json=False, journal=written) as emit:
@@ -344,9 +344,7 @@ def test_a_journal_that_cannot_be_made_is_given_up_with_one_warning(tmp_path, ca
     assert out.out.count("waiting: ") == 2
 
 
-def test_a_journal_on_a_full_disk_is_given_up_with_one_warning_and_its_end_is_written_if_there_is_room(
-    tmp_path, capsys
-):
+def test_a_journal_on_a_full_disk_is_dropped_with_one_warning_and_its_end_is_written_if_there_is_room(tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     written = Journal(tmp_path / "s.duckdb", "tiny")
     with listener(Console(), quiet=False, as_json=False, journal=written) as emit:
@@ -380,7 +378,7 @@ def test_a_listener_that_fails_costs_the_others_nothing(tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize("fails_late", [False, True])
-def test_a_picture_that_fails_is_given_up_with_one_warning_and_lines_are_printed_still(capsys, monkeypatch, fails_late):
+def test_a_dashboard_that_fails_is_dropped_with_one_warning_and_lines_are_printed(capsys, monkeypatch, fails_late):
     class Broken:
         def __rich_console__(self, *_):
             raise RuntimeError("no picture")
@@ -399,7 +397,7 @@ def test_a_picture_that_fails_is_given_up_with_one_warning_and_lines_are_printed
     assert out.out.endswith("the report\n")
 
 
-def test_a_run_does_what_was_asked_last_and_a_stop_is_not_taken_back(tmp_path, monkeypatch):
+def test_a_run_follows_the_latest_request_and_a_stop_is_final(tmp_path, monkeypatch):
     monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
     path = tmp_path / "run.control"
     run = Control(path)
@@ -414,7 +412,7 @@ def test_a_run_does_what_was_asked_last_and_a_stop_is_not_taken_back(tmp_path, m
 
 
 @pytest.mark.parametrize("content", [b"", b"dance\n", b"\xff\xff"])
-def test_a_run_that_is_paused_stays_so_where_nobody_understands_what_is_asked(tmp_path, monkeypatch, content):
+def test_a_paused_run_stays_paused_if_a_request_cannot_be_understood(tmp_path, monkeypatch, content):
     monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
     path = tmp_path / "run.control"
     ask(path, "pause")
@@ -424,7 +422,7 @@ def test_a_run_that_is_paused_stays_so_where_nobody_understands_what_is_asked(tm
     assert run.wanted() == "pause"
 
 
-def test_the_file_of_what_is_asked_is_read_a_few_times_a_second(tmp_path, monkeypatch):
+def test_the_file_of_requests_is_read_a_few_times_a_second(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(control.time, "monotonic", lambda: now[0])
     path = tmp_path / "run.control"
@@ -436,7 +434,7 @@ def test_the_file_of_what_is_asked_is_read_a_few_times_a_second(tmp_path, monkey
     assert run.wanted() == "stop"
 
 
-def test_the_end_of_a_run_takes_back_what_was_asked_of_it(tmp_path):
+def test_the_end_of_a_run_removes_its_requests(tmp_path):
     with Journal(tmp_path / "s.duckdb", "tiny") as written:
         ask(control_path(written.path), "pause")
         assert written.control.wanted() == "pause"

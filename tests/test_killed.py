@@ -1,4 +1,4 @@
-"""Commands that are killed at any moment: nothing is lost, nothing is half there, nothing is left lying about."""
+"""Commands that are killed at any moment: nothing is lost, half-written or left behind."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from .conftest import clean_environment, command
 from .test_run import ALL_RANKS, STORE, table
 
 KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "4"))
-"""How often; sixty take two minutes."""
+"""Number of kills; sixty take two minutes."""
 
 SUITE = """
 title = "Shop"
@@ -65,7 +65,7 @@ def check_pages(folder: Path) -> None:
 
 
 def test_commands_killed_at_random_lose_nothing_and_leave_nothing(tmp_path):
-    """One process or all of a command, by any signal that ends it; ranks are those of an undisturbed run."""
+    """Signals end one process of a command or all; the ranks are those of an undisturbed run."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for folder in (killed, whole):
         folder.mkdir()
@@ -101,7 +101,7 @@ def places(folder: Path) -> set[str]:
 
 
 def is_leftover(place: str) -> bool:
-    """Return whether the file or folder is one that a command makes to work in."""
+    """Return whether the file or folder is a temporary one of a command."""
     return any(part in place for part in (".part", ".wal", ".tmp", ".d/cells/", ".d/trials/")) or (
         Path(place).name.startswith(".") and not place.endswith((".lock", ".basis"))
     )

@@ -1,4 +1,4 @@
-"""Stores of runs made apart, merged into one."""
+"""Stores of separate runs, merged into one."""
 
 import functools
 import lzma
@@ -34,7 +34,7 @@ FAILED = {"error": "Traceback\nValueError: no", "ranks": None, "epochs": ()}
 
 
 def run_share(suite, folder, store, share, overrides=()):
-    """Run a share of `suite`, or nothing if it is None; return how it ended."""
+    """Run a share of `suite`, or nothing if the share is None; return how the run ended."""
     plan = make_plan(load_suite(suite, overrides), folder / "data", store, lambda _: None)
     plan = plan.limited_to(share) if share else replace(plan, share=frozenset())
     return execute(plan, store, IN_PROCESS, lambda _: None)
@@ -42,7 +42,7 @@ def run_share(suite, folder, store, share, overrides=()):
 
 @functools.cache
 def empty_store():
-    """Return the file of a store without rows: to copy it is quicker than to build its schema."""
+    """Return the file of a store without rows: copying it is faster than building its schema."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.duckdb"
         with writing(path):
@@ -51,7 +51,7 @@ def empty_store():
 
 
 def make_store(path, *records, suite="tiny.toml", wanted=()):
-    """Make a store with a run of `suite` that wanted the cells `wanted`, and with `records`."""
+    """Make a store with a run of `suite` that planned the cells `wanted`, and with `records`."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(empty_store())
     with writing(path) as connection:
@@ -84,7 +84,7 @@ OF_DATA = (
 
 
 def weights_beside(store: Path) -> dict[str, dict[str, bytes]]:
-    """Return the tensors of every file of weights; the order of a file's metadata is by chance."""
+    """Return the tensors of every file of weights; the order of a file's metadata is arbitrary."""
     files = (store.parent / "checkpoints").iterdir()
     return {path.name: {name: one.tobytes() for name, one in load_file(path).items()} for path in files}
 
@@ -144,7 +144,7 @@ def test_merging_again_changes_nothing(tmp_path):
         ({}, {}, "ours"),
     ],
 )
-def test_a_result_takes_the_place_of_a_failure_and_of_nothing_else(tmp_path, ours, theirs, kept):
+def test_a_result_replaces_a_failure_and_nothing_else(tmp_path, ours, theirs, kept):
     into = make_store(tmp_path / "all.duckdb", record("k", parameters=1, **ours))
     part = make_store(tmp_path / "part.duckdb", record("k", parameters=2, **theirs))
     merged(into, part)
@@ -154,7 +154,7 @@ def test_a_result_takes_the_place_of_a_failure_and_of_nothing_else(tmp_path, our
     assert table(into, "SELECT count(*) FROM epochs") == [(wanted // 6,)]
 
 
-def test_unequal_ranks_are_named_and_the_own_ones_kept(tmp_path, bench):
+def test_unequal_ranks_are_reported_and_the_target_keeps_its_own(tmp_path, bench):
     other = replace(HERE, threads=8, processor="other")
     make_store(tmp_path / "all.duckdb", record("k", values=(0, 1, 9)), record("same"))
     part = make_store(
@@ -187,7 +187,7 @@ def test_other_users_are_a_conflict_too(tmp_path):
     assert [c.difference for c in found.rows.conflicts] == ["1 of 3 users have other ranks; the environments are equal"]
 
 
-def test_weights_that_are_there_are_not_replaced(tmp_path):
+def test_existing_weights_are_not_replaced(tmp_path):
     into = make_store(tmp_path / "all" / "s.duckdb", record("a"))
     part = make_store(tmp_path / "part" / "s.duckdb", record("a"))
     for store in (into, part):
@@ -265,7 +265,7 @@ def test_imports_of_different_files_under_one_name_are_a_conflict(tmp_path, worl
     assert statuses(into) == {"a": "complete", "x": "complete"}
 
 
-def test_results_that_wait_beside_a_part_are_told_of(tmp_path, bench):
+def test_results_that_wait_beside_a_part_are_reported(tmp_path, bench):
     part = make_store(tmp_path / "part-3.duckdb", record("a"))
     for key in ("b", "c"):
         folder = part.with_name(f"{part.name}.d") / "cells" / key

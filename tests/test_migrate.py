@@ -110,7 +110,7 @@ def test_an_old_store_is_migrated_with_every_row_and_kept(old, caplog):
         assert len(caplog.messages) == 1
 
 
-def test_a_migrated_store_goes_on_where_the_old_one_stopped(old):
+def test_a_migrated_store_continues_where_the_old_one_stopped(old):
     path, _ = old
     cells = len(tables(path)["cells"][1])
     with writing(path) as connection:
@@ -147,7 +147,7 @@ def test_an_import_of_an_old_store_is_still_a_row(newest):
         assert "elsewhere" in {cell.label for cell in queries.find_run(connection).cells}
 
 
-def test_changes_that_lie_in_a_log_beside_an_old_store_are_migrated(newest):
+def test_changes_in_a_log_beside_an_old_store_are_migrated(newest):
     killed = f"""
         import duckdb, os
         connection = duckdb.connect({str(newest)!r})
@@ -204,7 +204,7 @@ def test_an_old_store_in_a_place_that_cannot_be_written_gets_a_sentence(newest, 
     monkeypatch.setattr("os.access", lambda path, _: Path(path) != newest.parent)  # root may write anywhere
     for opened in (reading, writing):
         with (
-            pytest.raises(StoreError, match=r"older schema .* cannot be written; .* copy it to a folder"),
+            pytest.raises(StoreError, match=r"older schema .* cannot be written; .* copy it to a writable folder"),
             opened(newest),
         ):
             pass
@@ -289,7 +289,7 @@ def stored_otherwise(finished):
     return change
 
 
-def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_word(stored_otherwise, finished, bench):
+def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_note(stored_otherwise, finished, bench):
     before = bench("compare", "sasrec", "pop").stdout
     stored_otherwise(
         ("new", {"a": [1]}),
@@ -323,7 +323,7 @@ def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_
     assert json.loads(bench("ls", "--json").stdout)[0]["complete"] == 8
 
 
-def test_a_stored_suite_that_is_none_gets_a_sentence(stored_otherwise, bench, finished):
+def test_an_invalid_stored_suite_gets_a_sentence(stored_otherwise, bench, finished):
     stored_otherwise(("datasets", {}))
     refused(bench("report"), "the suite of run 1 of 'tiny' cannot be read", "datasets")
     with duckdb.connect(str(finished / "reports/ipsrec-bench.duckdb")) as connection:

@@ -1,4 +1,4 @@
-"""The part of a cluster's executor that is on a node: what it sees, what it gets, what it gives back."""
+"""The part of a cluster's executor on a node: the files that it sees, receives and returns."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ SLOT = Slot("worker 1", "cpu", 1)
 
 
 def go_on(place, _data, emit):
-    """Write what a training writes, more each time, and wait to be ended."""
+    """Write the files of a training, more each time, and wait to be ended."""
     state = place.folder / STATE
     state.write_bytes((state.read_bytes() if state.exists() else b"") + b"an epoch")
     (place.folder / "unfinished.part").touch()
@@ -88,7 +88,7 @@ def test_a_node_works_in_the_folder_and_with_the_data_that_it_sees(node, world, 
     assert (tmp_path / KEPT).stat().st_size == 512
 
 
-def test_a_node_that_sees_neither_works_on_copies_and_gives_back_what_it_has_made(node, own, world, tmp_path):
+def test_a_node_that_sees_neither_works_on_copies_and_returns_its_files(node, own, world, tmp_path):
     elsewhere = DataAt(world.name, tmp_path / "nowhere", world.fingerprint)
     assert node.sees(tmp_path / "nowhere", "mark", elsewhere) == (False, False)
     for path in world.path.iterdir():
@@ -116,7 +116,7 @@ def test_data_of_another_fingerprint_in_the_same_place_is_not_used(node, world, 
     assert node.sees(tmp_path, "mark", DataAt(world.name, world.path, "another")) == (False, False)
 
 
-def test_a_task_goes_on_with_the_files_that_it_was_sent_whether_stopped_or_killed(node):
+def test_a_stopped_or_killed_task_resumes_from_the_files_that_it_was_sent(node):
     node.receive("k", STATE, b"an epoch")
     node.begin(SLOT, "k", pickle.dumps(go_on), None, None)
     node.listen()
@@ -143,7 +143,7 @@ def test_modules_that_a_node_does_not_see_are_copied_and_those_that_it_lacks_are
     outcome = ended(node)[0].outcome
     assert isinstance(outcome, Refused)
     assert isinstance(outcome.error, BenchError)
-    assert "the module 'nowhere_to_be_found' is not there" in str(outcome.error)
+    assert "the module 'nowhere_to_be_found' is missing" in str(outcome.error)
     node.leave("k")
 
 
@@ -154,7 +154,7 @@ def test_modules_and_packages_of_a_folder_are_found(tmp_path):
     assert sorted(modules_in(tmp_path).files) == ["mine.py", "parts/__init__.py", "parts/inner/deep.py"]
 
 
-def test_versions_tell_code_that_differs():
+def test_versions_differ_if_the_code_does():
     assert versions().keys() == {"ipsrec-bench", "torch", "numpy", "Python"}
     assert "+" not in versions()["torch"]
 

@@ -1,4 +1,4 @@
-"""What a cell takes: measured by cells that are complete, else by training it for a moment."""
+"""What a cell takes: measured on complete cells, else by training it for a moment."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def found(tmp_path, world):
     return probed
 
 
-def test_a_probe_measures_a_training_and_goes_on_from_there_to_all_epochs(cell, found):
+def test_a_probe_extrapolates_from_a_short_training_to_all_epochs(cell, found):
     cost = found(trained_for(cell, epochs=1000))
     assert cost.source == "probed"
     assert cost.seconds > 1000 * cost.epoch_seconds > 0
@@ -60,7 +60,7 @@ def test_a_probe_measures_a_training_and_goes_on_from_there_to_all_epochs(cell, 
     assert cost.device_memory is None
 
 
-def test_the_start_of_a_training_is_counted_once_and_a_validation_is_no_step(cell, found, monkeypatch):
+def test_the_start_of_a_training_is_counted_once_and_validation_is_not_a_step(cell, found, monkeypatch):
     """A training, on a clock of its own, whose first step takes 5 s, every other one 0.1 s, and validation 7 s."""
     now = 100.0
     monkeypatch.setattr(probe_module.time, "perf_counter", lambda: now)
@@ -105,7 +105,7 @@ def test_a_model_that_counts_is_fitted_to_a_part_and_has_no_epochs(tiny_suite, f
     assert cost.memory > 100e6
 
 
-def test_what_does_not_fit_is_a_finding(cell, found, world):
+def test_a_cell_that_does_not_fit_is_a_finding(cell, found, world):
     cost = found(cell, dataclasses.replace(world, num_items=10**14))  # tables larger than any address space
     assert isinstance(cost, NoCost)
     assert cost.does_not_fit
@@ -118,7 +118,7 @@ def test_a_training_that_fails_is_a_finding_of_another_kind(cell, found):
     assert "not finite" in cost.reason
 
 
-def test_a_device_that_is_not_there_is_no_finding(cell, found):
+def test_a_missing_device_is_an_error_and_not_a_finding(cell, found):
     with pytest.raises(BenchError, match="nothing:0"):
         found(cell, device="nothing:0")
 
@@ -137,8 +137,8 @@ def test_the_kernel_is_asked_to_end_a_probe_before_others(cell, found, tmp_path,
     assert (seen, score.read_text(encoding="ascii")) == (["1000"], "7")
 
 
-def test_what_the_store_knows_of_like_cells_goes_before_a_probe(finished, tmp_path):
-    """Their seed may be another one; their settings, data and threads may not."""
+def test_stored_costs_of_like_cells_take_precedence_over_a_probe(finished, tmp_path):
+    """Their seed may differ; their settings, data and threads may not."""
     store, probed = tmp_path / STORE, []
     ((threads,),) = set(table_of(store, "SELECT DISTINCT threads FROM environments"))
     file = load_suite(finished / "tiny.toml", ["seeds=[2, 9]", "models.sasrec.n_layers=1"])
@@ -189,7 +189,7 @@ def test_a_probe_that_is_killed_leaves_the_others_to_be_probed(tiny_suite, world
     with Pool([Slot("worker 1", "cpu", 1)], ignore, ignore) as pool:
         costs = Costs(tmp_path / "none.duckdb", pool, tmp_path / "probes", ignore)
         killed, other = (costs.of(cells[label], world) for label in ("killed", "pop"))
-    assert killed == NoCost("it was killed by SIGKILL, out of memory perhaps", does_not_fit=True)
+    assert killed == NoCost("it was killed by SIGKILL, perhaps out of memory", does_not_fit=True)
     assert isinstance(other, Cost)
 
 

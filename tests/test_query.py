@@ -107,7 +107,7 @@ def test_of_several_statements_none_is_run(bench, sql):
         "SELECT false AS x, 'é;' AS y /* ; */",
     ],
 )
-def test_semicolons_and_comments_are_no_statements(query, sql):
+def test_semicolons_and_comments_are_not_statements(query, sql):
     assert query(sql)[0]["x"] is False
 
 
@@ -124,7 +124,7 @@ def test_statements_of_every_kind_are_shown(bench, query, sql):
     query(sql)
 
 
-def test_errors_are_one_line_with_what_duckdb_proposes(bench):
+def test_errors_are_one_line_with_the_suggestions_of_duckdb(bench):
     for sql, words in (
         ("SELEC 1", 'syntax error at or near "SELEC"'),
         ("FROM metricz", 'Did you mean "metrics"?'),
@@ -205,7 +205,7 @@ def test_suites_are_given_by_name_or_by_file(finished, bench):
     refused(bench("compare", "otter", "tiny"), "did you mean 'other'?")
 
 
-def test_an_export_replaces_its_file_only_once_it_is_whole(finished, bench, monkeypatch):
+def test_an_export_replaces_its_file_only_once_it_is_complete(finished, bench, monkeypatch):
     assert bench("export", "ranks", "-o", "deep/er/r.parquet").returncode == 0
     assert [path.name for path in (finished / "deep/er").iterdir()] == ["r.parquet"]
     old = finished / "old.csv"

@@ -1,4 +1,4 @@
-"""Cells on a Ray cluster: nodes that see the disk and nodes that do not, that are lost, or that are not alike."""
+"""Cells on a Ray cluster: nodes that see the disk and nodes that do not, lost nodes, and nodes that differ."""
 
 import contextlib
 import json
@@ -62,11 +62,11 @@ PATIENT = {"RAY_raylet_start_wait_time_s": "200"}
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}
 """Keeps others from the cluster, which listens to the network."""
 MEMORY = str(80_000_000)
-"""Bytes of a node's object store: about the least that Ray takes."""
+"""Bytes of a node's object store: about the minimum that Ray accepts."""
 
 
 class Cluster:
-    """Nodes on this machine, each in a process group of its own."""
+    """Nodes on this machine, each in a separate process group."""
 
     def __init__(self, folder):
         self.folder, self.groups = folder, []
@@ -126,7 +126,7 @@ def cluster(folder):
 
 
 def processes_of(folder):
-    """Return what still runs of the nodes of a cluster, and of what they have started."""
+    """Return the processes of a cluster's nodes that still run, with their children."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         if f"TMPDIR={folder}".encode() in environment(place.name):
@@ -214,7 +214,7 @@ def other_version(folder):
 
 
 @pytest.mark.skipif(not can_hide(), reason="no folder can be hidden from a process here")
-def test_nodes_are_lost_and_not_alike_and_ranks_are_those_of_a_run_in_one_process(cluster, folder, expected, tmp_path):
+def test_ranks_from_lost_and_unequal_nodes_are_those_of_a_run_in_one_process(cluster, folder, expected, tmp_path):
     """One node does not see the disk, and is lost while it trains; another has another version."""
     write_suite(tmp_path)
     blind = cluster.start("blind", hidden=tmp_path)
@@ -248,7 +248,7 @@ def test_nodes_are_lost_and_not_alike_and_ranks_are_those_of_a_run_in_one_proces
     assert gone([event["pid"] for event in events if event["event"] == "worker-started"])
 
 
-def test_a_run_that_is_killed_or_stopped_leaves_no_process_and_the_next_one_goes_on(cluster, expected, tmp_path):
+def test_a_run_that_is_killed_or_stopped_leaves_no_process_and_the_next_one_resumes(cluster, expected, tmp_path):
     write_suite(tmp_path)
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         with running(tmp_path, cluster) as process:

@@ -1,4 +1,4 @@
-"""A killed training goes on from its state and ends as if nothing had happened; its best weights say whose they are."""
+"""A killed training resumes from its state and ends with the same bits; its best weights identify their cell."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ WRITTEN = 2
 
 
 class Noisy(SequentialModel):
-    """A model from elsewhere, which draws from torch's generator in training, and otherwise, too."""
+    """An external model, which draws from torch's generator in training and elsewhere."""
 
     config_type = NeuralConfig
     causal = True
@@ -152,7 +152,7 @@ def epochs(events) -> list[int]:
 
 
 def outcome(record, folder):
-    """Return what a cell's training has left, apart from times."""
+    """Return the results of a cell's training, except for times."""
     assert record.error is None, record.error
     curve = [dataclasses.replace(epoch, train_seconds=0.0, valid_seconds=0.0) for epoch in record.epochs]
     ranks = [array.tolist() for split in ("valid", "test") for array in vars(record.ranks[split]).values()]
@@ -172,7 +172,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("label", "precision"), CASES)
-def test_a_killed_cell_goes_on_and_ends_with_the_same_bits(train, tmp_path, label, precision):
+def test_a_killed_cell_resumes_and_ends_with_the_same_bits(train, tmp_path, label, precision):
     whole, _ = train(label, "whole", precision)
     nothing, _ = train(label, "killed", precision, until=after(WRITTEN))
     assert nothing is None
@@ -196,8 +196,8 @@ def test_training_that_stops_early_stops_at_the_same_epoch_wherever_it_was_kille
         assert outcome(ended, tmp_path / folder) == outcome(whole, tmp_path / "whole")
 
 
-def test_a_state_is_gone_on_with_though_later_weights_were_better(train, tmp_path):
-    """Weights were written after epochs that the state knows nothing of, and the process died before the next state."""
+def test_a_state_is_resumed_although_later_weights_were_better(train, tmp_path):
+    """Weights were written after epochs that the state does not have, and the process died before the next state."""
     whole, _ = train("sasrec patient", "whole")
     folder = tmp_path / "killed"
     old = tmp_path / "old.safetensors"
@@ -234,14 +234,14 @@ def _of_another(key):
     [_cut, lambda path: path.write_bytes(b""), *map(_of_another, ("key", "format", "device", "torch"))],
     ids=["cut", "empty", "key", "format", "device", "torch"],
 )
-def test_a_state_that_is_damaged_or_not_this_trainings_is_passed_over(train, tmp_path, change):
+def test_a_damaged_or_foreign_state_is_ignored(train, tmp_path, change):
     train("gru4rec", "killed", until=after(1))
     change(tmp_path / "killed" / STATE)
     _, events = train("gru4rec", "killed", until=after(1))
     assert (resumed(events), epochs(events)) == (0, [1])
 
 
-def test_a_state_of_another_number_of_threads_is_passed_over(train):
+def test_a_state_of_another_number_of_threads_is_ignored(train):
     train("gru4rec", "killed", until=after(1), threads=2)
     _, events = train("gru4rec", "killed", until=after(1), threads=1)
     assert (resumed(events), epochs(events)) == (0, [1])
@@ -257,7 +257,7 @@ def test_states_are_written_no_more_often_than_their_time_allows(train, tmp_path
     assert not (tmp_path / "slow" / STATE).exists()
 
 
-def test_a_state_that_cannot_be_written_is_said(train, tmp_path):
+def test_a_state_that_cannot_be_written_is_reported(train, tmp_path):
     (tmp_path / "blocked" / STATE).mkdir(parents=True)
     with pytest.raises(StoreError, match="the state of the training cannot be written"):
         train("sasrec", "blocked")
@@ -299,7 +299,7 @@ def test_weights_without_a_model_and_changed_code_are_refused(train, tmp_path):
 
 
 def _short_of(most, seen):
-    """Return a function in the place of one with a tile, which fails on purpose for tiles of more than `most` items."""
+    """Return a replacement of a tiled function, which fails on purpose for tiles of more than `most` items."""
 
     def call(size, words):
         seen.append(size)
@@ -309,7 +309,7 @@ def _short_of(most, seen):
     return call
 
 
-def test_a_cell_short_of_memory_is_done_with_half_the_tile_and_says_so(train, monkeypatch):
+def test_a_cell_short_of_memory_is_trained_with_half_the_tile_and_records_it(train, monkeypatch):
     seen = []
     allocate, partitions = _short_of(softmax.TILE // 2, seen), softmax._partitions
 
@@ -326,7 +326,7 @@ def test_a_cell_short_of_memory_is_done_with_half_the_tile_and_says_so(train, mo
     assert epochs(events) == [1, 2, 3, 4]
 
 
-def test_ranking_short_of_memory_is_done_again_without_another_training(train, monkeypatch):
+def test_ranking_short_of_memory_is_retried_without_another_training(train, monkeypatch):
     whole, _ = train("gru4rec", "whole")
     seen = []
     allocate, screened = _short_of(rank.ITEMS_PER_TILE // 2, seen), rank._screened

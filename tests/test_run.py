@@ -1,4 +1,4 @@
-"""Runs: resumed after a kill, reproducible, and never losing what is finished."""
+"""Runs: resumed after a kill, reproducible, and never losing finished cells."""
 
 import json
 import subprocess
@@ -166,8 +166,8 @@ def test_a_preview_says_what_would_run_and_writes_nothing(tiny_suite, tmp_path):
 def test_an_approximate_objective_is_named_in_every_table(tiny_suite, tmp_path):
     overrides = ["seeds=[1]", "training.objective=gbce", "training.negatives=9", "training.epochs=1"]
     _, events, store = run_suite(tiny_suite, tmp_path, overrides)
-    told = {event.label for event in events if isinstance(event, CellFinished)}
-    assert {"pop", "sasrec (gbce, 9 negatives, t = 0.75)"} <= told
+    labels = {event.label for event in events if isinstance(event, CellFinished)}
+    assert {"pop", "sasrec (gbce, 9 negatives, t = 0.75)"} <= labels
     for where in ("run_cells", "metrics", "user_ranks"):
         titles = {title for (title,) in table(store, f"SELECT DISTINCT title FROM {where}")}
         assert {"Pop", "SASRec (gbce, 9 negatives, t = 0.75)"} <= titles
@@ -186,7 +186,7 @@ def test_a_masked_history_reaches_validation_and_test(finished, tmp_path):
     assert {place[0] for place, higher in after.items() if higher < before[place]} == {"valid", "test"}
 
 
-def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(tmp_path):
+def test_only_the_main_thread_flushes_denormals_and_only_in_training(tmp_path):
     """Two threads, in a process whose first cell is a neural one. The process does not load torch's compiler either."""
     program = """
         import sys
@@ -234,8 +234,8 @@ def test_only_the_main_thread_takes_tiny_numbers_for_zero_and_only_in_training(t
     assert lines[-1] == "afterwards 1.0"
 
 
-def test_every_cell_says_how_long_it_trained(finished):
-    """Models that count have no epochs, but they, too, take time."""
+def test_every_cell_records_how_long_it_trained(finished):
+    """Models that count have no epochs, but they take time, too."""
     found = table(finished / STORE, "SELECT type, train_seconds > 0 AND train_seconds < seconds FROM cells")
     assert {name for name, _ in found} == {"pop", "recent-pop", "sasrec", "ipsrec-s"}
     assert all(sensible for _, sensible in found)

@@ -1,4 +1,4 @@
-"""Shares of a suite: together the whole, each cell in one of them, and there it stays."""
+"""Shares of a suite: each cell is in exactly one share and stays there."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ counts = st.integers(1, 20)
 
 
 def keyed(models=tuple(MODELS), datasets=("world",), seeds=(1, 2, 3)):
-    """Return key and cell of everything in a suite."""
+    """Return key and cell of all cells of a suite."""
     text = f"title = 'Shares'\nseeds = {sorted(seeds)}\n"
     text += "".join(f"[datasets.{name}]\nsource = 'synthetic'\n" for name in sorted(datasets))
     text += "".join(f"[models.{name}]\n{MODELS[name]}\n" for name in sorted(models))
@@ -52,7 +52,7 @@ def test_every_key_is_in_exactly_one_share(models, datasets, seeds, count):
 
 @settings(deadline=None, max_examples=30)
 @given(st.tuples(models, datasets, seeds), st.tuples(models, datasets, seeds), counts)
-def test_what_a_suite_gains_moves_no_cell(before, added, count):
+def test_additions_to_a_suite_move_no_cell(before, added, count):
     old = shares(keyed(*before), count)
     new = shares(keyed(*(a | b for a, b in zip(before, added, strict=True))), count)
     assert all(share <= larger for share, larger in zip(old, new, strict=True))
@@ -87,7 +87,7 @@ def test_a_share_is_written_as_number_and_count(text, number, count):
 @pytest.mark.parametrize(
     "text", ["0/3", "4/3", "3/0", "a/b", "3", "", "1/3/5", "-1/3", "1.0/3", " 1/3", "٣/٤", "1/3\n"]
 )
-def test_what_is_no_share_is_refused_in_a_sentence(text):
+def test_an_invalid_share_is_refused_in_a_sentence(text):
     with pytest.raises(BenchError, match=r"^--shard (.|\n)*: (expected NUMBER/COUNT|shares are numbered from 1)"):
         parse_shard(text)
 
@@ -109,6 +109,6 @@ def test_a_dry_run_of_a_share_needs_prepared_data(tiny_suite, bench):
     done = bench("run", tiny_suite, "--dry-run", "--shard", "1/2")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --shard 1/2: which cells it has follows from the data, and world is not prepared yet; prepare it with"
+        "error: --shard 1/2: its cells depend on the data, and world is not prepared yet; prepare it with"
         " run --collect\n"
     )

@@ -1,4 +1,4 @@
-"""What happens around a run does not reach its cells: closed pipes, full disks under the log, signals."""
+"""Failures around a run do not affect its cells: closed pipes, full disks under the log, signals."""
 
 import io
 import json
@@ -25,7 +25,7 @@ SMALL = ("--set", "seeds=[1]", "--set", 'models=["pop"]')
 
 
 class Broken(io.StringIO):
-    """A stream that takes one line."""
+    """A stream that accepts one line."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ BREAKS = [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on devi
 @pytest.mark.parametrize("error", BREAKS)
 @pytest.mark.parametrize("as_json", [False, True])
 def test_lines_that_cannot_be_written_are_dropped_with_one_warning(monkeypatch, error, as_json):
-    """A model's own words, too, and without an end to the run."""
+    """This includes a model's own output, and it does not end the run."""
     out, err = Broken(error), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -57,7 +57,7 @@ def test_lines_that_cannot_be_written_are_dropped_with_one_warning(monkeypatch, 
     assert err.getvalue() == warning
 
 
-def test_a_run_ends_in_order_where_its_log_is_on_a_full_disk(tiny_suite, tmp_path):
+def test_a_run_completes_although_its_log_is_on_a_full_disk(tiny_suite, tmp_path):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
             command("run", tiny_suite, *SMALL), cwd=tmp_path, env=clean_environment(), stdout=full,
@@ -107,7 +107,7 @@ def test_characters_that_an_output_lacks_are_replaced(tiny_suite, tmp_path, monk
     assert table(tmp_path / STORE, "SELECT count(*) FROM cells WHERE status = 'complete'") == [(5,)]
 
 
-def test_what_is_waited_for_is_said_under_quiet(capsys):
+def test_waits_are_reported_under_quiet(capsys):
     with listener(Console(), quiet=True, as_json=False) as emit:
         emit(StoreBusy("s.duckdb: the store is locked by another process: python (PID 7)"))
         emit(CellsAwaited(2))
@@ -129,7 +129,7 @@ ENDINGS = [(signal.SIGINT, 130), TERM, (signal.SIGHUP, 129)]
     ("where", "number", "code"),
     [*(("plan.prepare", *ending) for ending in ENDINGS), ("cell.train_cell", *TERM), ("recording.record_cell", *TERM)],
 )
-def test_signals_stop_a_run_in_order_wherever_it_is(tiny_suite, bench, tmp_path, monkeypatch, where, number, code):
+def test_signals_stop_a_run_gracefully_at_any_point(tiny_suite, bench, tmp_path, monkeypatch, where, number, code):
     with monkeypatch.context() as patched:
         patched.setattr(f"ipsrec_bench.run.{where}", lambda *_: signal.raise_signal(number))
         done = bench("run", tiny_suite, *SMALL, "--quiet")
@@ -170,7 +170,7 @@ def test_signals_stop_a_search_and_leave_nothing(tiny_suite, bench, tmp_path, mo
 
 
 def test_a_process_that_is_stopped_ends_with_all_its_processes(tiny_suite, tmp_path):
-    """A terminal sends the signal to the workers, too, which hear of it from the run."""
+    """A terminal sends the signal to the workers, too, which only the run may stop."""
     arguments = command("run", tiny_suite, "--json", "--set", "training.epochs=5000", "--set", "training.patience=5000")
     with subprocess.Popen(
         arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

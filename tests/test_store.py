@@ -1,4 +1,4 @@
-"""The store: one transaction a cell, its views, and every way in which it cannot be opened."""
+"""The store: one transaction per cell, its views, and every way in which it cannot be opened."""
 
 import contextlib
 import os
@@ -113,7 +113,7 @@ def test_views_give_metrics_at_any_cutoff(store):
 
 
 @pytest.mark.parametrize("n", ["0", "-1", "NULL", "2.5", "1e20", "3000000000", "'x'"])
-def test_a_cutoff_that_is_none_is_refused_by_the_macro(store, n):
+def test_an_invalid_cutoff_is_refused_by_the_macro(store, n):
     with reading(store) as connection, pytest.raises(StoreError, match="the query failed"):
         queries.free_query(connection, f"SELECT * FROM metrics_at({n})", 1)
 
@@ -139,7 +139,7 @@ def test_every_table_and_view_is_described(store):
     assert silent == []
 
 
-def test_a_cell_is_written_whole_or_not_at_all(store):
+def test_cells_are_written_atomically(store):
     bad = record("new", ranks={"test": ranks([1]), "nonsense": ranks([1])})
     with pytest.raises(StoreError, match="'nonsense'"), writing(store) as connection:
         record_cell(connection, bad)
@@ -213,7 +213,7 @@ def test_a_locked_store_names_the_holder_and_is_waited_for(store, monkeypatch):
         assert queries.complete_keys(connection, ["late"]) == {"late"}
 
 
-def test_what_is_no_store_is_refused(tmp_path):
+def test_a_file_that_is_not_a_store_is_refused(tmp_path):
     with pytest.raises(StoreError, match="there is no result store yet"), reading(tmp_path / "none.duckdb"):
         pass
     (tmp_path / "text.duckdb").write_text("x" * 5000)
@@ -232,7 +232,7 @@ def test_what_is_no_store_is_refused(tmp_path):
             with pytest.raises(StoreError, match=words), opened(tmp_path / name):
                 pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made there"), writing(tmp_path / "file" / "s.duckdb"):
+    with pytest.raises(StoreError, match="cannot be created there"), writing(tmp_path / "file" / "s.duckdb"):
         pass
 
 
@@ -297,7 +297,7 @@ def test_a_store_that_is_removed_or_replaced_while_it_is_waited_for_is_made_anew
         assert queries.complete_keys(connection, ["k", "late"]) == {"late"}
 
 
-def test_a_store_reaches_nothing_but_itself(store, tmp_path):
+def test_sql_reaches_only_the_store(store, tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n", encoding="utf-8")
     with duckdb.connect(str(store)) as connection:  # as a stranger may have made it
@@ -346,7 +346,7 @@ def test_large_queries_may_use_the_disk(store):
     assert rows[0][0] >= 3_999_998
 
 
-def test_making_a_store_at_once_makes_one(tmp_path):
+def test_processes_that_create_a_store_at_once_create_one(tmp_path):
     path = str(tmp_path / "s.duckdb")
     program = f"""
         from pathlib import Path
@@ -377,7 +377,7 @@ def test_runs_are_found_by_suite_and_latest(store):
     assert [(s.suite, s.cells, s.complete, s.failed) for s in summaries] == [("other", 2, 1, 0), ("tiny", 1, 1, 0)]
 
 
-def test_too_little_memory_is_not_taken_for_a_damaged_store(tmp_path):
+def test_too_little_memory_is_not_mistaken_for_a_damaged_store(tmp_path):
     with writing(tmp_path / "s.duckdb"):
         pass
     with (

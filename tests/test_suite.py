@@ -1,4 +1,4 @@
-"""Suites: where mistakes are found, how cells follow, what a key depends on."""
+"""Suites: the place of mistakes, the expansion into cells, and what a key depends on."""
 
 import datetime as dt
 import json
@@ -49,7 +49,7 @@ def line_of(text: str, start: str) -> int:
             "training.samples",
             "found 'pack'; input should be 'auto', 'packed' or 'prefix'",
         ),
-        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each value may stand only once"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds", "each value may occur only once"),
         ("seeds = [1, 2]", "seeds = [1, -2]", "seeds.1", "found -2; input should be greater than or equal to 0"),
         ("[models.pop]", "[models.popp]", "models.popp", "there is no model 'popp'; did you mean 'pop'?"),
         (
@@ -80,7 +80,7 @@ def line_of(text: str, start: str) -> int:
             "[training]",
             "[protocol]\ncutoffs = [5, 5]\n[training]",
             "protocol.cutoffs",
-            "each value may stand only once",
+            "each value may occur only once",
         ),
     ],
 )
@@ -155,18 +155,18 @@ def test_what_the_file_has_wrong_is_not_blamed_on_an_override_beside_it():
         assert mistake(text, override).startswith(f"here.toml:{line_of(text, 'batch_size')}: training.batch_size: ")
 
 
-def test_a_suite_full_of_mistakes_tells_the_first_of_them():
-    told = mistake("\n".join(f"wrong{i} = 1" for i in range(3)) + "\n" + TINY_SUITE + "fresh = 1\n")
-    assert "wrong0" in told
+def test_a_suite_full_of_mistakes_shows_the_first_of_them():
+    error = mistake("\n".join(f"wrong{i} = 1" for i in range(3)) + "\n" + TINY_SUITE + "fresh = 1\n")
+    assert "wrong0" in error
     seeds = ", ".join(["-1"] * 30)
-    told = mistake(replaced("seeds = [1, 2]", f"seeds = [{seeds}]")).splitlines()
-    assert (len(told), told[-1]) == (21, "and 10 more mistakes")
+    error = mistake(replaced("seeds = [1, 2]", f"seeds = [{seeds}]")).splitlines()
+    assert (len(error), error[-1]) == (21, "and 10 more mistakes")
 
 
 @pytest.mark.parametrize(
     ("models", "words"),
     [
-        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may stand only once"),
+        ('["pop", "pop"]', "models: found ['pop', 'pop']; each value may occur only once"),
         ('["pop", 5]', "models: found ['pop', 5]; expected a list of names, or a table for each name"),
         ("5", "models: found 5; input should be a table"),
         ("[]", "models: the suite has no models"),
@@ -207,7 +207,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
         load_suite(tmp_path)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path, monkeypatch):
+def test_a_byte_order_mark_is_not_part_of_a_suite(tmp_path, monkeypatch):
     monkeypatch.setenv("IPSREC_BENCH_CASES", str(ROOT / "tests" / "cases"))
     read = load_suite(ROOT / "tests" / "cases" / "bom.toml")
     assert (read.suite.title, read.text[0]) == ("Small", "t")
@@ -230,7 +230,7 @@ def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path, monkeypatch):
         (b"", ": title: this key is required"),
     ],
 )
-def test_files_that_are_no_suites_are_a_sentence(tmp_path, raw, words):
+def test_files_that_are_not_suites_get_a_sentence(tmp_path, raw, words):
     path = tmp_path / "odd.toml"
     path.write_bytes(raw)
     with pytest.raises(SuiteError, match=f"odd.toml{words}") as error:
@@ -374,7 +374,7 @@ def test_packed_samples_are_refused_where_a_model_takes_prefixes_only(override, 
     assert f"{place}: found 'packed', but this model, as it is set, is trained on prefixes only" in found
 
 
-def test_a_preset_is_the_settings_it_stands_for():
+def test_a_preset_equals_its_settings():
     keys = {cell.label: cell.key("data") for cell in cells_of(parse_suite(HERE, NEURAL))}
     assert keys["ipsrec-s released"] == keys["ipsrec-s by-hand"] != keys["ipsrec-s"]
     wrong = mistake(NEURAL, "models.ipsrec-s.preset=releasd")
@@ -430,16 +430,16 @@ FOREIGN = re.compile(
 
 
 @pytest.mark.parametrize(("group", "key", "field"), FIELDS, ids=[f"{s.__name__}.{key}" for s, key, _ in FIELDS])
-def test_a_wrong_value_of_any_field_is_told_in_plain_words(group, key, field):
+def test_a_wrong_value_of_any_field_is_explained_in_plain_words(group, key, field):
     refused = 0
     for value in WRONG:
         raw = {key: value}
         try:
             group.model_validate(raw)
         except ValidationError as error:
-            told = [(path, sentence) for path, sentence in explain(error, raw) if path[:1] in ((key,), ())]
-            refused += bool(told)
-            for path, sentence in told:
+            explained = [(path, sentence) for path, sentence in explain(error, raw) if path[:1] in ((key,), ())]
+            refused += bool(explained)
+            for path, sentence in explained:
                 assert not FOREIGN.search(sentence), sentence
                 assert not [part for part in path if FOREIGN.search(str(part))], path
                 assert len(sentence) < 300

@@ -58,7 +58,7 @@ def test_a_claim_keeps_others_out_until_its_owner_ends(tmp_path):
     assert other.claim("k", "a cell") is not None
 
 
-def test_a_claim_holds_also_where_a_link_names_the_store(tmp_path):
+def test_a_claim_also_holds_through_a_link_to_the_store(tmp_path):
     (tmp_path / "link.duckdb").symlink_to("s.duckdb")
     one, other = Workplace(tmp_path / "s.duckdb"), Workplace(tmp_path / "link.duckdb")
     claim = one.claim("k", "a cell")
@@ -66,7 +66,7 @@ def test_a_claim_holds_also_where_a_link_names_the_store(tmp_path):
     assert other.claim("k", "a cell") is None
 
 
-def test_a_folder_is_nobodys_while_a_worker_without_an_owner_still_writes_there(tmp_path):
+def test_a_folder_cannot_be_claimed_while_an_orphaned_worker_writes_there(tmp_path):
     place = Workplace(tmp_path / "s.duckdb")
     claim = place.claim("k", "a cell")
     with at_work(claim.folder):
@@ -77,7 +77,7 @@ def test_a_folder_is_nobodys_while_a_worker_without_an_owner_still_writes_there(
 
 
 def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_path):
-    """Apart from a training that can be gone on with."""
+    """Except for a training that can be resumed."""
     program = """
         import os, signal
         from pathlib import Path
@@ -101,7 +101,7 @@ def test_the_claim_of_a_killed_owner_is_taken_over_and_its_files_are_swept(tmp_p
 
 
 def run_beside(tiny_suite, tmp_path, during):
-    """Run the suite while another run seems to be at its second cell, until this one has nothing else to do."""
+    """Run the suite while another run seems to have its second cell, until this one has nothing else to do."""
     store, events = tmp_path / STORE, []
     file = load_suite(tiny_suite, ONE_SEED)
     key = make_plan(file, tmp_path / "data", store, lambda _: None).cells[1][0]
@@ -119,7 +119,7 @@ def run_beside(tiny_suite, tmp_path, during):
     return key, ended, events
 
 
-def test_a_run_does_other_cells_first_and_takes_over_what_another_run_gave_up(tiny_suite, tmp_path, finished_once):
+def test_a_run_trains_other_cells_first_and_takes_over_what_another_run_gave_up(tiny_suite, tmp_path, finished_once):
     key, ended, events = run_beside(tiny_suite, tmp_path, lambda: None)
     assert ended.complete == 5
     assert CellsAwaited(1) in events
@@ -130,7 +130,7 @@ def test_a_run_does_other_cells_first_and_takes_over_what_another_run_gave_up(ti
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_takes_the_result_of_a_cell_that_another_run_has_trained(tiny_suite, tmp_path, monkeypatch, fails):
-    """Also its failure, which is not tried again at once."""
+    """This includes its failure, which is not retried at once."""
     if fails:
         monkeypatch.delattr(cell_module, "build_model")
     key, ended, events = run_beside(tiny_suite, tmp_path, lambda: run_suite(tiny_suite, tmp_path, ONE_SEED))
@@ -142,7 +142,7 @@ def test_a_run_takes_the_result_of_a_cell_that_another_run_has_trained(tiny_suit
 
 
 def test_two_runs_that_are_forced_train_a_cell_once(finished):
-    """What was trained after both were asked for is new to both."""
+    """A cell that was trained after both runs began is new to both."""
     before = table(finished / STORE, "SELECT max(cell) FROM cells")[0][0]
     file = load_suite(finished / "tiny.toml", ONE_SEED)
     plan = make_plan(file, finished / "data", finished / STORE, lambda _: None)
@@ -191,7 +191,7 @@ def test_a_cell_is_accepted_only_if_its_validation_ranks_give_its_metric(tiny_su
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Let the store refuse cells, until the function that is given is called."""
+    """Make the store refuse cells until the returned function is called."""
 
     def refuse(*_):
         raise duckdb.IOException('IO Error: Could not write file "s.duckdb": No space left on device')
@@ -225,7 +225,7 @@ def test_a_trained_cell_that_the_store_cannot_take_is_entered_by_the_next_run(
 
 
 def test_a_cell_that_was_kept_and_then_killed_has_its_weights(tiny_suite, tmp_path, monkeypatch):
-    """The kill comes when the result is complete, and before the weights are where those of all cells lie."""
+    """The kill comes when the result is complete, and before the weights are moved to the checkpoints."""
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -241,7 +241,7 @@ def test_a_cell_that_was_kept_and_then_killed_has_its_weights(tiny_suite, tmp_pa
     assert working_folders(store) == []
 
 
-def test_deaths_of_a_cell_that_came_to_its_end_are_forgotten(tiny_suite, tmp_path):
+def test_deaths_of_a_completed_cell_are_forgotten(tiny_suite, tmp_path):
     pop = [*ONE_SEED, 'models=["pop"]']
     store = tmp_path / STORE
     ((key, _),) = make_plan(load_suite(tiny_suite, pop), tmp_path / "data", store, lambda _: None).cells
@@ -250,7 +250,7 @@ def test_deaths_of_a_cell_that_came_to_its_end_are_forgotten(tiny_suite, tmp_pat
     assert Workplace(store).deaths() == {}
 
 
-def test_a_run_waits_for_whoever_reads_the_store_before_it_begins(tiny_suite, tmp_path):
+def test_a_run_waits_for_readers_of_the_store_before_it_begins(tiny_suite, tmp_path):
     """A report takes a while; the data may have been prepared for hours."""
     pop = [*ONE_SEED, 'models=["pop"]']
     _, _, store = run_suite(tiny_suite, tmp_path, pop)
@@ -332,7 +332,7 @@ def test_weights_that_cannot_be_written_end_the_run_and_fail_no_cell(tiny_suite,
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_a_store_that_is_cut_off_gets_a_sentence(finished, bench, share):
+def test_a_truncated_store_gets_a_sentence(finished, bench, share):
     store = finished / STORE
     size = store.stat().st_size
     os.truncate(store, int(share * size))
@@ -379,7 +379,7 @@ class Mumbles(Killed):
 
 @pytest.fixture
 def deadly(tiny_suite, tmp_path):
-    """Return a function that writes a suite of models that end in these ways, and Pop behind them."""
+    """Return a function that writes a suite of models that end in these ways, followed by Pop."""
     (tmp_path / f"{tmp_path.name}.py").write_text(DEADLY)  # a module of another name for each test
 
     def build(*classes: str) -> Path:
@@ -392,19 +392,19 @@ def deadly(tiny_suite, tmp_path):
     return build
 
 
-def test_a_cell_that_ends_its_process_twice_is_passed_over_until_it_is_asked_for(
+def test_a_cell_that_ends_its_process_twice_is_skipped_until_a_retry_is_requested(
     deadly, bench_process, bench, tmp_path
 ):
-    """Killed as if out of memory; the other cells are done all the same."""
+    """It is killed as if out of memory; the other cells still run."""
     suite = deadly("Killed")
     done = bench_process("run", suite, "--json", "--jobs", "1")
     assert done.returncode == 1
     events = [json.loads(line) for line in done.stdout.splitlines()]
     reasons = [event["reason"] for event in events if event["event"] == "worker-ended"]
-    assert reasons == ["it was killed by SIGKILL, out of memory perhaps"] * 2
+    assert reasons == ["it was killed by SIGKILL, perhaps out of memory"] * 2
     rows = table(tmp_path / STORE, "SELECT type, error FROM cells ORDER BY type")
     assert [name for name, _ in rows] == ["pop", f"{tmp_path.name}:Killed"]
-    assert rows[1][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, out of memory perhaps)")
+    assert rows[1][1].startswith("the cell ended its process 2 times (it was killed by SIGKILL, perhaps out of memory)")
     again = bench("run", suite)
     assert "killed, seed 1: FAILED after 0.0 s: the cell ended its process 2 times" in again.stdout
     assert "killed, seed 1: started" not in again.stdout
@@ -446,7 +446,7 @@ def test_settings_that_kill_every_process_do_not_end_the_search(tiny_suite, benc
     assert "2 trials, 0 of them pruned" in done.stdout
 
 
-def test_a_model_that_exits_or_says_what_is_no_text_fails_as_others_do(deadly, bench, tmp_path):
+def test_a_model_that_exits_or_raises_an_error_of_invalid_text_fails_as_others_do(deadly, bench, tmp_path):
     done = bench("run", deadly("Quits", "Mumbles"))
     assert done.returncode == 1
     errors = dict(table(tmp_path / STORE, "SELECT type, error FROM cells"))
@@ -455,8 +455,8 @@ def test_a_model_that_exits_or_says_what_is_no_text_fails_as_others_do(deadly, b
     assert errors["pop"] is None
 
 
-def test_two_runs_killed_at_random_do_every_cell_once(tiny_suite, tmp_path):
-    """Each run with all its processes, or only the one that was started; the ranks are those of an undisturbed run."""
+def test_two_runs_killed_at_random_train_every_cell_once(tiny_suite, tmp_path):
+    """Kills hit all processes of a run or only its first one; the ranks are those of an undisturbed run."""
     settings = ["training.epochs=12", "training.patience=12", "training.batch_size=16"]
     arguments = command("run", tiny_suite, "--json", *(word for setting in settings for word in ("--set", setting)))
     chance = np.random.default_rng(3)

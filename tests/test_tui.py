@@ -143,7 +143,7 @@ def test_a_journal_of_two_runs_ends_with_the_second():
         assert text.count("data: 10 users") == 1
 
 
-def test_waiting_for_the_store_is_said_until_the_cell_is_in():
+def test_a_wait_for_the_store_is_shown_until_the_cell_is_in():
     waiting = state_after([*STREAM, StoreBusy("the store is locked by PID 7", time=16.0)])
     assert "the store is locked by PID 7" in shown(waiting)
     assert len(shown(waiting).splitlines()) == len(shown(state_after(STREAM)).splitlines())
@@ -151,7 +151,7 @@ def test_waiting_for_the_store_is_said_until_the_cell_is_in():
     assert "locked" not in shown(done)
 
 
-def test_every_worker_has_a_row_with_what_it_is_at_and_what_it_takes():
+def test_every_worker_has_a_row_with_its_cell_memory_and_load():
     events = [
         *plan(),
         ready("worker 1", device="cuda:0"),
@@ -193,7 +193,7 @@ def test_a_worker_that_died_is_seen_with_its_reason_once_and_replaced_in_its_row
         assert any("↻ 1 resumed" in line for line in lines)
 
 
-def test_a_worker_that_ended_in_order_is_no_failure():
+def test_a_worker_that_exited_normally_is_not_a_failure():
     state = state_after([*plan(), ready("worker 1"), WorkerEnded("", time=1.0, worker="worker 1")])
     text = shown(state, now=1.0)
     assert "1 cpu ended" in words(text)
@@ -258,7 +258,7 @@ def test_without_a_baseline_the_best_other_row_is_compared_with():
     assert rows == ["ipsrec-c ✓ 0.2400* +20.0%", "sasrec ✓ 0.2000 -16.7%", "pop ✓ 0.1000 -58.3%"]
 
 
-def test_a_model_that_no_seed_changes_has_its_result_at_every_seed():
+def test_a_deterministic_model_has_its_result_at_every_seed():
     grid = [("p", "books", "pop", seed, "queued") for seed in (1, 2)]
     grid += [(f"s{seed}", "books", "sasrec", seed, "queued") for seed in (1, 2)]
     events = [
@@ -279,13 +279,13 @@ def test_results_from_before_count_if_the_plan_has_them():
     assert remaining_seconds(state, 0.0) == 90.0
 
 
-def test_no_time_is_named_before_there_is_something_to_learn_from():
+def test_no_remaining_time_is_shown_before_an_estimate_is_possible():
     state = state_after([*plan(), ready("worker 1"), started("books/pop/1", worker="worker 1")])
     assert remaining_seconds(state, 30.0) is None
     assert "about" not in shown(state, now=30.0)
 
 
-def test_time_left_is_learned_from_like_cells_and_divided_among_workers():
+def test_time_left_is_estimated_from_like_cells_and_divided_among_workers():
     events = [
         DatasetReady("books", 1, 1, 1, 100, 0.1, time=0.0),
         DatasetReady("films", 1, 1, 1, 300, 0.1, time=0.0),
@@ -312,14 +312,14 @@ def test_the_longest_cell_bounds_the_time_left():
     assert remaining_seconds(state_after(events), 10.0) == 90.0
 
 
-def test_epochs_of_an_earlier_attempt_say_nothing_of_the_pace():
+def test_epochs_of_an_earlier_attempt_do_not_count_for_the_pace():
     state = state_after([*plan(), started("books/pop/1", resumed=5)])
     assert state.running["books/pop/1"].seconds(10.0) is None
     state = fold(state, EpochDone(*cell("books/pop/1"), 6, 1.0, 0.1, 1.0, time=3.0))
     assert state.running["books/pop/1"].seconds(3.0) == pytest.approx(30.0)
 
 
-def test_a_pause_is_said_and_does_not_slow_the_pace():
+def test_a_pause_is_shown_and_does_not_slow_the_pace():
     events = [*plan(), started("books/pop/1"), EpochDone(*cell("books/pop/1"), 5, 1.0, 0.1, 1.0, time=10.0)]
     paused = state_after([*events, RunPaused(time=10.0)])
     assert "PAUSED" in shown(paused, now=500.0)
@@ -433,7 +433,7 @@ TRIALS = [
 def test_a_search_shows_its_trials_the_best_so_far_and_the_time_left():
     text = shown(state_after(TRIALS), now=12.0, width=120)
     assert "Tuning ipsrec-c on data" in text
-    facts = "4/8 trials · 2 already there · 1 pruned · 1 failed · 1 running · 0:12 elapsed"
+    facts = "4/8 trials · 2 before this run · 1 pruned · 1 failed · 1 running · 0:12 elapsed"
     # Two and a half trials in 12 s, three and a half are left.
     assert f"{facts} · about 20 s to go" in text
     assert "Best so far: 0.4000 with lambda = 0.2" in text
@@ -600,13 +600,13 @@ def test_plain_lines_of_workers_pauses_and_resumed_cells():
         WorkerEnded("", worker="worker 1"): None,
         WorkerSeen(1, 1.0, worker="worker 1"): None,
         RunPaused(): "paused",
-        RunResumed(): "goes on after the pause",
+        RunResumed(): "resumed after the pause",
         CellStarted(*name, 10, "mrr@10", 7, worker="worker 1"): (
             "data, sasrec, seed 1: started, resumed after epoch 7 (worker 1)"
         ),
         CellInterrupted(
             *name
-        ): "data, sasrec, seed 1: stopped; the next run goes on after its last epoch on disk, if there is one",
+        ): "data, sasrec, seed 1: stopped; the next run resumes after its last epoch on disk, if there is one",
     }
     for event, text in said.items():
         assert plain_line(event, now) == (text and f"2026-01-02 03:04:05 {text}")

@@ -1,4 +1,4 @@
-"""Tuning: spaces, budgets, pruning, studies that outlive their processes, and the suite that comes of them."""
+"""Tuning: spaces, budgets, pruning, studies that outlive their processes, and the tuned suite."""
 
 import contextlib
 import json
@@ -95,19 +95,19 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("[tune.space.ipsrec-x]\nlambda = [1]\n", "has no model 'ipsrec-x'; did you mean 'ipsrec-s'"),
         ("space.ipsrec-s.tau = { low = 2, high = 1 }\n", "low = 2 must be less than high = 1"),
         ("space.ipsrec-s.tau = { low = 0, high = 1, log = true }\n", "low = 0 has no logarithm"),
-        ("fresh_seeds = [1]\n", "fresh_seeds has 1, with which trials are trained"),
-        ("pruner = 'wilcoxon'\n", "takes 3 of them or more"),
+        ("fresh_seeds = [1]\n", "fresh_seeds has 1, which trials also use"),
+        ("pruner = 'wilcoxon'\n", "needs at least 3 of them"),
         ("[tune.space.pop]\nshare = [1]\n", "tune.space.pop.share: the model has no setting 'share'"),
         ("space.sasrec = {}\n", "tune.space.sasrec: .*nothing to tune"),
         ("space.ipsrec-s.tau = { low = 1, high = inf }\n", "tau.high: found inf; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = nan, high = 1 }\n", "tau.low: found nan; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = 1, high = 1 }\n", "low = 1 must be less than high = 1"),
-        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too near to each other"),
+        ("space.ipsrec-s.tau = { low = 1.0, high = 1.0000000000000002 }\n", "too close to each other"),
         ("space.ipsrec-s.tau = { low = 1, high = 2, step = 3 }\n", "unknown key 'step'; known: 'low', 'high', 'log'"),
         ("space.ipsrec-s.tau = { low = true, high = 2 }\n", "tau.low: found true; input should be a number"),
         ("space.ipsrec-s.tau = { low = 1 }\n", "tau.high: this key is required"),
-        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may stand only once"),
-        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may stand only once"),
+        ("space.ipsrec-s.tau = [0.1, 0.1]\n", "each value may occur only once"),
+        ("space.ipsrec-s.tau = [1, 1.0]\n", "each value may occur only once"),
         ("space.ipsrec-s.tau = [inf]\n", "tau.0: found inf; input should be a finite number"),
         ("space.ipsrec-s.tau = []\n", "at least 1 must be given"),
         ("space.ipsrec-s.tau = 1\n", "input should be a table with low and high, or a list of values"),
@@ -122,7 +122,7 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("space.ipsrec-s.n_heads = [3]\n", "n_heads = 3 must divide embedding_size = 8"),
         (
             "sampler = 'cma-es'\nspace.ipsrec-s.tau = {low=0.1,high=1}\n",
-            "tune.sampler: 'cma-es' searches 2 ranges or more",
+            "tune.sampler: 'cma-es' needs at least 2 ranges",
         ),
         (
             "sampler = 'grid'\ngrid_points = 400\n",
@@ -130,7 +130,7 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ),
     ],
 )
-def test_mistakes_of_a_space_are_told_with_their_place(tune, message):
+def test_mistakes_of_a_space_are_reported_with_their_place(tune, message):
     with pytest.raises(SuiteError, match=message):
         space_of(tune)
 
@@ -208,7 +208,7 @@ def test_a_grid_ends_when_every_point_is_done(suite, bench):
 
 
 @pytest.mark.parametrize("metric", ["hr@99999999999999999999", "hr@0", "hr@3000000000", "x", "", "hr@5@5", "hr@٣"])
-def test_a_metric_that_cannot_be_meant_is_blamed_on_its_option(suite, bench, metric):
+def test_an_invalid_metric_is_blamed_on_its_option(suite, bench, metric):
     done = bench("tune", suite, "--metric", metric)
     assert (done.returncode, done.stderr.startswith(f"error: --metric {metric}: ")) == (2, True)
 
@@ -228,7 +228,7 @@ def test_models_are_named_once_and_at_all(suite, bench):
     assert len(tuned(bench, suite, "--model", "ipsrec-s,ipsrec-s", "--trials", "1", "--set", "training.epochs=1")) == 1
 
 
-def test_names_that_are_no_names_of_files_hide_no_study_and_break_no_tuned_suite(suite, bench, tmp_path):
+def test_names_that_are_invalid_for_files_hide_no_study_and_break_no_tuned_suite(suite, bench, tmp_path):
     long = "モデル" * 30
     text = SUITE.replace("[datasets.world]", '[datasets."a/../b"]').replace("[models.sasrec]", f'[models."{long}"]')
     text = text.replace("[models.ipsrec-s]", '[models."x/y"]\ntype = "ipsrec-s"').replace("epochs = 4", "epochs = 1")
@@ -279,7 +279,7 @@ def test_the_same_settings_are_not_trained_again(search_at, sampler):
     assert len(search.study.get_trials()) == before
 
 
-def test_a_draw_that_repeats_is_replaced_by_settings_that_nobody_tried(search_at, monkeypatch):
+def test_a_repeated_draw_is_replaced_by_untried_settings(search_at, monkeypatch):
     search = search_at("studies", "tune.sampler=random")
     drawn = {"lambda": 0.25, "tau": 2.0}
     monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent",
@@ -360,7 +360,7 @@ def journal(search_at, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("torn", [LINE[:-9], LINE[:-1], b"\0" * 4096, b"{", b"\xff\xfe" * (1 << 17)])
-def test_half_a_line_at_the_end_of_a_journal_is_cut_before_the_next_one_is_written(journal, search_at, torn):
+def test_an_incomplete_last_line_of_a_journal_is_cut_before_the_next_one_is_written(journal, search_at, torn):
     whole = journal.read_bytes()
     journal.write_bytes(whole + torn)
     (study,) = studies_in(journal.parent)  # the report reads past it, and writes nothing
@@ -399,9 +399,9 @@ def test_a_journal_that_cannot_be_read_is_named_and_left_as_it_is(journal, searc
     with pytest.raises(StudyError, match=re.escape(str(journal))) as error:
         search_at("studies")
     assert words in str(error.value)
-    told: list[str] = []
-    assert studies_in(journal.parent, told.append) == []
-    assert (told, journal.read_bytes()) == ([str(error.value)], damaged)
+    sentences: list[str] = []
+    assert studies_in(journal.parent, sentences.append) == []
+    assert (sentences, journal.read_bytes()) == ([str(error.value)], damaged)
 
 
 def test_journals_without_a_study_are_named(journal):
@@ -409,16 +409,16 @@ def test_journals_without_a_study_are_named(journal):
         (journal.parent / f"{name}.journal").write_bytes(content)
     (journal.parent / "folder.journal").mkdir()
     (journal.parent / "link.journal").symlink_to("nowhere")
-    told: list[str] = []
-    (study,) = studies_in(journal.parent, told.append)
+    sentences: list[str] = []
+    (study,) = studies_in(journal.parent, sentences.append)
     assert study.name == journal.stem
-    copied, empty, folder, link, zeros = told
-    assert "link.journal: it is a link to a file that is not there" in link
+    copied, empty, folder, link, zeros = sentences
+    assert "link.journal: it is a link to a missing file" in link
     assert not (journal.parent / "nowhere").exists()
     assert f"holds the study '{journal.stem}', whose file is '{journal.name}'; remove the copy" in copied
-    assert "empty.journal: no study was written there yet" in empty
+    assert "empty.journal: it holds no study yet" in empty
     assert "folder.journal: the study cannot be opened: Is a directory" in folder
-    assert "zeros.journal: no study was written there yet" in zeros
+    assert "zeros.journal: it holds no study yet" in zeros
 
 
 def test_an_empty_journal_is_begun_anew(journal, search_at):
@@ -465,7 +465,7 @@ def test_a_database_that_fails_within_a_search_is_a_sentence(search_at, tmp_path
         raise RuntimeError
 
     monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", broken)
-    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; trials that have"):
+    with pytest.raises(StudyError, match=r"--storage: the database failed: .*no such table.*; ended trials are kept"):
         run(search, 1)
 
 
@@ -489,7 +489,7 @@ def test_show_prints_and_searches_no_further(suite, bench):
 
 
 def begun(arguments, tmp_path, trials: int) -> subprocess.Popen:
-    """Start a search in a session of its own; return its process once it has reported that many starts of trials."""
+    """Start a search in a separate session; return its process once it has reported that many starts of trials."""
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background would not do
     process = subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), text=True, preexec_fn=listen,  # noqa: PLW1509
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
@@ -509,7 +509,7 @@ def let_go(process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_study_outlives_its_processes(suite, tmp_path, jobs):
-    """Killed again and again at random: in the end as many trials as asked for, none twice, none lost."""
+    """After many kills at random, the study has exactly the requested trials, none twice, none lost."""
     arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "6", "--set", "tune.pruner=none",
                         "--set", "training.epochs=40", "--set", "training.patience=40", "--jobs", jobs)  # fmt: skip
     chance = np.random.default_rng(jobs)
@@ -545,7 +545,7 @@ def test_two_processes_share_a_study_without_a_trial_too_many(suite, tmp_path):
 
 
 def children(pid: int) -> list[int]:
-    """Return the workers of the process of this number."""
+    """Return the workers of the process with this number."""
     listed = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     return [one for one in listed if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
@@ -576,7 +576,7 @@ def study_beside(tmp_path) -> optuna.Study:
     return optuna.load_study(study_name=path.stem, storage=open_storage(str(path)))
 
 
-def test_ctrl_c_ends_all_workers_and_queues_what_they_were_at(long_search, tmp_path):
+def test_ctrl_c_ends_all_workers_and_queues_their_trials(long_search, tmp_path):
     process = begun(long_search, tmp_path, trials=2)
     team = children(process.pid)
     assert len(team) == 2
@@ -607,7 +607,7 @@ def test_workers_end_when_the_search_that_began_them_is_killed_and_the_next_one_
     assert [t.state for t in study.get_trials()] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path):
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_retried(suite, tmp_path):
     arguments = command("tune", suite, "--model", "ipsrec-s", "--trials", "3", "--jobs", "2",
                         "--set", "tune.pruner=none", "--set", "training.epochs=60",
                         "--set", "training.patience=60")  # fmt: skip
@@ -616,13 +616,13 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_done(suite, tmp_path)
     printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "killed after" in printed
-    assert "it was killed by SIGKILL, out of memory perhaps; its settings are tried again" in printed
+    assert "it was killed by SIGKILL, perhaps out of memory; its settings are tried again" in printed
     found = [t.state for t in study_beside(tmp_path).get_trials()]
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
-def test_trials_side_by_side_neither_exceed_the_budget_nor_do_a_point_twice(search_at, sampler):
+def test_concurrent_trials_neither_exceed_the_budget_nor_try_a_point_twice(search_at, sampler):
     space = "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0], n_layers = { low = 1, high = 2 } }"
     search, executor = search_at("studies", space, f"tune.sampler={sampler}"), Pretended(slots=4)
     run(search, 6, executor)
@@ -632,7 +632,7 @@ def test_trials_side_by_side_neither_exceed_the_budget_nor_do_a_point_twice(sear
 
 
 def test_the_draws_follow_from_the_trials_number(search_at):
-    """Not from how many search, nor from where the search was left."""
+    """They depend neither on the number of searching processes nor on the point of an interruption."""
 
     def chosen(place, *runs):
         search = search_at(place, "tune.sampler=random")
@@ -653,7 +653,7 @@ def test_a_failing_setting_does_not_end_a_grid(suite, bench):
     assert result["failed"] == 2
 
 
-def test_a_grid_that_is_killed_goes_on_with_what_is_left(suite, tmp_path):
+def test_a_killed_grid_resumes_with_what_is_left(suite, tmp_path):
     arguments = command("tune", suite, "--model", "ipsrec-s", "--set", "tune.sampler=grid", "--set",
                         "tune.space.ipsrec-s={ tau = [0.5, 1.0, 2.0] }", "--set", "tune.pruner=none",
                         "--set", "training.epochs=20", "--set", "training.patience=20")  # fmt: skip
@@ -738,7 +738,7 @@ def test_a_lock_is_free_once_its_owner_is_killed(search_at, tmp_path):
     assert [t.state for t in search.study.get_trials()] == [TrialState.COMPLETE]
 
 
-def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):
+def test_partly_chosen_settings_are_queued_as_a_whole(search_at):
     search = search_at("studies")
     trial = search.study.ask()  # the default, which is queued
     trial.suggest_float("lambda", 1e-3, 1.0, log=True)
@@ -747,8 +747,8 @@ def test_settings_that_were_chosen_in_part_are_queued_whole(search_at):
     assert search.study.trials[-1].system_attrs["fixed_params"] == {"lambda": 0.1, "tau": 1.0}
 
 
-def test_trials_side_by_side_share_an_sqlite_database(search_at, tmp_path):
-    """One process speaks to it, and shows for each trial that it is alive."""
+def test_concurrent_trials_share_an_sqlite_database(search_at, tmp_path):
+    """One process connects to it, and sends a heartbeat for each trial."""
     search = search_at(f"sqlite:///{tmp_path / 'studies.db'}")
     executor = Pretended(slots=2)
     run(search, 4, executor)
@@ -758,14 +758,14 @@ def test_trials_side_by_side_share_an_sqlite_database(search_at, tmp_path):
         assert database.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (4,)
 
 
-def test_a_database_that_is_not_there_is_named(suite, bench):
+def test_a_missing_database_is_named(suite, bench):
     done = bench("tune", suite, "--model", "ipsrec-s", "--storage", "sqlite:////nowhere/at/all.db")
     assert (done.returncode, "--storage: the database cannot be used" in done.stderr) == (2, True)
 
 
 @pytest.fixture
 def search_at(suite, tmp_path, monkeypatch):
-    """Open the search for IPSRec-S of the tiny suite in this process, its study at a place of one's own."""
+    """Open the search for IPSRec-S of the tiny suite in this process, with its study in a given place."""
 
     def build(storage: str, *overrides: str):
         monkeypatch.chdir(tmp_path)
@@ -782,7 +782,7 @@ def search_at(suite, tmp_path, monkeypatch):
 
 
 def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> None:
-    """Let a trial run that another process has begun."""
+    """Make a trial run that another process has begun."""
     study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.RUNNING,
@@ -794,7 +794,7 @@ def begun_elsewhere(study: optuna.Study, process: str | None, value: float) -> N
 
 
 class Pretended(Executor):
-    """Trains nothing, and lets tasks end as it is told; then all of them well."""
+    """Trains nothing; tasks end as scripted, and afterwards all succeed."""
 
     def __init__(
         self, *endings: TrainedTrial | Outcome, slots: int = 1, curves: list[list[float]] | None = None
@@ -845,14 +845,14 @@ class Pretended(Executor):
 
 
 def run(search, trials: int, executor: Pretended | None = None) -> list:
-    told: list = []
+    events: list = []
     make_executor = executor or executor_maker("inline", Workers("inline", ("cpu",), None, 1).slots(1))
-    assert run_search(search, Budget(trials, None), make_executor, Workplace(Path("store.duckdb")), told.append)
-    return told
+    assert run_search(search, Budget(trials, None), make_executor, Workplace(Path("store.duckdb")), events.append)
+    return events
 
 
-def test_a_trial_whose_machine_falls_silent_is_tried_again(search_at, tmp_path, monkeypatch):
-    """In a database, whoever still searches finds it by its heartbeat; what it took is counted once."""
+def test_a_trial_whose_heartbeat_stops_is_tried_again(search_at, tmp_path, monkeypatch):
+    """In a database, another searching process finds it by its heartbeat; its time is counted once."""
     monkeypatch.setattr("ipsrec_bench.tuning.study.HEARTBEAT_SECONDS", 1)
     study = (search := search_at(f"sqlite:///{tmp_path / 'studies.db'}")).study
     for value in (0.25, 0.5):
@@ -871,14 +871,14 @@ def test_a_trial_is_found_whose_process_is_gone_or_was_never_named(search_at, mo
     search = search_at("studies")
     begun_elsewhere(search.study, f"{socket.gethostname()} {os.getpid()} 1", 0.25)  # this number, at another time
     begun_elsewhere(search.study, None, 0.5)
-    told = run(search, trials=3)
+    events = run(search, trials=3)
     kept = [t for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
     assert sorted(t.params["lambda"] for t in kept) == [0.1, 0.25, 0.5]
-    assert told[0].spent == 14.0
+    assert events[0].spent == 14.0
 
 
-def test_what_is_queued_twice_is_done_once(search_at):
-    """As by two commands that begin a study at the same moment."""
+def test_settings_that_are_queued_twice_are_tried_once(search_at):
+    """Two commands that begin a study at the same moment do this."""
     search = search_at("studies")
     search.study.enqueue_trial({"lambda": 0.1, "tau": 1.0})
     run(search, trials=3)
@@ -909,7 +909,7 @@ def test_settings_that_kill_every_process_are_given_up(search_at):
     assert kept == [1.0]
 
 
-def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, monkeypatch):
+def test_a_trial_that_another_process_took_over_does_not_end_the_search(search_at, monkeypatch):
     search = search_at("studies")
 
     def taken(key, cell, _place, _data, emit):
@@ -919,8 +919,8 @@ def test_a_trial_that_others_took_for_dead_does_not_end_the_search(search_at, mo
         emit(EpochDone(key, cell.dataset, cell.shown, cell.seed, 1, 1.0, 0.1, 1.0))
 
     monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", taken)
-    told = run(search, trials=2)
-    assert [event.outcome for event in told if isinstance(event, TrialEnded)] == ["killed", "complete", "complete"]
+    events = run(search, trials=2)
+    assert [event.outcome for event in events if isinstance(event, TrialEnded)] == ["killed", "complete", "complete"]
     assert [t.params["lambda"] for t in search.study.get_trials()][:2] == [0.1, 0.1]
 
 
@@ -934,28 +934,28 @@ def test_processes_that_are_killed_again_and_again_end_the_search(search_at):
 
 def test_settings_whose_process_dies_three_times_are_given_up(search_at):
     search = search_at("studies")
-    told = run(search, 2, Pretended(*[Died("", "it exited with code 3")] * 3))
-    said = [event.error for event in told if isinstance(event, TrialEnded) and event.outcome == "killed"]
+    events = run(search, 2, Pretended(*[Died("", "it exited with code 3")] * 3))
+    said = [event.error for event in events if isinstance(event, TrialEnded) and event.outcome == "killed"]
     assert said == [*["it exited with code 3; its settings are tried again"] * 2,
                     "it exited with code 3; its settings are given up"]  # fmt: skip
     kept = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
     assert (len(kept), 0.1 in kept) == (2, False)
 
 
-def test_a_trial_that_is_pruned_is_stopped_and_what_it_still_says_is_dropped(search_at):
+def test_a_pruned_trial_is_stopped_and_its_later_events_are_dropped(search_at):
     """A worker is ahead of the process that judges it."""
     search = search_at("studies", "tune.pruner=median", "tune.start_up=1", "tune.warm_up=1", "training.epochs=9")
     executor = Pretended(curves=[[0.5] * 5, [0.1] * 5])
-    told = run(search, 2, executor)
+    events = run(search, 2, executor)
     assert executor.stopped == ["trial-1"]
     first, second = search.study.get_trials()
     assert (first.state, first.value, first.user_attrs["epochs"]) == (TrialState.COMPLETE, 0.5, 5)
     assert (second.state, second.value, second.user_attrs["epochs"]) == (TrialState.PRUNED, 0.1, 1)
-    last = [event for event in told if getattr(event, "key", None) == "trial-1"]
+    last = [event for event in events if getattr(event, "key", None) == "trial-1"]
     assert [type(event) for event in last] == [CellStarted, EpochDone, TrialEnded]
 
 
-def test_what_is_refused_ends_the_search_and_queues_all_that_is_at_work(search_at):
+def test_a_refused_task_ends_the_search_and_queues_all_running_trials(search_at):
     search = search_at("studies")
     with pytest.raises(StoreError, match="no room"):
         run(search, 5, Pretended(Refused("", StoreError("no room")), slots=2))
@@ -988,7 +988,7 @@ def test_a_password_is_not_shown():
         assert study_result(study, url).place == "postgresql://me:***@host/studies"
 
 
-def test_storages_that_are_none_are_named(bench):
+def test_invalid_storages_are_named(bench):
     done = bench("report", "--storage", "nowhere")
     assert (done.returncode, "--storage nowhere: it is neither a folder" in done.stderr) == (2, True)
 
@@ -1002,7 +1002,7 @@ def test_storages_that_are_none_are_named(bench):
         ("://", "--storage: "),
     ],
 )
-def test_a_database_that_is_not_there_is_not_made_by_a_report(finished, bench, url, words):
+def test_a_missing_database_is_not_created_by_a_report(finished, bench, url, words):
     done = bench("report", "--storage", url)
     assert (done.returncode, words in done.stderr) == (2, True)
     assert not list(finished.glob("*.db"))

@@ -1,4 +1,4 @@
-"""What reaches a run from elsewhere: watch, stop, pause, resume, and a start in the background."""
+"""Control of a run from elsewhere: watch, stop, pause, resume, and a start in the background."""
 
 import os
 import signal
@@ -128,7 +128,7 @@ def train(suite, tmp_path, act=lambda _: None):
         return execute(plan, store, HERE, emit_and_act, wanted=written.control.wanted)
 
 
-def test_a_run_that_is_watched_says_what_it_said_itself(tiny_suite, tmp_path, bench, capsys):
+def test_a_watched_run_prints_what_it_printed_itself(tiny_suite, tmp_path, bench, capsys):
     ended = train(tiny_suite, tmp_path)
     said = capsys.readouterr().out
     assert ended.complete == 3
@@ -137,7 +137,7 @@ def test_a_run_that_is_watched_says_what_it_said_itself(tiny_suite, tmp_path, be
 
 
 def test_a_run_in_training_is_stopped_from_elsewhere(tiny_suite, tmp_path, bench, monkeypatch):
-    """After its first epoch of a model that trains; the same command goes on with it."""
+    """After its first epoch of a model that trains; the same command resumes it."""
     monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.0)
 
     def stop(event):
@@ -150,7 +150,7 @@ def test_a_run_in_training_is_stopped_from_elsewhere(tiny_suite, tmp_path, bench
     assert train(tiny_suite, tmp_path).complete == 2
 
 
-def test_a_suite_that_has_no_journal_is_said_with_a_remedy(store, bench):
+def test_a_suite_without_a_journal_gets_a_sentence_with_a_remedy(store, bench):
     done = bench("watch")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no run has a journal beside this store; start one with ipsrec-bench run, or name another" in done.stderr
@@ -160,7 +160,7 @@ def test_a_suite_that_has_no_journal_is_said_with_a_remedy(store, bench):
     assert "no run of none has a journal beside this store; choose from tiny, or name" in done.stderr
 
 
-def test_a_run_that_was_refused_or_killed_is_shown_and_its_end_is_said(store, bench):
+def test_a_run_that_was_refused_or_killed_is_shown_with_the_reason(store, bench):
     path = write(store, "tiny", run_of("tiny")[:3])
     *events, closed = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(events) + closed.replace(b'""', b'"no room"', 2).replace(b'"no room"', b'""', 1))
@@ -173,7 +173,7 @@ def test_a_run_that_was_refused_or_killed_is_shown_and_its_end_is_said(store, be
     assert f"The run ended early: its process, {os.getpid()} on" in done.stderr
 
 
-def test_who_watches_a_run_that_goes_on_sees_it_to_its_end(store, bench):
+def test_a_watcher_of_a_live_run_sees_it_to_its_end(store, bench):
     events = run_of("tiny")
     with Journal(store, "tiny") as written:
         written.write(events[0])
@@ -218,7 +218,7 @@ def test_watch_opens_no_store_and_imports_no_torch(store, tmp_path):
 
 
 def coordinator(store, answers, *, suite="tiny"):
-    """Open a run that answers in a thread what is asked of it; it ends after a stop."""
+    """Open a run that answers requests in a thread; it ends after a stop."""
     written = Journal(store, suite)
     written.__enter__()
     found = []
@@ -248,7 +248,7 @@ ANSWERS = {
 }
 
 
-def test_a_run_is_paused_resumed_and_stopped_from_elsewhere_and_its_answers_are_said(store, bench):
+def test_a_run_is_paused_resumed_and_stopped_from_elsewhere_and_its_answers_are_printed(store, bench):
     thread, found = coordinator(store, ANSWERS)
     who = f"The run of tiny, process {os.getpid()} on {header(journals(store)[0]).host},"
     expected = [
@@ -280,7 +280,7 @@ def test_a_run_that_stops_is_hurried_but_not_held(store, bench, monkeypatch):
         assert written.control.wanted() == "stop-now"
 
 
-def test_only_a_run_that_is_under_way_can_be_asked(store, bench):
+def test_only_a_live_run_takes_requests(store, bench):
     write(store, "tiny", run_of("tiny"))
     for words in (("stop",), ("stop", "tiny", "--now"), ("pause",), ("resume", "tiny")):
         done = bench(*words)
@@ -358,7 +358,7 @@ def test_a_run_in_the_background_outlives_its_terminal_and_is_stopped_from_elsew
     assert not is_live(path)
 
 
-def test_what_keeps_a_run_from_going_to_the_background_is_said_at_once(tmp_path, store):
+def test_reasons_against_a_background_start_are_reported_at_once(tmp_path, store):
     done = detached(tmp_path, "refused")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: there is no such suite\n")
     assert list((store.with_name(f"{store.name}.d") / "runs").iterdir()) == []

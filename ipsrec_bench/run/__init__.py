@@ -1,1 +1,1 @@
-"""Carrying a suite out: what is to be done, one cell's work, and who does it."""
+"""Running a suite: the plan, the work of one cell, and the executors."""

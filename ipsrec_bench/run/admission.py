@@ -1,6 +1,6 @@
-"""When a cell may begin: once the memory that it takes is free.
+"""Decides when a cell may begin: once the memory that it takes is free.
 
-Nothing here imports torch, and apart from `machine_memory` nothing asks the machine.
+Nothing here imports torch, and `Admission` never queries the machine itself.
 """
 
 import os
@@ -28,7 +28,7 @@ from ipsrec_bench.suite.cells import Cell
 SPARE = 0.05
 """Share of all memory that stays free: estimates are off by a few percent, and files are cached in it."""
 PROBED_MARGIN = 1.25
-"""A cell that was probed reserves so many times what the probe took: in a whole epoch, batches come that are larger."""
+"""A probed cell reserves this multiple of what the probe took: a whole epoch has larger batches."""
 REMEDY = (
     "a smaller training.batch_size or embedding_size, an approximate training.objective, or a machine with more memory"
     " may help"
@@ -37,20 +37,20 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a machine or a device, in bytes."""
+    """Memory of a machine or a device, in bytes."""
 
     total: int
     available: int
-    """What can be taken without swapping."""
+    """Memory that can be taken without swapping."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A cell or a probe at work."""
+    """A running cell or probe."""
 
     device: str
     resident: int
-    """Bytes that its process has now; 0 if nobody knows."""
+    """Resident bytes of its process; 0 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Probe:
-    """Probe this cell now; it waits for what the probe finds."""
+    """Probe this cell now; it waits for the probe's result."""
 
     key: str
 
@@ -81,9 +81,9 @@ Choice = Begin | Probe | Refuse
 class Admission:
     """Decides which cell begins next.
 
-    The memory of a cell is that of like cells in the store. Where there are none, an upper bound from its settings will
-    do if it is no more than one job's share of the memory; a cell with a larger one is probed first, once for all of
-    its kind.
+    The memory of a cell is that of like cells in the store. If there are none, an upper bound from its settings is
+    used, provided that it does not exceed one job's share of the memory. A cell with a larger bound is probed first,
+    once for all cells of its kind.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class Admission:
         jobs: int,
         devices: Sequence[str],
     ) -> None:
-        """Take over the cells and what the store knows.
+        """Start with the cells and the costs that the store knows.
 
         Args:
             cells: cells and their data by key.
             measured: costs of like cells in the store.
-            jobs: how many cells may run at once.
-            devices: on which they run, as torch names them.
+            jobs: maximum number of cells that run at once.
+            devices: devices on which they run, as torch names them.
         """
         self._cells = dict(cells)
         self._kinds = {key: kind_of(cell, data) for key, (cell, data) in cells.items()}
@@ -107,7 +107,7 @@ class Admission:
         self._jobs = jobs
         self._cuda = any(device.startswith("cuda") for device in devices)
         self._bounds: dict[CellKind, tuple[int, int | None]] = {}
-        """Of the memory of a process, in bytes: lower, and upper where there is one."""
+        """Lower bound on the memory of a process in bytes, and the upper bound if there is one."""
         for key, kind in self._kinds.items():
             if kind not in self._bounds:
                 cell, data = cells[key]
@@ -115,7 +115,7 @@ class Admission:
                 self._bounds[kind] = least, most_memory(cell, data, cuda=self._cuda)
         self._devices_shared = self._cuda and jobs > len(set(devices))
         self._probed: dict[str, bool] = {}
-        """Cells whose probes are at work, and whether nothing else was when they began."""
+        """Cells that are being probed, and whether nothing else ran when their probe began."""
         self._crowded: set[CellKind] = set()
         """Kinds that did not fit beside others, and are probed alone."""
         self._killed: set[str] = set()
@@ -130,16 +130,16 @@ class Admission:
         memory: Mapping[str, Memory],
         idle: int = 0,
     ) -> Choice | None:
-        """Return what to do in a free slot, or None: wait until something ends.
+        """Return what to do in a free slot; None to wait until something ends.
 
         If nothing runs and nothing fits, the cell that needs least begins.
 
         Args:
             waiting: keys of cells that have not begun, in the order of preference.
-            running: what is at work on this machine, by the key of its cell.
-            device: of the slot.
-            memory: under `cpu` that of this machine, under the names of GPUs theirs, as far as they are known.
-            idle: resident bytes of the slot's process, which are part of what a cell takes.
+            running: running cells and probes of this machine, by the key of the cell.
+            device: device of the slot.
+            memory: memory of this machine under `cpu`, and of GPUs under their names as far as known.
+            idle: resident bytes of the slot's process, which count as part of what a cell takes.
         """
         here = memory["cpu"]
         spare = int(SPARE * here.total)
@@ -168,7 +168,7 @@ class Admission:
         return self._chosen(choice, need, running)
 
     def learn(self, key: str, finding: CostEstimate) -> None:
-        """Take note of what the probe of the cell `key` has found."""
+        """Record the result of the probe of the cell `key`."""
         alone, kind = self._probed.pop(key), self._kinds[key]
         if isinstance(finding, Cost) or alone or not finding.does_not_fit:
             self._found[kind] = finding
@@ -177,16 +177,16 @@ class Admission:
             self._crowded.add(kind)
 
     def take_back(self, choice: Choice) -> None:
-        """Take note that what was chosen is not done: another run has the cell."""
+        """Withdraw a choice that is not carried out because another run has the cell."""
         if isinstance(choice, Probe):
             self._probed.pop(choice.key, None)
 
     def killed(self, key: str) -> None:
-        """Take note that a cell's process was killed, for want of memory perhaps: it begins again alone."""
+        """Record that a cell's process was killed, perhaps for lack of memory; the cell begins again alone."""
         self._killed.add(key)
 
     def need(self, key: str) -> int:
-        """Return the bytes that a cell takes as far as is known now, else a lower bound."""
+        """Return the bytes that a cell takes if they are known, else a lower bound."""
         found = self._found.get(self._kinds[key])
         return found.memory if isinstance(found, Cost) else self._bounds[self._kinds[key]][0]
 
@@ -202,18 +202,18 @@ class Admission:
             problem = f"does not fit into memory ({found.reason})"
         if problem:
             cell, _ = self._cells[key]
-            sentence = f"{cell.shown} on {cell.dataset} {problem}, and there are {_gigabytes(here.total)}; {REMEDY}"
-            return Refuse(key, sentence), 0
+            row, total = f"{cell.shown} on {cell.dataset}", _gigabytes(here.total)
+            return Refuse(key, f"{row} {problem}, and the machine has {total}; {REMEDY}"), 0
         reserved = here.total if key in self._killed else self._reservation(kind, share)
         if reserved is not None:
             return Begin(key), reserved
         return Probe(key), here.total if kind in self._crowded else max(need, share)
 
     def _reservation(self, kind: CellKind, share: int) -> int | None:
-        """Return the bytes to reserve for a cell, or None if it is to be probed before it begins."""
+        """Return the bytes to reserve for a cell, or None if it must be probed before it begins."""
         found, (least, most) = self._found.get(kind), self._bounds[kind]
         if self._devices_shared and (found is None or (isinstance(found, Cost) and found.source == "measured")):
-            return None  # the store knows no memory of GPUs
+            return None  # the store does not record GPU memory
         if isinstance(found, Cost):
             return found.memory if found.source == "measured" else int(PROBED_MARGIN * found.memory)
         if found is not None:
@@ -221,7 +221,7 @@ class Admission:
         return most if most is not None and most <= share else None
 
     def _fits_on_device(self, key: str, others: Sequence[str], device: Memory | None) -> bool:
-        """Return whether a cell fits on a GPU beside `others`; one whose memory is not known has it for itself."""
+        """Return whether a cell fits on a GPU beside `others`; a cell of unknown memory gets the GPU to itself."""
         if not self._cuda or not others:
             return True
         if device is None:
@@ -242,7 +242,7 @@ class Admission:
 
 
 def known_needs(cells: Iterable[tuple[Cell, PreparedDataset]], measured: Mapping[CellKind, Cost]) -> list[int]:
-    """Return the bytes that each of `cells` takes on a CPU: as measured by like cells, else at least."""
+    """Return the bytes that each of `cells` takes on a CPU: as measured on like cells, else a lower bound."""
     found = ((measured.get(kind_of(cell, data)), cell, data) for cell, data in cells)
     return [least_memory(cell, data) if cost is None else cost.memory for cost, cell, data in found]
 
@@ -250,7 +250,7 @@ def known_needs(cells: Iterable[tuple[Cell, PreparedDataset]], measured: Mapping
 def admit(
     plan: Plan, store: Path, devices: Sequence[str], jobs: int | None, threads: int, *, force: bool
 ) -> tuple[int, Admission]:
-    """Return how many cells to run at once, where `jobs` does not say, and what decides which.
+    """Return how many cells to run at once (`jobs` if given), and the admission that decides which.
 
     Raises:
         StoreError: the store cannot be read.
@@ -265,14 +265,14 @@ def admit(
 
 
 def default_jobs(devices: Sequence[str], threads: int | None, needs: Sequence[int], cores: int, memory: Memory) -> int:
-    """Return how many cells to run at once where nobody says: one on each GPU, or one on each core.
+    """Return the default number of cells to run at once: one per GPU, or one per core.
 
     Args:
-        devices: as torch names them.
-        threads: of each job, where somebody says; else one.
-        needs: bytes that the cells take, as far as is known.
-        cores: available to this process.
-        memory: of this machine; there are no more jobs than the least needy cells that fit into it at once.
+        devices: devices as torch names them.
+        threads: threads of each job; None means one.
+        needs: bytes that the cells take, as far as known.
+        cores: number of cores available to this process.
+        memory: memory of this machine; it limits the jobs to the number of the smallest cells that fit at once.
     """
     gpus = {device for device in devices if device.startswith("cuda")}
     most = len(gpus) or max(1, cores // (threads or 1))
@@ -286,7 +286,7 @@ def default_jobs(devices: Sequence[str], threads: int | None, needs: Sequence[in
 def memory_at(device: str) -> dict[str, Memory]:
     """Return the memory of this machine, under `cpu`, and of a GPU, under its name.
 
-    Of a GPU all counts as available: what other programs have there is not known.
+    All memory of a GPU counts as available, because the use of other programs is unknown.
     """
     found = {"cpu": machine_memory()}
     kind, _, number = device.partition(":")
@@ -297,10 +297,10 @@ def memory_at(device: str) -> dict[str, Memory]:
 def machine_memory(root: Path = Path("/")) -> Memory:
     """Return the memory of this machine, or of the control group of this process (a container's, a batch job's).
 
-    Where the system does not say what is available, half of it is taken to be.
+    If the system does not report available memory, half of the total is assumed.
 
     Args:
-        root: of the file system, where Linux tells about itself.
+        root: root of the file system, below which Linux has /proc and /sys.
     """
     found = list(_group_memory(root))
     try:
@@ -314,7 +314,7 @@ def machine_memory(root: Path = Path("/")) -> Memory:
 
 
 def _group_memory(root: Path) -> Iterator[Memory]:
-    """Yield limit and rest of the control groups that this process is in, of either version."""
+    """Yield the limit and the available memory of each control group of this process, version 1 or 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

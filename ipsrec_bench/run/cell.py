@@ -1,4 +1,4 @@
-"""One cell's work: a pure function of the cell, its data, the device and the number of threads."""
+"""The work of one cell: a pure function of the cell, its data, the device and the number of threads."""
 
 import time
 import traceback
@@ -44,7 +44,7 @@ class Trained:
     split: Split
     fitted: Fitted
     valid: Ranks
-    """Of the validation targets, after the best epoch."""
+    """Ranks of the validation targets, after the best epoch."""
 
 
 def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
@@ -69,24 +69,25 @@ def train_cell(
     state: StateFile | None = None,
     tile_parts: int = 1,
 ) -> Trained:
-    """Train the cell's model and leave it with its best weights; test targets are not looked at.
+    """Train the cell's model and return it with its best weights; test targets are not used.
 
-    What is drawn at random follows from the seed, the stage and the epoch. Raises whatever training raises.
+    Random draws depend on the seed, the stage and the epoch. Raises whatever training raises.
 
     Args:
-        key: of the cell.
+        key: key of the cell.
         cell: what to train.
         place: where it is trained.
         data: its dataset.
         emit: callback that receives every event.
-        state: the training's state, which it goes on from and writes; None: it begins anew and writes none.
-        tile_parts: into how many parts tiles and batches of users are cut, to need less memory.
+        state: file of the training's state, from which it resumes and to which it writes; None to start anew and
+            write none.
+        tile_parts: number of parts into which tiles and batches of users are split, to need less memory.
     """
-    if model_entry(cell.type).code != cell.code:  # a worker imports it when the first cell comes
+    if model_entry(cell.type).code != cell.code:  # a worker imports it with its first cell
         raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
     device = pick_device(place.device)
     Streams(cell.seed, INIT).start()
-    assert isinstance(cell.config, ModelConfig)  # the suite, which cannot know models, only knows it as settings
+    assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
     max_length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
     model = build_model(cell.type, cell.config, sizes).to(device)
@@ -130,10 +131,10 @@ def train_cell(
 
 @contextmanager
 def _denormals(*, flushed: bool) -> Iterator[None]:
-    """Let this thread take numbers below 1e-38 for zero, or not; afterwards the other way.
+    """Make this thread flush denormals (below 1e-38) to zero, or not; afterwards, the other way round.
 
-    Adam's moments decay into such numbers, which CPUs handle slowly. Ranking must tell them apart. The threads of
-    torch's pool are as `start_threads` makes them: exact.
+    Adam's moments decay into denormals, which CPUs handle slowly. Ranking must distinguish them. The threads of torch's
+    pool are exact, as `start_threads` makes them.
     """
     torch.set_flush_denormal(flushed)
     try:
@@ -143,7 +144,7 @@ def _denormals(*, flushed: bool) -> Iterator[None]:
 
 
 def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CellRecord:
-    """Train the cell, rank every held-out target, and return what the store keeps of it.
+    """Train the cell, rank every held-out target, and return its record for the store.
 
     An error of the cell becomes a failed record with its traceback, and so does `sys.exit`; an interruption passes
     through.
@@ -160,7 +161,7 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     record, memory = new_record(key, cell, place.device, place.threads, data), MemorySaver()
     try:
         trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, state, parts))
-        Streams(cell.seed, TEST).start()  # what training has drawn depends on whether it began here
+        Streams(cell.seed, TEST).start()  # the draws of training depend on whether it was resumed
         test = memory.spare(
             lambda parts: rank_targets(
                 trained.model,
@@ -175,7 +176,7 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     except (KeyboardInterrupt, StoreError):
         raise
     except BaseException:  # noqa: BLE001 (whatever ends a cell is recorded; the other cells go on)
-        error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may be no valid text
+        error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may not be valid text
         return replace(record, seconds=time.perf_counter() - began, error=error)
     fitted = trained.fitted
     before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[:resumed])

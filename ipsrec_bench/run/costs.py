@@ -1,4 +1,4 @@
-"""What cells take, in time and memory: measured by earlier runs, probed, or bounded from their settings.
+"""Time and memory that cells take: measured by earlier runs, probed, or bounded from their settings.
 
 Nothing here imports torch.
 """
@@ -19,38 +19,38 @@ from ipsrec_bench.store.queries import like_cells
 from ipsrec_bench.suite.cells import Cell
 
 LEAST_PROCESS, MOST_PROCESS, MOST_CUDA_PROCESS = 200 << 20, 700 << 20, 5 << 30
-"""Bytes of a process that has loaded torch and nothing to work on, at least and at most."""
+"""Bytes of a process that has loaded torch but no data: lower bound, upper bound, and upper bound with CUDA."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one cell takes."""
+    """Time and memory of one cell."""
 
     epoch_seconds: float | None
-    """Training and validating one epoch; None for a model that counts."""
+    """Seconds to train and validate one epoch; None for a model that counts."""
     seconds: float
-    """The whole cell. A probe assumes that training does not stop early, so it is an upper bound there."""
+    """Seconds for the whole cell. A probe assumes that training does not stop early, so its value is an upper bound."""
     memory: int
     """Peak resident bytes of the process."""
     device_memory: int | None
-    """Peak bytes that torch allocated on a GPU; None on a CPU, and where it was not measured."""
+    """Peak bytes that torch allocated on a GPU; None on a CPU or if not measured."""
     source: Literal["measured", "probed"]
-    """`measured`: by cells in the store that differ in nothing but their seed. `probed`: by a few steps of training."""
+    """`measured`: from cells in the store that differ only in their seed. `probed`: from a few steps of training."""
 
 
 @dataclass(frozen=True)
 class NoCost:
-    """Why a probe has found no cost."""
+    """Why a probe found no cost."""
 
     reason: str
     does_not_fit: bool
-    """Whether it needed more memory than there was; else the cell would fail, too."""
+    """Whether the probe ran out of memory; otherwise the cell itself would fail, too."""
 
 
 CostEstimate = Cost | NoCost
 
 CellKind = tuple[str, str]
-"""Fingerprint of the data and settings as JSON: what cells that differ in nothing but their seed have in common."""
+"""Fingerprint of the data, and settings as JSON; cells that differ only in their seed have the same kind."""
 
 
 def kind_of(cell: Cell, data: PreparedDataset) -> CellKind:
@@ -62,10 +62,10 @@ def measured_costs(store: Path, kinds: Iterable[CellKind], *, cuda: bool, thread
     """Return the costs of those `kinds` of which the store holds complete cells.
 
     Args:
-        store: the store's file, which need not be there.
-        kinds: of the cells asked for.
-        cuda: whether they will be trained on a GPU; cells trained otherwise are not taken into account.
-        threads: of torch, likewise.
+        store: the store's file, which may be missing.
+        kinds: kinds of the cells in question.
+        cuda: whether they will be trained on a GPU; stored cells that were trained otherwise are ignored.
+        threads: number of torch threads; stored cells with another number are ignored.
 
     Raises:
         StoreError: the store cannot be read.
@@ -88,9 +88,9 @@ def least_memory(cell: Cell, data: PreparedDataset) -> int:
 def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int | None:
     """Return an upper bound on the peak bytes of the process, or None if the settings do not give one.
 
-    It is several times what is really taken: tables count twice, whatever a step makes is taken to be kept until its
-    end, and scores are not taken in tiles. There is none for classes outside of the toolkit, whose tables are not
-    known, nor for models that count, whose tables depend on the interactions.
+    The bound is several times the real peak: tables count twice, all intermediate results of a step are assumed to
+    live until its end, and scores are not tiled. Classes outside the toolkit have no bound, because their tables are
+    unknown. Models that count have none, because their tables depend on the interactions.
     """
     config, training, length = cell.config, cell.training, cell.protocol.max_length
     if cell.code or not isinstance(config, NeuralConfig):
@@ -112,12 +112,12 @@ def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int
 
 
 def finishing_time(cells: Sequence[tuple[float, int]], jobs: int, memory: int) -> float:
-    """Return when the last of `cells` ends, in seconds, if each begins as soon as a job and memory are free.
+    """Return the seconds until the last of `cells` ends, if each begins as soon as a job and memory are free.
 
     Args:
         cells: seconds and bytes of each, in the order in which they begin.
-        jobs: how many may run at once.
-        memory: bytes for all that run at once; a cell that needs more runs alone.
+        jobs: maximum number of cells that run at once.
+        memory: bytes for all cells that run at once; a cell that needs more runs alone.
     """
     now, free = 0.0, memory
     running: list[tuple[float, int]] = []
@@ -135,7 +135,7 @@ def finishing_time(cells: Sequence[tuple[float, int]], jobs: int, memory: int) -
 
 
 def _tables(cell: Cell, data: PreparedDataset, *, copies: int) -> int:
-    """Return the bytes of so many copies of the tables of items and providers, in float32."""
+    """Return the bytes of `copies` copies of the item and provider tables in float32."""
     if not isinstance(cell.config, NeuralConfig):
         return 0
     rows = data.num_items + (data.num_providers if model_entry(cell.type).uses_providers else 0)

@@ -1,9 +1,9 @@
-"""The coordinator: hands cells out to an executor, and is the only one to write the store.
+"""The coordinator: hands out cells to an executor, and is the only process of a run that writes the store.
 
-Several runs may work on one store at once, of one suite or of several that share cells: each claims the cells that it
+Several runs may work on one store at once, of one suite or of several that share cells. Each claims the cells that it
 hands out, and finds the results of the others in the store.
 
-Nothing here imports torch, so that a run with nothing to do ends in a moment, and one with much to do stays small.
+Nothing here imports torch: a run with nothing to do ends at once, and a coordinator needs little memory.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ from ipsrec_bench.store.records import CellRecord, reason_of
 from ipsrec_bench.suite.cells import Cell
 
 LOOK_AGAIN_SECONDS = 0.5
-"""How often the claims of other runs are looked at."""
+"""Interval at which the claims of other runs are checked."""
 STOP_SECONDS = 5.0
 """A worker that does not stop within this time is killed. The last state of its training is on disk."""
 
@@ -59,17 +59,17 @@ MakeExecutor = Callable[[Emit, Tick], Executor]
 
 @dataclass(frozen=True)
 class Policy:
-    """Which cells a run does, and what becomes of them."""
+    """Which cells a run trains, and how it handles their outcomes."""
 
     fail_fast: bool = False
     """End the run with the first cell that fails."""
     retry_failed: bool = False
-    """Run cells again that have ended their process."""
+    """Retry cells that were skipped because they ended their process."""
     timeout: float = inf
-    """Seconds that a cell may take in this run; the next one goes on with it."""
+    """Seconds that a cell may take in this run; the next run resumes it."""
     keep: Keep = "best"
     force: bool = False
-    """Run complete cells again; each is replaced when its new ranks are there."""
+    """Run complete cells again; each is replaced once its new ranks are complete."""
     collect: bool = False
     """Train nothing; the cells that the store lacks are left to other runs."""
 
@@ -89,20 +89,20 @@ def execute(
     Args:
         plan: the cells, and which are done.
         store: the store's file; open for writing only while a cell is recorded.
-        make_executor: returns where cells are trained; called only if there is a cell to train.
+        make_executor: factory of the executor; called only if there is a cell to train.
         emit: callback that receives every event.
         policy: which cells are run, and what becomes of those that fail; by default, the others go on.
-        wanted: asked a few times a second whether the run is to go on, to pause, or to stop.
-        admission: decides which cell begins next, by the memory of this machine; by default, they begin in their order.
+        wanted: callback that is polled a few times a second: whether to run, pause or stop.
+        admission: decides by this machine's memory which cell begins next; by default, cells begin in their order.
 
     Returns:
-        How it ended; an interruption (Ctrl-C) ends the run with everything recorded so far kept.
+        How the run ended. An interruption (Ctrl-C) ends it and keeps everything recorded so far.
 
     Raises:
         SuiteError: the store has another suite of the suite's name.
         StoreError: the store, or the folder beside it, cannot be written. A trained cell is kept beside the store, and
             the next run enters it.
-        BenchError: a device is not there.
+        BenchError: a device is missing.
     """
     began, since = time.perf_counter(), datetime.now(UTC).replace(tzinfo=None)
     policy = policy or Policy()
@@ -124,7 +124,7 @@ def execute(
         (data.fingerprint, protocols[name], *held_out_facts(data, protocols[name]))
         for name, data in plan.datasets.items()
     ]
-    # Data may have been prepared for hours: that somebody reads the store, as a report does, is no reason to give up.
+    # Preparing the data may have taken hours: do not give up because a report, for example, reads the store.
     with writing(store, patience=inf, on_wait=recorder.on_wait) as connection:
         claim_name(connection, plan.file, store)
         run = begin_run(connection, plan.file, list(plan.datasets.values()), plan.planned())
@@ -155,7 +155,7 @@ def _started(plan: Plan, cells: int, skipped: int) -> RunStarted:
 
 
 def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanned:
-    """Return the grid of a run with what the store knows of it, if there is something to do."""
+    """Return the grid of a run; if some cells are done and some are left, with metrics and times from the store."""
     grid = tuple((*_name(key, cell), "queued" if key in left else "done") for key, cell in plan.mine)
     done = {key for key, _ in plan.mine if key not in left}
     if not (left and done):
@@ -170,14 +170,14 @@ def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanne
 
 
 def _do_probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:
-    """Find out what a cell takes, where it would be done."""
+    """Measure what a cell takes, in the place where it would be trained."""
     from ipsrec_bench.run.probe import probe
 
     return probe(cell, place, data, emit)
 
 
 def _do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
-    """Do a cell where it was handed out to, and leave its record in its folder."""
+    """Train a cell in its worker, and leave its record in its folder."""
     from ipsrec_bench.run.cell import do_cell
 
     do_cell(key, cell, place, data, emit)
@@ -185,50 +185,50 @@ def _do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
 
 @dataclass(eq=False)
 class _Claimed:
-    """A cell that is this run's to do."""
+    """A cell that this run has claimed."""
 
     key: str
     cell: Cell
     claim: Claim
     slot: Slot | None = None
-    """Where it was handed out to last."""
+    """The slot that it was last given to."""
     is_probed: bool = False
-    """Whether what is at work is a probe."""
+    """Whether its current task is a probe."""
     seconds: float = 0.0
-    """How long it has been at work; while the run holds, time does not count."""
+    """How long its tasks have run; pauses do not count."""
 
 
 @dataclass
 class _Work:
-    """A run at work on what it has to do."""
+    """State of a live run."""
 
     plan: Plan
     recorder: Recorder
     emit: Emit
     since: datetime
-    """When this run began, UTC without its zone, as the store has it."""
+    """When this run began, in UTC without a time zone, as in the store."""
     policy: Policy
     wanted: Callable[[], Wanted]
     admission: Admission | None
     complete: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
     is_interrupted: bool = field(default=False, init=False)
-    """Whether somebody has stopped the run."""
+    """Whether a user has stopped the run."""
     _executor: Executor = field(init=False)
     _running: dict[str, _Claimed] = field(default_factory=dict, init=False)
     _again: list[_Claimed] = field(default_factory=list, init=False)
-    """Cells whose process has died, or that were probed: to be begun again."""
+    """Cells to begin again: their process died, or they were probed."""
     _ended: list[Outcome] = field(default_factory=list, init=False)
     """Outcomes that the executor has returned and that are not recorded yet."""
     _resident: dict[str, int] = field(default_factory=dict, init=False)
     """Resident memory of each worker in bytes, from its last `WorkerSeen`."""
     _is_held: bool = field(default=False, init=False)
     _is_in_haste: bool = field(default=False, init=False)
-    """Whether workers are to be ended without waiting for their next step."""
+    """Whether to end workers without waiting for their next step."""
     _ticked: float = field(default_factory=time.monotonic, init=False)
 
     def through(self, todo: dict[str, Cell], executor: Executor) -> None:
-        """Do every cell; those that other runs have claimed come last, when their claims end."""
+        """Run every cell; those that other runs have claimed come last, once their claims end."""
         self._executor = executor
         try:
             self._through(dict(todo))
@@ -247,7 +247,7 @@ class _Work:
                 self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
 
     def listen(self, event: Event) -> None:
-        """Pass on what workers say, and remember what they take."""
+        """Pass on the events of workers, and remember their memory use."""
         if isinstance(event, WorkerSeen):
             self._resident[event.worker] = event.memory
         elif isinstance(event, WorkerEnded):
@@ -255,10 +255,10 @@ class _Work:
         self.emit(event)
 
     def tick(self) -> None:
-        """Look at the clocks, and at what somebody wants; executors call it a few times a second.
+        """Check timeouts and requests; executors call this a few times a second.
 
         Raises:
-            KeyboardInterrupt: somebody wants the run to stop.
+            KeyboardInterrupt: the run is requested to stop.
         """
         now = time.monotonic()
         passed, self._ticked = now - self._ticked, now
@@ -295,7 +295,7 @@ class _Work:
         return self.policy.fail_fast and self.failed > 0
 
     def _hand_out(self, left: dict[str, Cell]) -> bool:
-        """Begin cells as long as there are slots; return whether others have claimed all that are left."""
+        """Begin cells as long as there are slots; return whether other runs have claimed all cells that are left."""
         others: set[str] = set()
         for slot in self._executor.free():
             is_taken = False
@@ -332,7 +332,7 @@ class _Work:
             self.admission.take_back(choice)
 
     def _claim(self, key: str, left: dict[str, Cell]) -> _Claimed | None:
-        """Claim a cell of `left`; None if others have it, or if its result is there, which is settled."""
+        """Claim a cell of `left`; return None if another run has it, or if its result exists and was settled."""
         claim = self.recorder.workplace.claim(key, _title(left[key]))
         if claim is None:
             return None
@@ -341,7 +341,7 @@ class _Work:
             return claimed if self._is_to_be_trained(claimed) else None
 
     def _is_to_be_trained(self, claimed: _Claimed) -> bool:
-        """Settle a cell that another run has done since this one began, or whose result or deaths are known."""
+        """Return whether a claimed cell must be trained; settle it if its outcome is known already."""
         key, cell = claimed.key, claimed.cell
         found = self.recorder.found(key)
         if found is not None and (found.started >= self.since or not (found.error or self.policy.force)):
@@ -364,7 +364,7 @@ class _Work:
         return CellFound(*_name(key, cell), metrics, seconds)
 
     def _begin(self, claimed: _Claimed, slot: Slot, choice: Choice) -> bool:
-        """Do with a claimed cell what was chosen; return whether the slot is taken."""
+        """Carry out the choice for a claimed cell; return whether it takes the slot."""
         if isinstance(choice, Refuse):
             with self._at(claimed):
                 self._fail(claimed, choice.sentence)
@@ -382,16 +382,16 @@ class _Work:
         After an error or Ctrl-C, the next call records the remaining ones.
         """
         if not self._ended:
-            self._ticked = time.monotonic()  # how long this process has waited for the store is not held against cells
+            self._ticked = time.monotonic()  # time that this process waited for the store does not count for cells
             self._ended = self._executor.outcomes(LOOK_AGAIN_SECONDS)
         while self._ended:
             self._settle(self._ended.pop(0))
 
     def _settle(self, outcome: Outcome) -> None:
-        """Record what a cell has come to, or put it where it can be gone on with.
+        """Record the outcome of a cell, or queue the cell to begin again.
 
         Raises:
-            BenchError: it could not be done for a reason that lies outside of it.
+            BenchError: the cell could not run for an external reason.
         """
         claimed = self._running.pop(outcome.key)
         with self._at(claimed):
@@ -400,7 +400,7 @@ class _Work:
             if claimed.is_probed and isinstance(outcome, Done | Died):
                 self._learn(claimed, outcome)
             if claimed.is_probed and isinstance(outcome, Done):
-                claimed.seconds = 0.0  # the probe's are not the cell's, whose time begins with it
+                claimed.seconds = 0.0  # the seconds of the probe do not count for the cell
                 self._again.insert(0, claimed)
             elif (record := kept_record(claimed.claim.folder)) is not None:
                 self._record(claimed, record)
@@ -416,19 +416,19 @@ class _Work:
                 else:
                     self._fail(claimed, _given_up(workplace.deaths()[claimed.key]))
             else:
-                assert isinstance(outcome, Stopped)  # one that is done has left its record
+                assert isinstance(outcome, Stopped)  # a completed one has left its record
                 claimed.claim.give_back()
                 self.emit(CellInterrupted(*_name(claimed.key, claimed.cell)))
 
     def _learn(self, claimed: _Claimed, outcome: Done | Died) -> None:
-        """Take note of what a probe has found: nothing, if it died, which its cell may do as well as anything."""
+        """Record the result of a probe. A probe that died has no cost; the cell itself may still succeed."""
         assert self.admission is not None
         finding = outcome.result if isinstance(outcome, Done) else NoCost(outcome.cause, does_not_fit=False)
         self.admission.learn(claimed.key, finding)
 
     @contextlib.contextmanager
     def _at(self, claimed: _Claimed) -> Iterator[None]:
-        """Give a claim back if what is done with the cell fails."""
+        """Release the claim if the block raises."""
         try:
             yield
         except BaseException:
@@ -456,7 +456,7 @@ class _Work:
         self._record(claimed, record)
 
     def _stop(self) -> None:
-        """Stop what is at work, and take what comes to its end meanwhile."""
+        """Stop all tasks, and record those that end meanwhile."""
         deadline = time.monotonic() + (0.0 if self._is_in_haste else STOP_SECONDS)
         for key in self._running:
             self._executor.stop(key)
@@ -465,7 +465,7 @@ class _Work:
 
 
 def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> dict[str, CellFailed]:
-    """Return the cells that are recorded as failed because they have ended their process, with what is said of them."""
+    """Return failure events of the cells that are skipped because they repeatedly ended their process, by key."""
     deadly = {key: causes for key, causes in workplace.deaths().items() if key in todo and len(causes) >= MOST_DEATHS}
     if not deadly or not store.exists():
         return {}
@@ -480,8 +480,8 @@ def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> di
 
 def _given_up(causes: list[str]) -> str:
     return (
-        f"the cell ended its process {len(causes)} times ({'; '.join(dict.fromkeys(causes))}); it is passed over until"
-        " it is asked for with run --retry-failed"
+        f"the cell ended its process {len(causes)} times ({'; '.join(dict.fromkeys(causes))}); it is skipped until"
+        " run --retry-failed retries it"
     )
 
 

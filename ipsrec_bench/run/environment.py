@@ -1,4 +1,4 @@
-"""Where this process runs: versions, processor, device, memory."""
+"""The environment of this process: versions, processor, device, memory."""
 
 import contextlib
 import ctypes
@@ -37,7 +37,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_works(name: str) -> bool:
-    """Return whether a process can go on to use a device: after some errors a GPU fails for the rest of its life."""
+    """Return whether this process can still use a device: some errors break a GPU for the rest of its lifetime."""
     if not name.startswith("cuda"):
         return True
     try:
@@ -48,39 +48,39 @@ def device_works(name: str) -> bool:
 
 
 def prepare_process(threads: int) -> None:
-    """Make this process fit to train, with so many threads; to be called before torch has started any."""
+    """Set this process up for training with `threads` threads. Call this before torch starts any."""
     keep_freed_memory()
     start_threads(threads)
 
 
 def start_threads(number: int) -> None:
-    """Let torch work with so many threads, and start them.
+    """Set the number of torch threads, and start them.
 
-    For good, each treats denormals as the thread that starts it does at that moment: exactly, if no training runs yet.
+    Each thread keeps for good the denormal mode of the thread that starts it: exact, if no training runs yet.
     """
     torch.set_num_threads(number)
     torch.ones(number << 16).neg_()  # enough elements for each to get a share
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next step, where this is glibc.
+    """Let glibc keep freed memory for the next step; do nothing with another C library.
 
-    By default it hands large blocks back to the system, which then clears the same pages anew in every step: up to
-    a third of the time of training on a CPU. Blocks above 32 MiB are handed back still. To be called before threads are
-    started: one that has memory of its own already keeps it.
+    By default, glibc returns large blocks to the system, which then clears the same pages in every step: up to a third
+    of the time of training on a CPU. Blocks above 32 MiB are still returned. Call this before threads are started: a
+    thread that already has its own arena keeps it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return  # another C library, which knows no such switch
+        return  # another C library, which has no such switch
     m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 1 << 30)
-    mallopt(m_arena_max, 1)  # or each thread that ranks would keep what it freed for itself
+    mallopt(m_arena_max, 1)  # or each ranking thread would keep its freed memory to itself
 
 
 def describe_environment(device: torch.device, threads: int) -> Environment:
-    """Return the environment of cells that are trained on `device` of this machine with so many threads."""
+    """Return the environment of cells that are trained on `device` of this machine with `threads` threads."""
     return Environment(
         package=ipsrec_bench.__version__,
         python=platform.python_version(),
@@ -99,7 +99,7 @@ def describe_environment(device: torch.device, threads: int) -> Environment:
 
 @cache
 def _revision() -> str:
-    """Return the commit that the toolkit's files are of, with `+` if they were changed; empty if they are of none."""
+    """Return the commit of the toolkit's files, with `+` if they were changed; empty outside a repository."""
     folder = Path(__file__).parent.parent
     git = ["git", "-C", str(folder)]
     try:
@@ -113,9 +113,9 @@ def _revision() -> str:
 
 
 def reset_peak_memory() -> None:
-    """Start the measurement of `peak_memory` anew, where the system allows it (Linux)."""
+    """Reset the measurement of `peak_memory`, where the system supports it (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what was kept of the cell before is not this one's
+        ctypes.CDLL(None).malloc_trim(0)  # memory kept from the previous cell does not count for this one
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -123,7 +123,7 @@ def reset_peak_memory() -> None:
 
 
 def resident_memory() -> int:
-    """Return the resident size of this process in bytes; 0 where the system does not say (Linux does)."""
+    """Return the resident size of this process in bytes; 0 if the system does not report it (Linux does)."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

@@ -1,4 +1,4 @@
-"""Files beside a store that no cell of it needs."""
+"""Garbage collection: files beside a store that none of its cells needs."""
 
 import re
 import shutil
@@ -12,12 +12,12 @@ from ipsrec_bench.store.health import keys_of, stores_in
 _CHECKPOINT = re.compile(r"([0-9a-f]{32})\.safetensors")
 CHECKPOINT, STATE, TRIAL = "checkpoint", "unfinished training", "abandoned trial"
 LOCK_SECONDS = 10.0
-"""How long a process that makes or removes folders beside the store is waited for."""
+"""Maximum wait for a process that makes or removes folders beside the store."""
 
 
 @dataclass(frozen=True)
 class Unneeded:
-    """A file, or a folder with all that it holds."""
+    """A file, or a folder with its content."""
 
     path: Path
     what: str
@@ -28,26 +28,26 @@ class Unneeded:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What no cell needs, and why something was not looked at."""
+    """Files that no cell needs, and why some were not checked."""
 
     found: tuple[Unneeded, ...]
     not_looked_at: str
-    """A sentence; empty if everything was looked at."""
+    """A sentence; empty if everything was checked."""
 
 
 def collect(store: Path, *, dry_run: bool) -> Garbage:
-    """Remove the files beside `store` that no cell of it needs, and return what they were.
+    """Remove the files beside `store` that none of its cells needs, and return what they were.
 
-    Those are checkpoints of keys that no store in the folder has complete, since all of them share `checkpoints/`;
-    folders of cells that are complete, or that the newest run of no suite plans; and folders of trials. What a living
-    process has claimed stays, and so does a result that waits for the store.
+    These are checkpoints of keys that are complete in no store of the folder (all of them share `checkpoints/`),
+    folders of cells that are complete or that no suite's newest run plans, and folders of trials. Whatever a live
+    process has claimed is kept, and so is a result that waits for the store.
 
     Args:
         store: the store's file.
         dry_run: remove nothing.
 
     Raises:
-        MissingStoreError: there is no store, so that nothing says what is needed.
+        MissingStoreError: the store does not exist, so it is unknown what is needed.
         StoreError: the store cannot be read, or a file cannot be removed.
     """
     workplace = Workplace(store)
@@ -107,7 +107,7 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def _remove(path: Path, before: tuple[int, int] | None) -> None:
-    """Remove a folder, or a file that is still the one that was found."""
+    """Remove a folder, or a file unless it was replaced since it was found."""
     try:
         if path.is_dir():
             shutil.rmtree(path)

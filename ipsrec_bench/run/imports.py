@@ -1,4 +1,4 @@
-"""Ranks made elsewhere, entered beside a suite's own."""
+"""Imports of ranks that were computed elsewhere, beside a suite's own."""
 
 import hashlib
 import json
@@ -37,25 +37,25 @@ _ELSEWHERE = Environment(
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """What was entered, and what that means for what was there."""
+    """What was imported, and what it replaced."""
 
     record: CellRecord
     replaced: str | None
-    """The file whose ranks gave way; None if there were none."""
+    """The file whose ranks were replaced; None if there was none."""
     fits: bool
     """Whether the newest run of the suite has the same targets and candidates, so that its report shows it."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Where imported ranks stand in a suite's tables."""
+    """Where imported ranks appear in a suite's tables."""
 
     model: str
-    """The row's name; none of the suite's own."""
+    """The row's name; it must differ from the suite's own rows."""
     variant: str = ""
-    """Of the model."""
+    """Variant of the model."""
     seed: int = 1
-    """With which it was trained; compared with our cells of the same seed."""
+    """Seed with which it was trained; it is compared with the suite's cells of the same seed."""
     dataset: str | None = None
     """A dataset of the suite; its only one if not given."""
 
@@ -71,18 +71,18 @@ def import_ranks(
 ) -> Imported:
     """Read the predictions at `path` for the test targets of `file`'s dataset and write them to the store.
 
-    Every run of the suite with the same targets has them then, as a row of its tables.
+    Every run of the suite with the same targets then shows them as a row of its tables.
 
     Args:
         path: the predictions; see `read_predictions`.
         file: the suite whose protocol says what is held out.
         data_dir: raw and prepared data.
         store: the store's file.
-        labels: where they stand in the suite's tables.
-        replace: other ranks of the same targets, imported under the same names, give way.
+        labels: where they appear in the suite's tables.
+        replace: replace other ranks of the same targets that were imported under the same names.
 
     Raises:
-        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is none; or the store has
+        SuiteError: the suite lacks the dataset, or has a row of that name, or the name is not valid; or the store has
             another suite of the suite's name.
         DataError: the predictions are not of this dataset, or are incomplete.
         StoreError: the store cannot be written, or has other ranks under this name.

@@ -246,7 +246,7 @@ def follow(
             yield RunClosed("its journal was removed")
             return
         except OSError as error:
-            raise BenchError(f"{journal}: cannot be read: {error.strerror}; see who may read it") from error
+            raise BenchError(f"{journal}: cannot be read: {error.strerror}; check its permissions") from error
         if reader.place == before and not is_alive:
             yield RunClosed(_lost(header(journal)))
             return
@@ -261,7 +261,7 @@ class _Reader:
 
     def __init__(self, journal: Path, begin: int) -> None:
         self.place = begin
-        """Bytes that are read."""
+        """Offset up to which it was read, in bytes."""
         self._journal = journal
         self._rest = b""
 

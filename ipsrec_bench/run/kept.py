@@ -1,4 +1,4 @@
-"""Results beside the store: written before the store is asked, entered by the next run if it could not take them."""
+"""Results beside the store: written before the store is opened, entered by the next run if the store failed."""
 
 import contextlib
 import json
@@ -21,11 +21,11 @@ from ipsrec_bench.training.curve import Epoch
 
 _ROOM_FOR_TEXT = 1 << 16
 _PER_EPOCH, _PER_TARGET = 512, 16
-"""Bytes that a result takes at most."""
+"""Upper bounds on the bytes of a result."""
 
 
 def reserve(folder: Path, epochs: int, targets: int) -> None:
-    """Set disk space aside for the result of a cell, so that a full disk is met before training and not after it.
+    """Reserve disk space for the result of a cell, so that a full disk is noticed before training and not after it.
 
     Raises:
         StoreError: there is not enough.
@@ -61,7 +61,7 @@ def keep(record: CellRecord, folder: Path) -> None:
         "splits": list(ranks) if record.ranks is not None else None,
     }
     try:
-        # In place, so that it takes the space that was set aside.
+        # In place, so that it uses the reserved space.
         with _unfinished(folder).open("r+b" if _unfinished(folder).exists() else "w+b") as file:
             file.write(save(arrays, metadata={"record": json.dumps(about)}))
             file.truncate()
@@ -99,7 +99,7 @@ def kept_record(folder: Path) -> CellRecord | None:
             },
             ranks=ranks if splits is not None else None,
         )
-    except OSError as error:  # the rights to it, say
+    except OSError as error:  # missing permissions, for example
         raise StoreError(f"{path}: a kept result cannot be read: {error.strerror or error}") from error
     except (SafetensorError, KeyError, TypeError, ValueError):  # of another version, or damaged
         release(folder)

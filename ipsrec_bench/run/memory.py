@@ -1,4 +1,4 @@
-"""What happens when a cell's memory does not suffice: the same work once more, with half the tile."""
+"""Out-of-memory handling of a cell: the same work is retried once, with half the tile."""
 
 import gc
 from collections.abc import Callable
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says that memory could not be had: CUDA's, of torch's allocator on a CPU, or numpy's."""
+    """Return whether `error` is an out-of-memory error: of CUDA, of torch's allocator on a CPU, or of numpy."""
     words = ("can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -22,17 +22,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MemorySaver:
-    """The memory of one cell: whole tiles, or half of them once it has not sufficed."""
+    """The tile size of one cell: whole, or half once memory ran out."""
 
     def __init__(self) -> None:
         self.tile_parts = 1
-        """Into how many parts tiles and batches of users are cut."""
+        """Number of parts into which tiles and batches of users are split."""
 
     def spare(self, work: Callable[[int], T]) -> T:
-        """Do `work`, a function of `tile_parts`; where memory does not suffice, once in a cell, do it again.
+        """Run `work`, a function of `tile_parts`; if memory runs out, retry once per cell with half the tile.
 
         Raises:
-            ModelError: memory does not suffice for half the tile either.
+            ModelError: memory runs out with half the tile, too.
         """
         try:
             return work(self.tile_parts)
@@ -42,11 +42,11 @@ class MemorySaver:
             if self.tile_parts > 1:
                 raise ModelError(
                     f"memory does not suffice, neither with tiles of {ROWS} targets by {TILE} items in training and"
-                    f" {USERS_PER_BATCH} users by {ITEMS_PER_TILE} items in ranking nor with half of each; a smaller"
-                    " training.batch_size, max_length or embedding_size needs less, as fewer jobs at a time do"
+                    f" {USERS_PER_BATCH} users by {ITEMS_PER_TILE} items in ranking nor with half of each; choose a"
+                    " smaller training.batch_size, max_length or embedding_size, or run fewer jobs at a time"
                 ) from error
         self.tile_parts = 2
-        # Not in the handler: until it is left, the error holds the frames, and these what filled the memory.
+        # Not in the handler: the error there still holds the frames, and these hold what filled the memory.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Stores of runs that were made apart, united with the files beside them."""
+"""Merging the stores of separate runs, with the files beside them."""
 
 import os
 import shutil
@@ -16,18 +16,18 @@ from ipsrec_bench.store.merge import Merged, merge_part
 
 @dataclass(frozen=True)
 class MergedPart:
-    """What entering a part came to."""
+    """Result of merging a part."""
 
     rows: Merged
     waiting: int
-    """Results that wait beside the part, so that it does not have them."""
+    """Number of results that wait beside the part, which it does not have yet."""
 
 
 def check_parts(into: Path, parts: Sequence[Path], on_wait: OnWait) -> None:
     """Check that each of `parts` is a store that can be merged into `into`, before anything is written.
 
     Raises:
-        StoreError: one is missing, is no store, has an older schema, is locked for long, or is `into` itself.
+        StoreError: one is missing, is not a store, has an older schema, is locked for long, or is `into` itself.
     """
     for part in parts:
         check_current(part, on_wait=on_wait)
@@ -39,9 +39,9 @@ def merge(into: Path, part: Path, on_wait: OnWait) -> MergedPart:
     """Enter everything of the store `part` that `into` lacks, in one transaction; copy best weights that it lacks.
 
     Args:
-        into: the store that is written; made if it is not there.
+        into: the store that is written; made if missing.
         part: the other store, which is only read.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
 
     Raises:
         SuiteError: the two have different suites of one name.
@@ -51,7 +51,7 @@ def merge(into: Path, part: Path, on_wait: OnWait) -> MergedPart:
         rows = merge_part(connection, into, part)
     ours, theirs = Workplace(into), Workplace(part)
     if (rows.complete or rows.failed) and ours.folder.exists():
-        ours.tell_recorded()  # a run at work on the store would train them otherwise
+        ours.tell_recorded()  # a live run on the store would train them otherwise
     _copy_weights(theirs.checkpoints, ours.checkpoints, rows.shared)
     return MergedPart(rows, waiting=len(theirs.kept()))
 

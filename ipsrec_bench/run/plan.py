@@ -1,4 +1,4 @@
-"""From a suite to what is left to do."""
+"""From a suite to the cells that are left to run."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A suite's cells with their keys, the data they need, and which of them the store has complete."""
+    """A suite's cells with their keys, the data they need, and which of them are complete in the store."""
 
     file: SuiteFile
     datasets: Mapping[str, PreparedDataset]
@@ -39,11 +39,11 @@ class Plan:
     """Key and cell, in the suite's order."""
     done: frozenset[str]
     share: frozenset[str] | None = None
-    """Keys of the cells that this run may do, None for all; the others are left to other runs."""
+    """Keys of the cells that this run may train, None for all; the others are left to other runs."""
 
     @property
     def mine(self) -> list[tuple[str, Cell]]:
-        """The cells that are this run's to do, or done."""
+        """The cells of this run, whether to do or done."""
         return [(key, cell) for key, cell in self.cells if self.share is None or key in self.share]
 
     def todo(self, *, force: bool = False) -> list[tuple[str, Cell]]:
@@ -66,16 +66,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What of a suite a run does, and where."""
+    """Which cells of a suite are run, and where."""
 
     force: bool = False
     """Run complete cells again."""
     available: bool = False
-    """Leave out datasets whose raw files are not there."""
+    """Skip datasets whose raw files are missing."""
     device: str = "auto"
-    """Where cells are trained; their precision follows from it, unless the suite says."""
+    """Where cells are trained; it determines their precision, unless the suite sets it."""
     shard: Shard | None = None
-    """Do only the cells of this share."""
+    """Run only the cells of this share."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ class PreviewedCell:
 
 
 def known_datasets_of(file: SuiteFile, data_dir: Path) -> KnownDatasets:
-    """Return the datasets that `file` may name without describing them: stand-ins, where it asks for such."""
+    """Return the datasets that `file` may name without describing them; stand-ins if it asks for them."""
     return known_datasets(data_dir, file.suite.scale if file.suite.stand_in else None)
 
 
 def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto") -> list[Cell]:
     """Expand `file` with the datasets and models that are known here, and with the modules in its folder.
 
-    `device` is where they would be trained: their precision follows from it, unless the suite says.
+    `device` is where they would be trained; it determines their precision, unless the suite sets it.
 
     Raises:
         SuiteError: a dataset or model is unknown, one of its settings is wrong, or a module in the suite's folder has
@@ -120,7 +120,7 @@ def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto
 
 
 def modules_elsewhere(file: SuiteFile) -> list[str]:
-    """Return a sentence for each module that `file` imports, and that lies neither beside it nor is a plug-in."""
+    """Return a sentence for each module that `file` imports and that is neither beside it nor a plug-in."""
     found = []
     for place, module in _own_modules(file):
         elsewhere = module_at(module, file.modules) or module_at(module)
@@ -131,7 +131,7 @@ def modules_elsewhere(file: SuiteFile) -> list[str]:
 
 
 def _own_modules(file: SuiteFile) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the place and the module of each model that is named as `module:Class`; only the package of a submodule."""
+    """Yield the place and the top-level module of each model that is named as `module:Class`."""
     for label, table in file.suite.models.items():
         name = table.get("type", label)
         if isinstance(name, str) and ":" in name and not is_installed(name):
@@ -155,7 +155,7 @@ def preview(
         estimate: returns what a cell takes; called for the cells to do whose datasets are prepared.
 
     Raises:
-        BenchError: a share is wanted of cells whose dataset is not prepared.
+        BenchError: a share is requested, and a dataset is not prepared.
     """
     cells = list(trainings(cells_of(file, data_dir, options.device)))
     if options.available:
@@ -171,8 +171,8 @@ def preview(
     if options.shard is not None:
         if missing_data := [name for name in states if name not in datasets]:
             raise BenchError(
-                f"--shard {options.shard}: which cells it has follows from the data, and {', '.join(missing_data)}"
-                " is not prepared yet; prepare it with run --collect"
+                f"--shard {options.shard}: its cells depend on the data, and {', '.join(missing_data)} is not prepared"
+                " yet; prepare it with run --collect"
             )
         fingerprints = {name: data.fingerprint for name, data in datasets.items()}
         mine = options.shard.keys(((cell.key(fingerprints[cell.dataset]), cell) for cell in cells), fingerprints)
@@ -193,9 +193,9 @@ def preview(
 
 
 def planned_cell(key: str, cell: Cell) -> PlannedCell:
-    """Return the cell under its labels.
+    """Return the cell with its labels.
 
-    A model that bears its type's name gets the title of the type; an approximate objective is part of the title.
+    A model with the name of its type gets the title of the type. An approximate objective is part of the title.
     """
     title = model_entry(cell.type).title if cell.model == cell.type else cell.model
     title += cell.approximation
@@ -205,20 +205,20 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
 def make_plan(
     file: SuiteFile, data_dir: Path, store: Path, emit: Emit, *, available: bool = False, device: str = "auto"
 ) -> Plan:
-    """Prepare the suite's datasets and look up which of its cells the store holds complete.
+    """Prepare the suite's datasets and look up which of its cells are complete in the store.
 
     Args:
         file: the suite.
         data_dir: raw and prepared data; stand-ins that the suite asks for are made there.
         store: the store's file.
-        emit: told of every dataset.
-        available: leave out datasets whose raw files are not there.
+        emit: callback that receives an event for every dataset.
+        available: skip datasets whose raw files are missing.
         device: where cells would be trained.
 
     Raises:
         SuiteError, DataError, StoreError: the suite, a dataset or the store is not usable.
     """
-    cells_of(file, data_dir)  # a mistake in the suite is told before stand-ins are made
+    cells_of(file, data_dir)  # reports a mistake in the suite before stand-ins are made
     known = known_datasets_of(file, data_dir)
     for name in file.suite.datasets:
         known.provide(name)
@@ -238,14 +238,14 @@ def make_plan(
             data = datasets[cell.dataset] = prepare(cell.dataset, cell.source, data_dir)
             s = data.statistics
             seconds = time.perf_counter() - began
-            split_dataset(data, cell.protocol)  # refused, if nobody can be evaluated, before anything runs
+            split_dataset(data, cell.protocol)  # raises, if no user can be evaluated, before anything runs
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
     keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
 
 
 def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, str]:
-    """Return, for every dataset whose raw files are not there, which they are and where they come from."""
+    """Return, for every dataset without its raw files, which are missing and where they come from."""
     found = {}
     for name, source in sources.items():
         try:

@@ -1,4 +1,4 @@
-"""Find out what a cell takes by really training it for a moment and ranking one batch of users.
+"""Measure what a cell takes by training it for a moment and ranking one batch of users.
 
 Nothing here imports torch until a probe runs.
 """
@@ -22,28 +22,28 @@ from ipsrec_bench.run.executors.api import Died, Done, Executor, Place, Refused,
 from ipsrec_bench.suite.cells import Cell
 
 WARM_UP_SECONDS = 0.3
-"""Steps until then allocate memory and start threads; they are not counted."""
+"""Steps before that allocate memory and start threads; they are not timed."""
 STEPS_SECONDS = 1.5
-"""How long steps are timed, at least; a step that has begun is ended."""
+"""Minimum time for which steps are timed; a step that has begun is finished."""
 MOST_EPOCHS = 4
-"""How many epochs are trained where epochs are shorter than that."""
+"""Maximum number of epochs that are trained if epochs are shorter than that."""
 COUNTED = 300_000
-"""Interactions to which a model that counts is fitted, at most."""
+"""Maximum number of interactions to which a model that counts is fitted."""
 LONGEST_SECONDS = 300.0
-"""After that a dry run gives a probe up: a first step may take long, but a model may also hang."""
+"""Timeout of a probe in a dry run: a first step may take long, but a model may also hang."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:  # noqa: ARG001 (of all tasks' form)
     """Return what `cell` takes on `data` at `place`, from about two seconds of training and one batch of ranking.
 
-    Numbers of targets and users are exact. What is extrapolated are the seconds of a share of an epoch, of a batch of
-    users, and, for a model that counts, of a part of the interactions, and the memory that these took.
+    The numbers of targets and users are exact. Seconds are extrapolated from a share of an epoch, from a batch of users
+    and, for a model that counts, from a part of the interactions; so is the memory that these took.
 
-    While it runs, the kernel's first choice for what to end when memory runs out is this process.
+    While it runs, this process is the first that the kernel kills when memory runs out.
 
     Raises:
-        BenchError: the device is not there, the data cannot be split, or the folder cannot be written.
+        BenchError: the device is missing, the data cannot be split, or the folder cannot be written.
     """
     import torch
 
@@ -57,19 +57,19 @@ def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEs
         except BenchError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (the cell's own training will record what it raises)
-            # torch has no class of errors for the memory of a CPU.
+            # torch has no error class for the memory of a CPU.
             does_not_fit = isinstance(error, RuntimeError) and "allocate memory" in str(error)
             return NoCost(f"{type(error).__name__}: {_first_line(error)}", does_not_fit=does_not_fit)
 
 
 class Costs:
-    """What cells take: as the store knows it, else as a probe finds it, once for all cells of a kind."""
+    """Costs of cells: from the store, else from a probe, once for all cells of a kind."""
 
     def __init__(self, store: Path, executor: Executor, folder: Path, on_probe: Callable[[Cell], None]) -> None:
-        """Begin with nothing known.
+        """Start without known costs.
 
         Args:
-            store: the store's file, which need not be there.
+            store: the store's file, which may be missing.
             executor: runs the probes, one at a time; its slots say where the cells will be trained.
             folder: for files of the probes, each in a folder of its own.
             on_probe: callback that receives every cell that is about to be probed.
@@ -118,23 +118,23 @@ class Costs:
 
 
 def finding_of_death(cause: str) -> NoCost:
-    """Return what it means that a probe ended its process."""
+    """Return what is concluded from a probe that ended its process."""
     return NoCost(cause, does_not_fit="SIGKILL" in cause)  # the kernel's way when memory runs out
 
 
 class _EnoughError(BaseException):
-    """Ends a training that has been timed; no `except Exception` on its way may keep it."""
+    """Ends a training that has been timed; not an `Exception`, so that no handler on its way catches it."""
 
 
 class _Clock:
-    """Times the steps of a training, and ends it when that is enough."""
+    """Times the steps of a training, and ends it after enough of them."""
 
     def __init__(self) -> None:
         self._began = self._since = time.perf_counter()
         self._at: float | None = None
         """Progress at `_since`, in epochs; None before the end of the warm-up."""
         self._seconds = self._epochs = 0.0
-        """Timed so far, without validation."""
+        """Time and epochs measured so far, without validation."""
         self._warm_seconds = self._warm_epochs = 0.0
 
     @property
@@ -144,11 +144,11 @@ class _Clock:
 
     @property
     def start_seconds(self) -> float:
-        """What the beginning took beyond the time of its steps."""
+        """Seconds that the start took beyond its steps."""
         return max(0.0, self._warm_seconds - self._warm_epochs * self.epoch_seconds)
 
     def listen(self, event: Event) -> None:
-        """Take note of a step, or of the end of an epoch."""
+        """Time a step, or the end of an epoch."""
         now = time.perf_counter()
         if isinstance(event, StepDone):
             progress = event.epoch - 1 + event.step / event.steps
@@ -163,7 +163,7 @@ class _Clock:
             if self._seconds >= STEPS_SECONDS:
                 raise _EnoughError
         elif isinstance(event, EpochDone):
-            self._since = now  # the validation before it is no part of the steps
+            self._since = now  # the validation before it does not count as a step
             if event.epoch == MOST_EPOCHS:
                 raise _EnoughError
 
@@ -189,7 +189,7 @@ def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -
     """Rank a batch for each thread with an untrained model.
 
     Returns:
-        Seconds per user, and the peaks of memory that validation has while the optimiser's moments lie in memory, too.
+        Seconds per user, and the peak memory of validation, including the optimiser's moments.
     """
     import torch
 
@@ -219,7 +219,7 @@ def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -
 
 
 def _counted(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
-    """Fit a model that counts to the first users, and rank these."""
+    """Fit a model that counts to the first users, and rank them."""
     from ipsrec_bench.run.cell import train_cell
 
     full = split_dataset(data, cell.protocol)
@@ -248,10 +248,10 @@ def _counted(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
 
 
 class _Gauge:
-    """Measures the largest memory from now on."""
+    """Measures peak memory from its creation on."""
 
     def __init__(self, device: str) -> None:
-        """Begin.
+        """Start measuring.
 
         Raises:
             BenchError: there is no such device.
@@ -262,7 +262,7 @@ class _Gauge:
 
         self.device = pick_device(device)
         self.on_cuda = self.device.type == "cuda"
-        gc.collect()  # a training that was ended left its frames in a cycle
+        gc.collect()  # an ended training left its frames in a reference cycle
         reset_peak_memory()
         if self.on_cuda:
             torch.cuda.empty_cache()
@@ -281,7 +281,7 @@ class _Gauge:
 
 @contextlib.contextmanager
 def _ended_first() -> Iterator[None]:
-    """Let the kernel end this process before others when memory runs out, where it can be told so (Linux)."""
+    """Make this process the first that the kernel kills when memory runs out, where this is possible (Linux)."""
     try:
         before = OOM_SCORE.read_text(encoding="ascii")
         OOM_SCORE.write_text("1000", encoding="ascii")

@@ -1,4 +1,4 @@
-"""From a cell's folder to the store: results of this run, and those that earlier runs had to leave beside the store."""
+"""From a cell's folder to the store: results of this run, and those that earlier runs left beside the store."""
 
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -16,9 +16,9 @@ from ipsrec_bench.store.queries import CellOutcome, outcome_of, outcomes
 from ipsrec_bench.store.records import OUTPUT_FOLLOWS, CellRecord
 
 Keep = Literal["best", "none"]
-"""Whether the best weights of a cell stay when the store has its ranks."""
+"""Whether the best weights of a cell are kept once the store has its ranks."""
 LOG_LINES = 20
-"""Of what a worker has printed, the last lines stay with a cell that failed."""
+"""Number of last lines of a worker's output that are recorded with a failed cell."""
 LOG_BYTES = 1 << 14
 
 
@@ -31,12 +31,12 @@ class Recorder:
     emit: Emit
     keep: Keep = "best"
     _outcomes: dict[str, CellOutcome] = field(default_factory=dict, init=False)
-    """How cells had ended when the store was last looked at."""
+    """How cells had ended when the store was last read."""
     _recorded: int = field(default=-1, init=False)
     """How many cells all runs had recorded by then."""
 
     def found(self, key: str) -> CellOutcome | None:
-        """Return how a claimed cell ended, or None if the store has nothing of it.
+        """Return how a claimed cell ended, or None if the store does not have it.
 
         The store is opened only if another run has recorded a cell since.
         """
@@ -48,7 +48,7 @@ class Recorder:
         return self._outcomes.get(key)
 
     def enter_kept(self) -> set[str]:
-        """Enter the results that earlier runs had to leave beside the store; return the keys of complete cells."""
+        """Enter the results that earlier runs left beside the store; return the keys of complete cells."""
         entered = set()
         for key in self.workplace.kept():
             claim = self.workplace.claim(key, "")
@@ -66,11 +66,11 @@ class Recorder:
         return entered
 
     def enter(self, record: CellRecord, folder: Path) -> CellRecord:
-        """Write a result to the store, unless it is there, and its weights to those of all cells.
+        """Write a result to the store unless it is there already, and move its weights to the checkpoints.
 
         Args:
-            record: what lies in the cell's folder.
-            folder: the cell's, which has nothing to enter afterwards.
+            record: the result in the cell's folder.
+            folder: the cell's folder, from which the result is removed.
 
         Returns:
             The record as the store has it.
@@ -89,9 +89,9 @@ class Recorder:
         try:
             if record.error is None and self.keep == "best":
                 _move_weights(folder / f"{record.key}.safetensors", self.workplace.checkpoints)
-            elif record.error is None:  # those of an earlier run are not of this record
+            elif record.error is None:  # those of an earlier run do not belong to this record
                 (self.workplace.checkpoints / f"{record.key}.safetensors").unlink(missing_ok=True)
-            # A trained cell is not given up because somebody looks at the store: wait as long as it takes.
+            # A trained cell is not given up because another process reads the store: wait as long as it takes.
             with writing(self.store, patience=inf, on_wait=self.on_wait) as connection:
                 before = outcome_of(connection, record.key)
                 if before is None or before.started != record.started.replace(tzinfo=None):
@@ -107,12 +107,12 @@ class Recorder:
         return record
 
     def on_wait(self, message: str) -> None:
-        """Tell who is waited for."""
+        """Emit which process is waited for."""
         self.emit(StoreBusy(message))
 
 
 def last_lines(log: Path) -> str:
-    """Return the end of what a worker has printed, under a heading; empty if it has printed nothing."""
+    """Return the end of a worker's output under a heading; empty if there is no output."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_BYTES))
@@ -123,7 +123,7 @@ def last_lines(log: Path) -> str:
 
 
 def _move_weights(path: Path, folder: Path) -> None:
-    """Move the best weights of a cell to where those of all cells lie."""
+    """Move the best weights of a cell to the checkpoints of all cells."""
     if not path.exists():  # an earlier run has done so
         return
     try:

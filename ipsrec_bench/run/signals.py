@@ -1,4 +1,4 @@
-"""Signals that end a command in order."""
+"""Signals that end a command gracefully."""
 
 import signal
 

@@ -1,14 +1,14 @@
 """The folder beside the store that keeps runs apart: who trains which cell, with which files.
 
-    <store>.d/cells/<key>/    a cell at work, or to be gone on with: its claim, the state of its training, its best
-                              weights, what its worker printed, and its result until the store has it
+    <store>.d/cells/<key>/    a running or resumable cell: its claim, the state of its training, its best weights,
+                              its worker's output, and its result until the store has it
     <store>.d/trials/<name>/  the same for the trials of a search
     <store>.d/deaths.json     cells that ended their process
-    <store>.d/recorded        a byte for each cell that a run has recorded, by which other runs know that there is news
+    <store>.d/recorded        one byte per recorded cell; other runs notice new results by its size
 
-A claim is a lock of the operating system, which ends with its owner, however that dies. It belongs to the process that
-hands the cell out; the one that works in the folder holds a second lock, so that nobody is given a folder in which a
-worker without an owner still writes.
+A claim is a lock of the operating system, which is released when its owner dies for whatever reason. It belongs to the
+process that hands out the cell. The process that works in the folder holds a second lock, so that a folder in which an
+orphaned worker still writes is not claimed again.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ from ipsrec_bench.errors import StoreError
 KEPT = "record.safetensors"
 """File of a result that the store does not have yet."""
 STATE = "state.safetensors"
-"""File of a training that can be gone on with."""
+"""File of a training that can be resumed."""
 LOG = "log"
-"""File of what a worker printed while it was at a cell."""
+"""File of a worker's output while it ran a cell."""
 MOST_DEATHS = 2
-"""How often a cell may end its process before it is passed over."""
+"""How often a cell may end its process before it is skipped."""
 _CLAIM, _AT_WORK, _OWNER = "claim", "at-work", "owner.json"
 _LOCKS = {_CLAIM, _AT_WORK}
 
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A folder that is this process's until it is given back."""
+    """A folder that this process owns until it releases it."""
 
     folder: Path
     _workplace: "Workplace"
     _lock: FileLock
 
     def give_back(self, *, done: bool = False) -> None:
-        """Let others claim the folder; it is removed if it is `done` with, or holds nothing to go on with.
+        """Release the folder for other claims; remove it if it is `done`, or holds nothing to resume.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -66,17 +66,17 @@ class WorkFolder:
 
     @property
     def is_kept(self) -> bool:
-        """Whether a result lies there that the store does not have yet."""
+        """Whether it holds a result that the store does not have yet."""
         return (self.folder / KEPT).exists()
 
     @property
     def goes_on(self) -> bool:
-        """Whether something lies there that the next run needs: a result, or the state of a training."""
+        """Whether it holds something that the next run needs: a result, or the state of a training."""
         return not self.is_trial and _goes_on(self.folder)
 
     @property
     def title(self) -> str:
-        """What its last owner called it; its name where the owner has not said."""
+        """The title that its last owner gave it; the folder's name if there is none."""
         try:
             title = json.loads((self.folder / _OWNER).read_text(encoding="utf-8"))["title"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -99,11 +99,11 @@ class Workplace:
     def claim(self, key: str, title: str) -> Claim | None:
         """Claim a cell; None while another process has it.
 
-        Of what a dead owner left there, a result and the state of a training stay, with the best weights.
+        A result or a training state that a dead owner left is kept, with its best weights; other files are removed.
 
         Args:
-            key: of the cell.
-            title: what a person calls it.
+            key: key of the cell.
+            title: name of the cell in messages.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -112,7 +112,7 @@ class Workplace:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a folder of this process alone, which is removed at the end.
+        """Yield a folder for this process alone; it is removed at the end of the block.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -139,7 +139,7 @@ class Workplace:
             self._leave(claim.folder, claim._lock, done=done)  # noqa: SLF001 (its own part)
 
     def sweep(self) -> None:
-        """Remove what dead processes left, apart from results and trainings that can be gone on with.
+        """Remove what dead processes left, except for results and trainings that can be resumed.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -153,13 +153,13 @@ class Workplace:
 
     @contextlib.contextmanager
     def looked_at(self, seconds: float = -1) -> Iterator[list[WorkFolder]]:
-        """Give the folders of all cells and trials, and who is at work; nobody can claim one until the end.
+        """Yield the folders of all cells and trials, and which are in use; none can be claimed until the block ends.
 
         Args:
-            seconds: how long to wait while another process makes or removes folders; without end if negative.
+            seconds: how long to wait while another process makes or removes folders; forever if negative.
 
         Raises:
-            StoreError: a folder cannot be written, or the wait is over.
+            StoreError: a folder cannot be written, or the wait timed out.
         """
         if not self.folder.exists():
             yield []
@@ -179,7 +179,7 @@ class Workplace:
         return sorted(path.parent.name for path in self._cells.glob(f"*/{KEPT}"))
 
     def tell_recorded(self) -> None:
-        """Let other runs on the store know that it has a new cell; to be called before the claim is given back."""
+        """Notify other runs that the store has a new cell. Call this before the claim is released."""
         with self._alone(), self._recorded.open("ab") as file:
             file.write(b".")
 
@@ -191,7 +191,7 @@ class Workplace:
             return 0
 
     def note_death(self, key: str, cause: str) -> int:
-        """Write down that the cell `key` ended its process, and why; return how often it has done so."""
+        """Record that the cell `key` ended its process, and why; return how often it has done so."""
         with self._alone():
             deaths = self.deaths()
             deaths.setdefault(key, []).append(cause)
@@ -199,7 +199,7 @@ class Workplace:
         return len(deaths[key])
 
     def deaths(self) -> dict[str, list[str]]:
-        """Return why processes ended while they were at a cell, by its key."""
+        """Return why processes ended while they ran a cell, by its key."""
         try:
             found: dict[str, list[str]] = json.loads(self._deaths.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -219,7 +219,7 @@ class Workplace:
 
     @contextlib.contextmanager
     def _alone(self, seconds: float = -1) -> Iterator[None]:
-        """Let no other process make, take or remove folders meanwhile: a lock in a removed folder would hold nobody."""
+        """Keep other processes from making, claiming or removing folders: a lock in a removed folder excludes none."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock", timeout=seconds):
@@ -228,13 +228,13 @@ class Workplace:
             raise StoreError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
 
     def _take(self, folder: Path) -> FileLock | None:
-        """Lock `folder`, made if need be, and remove what cannot be gone on with; None if another process is there."""
+        """Lock `folder`, made if missing, and remove what cannot be resumed; None if another process is there."""
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder / _CLAIM)
         if lock is None:
             return None
         worker = _lock(folder / _AT_WORK)
-        if worker is None:  # its owner is dead, and it is about to be
+        if worker is None:  # an orphan, which is about to end
             lock.release()
             return None
         goes_on = _goes_on(folder)
@@ -256,13 +256,13 @@ class Workplace:
 
 @contextlib.contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Tell other processes that this one works in a folder that was claimed for it."""
+    """Show other processes that this one works in a folder that was claimed for it."""
     with FileLock(folder / _AT_WORK):
         yield
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a task in its folder, its result last: not the locks, nor what is unfinished."""
+    """Return the files of a task in its folder, the result last; locks and unfinished files are skipped."""
     passed_over = {*_LOCKS, _OWNER}
     paths = [path for path in folder.iterdir() if path.is_file() and path.name not in passed_over]
     return sorted((path for path in paths if path.suffix != ".part"), key=lambda path: (path.name == KEPT, path.name))

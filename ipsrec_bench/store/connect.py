@@ -1,4 +1,4 @@
-"""Opening the store: briefly, with patience for other processes, and with the schema of this version."""
+"""Opening the store: briefly, waiting for other processes, and with the schema of this version."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,14 +24,14 @@ def reading(
     on_wait: OnWait | None = None,
     export_to: Path | None = None,
 ) -> Iterator[Connection]:
-    """Open the store at `path` for reading, for as short as possible: nobody can write meanwhile.
+    """Open the store at `path` for reading. Close it soon: no process can write meanwhile.
 
     A store with an older schema is migrated first.
 
     Args:
         path: the store.
         patience: seconds to wait while another process has the store open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
         export_to: the only other file that SQL on the connection may write.
 
     Raises:
@@ -83,14 +83,14 @@ def writing(
     on_wait: OnWait | None = None,
     part: Path | None = None,
 ) -> Iterator[Connection]:
-    """Open the store at `path` for one transaction, making the file if need be; commit on success.
+    """Open the store at `path` for one transaction, creating the file if needed; commit on success.
 
     A store with an older schema is migrated first. An empty database becomes a store.
 
     Args:
         path: the store.
         patience: seconds to wait while another process has the store open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
         part: another store, which SQL on the connection may read as the database `part`.
 
     Raises:
@@ -101,7 +101,7 @@ def writing(
         if not place.exists() or _is_empty_file(place):
             _create(place)
     except OSError as error:
-        raise StoreError(f"{path}: the store cannot be made there: {error.strerror}") from None
+        raise StoreError(f"{path}: the store cannot be created there: {error.strerror}") from None
 
     def connect() -> Connection:
         return database.connect(place) if part is None else database.connect_beside(place, _place(part))
@@ -141,7 +141,7 @@ def check_current(path: Path, patience: float = PATIENCE_SECONDS, on_wait: OnWai
 def _current(
     place: Path, connect: Callable[[], Connection], patience: float, on_wait: OnWait | None
 ) -> Iterator[tuple[Connection, int | None]]:
-    """Yield a connection to the store at `place`, migrated if need be, and its version, None if the file is empty."""
+    """Yield a connection to the store at `place`, migrated if needed, and its version; None if the file is empty."""
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(database.patiently(place, connect, patience, on_wait))
         version = database.version_of(connection, place)
@@ -155,7 +155,7 @@ def _current(
 
 @contextlib.contextmanager
 def _in_sentences(place: Path) -> Iterator[None]:
-    """Turn what DuckDB says of the open store at `place` into one sentence.
+    """Convert an error of DuckDB about the open store at `place` into one sentence.
 
     Raises:
         StoreError: DuckDB raised an error.
@@ -175,7 +175,7 @@ def _in_sentences(place: Path) -> Iterator[None]:
 
 
 def _place(path: Path) -> Path:
-    """Return the file that `path` names, in a form that DuckDB takes for a file's path and nothing else.
+    """Return the file that `path` names, in a form that DuckDB can only interpret as a file's path.
 
     Raises:
         StoreError: a store cannot have this path.
@@ -201,10 +201,10 @@ def _is_empty_file(place: Path) -> bool:
 
 
 def _create(place: Path) -> None:
-    """Make an empty store beside `place` and rename it, so that a file of this name is complete.
+    """Build an empty store in a temporary file beside `place` and rename it, so that `place` is always complete.
 
-    One process at a time does so, and first removes what a dead one left. A store that another process has made there
-    meanwhile is kept.
+    One process at a time does so, and first removes what a dead one left. A store that another process has created
+    there meanwhile is kept.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     new = place.with_name(f".{place.name}.part")

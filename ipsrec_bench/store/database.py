@@ -1,7 +1,6 @@
-"""DuckDB beneath the store: settings of a connection, patience for other processes, the version of a schema.
+"""DuckDB below the store: connection settings, waiting for the locks of other processes, and the schema version.
 
-A connection can reach nothing but its store. What a foreign store holds, like views and macros, reads no file and loads
-no extension.
+A connection can reach only its store. Views and macros of a foreign store can neither read files nor load extensions.
 """
 
 import re
@@ -28,7 +27,7 @@ OnWait = Callable[[str], None]
 
 
 def connect(path: Path, *, read_only: bool = False, export_to: Path | None = None) -> Connection:
-    """Open the database at `path`; SQL on the connection can write no other file than `export_to`.
+    """Open the database at `path`; the only other file that SQL on the connection can write is `export_to`.
 
     Raises:
         duckdb.Error: it cannot be opened.
@@ -54,7 +53,7 @@ def connect_beside(path: Path, part: Path) -> Connection:
         connection.execute("USE whole")
         confine(connection)
     except duckdb.Error:
-        connection.close()  # now: the locks would be held for as long as somebody looks at the error
+        connection.close()  # now: the error's traceback would keep the locks
         raise
     return connection
 
@@ -67,7 +66,7 @@ def connect_to_none() -> Connection:
 def confine(connection: Connection) -> None:
     """Let SQL on `connection` reach only the files that are attached now."""
     connection.execute("SET enable_external_access = false")
-    connection.execute("SET enable_progress_bar = false")  # it goes to standard output, whoever reads that
+    connection.execute("SET enable_progress_bar = false")  # it would go to standard output, which may be piped
 
 
 def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_wait: OnWait | None) -> Connection:
@@ -103,7 +102,7 @@ def patiently(path: Path, opened: Callable[[], Connection], patience: float, on_
 
 
 def build(connection: Connection) -> None:
-    """Make the tables, views and macros of a store, and its version, in the current database, which is empty."""
+    """Create the tables, views and macros of a store, and its version, in the current database, which is empty."""
     connection.execute(resources.files("ipsrec_bench.store").joinpath("schema.sql").read_text("utf-8"))
     connection.execute("INSERT INTO store (version, created) VALUES (?, now() AT TIME ZONE 'UTC')", [SCHEMA_VERSION])
 
@@ -112,7 +111,7 @@ def version_of(connection: Connection, path: Path, database: str | None = None) 
     """Return the schema version of a store; None if the database is empty.
 
     Args:
-        connection: to it.
+        connection: connection to the store.
         path: its name in errors.
         database: its name on the connection, if it is not the current one.
 
@@ -150,12 +149,12 @@ def version_of(connection: Connection, path: Path, database: str | None = None) 
 
 
 def first_line(error: duckdb.Error) -> str:
-    """Return what DuckDB says, without the lines in which it explains."""
+    """Return the first line of DuckDB's message, without the explanation below it."""
     return str(error).partition("\n")[0]
 
 
 def quoted(path: Path) -> str:
-    """Return `path` as it stands between single quotes in SQL."""
+    """Return `path` escaped for single quotes in SQL."""
     return str(path).replace("'", "''")
 
 
@@ -173,6 +172,6 @@ def _file_number(path: Path) -> tuple[int, int] | None:
 
 
 def _holder(error: duckdb.Error) -> str:
-    """Return who holds the lock, as far as DuckDB tells."""
+    """Return which process holds the lock, as far as DuckDB reports it."""
     _, _, holder = first_line(error).partition("Conflicting lock is held in ")
     return holder.partition(". ")[0] or first_line(error)

@@ -1,4 +1,4 @@
-"""Files made of what the store holds."""
+"""Exports from the store to files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whether a store is whole, and which cells it needs files of."""
+"""Integrity of a store, and the cells whose files it needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,30 +10,30 @@ from ipsrec_bench.store.records import EXTERNAL
 
 PATIENCE_SECONDS = 2.0
 _MAGIC, _MAGIC_AT = b"DUCK", 8
-"""What every DuckDB file has after its first checksum."""
+"""Bytes that every DuckDB file has after its first checksum, and their offset."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Cells of a store by their keys."""
+    """Keys of a store's cells."""
 
     complete: frozenset[str]
-    """Trained here and complete; imported ranks have no weights."""
+    """Complete cells that were trained; imported ranks have no weights."""
     planned: frozenset[str]
-    """Of the newest run of every suite."""
+    """Cells of the newest run of every suite."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What a look at every row of a store has found."""
+    """Result of reading every row of a store."""
 
     version: int
     complete: int
     failed: int
-    """Of all cells that the store has, of the newest runs or not."""
+    """Among all cells of the store, not only those of the newest runs."""
     keys: Keys
     faults: tuple[str, ...]
-    """A clause for each thing that no version of the toolkit writes; of an older schema nothing is looked at."""
+    """A clause for each fault that no version of the toolkit writes; an older schema is not checked."""
 
     @property
     def is_current(self) -> bool:
@@ -42,7 +42,7 @@ class Health:
 
 
 def examine(path: Path) -> Health:
-    """Read every rank in the store at `path`, whose blocks DuckDB checks by their sums, and count.
+    """Read every rank in the store at `path`, so that DuckDB verifies the checksums of their blocks, and count cells.
 
     Raises:
         MissingStoreError: there is no store yet.
@@ -56,7 +56,7 @@ def examine(path: Path) -> Health:
 
 
 def keys_of(path: Path) -> Keys:
-    """Return the cells of the store at `path`, of whatever version.
+    """Return the cells of the store at `path`, of any version.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
@@ -128,5 +128,5 @@ def _faults(connection: Connection) -> list[str]:
             f"SELECT count(DISTINCT cell) FROM {table} WHERE cell NOT IN (SELECT cell FROM cells)"
         ).fetchall()[0][0]
         if orphans:
-            found.append(f"the table {table} has rows of {orphans} cells that are not there")
+            found.append(f"the table {table} has rows of {orphans} cells that do not exist")
     return found

@@ -1,4 +1,4 @@
-"""What runs and imports write to the store.
+"""Writes of runs and imports to the store.
 
 Rows are written by the names of their columns, which are the fields of the dataclasses that hold them: a new column
 is a field there and a line in `schema.sql`.
@@ -36,9 +36,9 @@ from ipsrec_bench.suite.schema import Protocol
 
 
 def claim_name(connection: Connection, file: SuiteFile, store: Path) -> None:
-    """Record where the file of a suite lies, so that no other suite takes its name in this store.
+    """Record the path of a suite's file, so that no other suite takes its name in this store.
 
-    A file that is no longer where it was has been moved, and its name is free.
+    If the recorded file no longer exists, it was moved, and its name is free.
 
     Raises:
         SuiteError: another file has the name.
@@ -55,7 +55,7 @@ def begin_run(
     datasets: Sequence[PreparedDataset],
     cells: Sequence[PlannedCell],
 ) -> int:
-    """Record the start of a suite and what it wants; return the run's number."""
+    """Record the start of a suite and its planned cells; return the run's number."""
     begun = {
         "suite": file.name,
         "settings": file.suite.model_dump_json(),
@@ -87,7 +87,7 @@ def record_split(connection: Connection, fingerprint: str, protocol: Protocol, s
 
 
 def record_targets(connection: Connection, fingerprint: str, protocol: Protocol, facts: TargetFacts) -> None:
-    """Write what is to be known of the test targets of a dataset under `protocol`, unless it is there."""
+    """Write the facts about the test targets of a dataset under `protocol`, unless the store has them."""
     place = [fingerprint, protocol.split_name]
     if connection.execute("SELECT 1 FROM targets WHERE fingerprint = ? AND split = ? LIMIT 1", place).fetchone():
         return
@@ -108,16 +108,15 @@ def record_import(
     *,
     replace: bool = False,
 ) -> str | None:
-    """Write ranks made elsewhere, as row `cell` of the suite's tables.
+    """Write ranks that were computed elsewhere, as row `cell` of the suite's tables.
 
-    What was imported under the same label and seed for other targets gives way; what ranks the same targets does so
-    only with `replace`.
+    An import for other targets under the same label and seed is replaced; one for the same targets only with `replace`.
 
     Returns:
-        The name of the file whose ranks gave way, None if there were none, or the same.
+        The name of the file whose ranks were replaced; None if there were none, or the same ones.
 
     Raises:
-        StoreError: other ranks of the same targets stand there.
+        StoreError: the store has other ranks of the same targets there, and `replace` is not set.
     """
     _record_dataset(connection, data)
     record_cell(connection, record)
@@ -146,7 +145,7 @@ def record_import(
 
 
 def record_cell(connection: Connection, record: CellRecord) -> None:
-    """Write a cell with all its rows, in place of what the store has under its key; a failure replaces no result."""
+    """Write a cell with all its rows, replacing the stored one with its key; a failure never replaces a result."""
     if record.error is not None and complete_keys(connection, [record.key]):
         return
     remove_cell(connection, record.key)

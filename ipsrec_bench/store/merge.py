@@ -1,7 +1,7 @@
-"""Entering the rows of one store into another.
+"""Merging the rows of one store into another.
 
-Here `connection` is to the store that is merged into, and has the other one as the database `part`
-(`writing(into, part=part)`). Unqualified tables are those of the store that is merged into.
+Here, `connection` is to the target store, and has the other one attached as the database `part`
+(`writing(into, part=part)`). Unqualified tables are those of the target.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from ipsrec_bench.store.records import EXTERNAL, Environment, columns_of
 
 @dataclass(frozen=True)
 class Conflict:
-    """A result that the two stores do not agree on; the store that is merged into keeps its own."""
+    """A result that differs between the two stores; the target keeps its own."""
 
     row: str
-    """Row, dataset and seed, for people."""
+    """Row, dataset and seed, as text."""
     key: str
     difference: str
     """What differs, as a clause."""
@@ -28,26 +28,26 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Merged:
-    """What entering a part came to."""
+    """Result of merging a part."""
 
     complete: int
     """Complete cells that were entered."""
     failed: int
     """Failed cells that were entered."""
     shared: frozenset[str]
-    """Keys of the complete cells of which both stores now have the same ranks."""
+    """Keys of the complete cells for which both stores now have the same ranks."""
     conflicts: tuple[Conflict, ...]
 
 
 def merge_part(connection: Connection, into: Path, part: Path) -> Merged:
     """Enter everything of `part` that `into` lacks.
 
-    A complete cell takes the place of a failed one. The runs of a suite are entered that began after the newest one of
-    `into`, so that the newest run is still the one that began last. Merging a part again changes nothing.
+    A complete cell replaces a failed one. A suite's runs are entered if they began after its newest run in `into`, so
+    that the newest run is still the one that began last. Merging is idempotent.
 
     Args:
-        connection: to the store `into`, in a transaction.
-        into: path of that store; with the part's, it says where the files of suites lie.
+        connection: connection to the store `into`, in a transaction.
+        into: path of that store; the paths of suite files are relative to its folder.
         part: path of the other store.
 
     Raises:
@@ -88,14 +88,14 @@ def merge_part(connection: Connection, into: Path, part: Path) -> Merged:
 
 
 def _merge_suites(connection: Connection, into: Path, part: Path) -> None:
-    """Enter where the files of the part's suites lie; a suite that both have stays where `into` has it."""
+    """Enter the paths of the files of the part's suites; for a suite that both have, `into` keeps its own."""
     for suite, place in connection.execute("SELECT suite, place FROM part.main.suites").fetchall():
         file = part.resolve().parent / place
         other = other_file(connection, suite, file, into) if file.is_file() else None
         if other is not None:
             raise SuiteError(
                 f"{part}: its suite '{suite}' is that of {file.resolve()}, but {into} has another one of this name, of"
-                f" {other}; merge into another store, or give one of the two a `name` of its own and run it again"
+                f" {other}; merge into another store, or give one of the two another `name` and run it again"
             )
         connection.execute("INSERT OR IGNORE INTO suites (suite, place) VALUES (?, ?)", [suite, place_of(file, into)])
 
@@ -144,7 +144,7 @@ def _environment(connection: Connection, database: str, name: str) -> dict[str, 
 
 
 def _row_of(connection: Connection, key: str) -> str:
-    """Return what a person calls a cell of the part: by its labels in the newest run that has it."""
+    """Return a readable name of a cell of the part: its labels in the newest run that has it."""
     row = connection.execute(
         """
         SELECT label, dataset, seed FROM (
@@ -187,7 +187,7 @@ def _merge_imports(connection: Connection) -> list[Conflict]:
 
 
 def _copy_cell(connection: Connection, theirs: int, key: str) -> None:
-    """Enter a cell of the part with all its rows; a failed one under its key gives way."""
+    """Enter a cell of the part with all its rows, replacing a failed one with its key."""
     remove_cell(connection, key)
     ours = connection.execute(
         "INSERT INTO cells BY NAME SELECT * EXCLUDE (cell) FROM part.main.cells WHERE cell = ? RETURNING cell", [theirs]

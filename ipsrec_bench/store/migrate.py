@@ -1,4 +1,4 @@
-"""Stores with an older schema: their rows are copied into a new store, which then takes their place."""
+"""Migration of stores with an older schema: their rows are copied into a new store, which then replaces the old one."""
 
 import logging
 import os
@@ -27,19 +27,19 @@ _log = logging.getLogger(__name__)
 
 
 def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
-    """Give the store at `place` the schema of this version; the old file is kept beside it, under its version's name.
+    """Migrate the store at `place` to this version's schema; the old file is kept beside it, named by its version.
 
     Every table is copied by the names of its columns. A column that the old store lacks gets its default, which says
-    that the value is not known. The old store stays locked until the new one, which is complete, has its name; a kill
-    or a full disk leaves the old one as it was.
+    that the value is not known. The replacement is atomic: the old store stays locked until the complete new one has
+    its name, and a kill or a full disk leaves the old one unchanged.
 
     Args:
         place: the store.
         patience: seconds to wait while another process has it open.
-        on_wait: callback that receives one sentence on who is waited for.
+        on_wait: callback that receives one sentence about the process that is waited for.
 
     Raises:
-        StoreError: it cannot be written, or what it holds does not fit.
+        StoreError: it cannot be written, or its content does not fit.
     """
     for written in (place, place.parent):
         if not os.access(written, os.W_OK):
@@ -55,7 +55,7 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
             version = version_of(connection, place, "old")
             if version is None or version == SCHEMA_VERSION:  # another process was first
                 return
-            new = place.with_name(f".{place.name}.migrated")  # of whoever has the old store locked
+            new = place.with_name(f".{place.name}.migrated")  # written only under the lock of the old store
             _remove(new)
             try:
                 connection.execute(f"ATTACH '{quoted(new)}' AS new (TYPE duckdb)")
@@ -72,7 +72,7 @@ def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
     except (OSError, duckdb.Error) as error:
         raise _not_migrated(place, first_line(error) if isinstance(error, duckdb.Error) else error.strerror) from None
     _log.warning(
-        "%s: brought from schema version %s to %s; the file as it was is kept as %s",
+        "%s: migrated from schema version %s to %s; the old file is kept as %s",
         place,
         version,
         SCHEMA_VERSION,
@@ -97,7 +97,7 @@ def _copy(connection: Connection) -> None:
 
 
 def _copy_splits(connection: Connection) -> None:
-    """Copy what older stores said of targets in `datasets`, where it was of leave-one-out whatever the split was."""
+    """Copy the counts of targets that older stores kept in `datasets`, for leave-one-out whatever the split was."""
     found = connection.execute(
         "SELECT list(column_name) FROM duckdb_columns() WHERE database_name = 'old' AND table_name = 'datasets'"
         " AND column_name IN ('test_users', 'valid_users', 'tied_targets', 'leaked_targets')"
@@ -140,7 +140,7 @@ def _numbered(connection: Connection) -> Iterator[tuple[str, str, str]]:
 
 
 def _keep(place: Path, version: int) -> Path:
-    """Give the old store a second name, which says its version, and return it."""
+    """Hard-link the old store to a name with its version, and return that."""
     number = 1
     while True:
         backup = place.with_name(f"{place.stem}.schema-{version}{f'.{number}' if number > 1 else ''}{place.suffix}")
@@ -156,14 +156,14 @@ def _keep(place: Path, version: int) -> Path:
 
 def _not_migrated(place: Path, reason: str | None) -> StoreError:
     return StoreError(
-        f"{place}: the store has an older schema and cannot be brought to version {SCHEMA_VERSION} there: {reason};"
-        " nothing in it has changed; copy it to a folder that can be written and has room for it twice, and give that"
+        f"{place}: the store has an older schema and cannot be migrated to version {SCHEMA_VERSION} there: {reason};"
+        " nothing in it has changed; copy it to a writable folder that has room for it twice, and give that"
         " with --store"
     )
 
 
 def _remove(new: Path) -> None:
-    """Remove a new store that is not needed, or was left by a killed process, and what DuckDB has put beside it."""
+    """Remove a new store that is not needed, or was left by a killed process, and DuckDB's files beside it."""
     for file in (new, new.with_name(f"{new.name}.wal")):
         file.unlink(missing_ok=True)
     shutil.rmtree(new.with_name(f"{new.name}.tmp"), ignore_errors=True)

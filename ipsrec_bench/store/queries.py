@@ -22,24 +22,24 @@ from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, Planne
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One start of a suite, with the cells that it wanted, in the suite's order."""
+    """One start of a suite, with its planned cells in the suite's order."""
 
     run: int
     suite_name: str
     settings: str
-    """The suite as it was understood, in JSON."""
+    """The suite as parsed, in JSON."""
     text: str
     overrides: tuple[str, ...]
     started: datetime
     cells: tuple[PlannedCell, ...]
-    """With what was imported for its suite."""
+    """Planned cells, and imports for the suite."""
     stale: tuple[PlannedCell, ...] = ()
-    """Left out: of other targets or candidates than `cells`, or imported under the label of a row of the suite."""
+    """Cells that are left out: other targets or candidates than `cells`, or imports with the label of a suite's row."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What the test ranks of a cell are of, in the words of its settings; None where these do not say."""
+    """Targets and candidates of a cell's test ranks, as its settings give them; None where they do not."""
 
     fingerprint: str
     filter: str | None
@@ -47,10 +47,10 @@ class Basis:
     mask_history: str | None
 
     def differences(self, other: "Basis") -> list[str]:
-        """Return in what two differ that are not comparable, with the values of both, this one's first."""
+        """Return the differences between two bases that are not comparable, with both values, this one's first."""
         parts = [
             (name, getattr(self, name), getattr(other, name)) for name in ("filter", "split", "mask_history")
-        ]  # a filter makes other data, and says why they are others
+        ]  # another filter makes other data, and explains the difference
         found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
         if self.fingerprint != other.fingerprint and self.filter == other.filter:
             found.insert(0, f"data (fingerprints {self.fingerprint[:12]} and {other.fingerprint[:12]})")
@@ -86,7 +86,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class CellSummary:
-    """What a complete or failed cell cost and reached."""
+    """Costs and results of a complete or failed cell."""
 
     key: str
     status: str
@@ -114,7 +114,7 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class SuiteSummary:
-    """How far the newest run of a suite is."""
+    """Progress of the newest run of a suite."""
 
     suite: str
     started: datetime
@@ -136,7 +136,7 @@ class RunSummary:
 
 
 def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
-    """Return those of `keys` that the store holds complete."""
+    """Return those of `keys` whose cells are complete in the store."""
     rows = connection.execute(
         "SELECT key FROM cells WHERE status = 'complete' AND key IN (SELECT unnest(?))", [list(keys)]
     ).fetchall()
@@ -145,7 +145,7 @@ def complete_keys(connection: Connection, keys: Collection[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """How the cell of a key ended last."""
+    """How a cell ended last."""
 
     error: str | None
     """The traceback of a failed cell."""
@@ -153,7 +153,7 @@ class CellOutcome:
 
 
 def outcome_of(connection: Connection, key: str) -> CellOutcome | None:
-    """Return how the cell `key` ended, or None if the store has nothing of it."""
+    """Return how the cell `key` ended, or None if the store does not have it."""
     row = connection.execute("SELECT error, started FROM cells WHERE key = ?", [key]).fetchone()
     return CellOutcome(*row) if row is not None else None
 
@@ -183,26 +183,26 @@ def metrics_of(
 
 @dataclass(frozen=True)
 class LikeCells:
-    """What complete cells took that differ in nothing but their seed."""
+    """Costs of complete cells that differ only in their seed."""
 
     seconds: float
-    """Median over the cells."""
+    """Median duration of the cells."""
     epoch_seconds: float | None
-    """Training and validating one epoch, likewise; None for models that count."""
+    """Median time to train and validate one epoch; None for models that count."""
     peak_memory: int
-    """The largest of all cells, in bytes."""
+    """Maximum over the cells, in bytes."""
 
 
 def like_cells(
     connection: Connection, kinds: Collection[tuple[str, str]], *, cuda: bool, threads: int
 ) -> dict[tuple[str, str], LikeCells]:
-    """Return what the complete cells took of each kind that the store has.
+    """Return the costs of complete cells for each of `kinds` that the store has.
 
     Args:
-        connection: to the store.
+        connection: connection to the store.
         kinds: fingerprints of the data, and settings as JSON with sorted keys.
-        cuda: whether the cells are to be trained on a GPU; those that were not are left out, or those that were.
-        threads: of torch; cells of another number are left out.
+        cuda: whether to use the cells that were trained on a GPU, or those that were not.
+        threads: number of torch threads; cells with another number are left out.
     """
     rows = connection.execute(
         """
@@ -223,7 +223,7 @@ def like_cells(
 
 
 def find_run(connection: Connection, suite: str | None = None, number: int | None = None) -> StoredRun:
-    """Return the newest run, of all, of the named suite, or the one of this number.
+    """Return the newest run of all suites or of `suite`, or the run `number`.
 
     Raises:
         StoreError: there is no such run.
@@ -256,7 +256,7 @@ def find_run(connection: Connection, suite: str | None = None, number: int | Non
 
 
 def _distinct(cells: Sequence[PlannedCell]) -> Iterable[PlannedCell]:
-    """Yield the cells with titles that no two rows share: tables and charts tell rows apart by them."""
+    """Yield the cells with titles that no two rows share: tables and charts distinguish rows by them."""
     labels: dict[str, set[str]] = {}
     for cell in cells:
         labels.setdefault(cell.display, set()).add(cell.label)
@@ -266,7 +266,7 @@ def _distinct(cells: Sequence[PlannedCell]) -> Iterable[PlannedCell]:
 
 
 def place_of(file: Path, store: Path) -> str:
-    """Return the path of a suite's file as the store keeps it: from its own folder."""
+    """Return the path of a suite's file as the store keeps it: relative to the store's folder."""
     return os.path.relpath(file.resolve(), store.resolve().parent)
 
 
@@ -274,17 +274,17 @@ def check_file(connection: Connection, suite: str, file: Path, store: Path) -> N
     """Check that the store's runs of `suite` are of `file`, and not of another suite of that name.
 
     Raises:
-        SuiteError: they are of another file, which is there and says something else.
+        SuiteError: they are of another file, which exists and has other content.
     """
     if other := other_file(connection, suite, file, store):
         raise SuiteError(
-            f"{file}: the store {store} has another suite of the name '{suite}', that of {other}; give this one a name"
-            f' of its own, like name = "{suite}-2" at its top, or another --store'
+            f"{file}: the store {store} has another suite of the name '{suite}', that of {other}; give this one another"
+            f' name, like name = "{suite}-2" at its top, or another --store'
         )
 
 
 def other_file(connection: Connection, suite: str, file: Path, store: Path) -> str | None:
-    """Return the file of the store's suite of this name, if it is not `file` and says something else."""
+    """Return the file of the store's suite of this name, if it is not `file` and has other content."""
     row = connection.execute("SELECT place FROM suites WHERE suite = ?", [suite]).fetchone()
     if row is None or row[0] == place_of(file, store):
         return None
@@ -293,7 +293,7 @@ def other_file(connection: Connection, suite: str, file: Path, store: Path) -> s
 
 
 def unlike(connection: Connection, keys: Sequence[str]) -> str | None:
-    """Return the first of the complete cells with these keys that may not stand in one table with the first of all."""
+    """Return the first complete cell among `keys` that is not comparable with the first of all; None if all are."""
     row = connection.execute(
         """
         WITH wanted AS (
@@ -308,7 +308,7 @@ def unlike(connection: Connection, keys: Sequence[str]) -> str | None:
 
 
 def fits(connection: Connection, suite: str, key: str) -> bool:
-    """Return whether an import may stand in the tables of the suite's newest run; of no run it may."""
+    """Return whether an import fits the tables of the suite's newest run; True if there is no run."""
     row = connection.execute(
         "SELECT fits FROM table_cells WHERE key = ? AND run = (SELECT max(run) FROM runs WHERE suite = ?)", [key, suite]
     ).fetchone()
@@ -316,7 +316,7 @@ def fits(connection: Connection, suite: str, key: str) -> bool:
 
 
 def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
-    """Return what the complete cells among `keys` rank."""
+    """Return the basis of each complete cell among `keys`."""
     rows = connection.execute(
         """
         SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history
@@ -328,7 +328,7 @@ def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
 
 
 def ranked_users(connection: Connection, keys: Collection[str]) -> dict[str, dict[str, RankedUsers]]:
-    """Return, by key and split, whom the complete cells among `keys` rank; nothing of cells of older versions."""
+    """Return, by key and split, how many users complete cells among `keys` rank; not for cells of older versions."""
     rows = connection.execute(
         'SELECT key, "split"::VARCHAR, users, left_out FROM cell_targets JOIN cells USING (cell)'
         " WHERE status = 'complete' AND key IN (SELECT unnest(?))",
@@ -341,7 +341,7 @@ def ranked_users(connection: Connection, keys: Collection[str]) -> dict[str, dic
 
 
 def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
-    """Return the complete cells whose keys begin with `key`, under the labels of the newest run that has them."""
+    """Return the complete cells whose keys begin with `key`, with the labels of the newest run that has them."""
     rows = connection.execute(
         """
         SELECT key, dataset, model, title, wanted.type, variant, wanted.seed
@@ -387,7 +387,7 @@ def run_summaries(connection: Connection, suite: str) -> list[RunSummary]:
 
 
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:
-    """Return what the store knows of the cells with these keys."""
+    """Return summaries of the cells with these keys."""
     *columns, _, _ = columns_of(CellSummary)
     rows = connection.execute(
         f"SELECT settings, deterministic, type, {', '.join(columns)} FROM cells WHERE key IN (SELECT unnest(?))",
@@ -419,7 +419,7 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
             [cell],
         ).fetchnumpy()
         users, ranks = np.asarray(columns["user"]), np.asarray(columns["rank"])
-        if (users[1:] < users[:-1]).any():  # they are written in order, and to sort them takes longer than to read
+        if (users[1:] < users[:-1]).any():  # they are written in order, and sorting takes longer than reading
             order = np.argsort(users)
             users, ranks = users[order], ranks[order]
         found[key] = TestRanks(key, users, ranks)
@@ -427,7 +427,7 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
 
 
 def target_facts(connection: Connection, fingerprint: str, split: str) -> TargetFacts | None:
-    """Return what is known of the test targets of a dataset under a split, users ascending; None if nothing is."""
+    """Return the facts about the test targets of a dataset under a split, users ascending; None if there are none."""
     columns = connection.execute(
         'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen FROM targets'
         ' WHERE fingerprint = ? AND split = ? ORDER BY "user"',
@@ -499,7 +499,7 @@ class QueryResult:
 
 
 def free_query(connection: Connection, sql: str, most: int) -> QueryResult:
-    """Run one statement of a reader's own SQL, which can reach nothing but the store; return its first `most` rows.
+    """Run one statement of user-written SQL, which can reach only the store; return its first `most` rows.
 
     Times with a zone are shown in UTC.
 
@@ -537,7 +537,7 @@ def free_query(connection: Connection, sql: str, most: int) -> QueryResult:
 
 
 def _is_plain(kind: str) -> bool:
-    """Whether Python has the values of a DuckDB type as numbers, truth values or text."""
+    """Return whether Python has the values of a DuckDB type as numbers, truth values or text."""
     return kind in _PLAIN or (kind.startswith("DECIMAL(") and kind.endswith(")"))
 
 
@@ -551,7 +551,7 @@ def _one_statement(connection: Connection, sql: str) -> str:
     """Return the only statement in `sql`, without the semicolon at its end.
 
     Raises:
-        StoreError: there is none, or another one.
+        StoreError: there is none, or more than one.
     """
     for end in (match.start() for match in re.finditer(";", sql)):
         try:
@@ -568,6 +568,6 @@ def _one_statement(connection: Connection, sql: str) -> str:
 
 
 def _explained(error: duckdb.Error) -> str:
-    """Return what DuckDB says and proposes, in one line, without the picture of the place."""
+    """Return DuckDB's message and suggestions in one line, without the excerpt that marks the place."""
     text = re.split(r"\n\s*\n?LINE \d+:|\n\s*Candidate functions:", str(error))[0]
     return " ".join(text.split())

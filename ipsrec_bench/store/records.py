@@ -1,4 +1,4 @@
-"""What is written to, and read from, the store, as typed records."""
+"""Typed records that are written to the store and read from it."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.training.curve import Epoch
 
 EXTERNAL = "external"
-"""Type of cells whose ranks were made elsewhere and imported."""
+"""Type of cells whose ranks were computed elsewhere and imported."""
 OUTPUT_FOLLOWS = "Last lines of its output:"
-"""Line of a failed cell's `error` below which stands what its process printed at last."""
+"""Line in a failed cell's `error` above the last lines of its process's output."""
 _FRAME = re.compile(r'  File "')
 
 
@@ -37,7 +37,7 @@ class Environment:
     threads: int
     device: str
     revision: str
-    """Commit of the toolkit, with `+` if files were changed; empty where it is no git checkout."""
+    """Commit of the toolkit, with `+` if files were changed; empty outside a git checkout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,23 +60,23 @@ class CellRecord:
     best_epoch: int | None = None
     best_valid: float | None = None
     depth: int | None = None
-    """Of imported lists: up to this rank they are known."""
+    """For imported lists, the rank up to which they are known."""
     deterministic: bool = False
     """Whether no seed changes its ranks."""
     epochs: tuple[Epoch, ...] = ()
     ranks: Mapping[str, Ranks] | None = None
     """By split; anything with arrays `users`, `higher` and `ties`."""
     target_sets: Mapping[HeldOut, TargetSet] = field(default_factory=dict)
-    """What the ranks are of, by split."""
+    """Targets and candidates of the ranks, by split."""
 
 
 BESIDE_CELLS = frozenset({"environment", "epochs", "ranks", "target_sets"})
-"""Fields of `CellRecord` that tables of their own hold; each other one is a column of `cells`."""
+"""Fields of `CellRecord` that separate tables hold; every other field is a column of `cells`."""
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One row of `run_cells`: a cell under the suite's labels."""
+    """One row of `run_cells`: a cell with the suite's labels."""
 
     key: str
     dataset: str
@@ -93,7 +93,7 @@ class PlannedCell:
 
     @property
     def display(self) -> str:
-        """The row's name in tables, as the field writes it."""
+        """The row's name in tables, as the literature writes it."""
         return f"{self.title} {self.variant}".strip()
 
 
@@ -120,7 +120,7 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class RunDataset:
-    """What one dataset of a run was made of, under the suite's label."""
+    """What one dataset of a run was made of."""
 
     fingerprint: str
     filter: str
@@ -133,10 +133,10 @@ class RunDataset:
 
 
 def reason_of(error: str) -> str:
-    """Return the one line of a failed cell's `error` that says why.
+    """Return the line of a failed cell's `error` that gives the reason.
 
-    That is the first line of the exception's message, which may be followed by advice, as in errors of CUDA; without
-    a traceback, the last line above what the process printed.
+    With a traceback, this is the first line of the exception's message, which advice may follow, as in errors of CUDA.
+    Without one, it is the last line above the process's output.
     """
     lines = error.strip().splitlines()
     if OUTPUT_FOLLOWS in lines[1:]:

@@ -298,7 +298,7 @@ COMMENT ON COLUMN imported_cells.seed IS 'seed under which they are compared wit
 
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
 COMMENT ON MACRO realistic_rank IS 'Rank from 1 of an item that `higher` items outscore and `ties` others equal: it takes the middle of its ties, rounded up.';
--- NULL, as where a join finds no rank, stays NULL: it is no miss.
+-- NULL, as where a join finds no rank, stays NULL: it does not count as a miss.
 CREATE MACRO hr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE WHEN rank > n THEN 0.0::DOUBLE END;
 COMMENT ON MACRO hr IS 'Hit rate at n of one rank: 1 if rank <= n, else 0; NULL if rank is NULL.';
 CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank WHEN rank > n THEN 0.0::DOUBLE END;
@@ -306,10 +306,10 @@ COMMENT ON MACRO mrr IS 'Reciprocal rank at n of one rank: 1 / rank if rank <= n
 CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) WHEN rank > n THEN 0.0::DOUBLE END;
 COMMENT ON MACRO ndcg IS 'NDCG at n of one rank, with one relevant item: 1 / log2(rank + 1) if rank <= n, else 0; NULL if rank is NULL.';
 
--- What may stand in one table is decided here and nowhere else: by the report, by compare, by imports and by the views.
+-- Which cells may appear in one table is decided only here, for the report, compare, imports and the views.
 
--- What the test ranks of a complete cell are of. Cells of older versions have no digest; then what their settings say
--- has to do, and under a mask their repeated targets were exempt from it, as no cell's are today.
+-- Targets and candidates of the test ranks of a complete cell. Cells of older versions have no digest, so their settings
+-- are used instead. Under a mask, their repeated targets were exempt from it, which they are in no cell today.
 CREATE VIEW cell_bases AS
 SELECT cell, key, fingerprint, "split", valid_share, test_share, mask_history, digest,
        concat_ws(' ', fingerprint, "split", valid_share, test_share, mask_history) AS said
@@ -339,9 +339,9 @@ CREATE MACRO comparable(said, digest, other_said, other_digest) AS
     said = other_said AND coalesce(digest = other_digest, true);
 COMMENT ON MACRO comparable IS 'Whether two cells, given by said and digest of cell_bases, have the same targets and candidates.';
 
--- What stands in the tables of every run: the cells that it wanted, and what was imported for its suite and datasets.
--- What is comparable to the newest of the run's own cells fits; where none of these is complete, what is comparable to the
--- newest import. An import with the label of one of the run's own rows does not fit.
+-- Rows of the tables of every run: its planned cells, and the imports for its suite and datasets. A row fits if it is
+-- comparable to the newest complete cell of the run's own or, if there is none, to the newest import. An import with the
+-- label of one of the run's own rows does not fit.
 CREATE VIEW table_cells AS
 WITH wanted AS (
     SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported, false AS taken
@@ -410,7 +410,7 @@ COMMENT ON COLUMN user_ranks.ties IS 'other items with the same score';
 COMMENT ON COLUMN user_ranks.rank IS 'realistic rank, from 1';
 COMMENT ON COLUMN user_ranks.cell IS 'the cell, as in cells';
 
--- A cutoff that is none is an error, not a column of zeros.
+-- An invalid cutoff is an error, not a column of zeros.
 CREATE MACRO cutoff(n) AS
     CASE WHEN n >= 1 AND n <= 2147483647 AND n = floor(n) THEN n ELSE error('the cutoff must be a whole number from 1 on') END;
 COMMENT ON MACRO cutoff IS 'Return n, or raise an error if it is not a whole number from 1.';

@@ -1,1 +1,1 @@
-"""What to run: the suite's schema, its file, and its expansion into cells."""
+"""Suites: their schema, their files, and their expansion into cells."""

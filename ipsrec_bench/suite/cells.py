@@ -19,15 +19,15 @@ from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training, check_name
 
 RANKS_FORMAT = 9
-"""Version of the code that makes ranks; raised whenever the same settings give other ranks than before.
+"""Version of the code that computes ranks; raised whenever the same settings give other ranks than before.
 
-`tests/test_golden.py` finds out that they do."""
+`tests/test_golden.py` fails when they do."""
 
 S = TypeVar("S", bound=Settings)
 
 
 class KnownModel(Interface):
-    """What a suite asks of a model by its name."""
+    """Facts about a model that a suite looks up by its name."""
 
     @property
     def config(self) -> type[Settings]:
@@ -39,7 +39,7 @@ class KnownModel(Interface):
 
     @property
     def counts(self) -> bool:
-        """Whether it is fitted by counting, so that training settings do not concern it."""
+        """Whether it is fitted by counting, so that training settings do not apply to it."""
 
     @property
     def deterministic(self) -> bool:
@@ -69,37 +69,37 @@ class Cell:
     code: str
     """Hash of the code of a model that is not part of the toolkit; empty otherwise."""
     counts: bool
-    """Whether the model is fitted by counting; `training` does not concern it then."""
+    """Whether the model is fitted by counting; `training` does not apply to it then."""
     deterministic: bool
     """Whether no seed changes its ranks: the cells of all seeds then have one key, and are trained once."""
     variant: str
     """Name of the set of overrides; empty for the model itself."""
     config: Settings
     training: Training
-    """With `samples` resolved to `packed` or `prefix`, and `precision` to what `auto` is on this machine."""
+    """With `samples` resolved to `packed` or `prefix`, and `precision` to what `auto` means on this machine."""
     protocol: Protocol
-    """With the dataset's own `max_length` already in it."""
+    """With the dataset's own `max_length` already applied."""
     seed: int
     asked: str = "auto"
-    """`training.samples` as the suite says it, before it was resolved for `config`."""
+    """`training.samples` as the suite sets it, before it was resolved for `config`."""
 
     @property
     def label(self) -> str:
-        """The row's name in tables: the model, and the variant where there is one."""
+        """The row's name in tables: the model, and the variant if there is one."""
         return f"{self.model} {self.variant}".strip()
 
     @property
     def shown(self) -> str:
-        """The label, and the approximation that the model was trained with, where it is one."""
+        """The label, and the approximation that the model was trained with, if any."""
         return f"{self.label}{self.approximation}"
 
     @property
     def approximation(self) -> str:
-        """In parentheses, what stands in every table beside a model not trained on the exact softmax."""
+        """In parentheses, the note in every table beside a model that was not trained on the exact softmax."""
         return f" ({self.training.approximation})" if self.training.approximation and not self.counts else ""
 
     def settings(self) -> dict[str, Any]:
-        """Return the resolved settings that enter the key, as plain JSON values; those that change nothing do not."""
+        """Return the resolved settings that enter the key, as plain JSON values; settings without effect do not."""
         idle = {
             "negatives": self.training.objective == "softmax",
             "calibration": self.training.objective != "gbce",
@@ -117,9 +117,9 @@ class Cell:
     def key(self, fingerprint: str) -> str:
         """Return the content key, given the fingerprint of the prepared dataset.
 
-        Two cells with equal keys have equal ranks on one machine; machines of which one trains in bfloat16 by default
-        and the other does not share no key. Labels, metrics and cutoffs do not enter:
-        they change what a table shows, not what was trained.
+        Two cells with equal keys have equal ranks on one machine. A machine that trains in bfloat16 by default shares
+        no keys with one that does not. Labels, metrics and cutoffs do not enter: they change what a table shows, not
+        what was trained.
         """
         content = {
             "format": RANKS_FORMAT,
@@ -143,7 +143,7 @@ def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
     """Return `cell` with other settings of its model, and with the training that follows from them.
 
     Raises:
-        ConflictError: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` requires something that the model does not support with these settings.
     """
     changed = replace(cell, config=config, training=_resolved(cell.training, cell.asked, config, known))
     _check_context(changed)
@@ -151,7 +151,7 @@ def with_config(cell: Cell, config: Settings, known: KnownModel) -> Cell:
 
 
 def trainings(cells: Iterable[Cell]) -> Iterator[Cell]:
-    """Yield the cells that are trained: of a deterministic row only that of the first seed."""
+    """Yield the cells that are trained: for a deterministic row, only that of the first seed."""
     seen = set()
     for cell in cells:
         place = (cell.dataset, cell.label)
@@ -172,7 +172,7 @@ def expand(
         file: the suite.
         known_datasets: settings of the datasets that a suite may name without describing them.
         find_model: looks up a model by its name.
-        precision: what `auto` is on this machine.
+        precision: what `auto` means on this machine.
 
     Raises:
         SuiteError: a dataset or model is unknown, or one of its settings is wrong.
@@ -211,7 +211,7 @@ def expand(
     labels = Counter(cell.label for cell in cells[: len(rows)])
     for label, count in labels.items():
         if count > 1 or label == "best":
-            raise file.error(("models",), f"the name '{label}' is taken; rows of the tables need names of their own")
+            raise file.error(("models",), f"the name '{label}' is taken; each row of the tables needs a different name")
     baseline = suite.statistics.baseline
     if baseline not in {"best", *labels}:
         raise file.error(
@@ -234,7 +234,7 @@ def resolve_source(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapp
             f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
             f" {listed(file.suite.datasets)}",
         )
-    # The suite's own words go before those of the known dataset, and these before the protocol's defaults.
+    # The suite's own settings override those of the known dataset, and these override the protocol's defaults.
     said = file.suite.protocol.model_fields_set
     known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
     raw = {**known, **file.suite.datasets[name]}
@@ -262,7 +262,7 @@ def resolve_source(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapp
 def _without_effect(protocol: Protocol) -> set[str]:
     """Return the keys of `protocol` that do not enter a cell's key.
 
-    Metrics and cutoffs only show; the filter has done its work on the dataset, whose fingerprint enters.
+    Metrics and cutoffs only affect tables. The filter is applied to the dataset, whose fingerprint enters.
     """
     shares = set() if protocol.takes_shares else {"valid_share", "test_share"}
     return {"metrics", "cutoffs", "filter", *shares}
@@ -271,7 +271,7 @@ def _without_effect(protocol: Protocol) -> set[str]:
 def _rows(
     file: SuiteFile, name: str, find_model: Callable[[str], KnownModel], precision: Precision
 ) -> Iterator[Callable[..., Cell]]:
-    """Yield, for the suite's model `name` and each of its variants, what makes a cell of a dataset and a seed."""
+    """Yield, for the suite's model `name` and each of its variants, a factory of cells."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
     variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
@@ -319,10 +319,10 @@ def _rows(
 
 
 def _resolved(training: Training, asked: str, config: Settings, known: KnownModel) -> Training:
-    """Return `training` with `samples` resolved for a model that is set so.
+    """Return `training` with `samples` resolved for a model with the settings `config`.
 
     Raises:
-        ConflictError: `training` asks for what the model, so set, cannot do.
+        ConflictError: `training` requires something that the model does not support with these settings.
     """
     packs = known.packs(config)
     if asked == "packed" and not packs:
@@ -353,7 +353,7 @@ def _check_context(cell: Cell) -> None:
 def _of_type(
     file: SuiteFile, where: settings.Path, table: dict[str, Any], key: str, kind: type, default: object
 ) -> Any:  # noqa: ANN401 (of the type asked for)
-    """Take `key` out of `table`, checked to be of the type that it must have."""
+    """Remove `key` from `table` and return its value, checked to be of type `kind`."""
     value = table.pop(key, default)
     if not isinstance(value, kind):
         raise file.error(

@@ -1,4 +1,4 @@
-"""Read a suite file, apply overrides, and say where a mistake stands."""
+"""Read a suite file, apply overrides, and locate mistakes."""
 
 import codecs
 import json
@@ -18,15 +18,15 @@ from ipsrec_bench.suite.schema import Suite, check_suite_name
 from ipsrec_bench.suite.shipped import shipped_suites
 
 MOST_MISTAKES = 20
-"""Mistakes of a suite that are shown at once; to find the line of one takes a while in a long file."""
+"""Maximum number of mistakes that are shown at once; locating one takes a while in a long file."""
 
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A suite as it was written, and as it is understood."""
+    """A suite as written, and as parsed."""
 
     name: str
-    """What the suite calls itself, else the file's stem; names it in the store and in its folder below `reports/`."""
+    """The suite's own `name`, else the file's stem; used in the store and for its folder below `reports/`."""
     path: Path
     text: str
     overrides: tuple[str, ...]
@@ -34,7 +34,7 @@ class SuiteFile:
 
     @property
     def modules(self) -> Path:
-        """The folder in which the modules of the suite's own models lie."""
+        """The folder of the modules of the suite's own models."""
         return (self.path.parent / self.suite.modules).resolve()
 
     def error(self, path: settings.Path, message: str) -> SuiteError:
@@ -43,12 +43,12 @@ class SuiteFile:
 
 
 def is_suite_path(text: str) -> bool:
-    """Whether a person who writes `text` means a suite's file, not its name."""
+    """Return whether `text` refers to a suite's file, not to its name."""
     return text.lower().endswith(".toml")
 
 
 def suite_name(text: str) -> str:
-    """Return the name of a suite that is given by its name or by its file, which need not exist any more.
+    """Return the name of a suite that is given by its name or by its file, which may no longer exist.
 
     Raises:
         SuiteError: the file cannot be read, or is not TOML.
@@ -61,7 +61,7 @@ def suite_name(text: str) -> str:
 
 
 def load_suite(path: Path, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Read and check the suite at `path`; `overrides` are `key.path=value` in TOML's own notation.
+    """Read and check the suite at `path`; `overrides` are `key.path=value` in TOML notation.
 
     Names of datasets and models and the models' parameters are checked by `suite.cells.expand`.
 
@@ -98,21 +98,21 @@ def _read(path: Path) -> str:
             f"{path}:{line}: the file is not UTF-8 text (byte 0x{raw[error.start]:02x}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise SuiteError(f"{path}: the file has zero bytes, it is no text or is written in UTF-16; save it as UTF-8")
+        raise SuiteError(f"{path}: the file has zero bytes: it is not text, or is written in UTF-16; save it as UTF-8")
     return text.replace("\r\n", "\n")
 
 
 def _toml(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # also of integers with thousands of digits
+    except ValueError as error:  # also raised for integers with thousands of digits
         raise SuiteError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise SuiteError(f"{path}: not a suite: lists or tables are nested too deeply") from None
 
 
 def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return a suite of known datasets and models with nothing but defaults, as commands need it."""
+    """Return a suite of known datasets and models with default settings, for commands without a suite file."""
     text = "title = 'From the command line'\n" + "".join(
         f"[{kind}.{json.dumps(name, ensure_ascii=False)}]\n"
         for kind, names in (("datasets", datasets), ("models", models))
@@ -122,7 +122,7 @@ def adhoc_suite(datasets: Iterable[str], models: Iterable[str], overrides: Itera
 
 
 def parse_suite(path: Path, text: str, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Check the suite written in `text`; `path` is what errors call it."""
+    """Parse and check the suite in `text`; errors name it `path`."""
     overrides = tuple(overrides)
     raw = _toml(path, text)
     for override in overrides:
@@ -141,11 +141,11 @@ def stored_suite(text: str) -> tuple[Suite, tuple[str, ...]]:
     """Read a suite as another version of the toolkit stored it, in JSON.
 
     Returns:
-        The suite, and the settings that this version does not take, like `training.warm_up = 3`. The suite has the
+        The suite, and the settings that this version does not accept, like `training.warm_up = 3`. The suite has the
         defaults in their place.
 
     Raises:
-        SuiteError: what is left is no suite.
+        SuiteError: what is left is not a suite.
     """
     raw = json.loads(text)
     dropped: list[str] = []
@@ -182,7 +182,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     ends = [place for place, sign in enumerate(override) if sign == "="]
     if not ends or not override[: ends[0]].strip():
         raise SuiteError(f"--set {override}: expected KEY=VALUE, for example training.epochs=5")
-    for end in ends:  # a key in quotes may hold one, too
+    for end in ends:  # a quoted key may contain one, too
         key, value = override[:end], override[end + 1 :]
         try:
             parsed = tomllib.loads(f"{key} = ''")
@@ -232,10 +232,10 @@ def _located(path: Path, text: str, overrides: Sequence[str], where: settings.Pa
 
 
 def _concerns(written: Sequence[str], where: settings.Path, message: str, text: str) -> bool:
-    """Return whether the override of the key `written` made a mistake that was found at `where`.
+    """Return whether the override of the key `written` caused the mistake at `where`.
 
-    It did if it wrote there, or within a table that is wrong as a whole: one that the file does not have, or of whose
-    mistake the sentence names what was written.
+    It did if it wrote there, or within a table that is wrong as a whole: one that the file does not have, or one whose
+    mistake's message names what was written.
     """
     if list(where[: len(written)]) == written:
         return True

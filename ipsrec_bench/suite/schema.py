@@ -11,24 +11,24 @@ from ipsrec_bench.settings import Settings
 Metric = Literal["hr", "mrr", "ndcg"]
 T = TypeVar("T")
 MOST_ITEMS = 2**31 - 1
-"""No catalogue can be larger, because items are numbered in 32 bits."""
+"""Maximum number of items, because items are numbered in 32 bits."""
 LONGEST_HISTORY = 100_000
 LONGEST_NAME, LONGEST_STEM = 100, 200
 Cutoff = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MIN_WILCOXON = 3
 MOST_OFFERS = 100_000_000
-"""Of a synthetic world: the generator draws a number for every item and provider."""
+"""Limit of a synthetic world: the generator draws a number for every pair of item and provider."""
 MOST_STEPS = 50_000_000
-"""Of a synthetic world: about twice as many steps of walks are held as the users take on average."""
+"""Limit of a synthetic world: the generator holds about twice as many steps as the users take on average."""
 PROVIDER_STRENGTHS = {"none": 0.0, "low": 0.3, "high": 0.8}
 
 
 def check_metric(name: str) -> str:
-    """Return `name` if it is that of a metric, like `ndcg@10`.
+    """Return `name` if it is a metric with a cutoff, like `ndcg@10`.
 
     Raises:
-        ValueError: it is not, or its cutoff lies beyond every catalogue.
+        ValueError: it is not, or its cutoff is larger than any catalogue.
     """
     match = re.fullmatch(r"(?:hr|mrr|ndcg)@([1-9][0-9]*)", name)
     if not match:
@@ -39,15 +39,15 @@ def check_metric(name: str) -> str:
 
 
 def check_name(name: str, *, longest: int = LONGEST_NAME) -> str:
-    """Return `name` if tables and files can bear it.
+    """Return `name` if it is valid in tables and as a file's name.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: it is not.
     """
     if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > longest:
         raise ValueError(
-            f"a name has 1 to {longest} characters, no blanks at its ends, and no line breaks or other characters"
-            " that cannot be seen"
+            f"a name has 1 to {longest} characters, no blanks at its ends, and no line breaks or other invisible"
+            " characters"
         )
     return name
 
@@ -58,15 +58,15 @@ MetricName = Annotated[str, AfterValidator(check_metric)]
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("each value may stand only once")
+        raise ValueError("each value may occur only once")
     return values
 
 
 def check_suite_name(name: str) -> str:
-    """Return the name of a suite as it is.
+    """Return `name` if it is valid as the name of a suite.
 
     Raises:
-        ValueError: tables cannot bear it, or commands would take it for a file or a run.
+        ValueError: it is not valid in tables, or commands would mistake it for a file or a run.
     """
     if name.lower().endswith(".toml") or re.search(r"@\d+$", name):
         raise ValueError("a suite's name may not end like a file's (.toml) or a run's (@ and a number)")
@@ -77,7 +77,7 @@ class Bounds(Settings):
     """How many interactions a user, or an item, must have."""
 
     min: int = Field(1, ge=1, le=2**31 - 1)
-    """Least number of interactions."""
+    """Smallest number of interactions."""
     max: int | None = Field(None, ge=1, le=2**31 - 1)
     """Largest number of interactions; unlimited if not set."""
 
@@ -108,7 +108,7 @@ class Filter(Settings):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: object) -> object:
-        """Let "none", "5-core" and "5-100" stand for tables."""
+        """Expand "none", "5-core" and "5-100" into tables."""
         if isinstance(value, Mapping | Filter):
             return value
         if not isinstance(value, str):
@@ -127,7 +127,7 @@ class Filter(Settings):
         return self.users != Bounds() or self.items != Bounds()
 
     def __str__(self) -> str:
-        """Say what stays, for tables."""
+        """Describe what stays, for tables."""
         if not self.active:
             return "none"
         parts = (
@@ -159,14 +159,14 @@ class Source(Settings):
 
 
 Column = str | tuple[str, ...]
-"""Name of a column, or names of which the first counts that the file has."""
+"""Name of a column, or names of which the first one in the file is used."""
 MAX_DELIMITER = 4
-"""Bytes; DuckDB takes no more."""
+"""Maximum bytes; DuckDB allows no more."""
 PLACEHOLDERS = (
     *("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "NULL", "(null)", "None", "nil", "\\N", "?", "-"),
     *("unknown", "undefined"),
 )
-"""What programs write where they know no value."""
+"""Texts that programs write for an unknown value."""
 
 
 def _delimiter(value: str) -> str:
@@ -198,9 +198,9 @@ class TableFile(Settings):
     @field_validator("columns")
     @classmethod
     def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = [name.lower() for name in value]  # SQL knows no case
+        names = [name.lower() for name in value]  # SQL ignores case
         if "" in names or len(set(names)) < len(names):
-            raise ValueError("each column needs a name of its own")
+            raise ValueError("each column needs a different name")
         return value
 
 
@@ -294,7 +294,7 @@ DatasetSpec = TableSource | SyntheticSource
 
 
 MaskHistory = Literal[False, True, "miss"]
-"""What `protocol.mask_history` may be."""
+"""Values of `protocol.mask_history`."""
 
 
 class Protocol(Settings):
@@ -329,7 +329,7 @@ class Protocol(Settings):
 
     @property
     def split_name(self) -> str:
-        """The split with the shares that it takes: equal names, equal targets of equal data."""
+        """The split with its shares, if it has any: equal data with equal names have equal targets."""
         return f"{self.split} {self.valid_share} {self.test_share}" if self.takes_shares else self.split
 
     @property
@@ -381,7 +381,7 @@ class Training(Settings):
 
     @property
     def approximation(self) -> str:
-        """What stands in every table beside a model that was not trained on the exact softmax; empty for the exact."""
+        """The note in every table beside a model that was not trained on the exact softmax; empty for the exact one."""
         if self.objective == "softmax":
             return ""
         calibration = f", t = {self.calibration:g}" if self.objective == "gbce" else ""
@@ -423,7 +423,7 @@ class Statistics(Settings):
 
 
 NARROWEST = 1e-9
-"""Least width of a range, relative to its ends: fewer numbers lie between than a search can tell apart."""
+"""Minimum width of a range, relative to its ends: a narrower one has too few numbers for a search to distinguish."""
 
 
 class Range(Settings):
@@ -442,7 +442,7 @@ class Range(Settings):
             raise ValueError(f"low = {self.low:g} must be less than high = {self.high:g}")
         if self.high - self.low <= NARROWEST * max(abs(self.low), abs(self.high)):
             raise ValueError(
-                f"low = {self.low!r} and high = {self.high!r} are too near to each other to search between"
+                f"low = {self.low!r} and high = {self.high!r} are too close to each other to search between"
             )
         if self.log and self.low <= 0:
             raise ValueError(f"low = {self.low:g} has no logarithm; set log = false, or low above 0")
@@ -456,7 +456,7 @@ def _searched_as(value: object) -> str | None:
 
 
 Choices = Annotated[tuple[float | bool | str, ...], Field(min_length=1), AfterValidator(_distinct)]
-"""Values of which one is taken."""
+"""Values of which one is chosen."""
 Searched = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
     Discriminator(
@@ -498,9 +498,9 @@ class Tune(Settings):
     @model_validator(mode="after")
     def _fresh(self) -> Self:
         if shared := set(self.seeds) & set(self.fresh_seeds):
-            raise ValueError(f"fresh_seeds has {min(shared)}, with which trials are trained (seeds)")
+            raise ValueError(f"fresh_seeds has {min(shared)}, which trials also use (seeds)")
         if self.pruner == "wilcoxon" and len(self.seeds) < MIN_WILCOXON:
-            raise ValueError(f"pruner = 'wilcoxon' compares over seeds and takes {MIN_WILCOXON} of them or more")
+            raise ValueError(f"pruner = 'wilcoxon' compares over seeds and needs at least {MIN_WILCOXON} of them")
         return self
 
 
@@ -545,7 +545,7 @@ class Suite(Settings):
     @field_validator("datasets", "models", mode="before")
     @classmethod
     def _names_alone(cls, value: object) -> object:
-        """Let a list of names stand for tables without settings."""
+        """Expand a list of names into tables without settings."""
         if not isinstance(value, list):
             return value
         if not all(isinstance(name, str) for name in value):

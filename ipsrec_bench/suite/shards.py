@@ -1,8 +1,8 @@
-"""Shares of a suite: which of its cells one of several independent runs does.
+"""Shares of a suite: the cells that one of several independent runs trains.
 
-A cell's share follows from the cell alone: from what makes its key, without what differs between machines. So runs on
-machines that know nothing of each other agree, and a model, a dataset or a seed that a suite gains moves no other cell.
-The seeds of a row, whose cells cost the same, are dealt one by one from a place that a hash of the row gives.
+A cell's share depends on the cell alone: on the content of its key, except for what differs between machines. So
+independent runs on several machines agree, and adding a model, a dataset or a seed to a suite moves no other cell. The
+seeds of a row, whose cells cost the same, are dealt in turn, starting at a hash of the row.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Shard:
 
         Args:
             cells: key and cell, of the whole suite.
-            fingerprints: of the prepared datasets, by their label in the suite.
+            fingerprints: fingerprints of the prepared datasets, by their label in the suite.
         """
         return frozenset(
             key for key, cell in cells if _place(cell, fingerprints[cell.dataset]) % self.count == self.number - 1
@@ -41,7 +41,7 @@ def parse_shard(text: str) -> Shard:
     """Return the share that `text` names, like 3/16.
 
     Raises:
-        BenchError: it names none.
+        BenchError: it is not a share.
     """
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if found is None:
@@ -53,9 +53,9 @@ def parse_shard(text: str) -> Shard:
 
 
 def _place(cell: Cell, fingerprint: str) -> int:
-    """Return a number whose remainder says the share; that of the next seed is the next number.
+    """Return a number whose remainder determines the share; the next seed has the next number.
 
-    The precision is left out, which `auto` resolves for each machine: all machines must agree on the shares.
+    The precision is left out, because `auto` resolves it on each machine, and all machines must agree on the shares.
     """
     settings = cell.settings()
     settings.get("training", {}).pop("precision", None)

@@ -1,4 +1,4 @@
-"""The suites that ship with the toolkit, and which file a given suite means."""
+"""The suites that ship with the toolkit, and the lookup of a suite's file."""
 
 import os
 from functools import cache
@@ -9,7 +9,7 @@ from pathlib import Path
 def shipped_suites() -> dict[str, Path]:
     """Return the files of the shipped suites by name, sorted.
 
-    A wheel has them within the package, a clone beside it.
+    A wheel has them inside the package, a clone beside it.
     """
     package = Path(__file__).parent.parent
     inside = package / "suites"
@@ -18,10 +18,10 @@ def shipped_suites() -> dict[str, Path]:
 
 
 def find_suite(given: Path) -> Path:
-    """Return the file that `given`, a path or a name, means.
+    """Return the file that `given`, a path or a name, refers to.
 
-    A file goes before a shipped suite: first `given` itself, then `NAME.toml` in the working folder, then the shipped
-    suite of that name. Returns `given` where there is none of them, so that reading it says so.
+    Files take precedence over shipped suites: first `given` itself, then `NAME.toml` in the working folder, then the
+    shipped suite of that name. If none of them exists, `given` is returned, so that reading it reports the error.
     """
     name = str(given)
     if os.path.isfile(given) or name != given.name:  # noqa: PTH113 (false, not an error, for a name that is too long)

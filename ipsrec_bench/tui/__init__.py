@@ -1,1 +1,1 @@
-"""What a person sees while a suite runs: pure functions from events to renderables."""
+"""Displays of a running suite: pure functions from events to renderables."""

@@ -17,7 +17,7 @@ from ipsrec_bench.tui.workers import worker_lines
 MARGIN = 1
 SHOWN_FAILURES = 3
 SHORT = 30
-"""Lines of a terminal below which failures and workers leave more room to the results."""
+"""Lines of a terminal below which fewer failures are shown, to leave room for the results."""
 
 
 def dashboard(state: RunState, now: float, height: int) -> RenderableType:
@@ -30,7 +30,7 @@ def dashboard(state: RunState, now: float, height: int) -> RenderableType:
 
 @dataclass(frozen=True)
 class _Picture:
-    """Lines for as many columns as the terminal has, in the order of what a person needs first."""
+    """Lines that fit the terminal's width, the most important ones first."""
 
     state: RunState
     now: float
@@ -94,7 +94,7 @@ def _header(state: RunState, now: float, width: int) -> list[Text]:
 
 
 def _facts(state: RunState, now: float, width: int) -> Text:
-    """Return how far the run is; what follows from the rest goes first where the line is too short."""
+    """Return the run's progress; facts that follow from others are dropped first if the line is too short."""
     before = f" ({state.skipped} before this run)" if state.skipped and width >= 100 else ""  # noqa: PLR2004 (columns)
     parts: dict[str, Part] = {"done": (f"{state.done} of {state.cells} done{before}", "")}
     if state.failed:
@@ -136,7 +136,7 @@ def _failures(state: RunState, width: int, most: int) -> list[Text]:
 
 
 def _datasets(state: RunState) -> list[Text]:
-    """Return the sizes of the datasets, and what reading them has found."""
+    """Return the sizes of the datasets, and the notes from reading them."""
     lines = []
     for d in state.datasets:
         sizes = f"{d.users:,} users, {d.items:,} items, {d.providers:,} providers, {d.actions:,} interactions"

@@ -1,4 +1,4 @@
-"""Lines of a fixed width: the small parts that the pictures are made of."""
+"""Lines of a fixed width: the building blocks of the dashboard."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -32,7 +32,7 @@ def line(*parts: Part | str) -> Text:
 
 
 def segments(made: Text, console: Console) -> Iterator[Segment]:
-    """Yield what Rich makes of a `line`, which it takes several times as long for because spans may overlap."""
+    """Yield the segments of a `line`; Rich takes several times as long, because its spans may overlap."""
     end = 0
     for span in made.spans:
         if span.start > end:
@@ -71,7 +71,7 @@ def fit_pair(first: str, second: str, rest: str, width: int) -> str:
 
 
 def facts(parts: Mapping[str, Part], width: int, *, dispensable: Sequence[str]) -> Text:
-    """Return parts with dots between them; the dispensable ones go, in their order, where the line is too short."""
+    """Return parts with dots between them; dispensable ones are dropped, in their order, if the line is too short."""
     kept = dict(parts)
     for name in dispensable:
         if sum(cell_len(text) + cell_len(DOT) for text, _ in kept.values()) - cell_len(DOT) <= width:
@@ -86,7 +86,7 @@ def bar(shares: Sequence[tuple[float, str]], width: int) -> list[Part]:
     filled, end = 0, 0.0
     for share, style in shares:
         end += share
-        least = 1 if share > 0 and filled < width else 0  # that something is done, or failed, is seen
+        least = 1 if share > 0 and filled < width else 0  # so that any progress or failure is visible
         columns = max(least, min(width, int(end * width + 0.5)) - filled)
         parts.append(("━" * columns, style))
         filled += columns
@@ -95,7 +95,7 @@ def bar(shares: Sequence[tuple[float, str]], width: int) -> list[Part]:
 
 
 def sparkline(numbers: tuple[float, ...], width: int = SPARK_WIDTH) -> str:
-    """Return the newest `width` values as blocks between their least and their greatest."""
+    """Return the newest `width` values as blocks, scaled between their minimum and maximum."""
     shown = numbers[-width:]
     if not shown:
         return ""
@@ -112,7 +112,7 @@ def clock(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """Return an estimate of a duration, no more exact than it is."""
+    """Return an estimated duration, rounded to its likely precision."""
     if seconds < 55:  # noqa: PLR2004 (what rounds to less than a minute)
         return f"about {max(10, round(seconds / 10) * 10)} s"
     minutes = round(seconds / 60)

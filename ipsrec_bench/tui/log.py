@@ -54,7 +54,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
         case CellInterrupted():
-            text = f"{_name(event)}: stopped; the next run goes on after its last epoch on disk, if there is one"
+            text = f"{_name(event)}: stopped; the next run resumes after its last epoch on disk, if there is one"
         case CellFound():
             text = f"{_name(event)}: finished by another process"
         case CellsAwaited():
@@ -78,7 +78,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
         case RunPaused():
             text = "paused"
         case RunResumed():
-            text = "goes on after the pause"
+            text = "resumed after the pause"
         case StoreBusy():
             text = f"waiting: {event.message}"
         case ExecutorNotice():
@@ -92,7 +92,7 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
 
 
 def awaited(event: CellsAwaited) -> str:
-    """Return who is waited for."""
+    """Return what the run waits for."""
     what = "the last cell is" if event.cells == 1 else f"the last {event.cells} cells are"
     return f"{what} being trained by another run on this store"
 

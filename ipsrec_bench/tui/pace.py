@@ -1,4 +1,4 @@
-"""How long a run still takes, learned from the cells that it has finished."""
+"""Remaining time of a run, estimated from the cells that it has finished."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ipsrec_bench.tui.state import RunState
 
 Kind = tuple[str, str]
-"""Dataset and label: cells that differ in nothing but the seed cost about the same."""
+"""Dataset and label: cells that differ only in their seed cost about the same."""
 
 
 def remaining_seconds(state: RunState, now: float) -> float | None:
-    """Return about how many seconds are left, or None before anything can be said.
+    """Return an estimate of the seconds left; None before one is possible.
 
-    It is an upper bound where only the pace of running cells is known, because early stopping may cut their epochs.
+    It is an upper bound if only the pace of running cells is known, because early stopping may cut their epochs.
     """
     now = now if state.paused is None else state.paused
     if state.search is not None:
@@ -41,7 +41,7 @@ def remaining_seconds(state: RunState, now: float) -> float | None:
 
 @dataclass(frozen=True)
 class _Costs:
-    """Seconds of a cell, by what is known of others."""
+    """Estimated seconds of a cell, from those of other cells."""
 
     by_kind: Mapping[Kind, float]
     by_row: Mapping[str, list[float]]
@@ -60,7 +60,7 @@ class _Costs:
 
 
 def _costs(state: RunState, now: float) -> _Costs | None:
-    """Return what the finished cells teach, and the pace of running ones of rows that none is finished of."""
+    """Return the costs of finished cells and, for rows without one, estimates from the pace of running cells."""
     found: dict[Kind, list[float]] = {}
     for (dataset, label, _), key in state.places.items():
         result = state.results.get(key)

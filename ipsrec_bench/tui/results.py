@@ -1,4 +1,4 @@
-"""Every cell and every mean so far: datasets in columns, models in rows, one mark for each seed."""
+"""Every cell and every mean so far: datasets in columns, models in rows, one mark per seed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ MARKS: Mapping[CellState, tuple[str, str]] = {
     "failed": ("✗", "bold red"),
     "queued": ("·", "bright_black"),
 }
-"""Symbol and style of a cell; the symbols alone tell the states apart."""
+"""Symbol and style of a cell; the symbols alone distinguish the states."""
 VALUE = 8
 """Columns of a mean, with the star of the best and a gap before it."""
 DIFFERENCE = 7
@@ -33,7 +33,7 @@ MANY_ROWS = 8
 
 @dataclass(frozen=True)
 class _Shape:
-    """How the table is laid out."""
+    """Layout of the table."""
 
     name: int
     seeds: int
@@ -80,8 +80,8 @@ def result_lines(state: RunState, width: int, room: int) -> list[Text]:
 def _shape(plan: Layout, width: int, room: int) -> _Shape:
     """Return the layout that shows most.
 
-    The table comes whole if it can, else in as few bands as it can; marks come before counts, then few bands, whole
-    names and wide gaps.
+    It prefers, in this order: a table that is not cut, or else few bands; marks to counts; few bands; whole names; wide
+    gaps.
     """
     longest = min(LONGEST_NAME, max(cell_len(label) for label in plan.labels))
     seeds = len(plan.seeds)
@@ -101,7 +101,7 @@ def _shape(plan: Layout, width: int, room: int) -> _Shape:
 
 
 def _bands(plan: Layout, shape: _Shape, room: int) -> tuple[int, int]:
-    """Return how many bands of datasets are shown, and how many rows of each; several only if most rows are seen."""
+    """Return the number of bands of datasets, and of rows in each; there are several only if most rows fit."""
     for bands in range(ceil(len(plan.datasets) / shape.across), 0, -1):
         rest = 0 if bands * shape.across >= len(plan.datasets) else 1
         rows = (room - 1 - rest) // bands - 1
@@ -111,7 +111,7 @@ def _bands(plan: Layout, shape: _Shape, room: int) -> tuple[int, int]:
 
 
 def _order(plan: Layout, found: Mapping[tuple[str, str], Standing]) -> list[str]:
-    """Return the rows by the share of others that are better; those that none is compared with follow."""
+    """Return the rows by the share of others that are better; rows without a comparison follow."""
     numbers = Counter(dataset for (dataset, _), standing in found.items() if standing.rank is not None)
 
     def share(label: str) -> float:
@@ -123,7 +123,7 @@ def _order(plan: Layout, found: Mapping[tuple[str, str], Standing]) -> list[str]
 
 
 def _newest(state: RunState, plan: Layout, number: int) -> list[str]:
-    """Return the datasets where most happens now, in the plan's order."""
+    """Return the `number` datasets with the latest activity, in the plan's order."""
     if number >= len(plan.datasets):
         return list(plan.datasets)
     at_work = [cell.dataset for cell in state.running.values()]
@@ -135,7 +135,7 @@ def _newest(state: RunState, plan: Layout, number: int) -> list[str]:
 
 def _title(state: RunState, metric: str, width: int) -> Text:
     if not metric:
-        return line(("Cells, one mark a seed", "dim"))
+        return line(("Cells, one mark per seed", "dim"))
     to = state.baseline if state.baseline not in {"", "best"} else "the best other row"
     ways = [f"{metric}, mean of the finished seeds, and difference to {to}", f"{metric}, and difference to {to}"]
     return line((next((way for way in ways if cell_len(way) <= width), metric), "dim"))

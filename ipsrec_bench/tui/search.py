@@ -1,4 +1,4 @@
-"""What a search for settings shows beside its workers."""
+"""The dashboard's view of a search: header and trials."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def search_header(state: RunState, search: SearchStarted, now: float, width: int
     trials = f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"
     parts: dict[str, Part] = {"trials": (trials, "")}
     if search.ended:
-        parts["before"] = (f"{search.ended} already there", "")
+        parts["before"] = (f"{search.ended} before this run", "")
     for outcome in ("pruned", "failed", "killed"):
         if count := sum(trial.outcome == outcome for trial in state.trials):
             parts[outcome] = (f"{count} {outcome}", "bold red" if outcome == "failed" else "")
@@ -88,5 +88,5 @@ def _style(trial: TrialEnded, found: tuple[float, str] | None) -> str:
 
 
 def _outcome(trial: TrialEnded) -> str:
-    """Return what a trial counts by, or how it ended."""
+    """Return a trial's value, or how it ended."""
     return f"{trial.value:.4f}" if trial.value is not None else trial.outcome

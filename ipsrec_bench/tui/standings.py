@@ -1,4 +1,4 @@
-"""The rows of each dataset by what is finished so far."""
+"""Standings of the rows on each dataset, from the cells that are finished so far."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from ipsrec_bench.tui.state import Layout, RunState
 
 @dataclass(frozen=True)
 class Standing:
-    """A row on a dataset: means over its finished seeds."""
+    """Standing of a row on a dataset, over its finished seeds."""
 
     value: float | None
     """Mean of the metric; None before a seed is finished."""
     seeds: int
     """Number of seeds that are finished."""
     rank: int | None
-    """Among the rows of the dataset, from 1."""
+    """Rank among the rows of the dataset, from 1."""
     difference: float | None
-    """To the baseline, relative, over the seeds that both have finished; None if there are none."""
+    """Relative difference to the baseline, over the seeds that both have finished; None if there are none."""
     is_baseline: bool
     is_best: bool
-    """Whether other rows are there, and none is better."""
+    """Whether there are other rows, and none is better."""
 
 
 def main_metric(state: RunState) -> str:

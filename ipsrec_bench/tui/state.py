@@ -1,4 +1,4 @@
-"""The state of a run as far as its events tell, folded one event at a time."""
+"""The state of a run, folded from its events one at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -41,7 +41,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Layout:
-    """What a plan consists of, in its order."""
+    """Datasets, labels and seeds of a plan, in its order."""
 
     datasets: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class RunningCell:
-    """A cell at work."""
+    """A running cell."""
 
     dataset: str
     label: str
@@ -58,7 +58,7 @@ class RunningCell:
     epochs: int
     stop_metric: str
     began: float
-    """When it began; later by the pauses since."""
+    """When it began, shifted by later pauses."""
     resumed: int = 0
     """Epochs that an earlier attempt has trained."""
     epoch: int = 0
@@ -86,22 +86,22 @@ class RunningCell:
 
 @dataclass(frozen=True)
 class Worker:
-    """Where one cell is trained at a time."""
+    """A worker, which trains one cell at a time."""
 
     name: str
-    """Empty where the events name no worker."""
+    """Empty if the events name no worker."""
     device: str = ""
     key: str | None = None
-    """Of the cell that it is at."""
+    """Key of its current cell."""
     memory: int | None = None
     load: float | None = None
     reason: str | None = None
-    """Why it is gone: empty if it ended in order, None while it works."""
+    """Why it ended: empty if it exited normally, None while it lives."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of a complete cell."""
+    """Result of a complete cell."""
 
     metrics: Mapping[str, float]
     seconds: float | None
@@ -117,13 +117,13 @@ class RunState:
     title: str = "Preparing"
     cells: int = 0
     skipped: int = 0
-    """Cells that this run need not do, because the store has them."""
+    """Cells that this run skips because the store has them."""
     baseline: str = ""
     metric: str = ""
     datasets: tuple[DatasetReady, ...] = ()
     left_out: tuple[DatasetLeftOut, ...] = ()
     places: Mapping[GridPlace, str] = field(default_factory=dict)
-    """The key of every cell of the plan, in the plan's order. A model that no seed changes has one key for all."""
+    """The key of every cell of the plan, in the plan's order. A deterministic model has one key for all seeds."""
     plan: Layout = Layout()
     cell_states: Mapping[str, CellState] = field(default_factory=dict)
     running: Mapping[str, RunningCell] = field(default_factory=dict)
@@ -132,10 +132,10 @@ class RunState:
     failed: Mapping[str, CellFailed] = field(default_factory=dict)
     deaths: tuple[WorkerEnded, ...] = ()
     search: SearchStarted | None = None
-    """Set while settings are searched; what ends then are trials."""
+    """Set during a search, in which trials end instead of cells."""
     trials: tuple[TrialEnded, ...] = ()
     waiting: str | None = None
-    """Who or what this run waits for."""
+    """What this run waits for."""
     paused: float | None = None
     """Since when it is paused."""
     finished: RunFinished | None = None
@@ -174,7 +174,7 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             )
         case WorkerSeen():
             worker = state.workers.get(event.worker, Worker(event.worker))
-            if worker.reason is not None:  # its last words
+            if worker.reason is not None:  # a late event
                 return state
             return _with_worker(state, replace(worker, memory=event.memory, load=event.load))
         case EpochDone():
@@ -240,7 +240,7 @@ def _visible(event: Event) -> Event:
 
 
 def _prepared(state: RunState, event: DatasetReady | DatasetLeftOut) -> RunState:
-    """Return the state with a dataset, which a journal of several runs names in each of them."""
+    """Return the state with a dataset. After the end of a run, it belongs to the next run of the same journal."""
     if state.finished is not None:
         state = RunState(event.time)
     if isinstance(event, DatasetReady):
@@ -318,7 +318,7 @@ def _layout(places: Mapping[GridPlace, str]) -> Layout:
 
 
 def _arrived(state: RunState, event: WorkerStarted) -> RunState:
-    """Let a worker take its own row, or that of one that is gone, or a new one."""
+    """Put a worker into its own row, else into that of an ended one, else into a new one."""
     worker = Worker(event.worker, event.device)
     gone = next((name for name, one in state.workers.items() if one.reason is not None), None)
     if event.worker in state.workers or gone is None:
@@ -354,7 +354,7 @@ def _with_worker(state: RunState, worker: Worker, name: str | None = None) -> Ru
 
 
 def _without(state: RunState, key: str) -> RunState:
-    """Return the state with nobody at the cell of `key`."""
+    """Return the state without the running cell `key`."""
     workers = {
         name: replace(worker, key=None) if worker.key == key else worker for name, worker in state.workers.items()
     }
@@ -366,7 +366,7 @@ def _less(mapping: Mapping[str, _Value], key: str) -> Mapping[str, _Value]:
 
 
 def _update(state: RunState, event: CellEvent, **changes: object) -> RunState:
-    if event.key not in state.running:  # it was found dead before its last words arrived
+    if event.key not in state.running:  # its death was noticed before this late event arrived
         return state
     cell = replace(state.running[event.key], **changes)  # type: ignore[arg-type]
     return replace(state, running={**state.running, event.key: cell})

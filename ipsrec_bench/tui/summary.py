@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The table at the end of a run."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def _table(state: RunState, metrics: list[str], main: str, others: tuple[str, ..
             difference = "base" if standing.is_baseline else ""
             if standing.difference is not None:
                 difference = percent(standing.difference)
-            told: dict[str, str | Text] = {
+            beside: dict[str, str | Text] = {
                 "difference": Text(difference, style="dim" if standing.is_baseline else ""),
                 "done": f"{marks['done']}/{len(keys)}",
                 "failed": Text(str(marks["failed"]), style="bold red") if marks["failed"] else "",
@@ -75,7 +75,7 @@ def _table(state: RunState, metrics: list[str], main: str, others: tuple[str, ..
                 Text("" if number else dataset, style="bold"),
                 Text(label, style="bold green" if standing.is_best else ""),
                 *("" if one is None else f"{mean(list(one.values())):.4f}" for one in means),
-                *(told[head] for head in others),
+                *(beside[head] for head in others),
             )
         if dataset != plan.datasets[-1]:
             table.add_row()

@@ -1,4 +1,4 @@
-"""One row for each worker: what it is at, and how far."""
+"""One row per worker: its cell and its progress."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ipsrec_bench.tui.state import Layout, RunningCell, RunState, Worker
 NARROW = 52
 """Columns of a terminal below which a worker takes two lines."""
 LEAST_SUBJECT = 20
-"""Columns that a cell's name has at least; further columns are left out for it."""
+"""Minimum columns of a cell's name; other columns are left out to make room for it."""
 LONGEST_SUBJECT = 60
 LONGEST_NAME = 16
 LEAST_SPARK = 8
@@ -56,7 +56,7 @@ def worker_lines(state: RunState, width: int, room: int) -> list[Text]:
         busy = sum(worker.key is not None for worker in hidden)
         gone = sum(worker.reason is not None for worker in hidden)
         idle = len(hidden) - busy - gone
-        counts = [f"{count} {what}" for count, what in ((busy, "at work"), (idle, "idle"), (gone, "gone")) if count]
+        counts = [f"{count} {what}" for count, what in ((busy, "busy"), (idle, "idle"), (gone, "ended")) if count]
         lines.append(line((f"… {len(hidden)} more workers: {', '.join(counts)}", "dim")))
     return lines
 
@@ -104,7 +104,7 @@ def _head(state: RunState, widths: _Widths, *, is_narrow: bool) -> Text:
     title = next((title for title in titles if len(title) <= valid), titles[-1])
     parts = [
         fit("worker", widths.name),
-        fit("at", widths.subject),
+        fit("cell", widths.subject),
         fit("epoch", widths.bar + widths.gap + widths.epoch),
         fit(title, valid, right=not widths.spark),
         fit("loss", widths.loss, right=True),
@@ -155,7 +155,7 @@ def _two_lines(state: RunState, worker: Worker, cell: RunningCell | None, width:
 
 
 def _progress(cell: RunningCell, width: int) -> list[Part]:
-    """Return the bar of a cell; what an earlier attempt has trained is seen."""
+    """Return the bar of a cell; epochs of an earlier attempt have another colour."""
     before = cell.resumed / max(1, cell.epochs)
     return bar([(before, "blue"), (cell.progress - before, "cyan")], width)
 
@@ -174,14 +174,14 @@ def _longest_subject(plan: Layout) -> int:
 
 
 def _subject(state: RunState, cell: RunningCell) -> tuple[str, str, str]:
-    """Return model, dataset and seed; the dataset is empty where there is but one."""
+    """Return model, dataset and seed; the dataset is empty if there is only one."""
     if state.search is not None or len(state.plan.datasets) == 1:
         return cell.label, "", f"seed {cell.seed}"
     return cell.label, cell.dataset, str(cell.seed)
 
 
 def _short(worker: Worker) -> str:
-    """Return name and device, without the word that stands above the column."""
+    """Return name and device, without the word in the column's head."""
     return f"{worker.name.removeprefix('worker ')} {worker.device}".strip()
 
 

@@ -1,1 +1,1 @@
-"""Search for settings on the validation targets."""
+"""Hyperparameter search on the validation targets."""

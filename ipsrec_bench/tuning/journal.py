@@ -1,4 +1,4 @@
-"""A study's journal: a file of JSON lines, one for each thing that happened to the study."""
+"""A study's journal: a file of JSON lines, one for each operation on the study."""
 
 import json
 from collections.abc import Generator, Mapping
@@ -16,13 +16,13 @@ OPERATION = "op_code"
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, whose file system may fail."""
+    """Optuna's journal, which reports failures of its file as a `StudyError`."""
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the entries from the one of this number on.
+        """Yield the entries from number `log_number_from` on.
 
         Raises:
-            StudyError: the file was removed, say, or damaged since it was opened.
+            StudyError: the file cannot be read: it was removed or damaged since it was opened, for example.
         """
         try:
             yield from super().read_logs(log_number_from)
@@ -34,19 +34,19 @@ class _Journal(JournalFileBackend):
         """Write lines at the end, under the lock.
 
         Raises:
-            StudyError: the file cannot be written, because the disk is full, say.
+            StudyError: the file cannot be written, for example because the disk is full.
         """
         try:
             super().append_logs(logs)
         except OSError as error:
             raise StudyError(
-                f"{self._file_path}: the study cannot be written: {error.strerror or error}; the same command goes on"
-                " once it can"
+                f"{self._file_path}: the study cannot be written: {error.strerror or error}; once it can, the same"
+                " command resumes the search"
             ) from None
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Open the journal at `path`; one that is not there is begun. Half a line at its end is passed over.
+    """Open the journal at `path`, or begin one if it is missing. An incomplete last line is skipped.
 
     Raises:
         StudyError: the file is not the journal of a study, is broken before its last line, or cannot be read or made.
@@ -60,7 +60,7 @@ def open_journal(path: Path) -> JournalStorage:
         raise StudyError(f"{path}: the study cannot be opened: {error.strerror or error}") from None
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError):  # whatever a replay meets
         raise StudyError(
-            f"{path}: the journal cannot be replayed, another version of Optuna may have written it; open it with that"
+            f"{path}: the journal cannot be replayed; another version of Optuna may have written it: open it with that"
             " version, or move it away to begin the study anew"
         ) from None
 
@@ -71,7 +71,7 @@ def _check(path: Path) -> None:
             if line.endswith(b"\n") and not _is_entry(line):
                 kept = f"to keep what came before it, cut the file there (head -n {number - 1}); " if number > 1 else ""
                 raise StudyError(
-                    f"{path}: line {number} is not an entry of a study's journal, the file is damaged or no journal;"
+                    f"{path}: line {number} is not an entry of a study's journal: the file is damaged or not a journal;"
                     f" {kept}to begin the study anew, move the file away"
                 )
 

@@ -7,15 +7,15 @@ from filelock import FileLock
 from optuna.storages.journal import JournalFileOpenLock
 
 BLOCK = 1 << 16
-"""Bytes that are read at a time while the end of the last line is looked for."""
+"""Bytes that are read at a time in the search for the last line end."""
 
 
 class SystemLock(JournalFileOpenLock):  # the base class of both has no public name
-    """A lock of the operating system, which is free at once when its owner is killed.
+    """A lock of the operating system, which is released at once when its owner is killed.
 
-    Optuna's own locks are files that a killed owner leaves behind, and that the next process waits 30 seconds for.
-    An owner that was killed while it wrote, or whose disk was full, leaves half a line. The next owner cuts it: a line
-    appended to it would make both unreadable.
+    Optuna's own locks are files. A killed owner leaves its file behind, and the next process waits 30 seconds for it.
+    An owner that was killed while it wrote, or whose disk was full, leaves an incomplete line. The next owner cuts it:
+    a line appended to it would make both unreadable.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -25,7 +25,7 @@ class SystemLock(JournalFileOpenLock):  # the base class of both has no public n
         self._lock = FileLock(lock)
 
     def acquire(self) -> bool:
-        """Wait until the lock is free, take it, and cut what follows the journal's last whole line."""
+        """Wait for the lock, take it, and cut what follows the journal's last complete line."""
         self._lock.acquire()
         try:
             cut_torn_end(self._journal)
@@ -35,12 +35,12 @@ class SystemLock(JournalFileOpenLock):  # the base class of both has no public n
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
 
 def cut_torn_end(journal: Path) -> None:
-    """Cut what follows the last line end of `journal`: half a line, or the zeros that a power cut leaves."""
+    """Cut what follows the last line end of `journal`: an incomplete line, or the zeros that a power cut leaves."""
     with journal.open("r+b") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end:

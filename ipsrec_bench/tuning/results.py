@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TUNED = "tuned"
-"""The variant of a model that has the best settings of a search: a row of its own, not part of an ablation."""
+"""The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
 
 
 @dataclass(frozen=True)
@@ -18,53 +18,53 @@ class TrialResult:
     number: int
     settings: Mapping[str, Any]
     value: float
-    """Mean over seeds of the best validation metric; of a pruned trial, what it had reached."""
+    """Mean over seeds of the best validation metric; for a pruned trial, the value it had reached."""
     pruned: bool
     by_seed: tuple[float, ...]
     """Best validation metric of every seed that was trained to its end."""
     epochs: int
-    """Trained, over all seeds."""
+    """Number of trained epochs over all seeds."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found and what it took; trials in the order of their numbers."""
+    """Results and costs of a study; trials in the order of their numbers."""
 
     name: str
     place: str
-    """Its storage."""
+    """Storage of the study."""
     dataset: str
     model: str
     metric: str
     fingerprint: str
-    """Of the dataset."""
+    """Fingerprint of the dataset."""
     seeds: tuple[int, ...]
     sampler: str
     pruner: str
     default: Mapping[str, Any]
-    """The settings that were there before."""
+    """The settings before the search."""
     trials: tuple[TrialResult, ...]
     seconds: float
-    """Of training, over all trials, also those that failed or were killed: what a budget counts."""
+    """Training time over all trials, including those that failed or were killed; budgets count this."""
     failed: int
     """Trials that ended in an error or were killed."""
     logarithmic: frozenset[str]
     """Settings that are searched by their logarithm."""
     importance: Mapping[str, float]
-    """Share of each setting in what sets the best quarter of the trials apart (PED-ANOVA; Watanabe, Bansal and Hutter,
-    IJCAI 2023); empty with one setting, or with too few trials."""
+    """Relative importance of each setting for reaching the best quarter of the trials (PED-ANOVA; Watanabe, Bansal and
+    Hutter, IJCAI 2023); empty with one setting, or with too few trials."""
     fixed: Mapping[str, Any] | None = None
-    """The settings that were not searched, as a cell has them; None if the study, of an older version, has none."""
+    """The settings that were not searched, as in a cell; None in studies of older versions, which did not keep them."""
 
     @property
     def pruned(self) -> int:
-        """Number of trials that were given up."""
+        """Number of trials that were pruned."""
         return sum(trial.pruned for trial in self.trials)
 
     @property
     def epochs(self) -> int:
-        """Trained, over all trials."""
+        """Number of trained epochs over all trials."""
         return sum(trial.epochs for trial in self.trials)
 
     @property
@@ -79,5 +79,5 @@ class StudyResult:
 
     @property
     def default_trial(self) -> TrialResult | None:
-        """The trial of the settings that were there before."""
+        """The trial with the settings before the search."""
         return next((t for t in self.trials if t.settings == self.default), None)

@@ -1,6 +1,6 @@
-"""The search itself: asks the study for trials, hands them out to an executor, and tells the study how they end.
+"""The search: asks the study for trials, hands them out to an executor, and reports their results to the study.
 
-A command does all this in one process, and trials know nothing of the study. Several commands, on one machine or on
+One process of a command does all this; trials know nothing of the study. Several commands, on one machine or on
 several, may work on one study at once.
 """
 
@@ -47,17 +47,17 @@ from ipsrec_bench.tuning.trial import TrainedTrial, do_trial
 
 FAILURES_IN_A_ROW = 5
 LOOK_AGAIN_SECONDS = 1.0
-"""How often the trials of other commands are looked at, where it depends on them whether the search goes on."""
+"""Interval at which the trials of other commands are checked, if the search depends on them."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every model of a search may take; whichever is reached first."""
+    """Limits for every model of a search; the first one reached ends it."""
 
     trials: int | None
-    """Complete and pruned ones."""
+    """Number of complete and pruned trials."""
     seconds: float | None
-    """Sum over the trials, also of those that failed."""
+    """Training time, summed over the trials, including failed ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,43 +66,43 @@ class Search:
 
     study: optuna.Study
     place: str
-    """Its storage."""
+    """Storage of the study."""
     cell: Cell
     space: Space
     tune: Tune
     data: PreparedDataset
 
 
-class _PassedOver(Exception):  # noqa: N818 (it is no error)
-    """Another process was faster: it has begun the last trial that was asked for, or the same point of the grid."""
+class _PassedOver(Exception):  # noqa: N818 (it is not an error)
+    """Another process was faster: it began the last trial of the budget, or one with the same settings."""
 
 
 def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, workplace: Workplace, emit: Emit) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
-    A trial whose process was killed is queued again, one whose training fails is passed over.
+    A trial whose process was killed is queued again; settings whose training fails are skipped.
 
     Args:
         search: the model, and its study.
         budget: when to stop.
-        make_executor: returns where trials are trained.
+        make_executor: factory of the executor that trains the trials.
         workplace: gives each trial a folder, which is removed when it has ended.
-        emit: receives all events.
+        emit: callback that receives every event.
 
     Returns:
-        Whether it came to its end; False if it was interrupted (Ctrl-C). Trials at work are then queued again.
+        Whether the search came to its end; False if it was interrupted (Ctrl-C). Running trials are then queued again.
 
     Raises:
         ModelError: several trials in a row failed or were killed.
         StudyError: the journal or the database fails.
-        StoreError: the weights of a trial cannot be written; the trials at work are queued again.
-        BenchError: a device is not there.
+        StoreError: the weights of a trial cannot be written; the running trials are queued again.
+        BenchError: a device is missing.
     """
     with _failures_of_storage():
         study = search.study
-        requeue_lost(study, killed=False)  # a whole search that was killed says nothing of what it was at
+        requeue_lost(study, killed=False)  # the search was killed as a whole, which is no fault of its settings
         points = _points(search)
-        if points:  # each is tried once at most
+        if points:  # each is tried at most once
             budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
@@ -129,7 +129,7 @@ def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, work
 
 @contextlib.contextmanager
 def _failures_of_storage() -> Iterator[None]:
-    """Make a sentence of what Optuna, or a driver, makes of a journal or a database that fails."""
+    """Convert errors of Optuna or a driver about a failing journal or database into a `StudyError`."""
     try:
         yield
     except Exception as error:
@@ -140,7 +140,7 @@ def _failures_of_storage() -> Iterator[None]:
 
 
 class _Work:
-    """A search at work."""
+    """State of a live search."""
 
     def __init__(
         self, search: Search, budget: Budget, points: list[dict[str, Any]], workplace: Workplace, emit: Emit
@@ -151,12 +151,12 @@ class _Work:
         self._at_work: dict[str, _Trial] = {}
         """Trials that were begun here, until their task has ended."""
         self._failures = self._deaths = 0
-        """Trials in a row that failed; processes that died since a trial last came to its end."""
+        """Consecutive failed trials; processes that died since a trial last came to its end."""
         self._error: Exception | None = None
-        """What went wrong while an event was heard: it must not reach a training in this process."""
+        """Error that was raised while an event was handled; it must not reach a training in this process."""
 
     def through(self, executor: Executor) -> None:
-        """Run trials until none is left to begin, and all that were begun have ended."""
+        """Run trials until none is left to begin and all have ended."""
         self._executor = executor
         try:
             while self._hand_out() or self._at_work:
@@ -165,7 +165,7 @@ class _Work:
                 if self._error is not None:
                     raise self._error
         finally:
-            executor.close()  # there is nothing in a trial to go on with
+            executor.close()  # trials cannot be resumed
             with contextlib.ExitStack() as held:
                 for trial in self._at_work.values():
                     held.push(trial.held)
@@ -173,7 +173,7 @@ class _Work:
                     self._give_back(trial)
 
     def listen(self, event: Event) -> None:
-        """Pass on an event, and hold it against its trial, which may end by it."""
+        """Pass on an event, and judge its trial by it, which may end the trial."""
         if not isinstance(event, CellEvent):
             self._emit(event)
             return
@@ -184,7 +184,7 @@ class _Work:
         if self._error is None:
             try:
                 self._judge(trial, event)
-            except Exception as error:  # noqa: BLE001 (it is raised once the executor is through)
+            except Exception as error:  # noqa: BLE001 (it is raised once the executor returns)
                 self._error = error
         if trial.is_over or self._error is not None:
             self._executor.stop(trial.key)
@@ -218,7 +218,7 @@ class _Work:
         return self._budget.trials is None or _number(self._search, trials, TrialState.RUNNING) < self._budget.trials
 
     def _depends_on_others(self) -> bool:
-        """Return whether trials are missing once others, of which it is not known whether they live, do not end."""
+        """Return whether trials would be missing if running trials that may be dead never end."""
         if self._is_spent():
             return False
         trials = self._study.get_trials(deepcopy=False)
@@ -227,7 +227,7 @@ class _Work:
         return doubtful and self._budget.trials is not None and _number(self._search, trials) < self._budget.trials
 
     def _next(self) -> "_Trial | None":
-        """Ask for a trial that is to be trained; None if none is to begin now."""
+        """Ask the study for a trial to train; None if none is to begin now."""
         is_repeat = False
         while self._is_one_wanted():
             if is_repeat or self._search.tune.sampler == "grid":
@@ -257,10 +257,10 @@ class _Work:
         )
 
     def _settle(self, outcome: Outcome) -> None:
-        """Tell the study what a task has come to, unless its trial was over before.
+        """Report the outcome of a task to the study, unless its trial was over before.
 
         Raises:
-            BenchError: it could not be done for a reason that lies outside of it.
+            BenchError: the task could not run for an external reason.
         """
         trial = self._at_work.pop(outcome.key)
         with trial.held:
@@ -280,7 +280,7 @@ class _Work:
                 self._lose(trial)
 
     def _end(self, trial: "_Trial", trained: TrainedTrial) -> None:
-        """Take the result of a trial that was done.
+        """Record the result of a completed task.
 
         Raises:
             ModelError: several trials in a row failed.
@@ -297,22 +297,22 @@ class _Work:
             self._tell(trial, "complete", TrialState.COMPLETE, sum(trained.values) / len(trained.values))
 
     def _fail(self, trial: "_Trial", error: str) -> None:
-        """Pass over the settings of a trial whose training has failed.
+        """Record a trial whose training has failed; its settings are not tried again.
 
         Raises:
-            ModelError: it is not the first in a row.
+            ModelError: several trials in a row failed.
         """
-        with contextlib.suppress(UpdateFinishedTrialError):  # which telling will find, too
+        with contextlib.suppress(UpdateFinishedTrialError):  # `_tell` notices, too
             trial.trial.set_user_attr("error", error)
         self._tell(trial, "failed", TrialState.FAIL, error=error)
         if self._failures == FAILURES_IN_A_ROW:
-            raise ModelError(f"{self._failures} trials in a row failed, the last one so: {error}")
+            raise ModelError(f"{self._failures} trials in a row failed; the last error: {error}")
 
     def _bury(self, trial: "_Trial", cause: str) -> None:
-        """Queue the settings of a trial again whose process has died.
+        """Queue the settings of a trial whose process has died again.
 
         Raises:
-            ModelError: it is not the first in a row.
+            ModelError: several processes died, and no trial came to its end.
         """
         again = give_back(self._study, trial.frozen, killed=True)
         if again is None:
@@ -322,22 +322,22 @@ class _Work:
         self._deaths += 1
         if self._deaths == FAILURES_IN_A_ROW:
             raise ModelError(
-                f"{self._deaths} processes were killed, and no trial came to its end; where memory is short, take fewer"
+                f"{self._deaths} processes were killed, and no trial came to its end; if memory is short, take fewer"
                 " --jobs or smaller settings"
             )
 
     def _give_back(self, trial: "_Trial") -> None:
-        """Queue the settings of a trial again that was interrupted; it is not held against them."""
+        """Queue the settings of an interrupted trial again, without counting it against them."""
         if not trial.is_over:
             with contextlib.suppress(UpdateFinishedTrialError):  # another process has done so
                 trial.trial.set_user_attr(INTERRUPTED, True)
                 give_back(self._study, trial.frozen, killed=False)
 
     def _lose(self, trial: "_Trial") -> None:
-        """Leave a trial to another process, which took this one for dead."""
+        """Give up a trial that another process took over because this one seemed dead."""
         trial.is_over = True
-        told = "another machine took this one for dead; it tries these settings itself"
-        self._emit(trial.ended("killed", None, told))
+        reason = "another process took over this trial because its heartbeat timed out; it retries these settings"
+        self._emit(trial.ended("killed", None, reason))
 
     def _tell(
         self, trial: "_Trial", outcome: TrialOutcome, state: TrialState, value: float | None = None, error: str = ""
@@ -353,9 +353,9 @@ class _Work:
 
 
 def _tell_lost(lost: Iterable[tuple[FrozenTrial, bool]], emit: Emit) -> None:
-    """Tell of trials that were killed, each with whether it is tried again."""
+    """Emit the end of killed trials, each with whether it is tried again."""
     for trial, again in lost:
-        emit(_killed(trial, "its process was killed, out of memory perhaps", again=again))
+        emit(_killed(trial, "its process was killed, perhaps out of memory", again=again))
 
 
 def _killed(trial: FrozenTrial, cause: str, *, again: bool) -> TrialEnded:
@@ -374,15 +374,15 @@ def _killed(trial: FrozenTrial, cause: str, *, again: bool) -> TrialEnded:
 
 
 def _points(search: Search) -> list[dict[str, Any]]:
-    """Return all points of a space, the suite's own settings first; none where there are too many to try them all."""
+    """Return all points of a space, the suite's own settings first; none if there are too many to try them all."""
     each = search.tune.grid_points if search.tune.sampler == "grid" else None
     return search.space.points(each, search.tune.seed) if search.space.size(each) <= LARGEST_GRID else []
 
 
 def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) -> int:
-    """Return how many of `trials` count, or will, if they are in these states or have ended.
+    """Return how many of `trials` count: those that have ended, or are in one of `states`.
 
-    Where there are so many points, points count, also those that are given up.
+    If the space is small enough to try every point, it counts distinct points, including those that are given up.
     """
     wanted = {*ENDED, *states}
     each = search.tune.grid_points if search.tune.sampler == "grid" else None
@@ -397,16 +397,16 @@ def _key(number: int) -> str:
 
 
 class _Trial:
-    """One trial, as far as this process knows of it."""
+    """One trial of this process."""
 
     def __init__(self, trial: optuna.Trial, search: Search, budget: Budget) -> None:
         self.trial, self.key = trial, _key(trial.number)
         self.is_over = False
-        """Whether the study knows how it has ended, so that what its task still does is not wanted."""
+        """Whether the study knows how it ended; what its task still does is ignored."""
         self.held = contextlib.ExitStack()
-        """What it has until its task has ended."""
+        """Resources that it holds until its task has ended."""
         self.cells: tuple[Cell, ...] = ()
-        """What is trained of it, one cell a seed."""
+        """Its cells, one per seed."""
         self._search, self._budget = search, budget
         self._chosen: dict[str, Any] = {}
         self._by_epoch = search.tune.pruner in {"percentile", "median", "hyperband"}
@@ -416,25 +416,25 @@ class _Trial:
         """Best validation metric so far of each seed that has begun."""
 
     def begin(self) -> None:
-        """Say whose it is, and choose its settings.
+        """Record the process that runs it, and choose its settings.
 
         Raises:
             _PassedOver: another process was faster.
-            ModelError: the model refuses the settings beside each other.
+            ModelError: the model refuses the combination of settings.
         """
         self.trial.set_user_attr("process", this_process())
         self._pass_over()
         chosen = self._chosen = self._choose()
-        cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not beside the others
+        cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not the combination
         variant = f"({in_words(chosen)})"
         self.cells = tuple(replace(cell, variant=variant, seed=seed) for seed in self._search.tune.seeds)
 
     def hear(self, event: CellEvent) -> None:
-        """Take note of what its task says.
+        """Handle an event of its task.
 
         Raises:
-            TrialPruned: the pruner gives it up.
-            UpdateFinishedTrialError: another process took this one for dead.
+            TrialPruned: the pruner stops it.
+            UpdateFinishedTrialError: another process took over the trial.
         """
         if isinstance(event, CellStarted):
             if self._began is None:
@@ -450,10 +450,10 @@ class _Trial:
                 self._prune()
 
     def keep_values(self, values: tuple[float, ...]) -> None:
-        """Write down the best validation metrics of the seeds that are done.
+        """Record the best validation metrics of the seeds that are done.
 
         Raises:
-            TrialPruned: the pruner judges by them, and gives the trial up.
+            TrialPruned: the pruner stops the trial because of them.
         """
         self.trial.set_user_attr("by_seed", list(values))
         if self._search.tune.pruner == "wilcoxon":
@@ -461,7 +461,7 @@ class _Trial:
             self._prune()
 
     def keep_costs(self, seconds: float) -> None:
-        """Write down what it took so far: if it is killed, the budget knows."""
+        """Record its costs so far, so that the budget counts them even if it is killed."""
         self._seconds = seconds
         self.trial.set_user_attr("epochs", self._epochs)
         self.trial.set_user_attr("seconds", seconds)
@@ -481,7 +481,7 @@ class _Trial:
             raise optuna.TrialPruned
 
     def _pass_over(self) -> None:
-        """Leave the trial to another process that was faster.
+        """Give up the trial if another process was faster.
 
         Raises:
             _PassedOver: enough trials were begun before it, or one with its own queued settings; or another process
@@ -501,7 +501,7 @@ class _Trial:
         """Return the trial's settings: those it was queued with, or those that the sampler draws.
 
         Raises:
-            _PassedOver: another trial has what the sampler has drawn.
+            _PassedOver: another trial has the settings that the sampler drew.
         """
         trial = self.frozen
         if OWN in trial.user_attrs:

@@ -1,6 +1,6 @@
-"""Where a model's settings are searched.
+"""Search spaces of a model's settings.
 
-Nothing here imports Optuna until a search runs, so that `validate` checks a space in a moment.
+Nothing here imports Optuna until a search runs, so that `validate` is fast.
 """
 
 import math
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 LARGEST_GRID = 100_000
-"""Points of a grid, all of which are held in memory."""
+"""Maximum number of points of a grid, because all are held in memory."""
 LARGEST_WHOLE = 2**31 - 1
 MIN_RANGES = 2
 
 
 @dataclass(frozen=True)
 class Space:
-    """Settings by their names in a suite, and where each is searched."""
+    """The searched settings by their names in a suite, with the range or the choices of each."""
 
     where: Mapping[str, Range | Choices]
     whole: frozenset[str]
     """Settings that are whole numbers."""
     own: Mapping[str, Any]
-    """What the suite sets them to; it need not lie in the space."""
+    """The suite's own values of these settings; they may lie outside the space."""
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:
         """Ask `trial` for a value of every setting."""
@@ -54,7 +54,7 @@ class Space:
     def grid(self, points: int | None) -> dict[str, list[Any]]:
         """Return the values of a grid: all choices, and `points` values of a range, ends included.
 
-        Without `points`, every whole number of a range.
+        Without `points`, it has every whole number of a range.
         """
         values: dict[str, list[Any]] = {}
         for name, where in self.where.items():
@@ -64,14 +64,14 @@ class Space:
                 values[name] = list(range(int(where.low), int(where.high) + 1))
             else:
                 between = np.geomspace if where.log else np.linspace
-                # Twelve digits: so that 0.1 is 0.1, and not trained again beside the suite's own 0.1.
+                # Twelve digits, so that 0.1 is exactly 0.1 and is not trained again beside the suite's own 0.1.
                 found = [float(f"{value:.12g}") for value in between(where.low, where.high, points)[1:-1]]
                 found = [where.low, *found, where.high]
                 values[name] = list(dict.fromkeys(map(round, found))) if name in self.whole else found
         return values
 
     def size(self, points: int | None) -> float:
-        """Return the number of points of a grid, see `grid`; infinite without `points` where a range holds reals."""
+        """Return the number of points of a grid, see `grid`; infinite without `points` if a range holds reals."""
         sizes: list[float] = []
         for name, where in self.where.items():
             if not isinstance(where, Range):
@@ -84,9 +84,9 @@ class Space:
         return math.prod(sizes)
 
     def points(self, points: int | None, seed: int) -> list[dict[str, Any]]:
-        """Return every combination of a grid's values, in an order that follows from `seed`.
+        """Return every combination of a grid's values, in an order that is determined by `seed`.
 
-        The suite's own settings come first, also where the grid does not have them.
+        The suite's own settings come first, even if the grid does not have them.
         """
         axes = self.grid(points)
         found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
@@ -94,7 +94,7 @@ class Space:
         return [dict(self.own), *(point for point in shuffled if point != self.own)]
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Return a point of the space, drawn at random."""
+        """Return a random point of the space."""
         drawn: dict[str, Any] = {}
         for name, where in self.where.items():
             if not isinstance(where, Range):
@@ -117,14 +117,14 @@ class Space:
 
 
 def check_spaces(file: SuiteFile, cells: Sequence[Cell]) -> None:
-    """Check the whole of the suite's `[tune.space]`, also for models that are not tuned now.
+    """Check the suite's whole `[tune.space]`, including models that are not tuned now.
 
     Args:
         file: the suite.
         cells: all of its cells.
 
     Raises:
-        SuiteError: the suite names a model or a setting that is not there, or a value that the model refuses.
+        SuiteError: the suite names a model or a setting that does not exist, or a value that the model refuses.
     """
     for model in file.suite.tune.space:
         if model not in file.suite.models:
@@ -137,10 +137,10 @@ def check_spaces(file: SuiteFile, cells: Sequence[Cell]) -> None:
 
 
 def search_space(file: SuiteFile, cell: Cell) -> Space:
-    """Return what is searched of `cell`'s model: what the suite's `[tune.space]` says, or the model's own ranges.
+    """Return the search space of `cell`'s model: from the suite's `[tune.space]`, else the model's built-in ranges.
 
     Raises:
-        SuiteError: the suite names a setting that is not there, or a value that the model refuses, or a grid that is
+        SuiteError: the suite names a setting that does not exist, or a value that the model refuses, or a grid that is
             too large.
         ModelError: there is nothing to search.
     """
@@ -173,7 +173,7 @@ def search_space(file: SuiteFile, cell: Cell) -> Space:
     if file.suite.tune.sampler == "cma-es" and ranges < MIN_RANGES:
         raise file.error(
             ("tune", "sampler"),
-            f"'cma-es' searches {MIN_RANGES} ranges or more at once and draws all else at random; '{cell.model}' has"
+            f"'cma-es' needs at least {MIN_RANGES} ranges and draws all other settings at random; '{cell.model}' has"
             f" {ranges}, so take 'tpe', 'random' or 'grid'",
         )
     space = Space(where, whole, {name: current[name] for name in where})
@@ -197,10 +197,10 @@ def _check_range(file: SuiteFile, place: settings.Path, searched: Range, current
 
 
 def with_settings(cell: Cell, chosen: Mapping[str, Any]) -> Cell:
-    """Return the cell with those settings chosen in the place of its own, and the training that follows from them.
+    """Return the cell with the chosen settings in place of its own, and the training that follows from them.
 
     Raises:
-        ModelError: the model refuses them, or refuses one beside the others.
+        ModelError: the model refuses a setting, or the combination.
     """
     wanted = {**cell.config.model_dump(by_alias=True), **chosen}
     try:

@@ -1,4 +1,4 @@
-"""Studies: their names, storages, samplers and pruners, and what they found."""
+"""Studies: their names, storages, samplers, pruners and results."""
 
 import contextlib
 import hashlib
@@ -30,36 +30,36 @@ from ipsrec_bench.tuning.journal import open_journal
 from ipsrec_bench.tuning.results import StudyResult, TrialResult
 from ipsrec_bench.tuning.space import Space
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by events, in every process
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # in every process; events report progress
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats and PED-ANOVA: not the user's choice
 
 HEARTBEAT_SECONDS = 30
-"""In a database, after four missed beats a trial counts as killed, wherever it ran."""
+"""Interval of heartbeats in a database; after four missed ones, a trial counts as killed, wherever it ran."""
 NAMELESS_SECONDS = 60
-"""After that, a trial that has not said which process it is in has none."""
+"""After that time, a trial that has not recorded its process is assumed to have none."""
 RETRIES = 2
-"""How often settings are tried again whose trial was killed. They are then given up, before the search would be: see
+"""How often settings whose trial was killed are retried. They are then given up, before the search itself would be: see
 `FAILURES_IN_A_ROW`."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 SURPLUS = "surplus"
-"""Marks trials that were begun while others had just taken the last ones, or the same settings; none was trained."""
+"""Marks trials that began after other processes had taken the last ones, or the same settings; none was trained."""
 REPEAT = "repeat"
-"""What `SURPLUS` says of a trial whose settings, drawn by the sampler, another trial has already."""
+"""Value of `SURPLUS` for a trial whose settings, drawn by the sampler, another trial has already."""
 OWN = "own"
-"""Holds the settings of a trial that lie outside of the space: the suite's own. The sampler does not see them."""
+"""Holds the suite's own settings of a trial if they lie outside the space. The sampler does not see them."""
 INTERRUPTED = "interrupted"
 """Marks trials that Ctrl-C ended; their settings are queued again, however often."""
 LONGEST_STEM = 180
-"""Bytes of a file's name, to which a digest and a suffix are added; file systems take 255."""
+"""Maximum bytes of a file's stem, to which a digest and a suffix are added; file systems allow 255."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
-"""Trials from which on the importance of settings is told: the best quarter of them are five."""
+"""Minimum number of trials for which the importance of settings is reported: the best quarter of them are five."""
 _PSYCOPG2 = {"postgresql", "postgresql+psycopg2"}
-"""How URLs begin for which SQLAlchemy takes the driver of the extra `[postgresql]`."""
+"""Schemes of URLs for which SQLAlchemy uses the driver of the extra `[postgresql]`."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
-"""What a study is of; kept with it."""
+"""Attributes that identify the subject of a study."""
 _FIXED = "fixed"
-"""The settings that are not searched; older versions kept only their hash, in the study's name."""
+"""Holds the settings that are not searched; older versions kept only their hash, in the study's name."""
 
 
 def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
@@ -72,9 +72,9 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
 
 
 def file_stem(name: str) -> str:
-    """Return `name` as a file can bear it in its folder: what would name another folder is written as in a URL.
+    """Return `name` as a safe file stem: characters that are special in paths are percent-encoded.
 
-    Different names give different stems. A long one is cut, and ends in a digest.
+    Different names give different stems. A long stem is cut and ends in a digest.
     """
     stem = re.sub(r'[/\\\\%:*?"<>|\x00-\x1f\x7f]', lambda match: f"%{ord(match[0]):02X}", name)
     if len(stem.encode()) <= LONGEST_STEM:
@@ -92,7 +92,7 @@ def _fixed(cell: Cell, space: Space) -> dict[str, Any]:
 def open_storage(place: str) -> BaseStorage:
     """Open the storage at `place`: a path of a journal file, or a URL of a database that SQLAlchemy knows.
 
-    What is not there is made.
+    A missing journal or database is created.
 
     Raises:
         StudyError: the journal is damaged; or the database cannot be reached, or its driver is not installed.
@@ -115,9 +115,9 @@ def open_storage(place: str) -> BaseStorage:
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """Return a sentence on the failure of a journal or a database behind `error`, by which Optuna may have replaced it.
+    """Return a sentence on the storage failure behind `error`, which Optuna may have raised in its place.
 
-    None if there is no such failure.
+    Return None if no journal or database failed.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -127,15 +127,13 @@ def storage_failure(error: BaseException) -> str | None:
             return str(behind)
         if isinstance(behind, SQLAlchemyError):
             said = str(behind).splitlines()[0]
-            return (
-                f"--storage: the database failed: {said}; trials that have ended are kept, and the same command goes on"
-            )
+            return f"--storage: the database failed: {said}; ended trials are kept; the same command resumes the search"
         behind = behind.__cause__ or behind.__context__
     return None
 
 
 def _sqlite_file(url: str) -> str | None:
-    """Return the file of an SQLite database, the URL itself for one on a server.
+    """Return the file of an SQLite database, or the URL itself for one on a server.
 
     Raises:
         StudyError: it is not the URL of a database.
@@ -151,7 +149,7 @@ def _sqlite_file(url: str) -> str | None:
 
 
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
-    """Open, or begin, a study, whose first trial has the suite's own settings."""
+    """Open a study, or begin one, whose first trial has the suite's own settings."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
                tune.pruner, dict(space.own))  # fmt: skip
@@ -166,7 +164,7 @@ def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, sp
 
 
 class ByNumber(BaseSampler):
-    """A sampler whose draws follow from the trial's number, so that processes that share a study draw apart."""
+    """A sampler seeded by the trial's number, so that processes that share a study draw different settings."""
 
     def __init__(self, tune: Tune) -> None:
         self._tune = tune
@@ -239,46 +237,46 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 
 def ask(study: optuna.Study) -> optuna.Trial:
     """Begin the next trial: one that is queued, else a new one."""
-    with warnings.catch_warnings():  # `heartbeat` does what Optuna misses outside of its own loop
+    with warnings.catch_warnings():  # `heartbeat` replaces what Optuna does in its own loop
         warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
         return study.ask()
 
 
 @contextlib.contextmanager
 def heartbeat(trial: optuna.Trial) -> Iterator[None]:
-    """Show meanwhile, where the storage is a database, that the machine of a trial is alive."""
+    """Send the trial's heartbeat during the block, if the storage is a database."""
     with get_heartbeat_thread(trial._trial_id, trial.study._storage):  # noqa: SLF001 (Optuna's loop has it for itself)
         yield
 
 
 def this_process() -> str:
-    """Return a name of this process that no other process bears, now or later."""
+    """Return a name of this process that no other process has, now or later."""
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
 
 
 def _requeue_silent(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the settings of a trial again whose machine has fallen silent."""
+    """Queue the settings of a trial again when its heartbeat has stopped."""
     requeue(study, trial)
 
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what a trial has chosen, or was queued with."""
+    """Return the settings that a trial has chosen, or was queued with."""
     return {
         **trial.user_attrs.get(OWN, {}),
         **trial.system_attrs.get("fixed_params", {}),
         **trial.params,
-    }  # what is queued is chosen one by one
+    }  # queued settings are chosen one by one
 
 
 def is_given_up(trial: FrozenTrial) -> bool:
-    """Return whether its settings are tried no more: training failed with them, or too many processes were killed."""
+    """Return whether its settings are not retried: training failed with them, or too many processes were killed."""
     if trial.state != TrialState.FAIL or {SURPLUS, INTERRUPTED} & trial.user_attrs.keys():
         return False
     return "error" in trial.user_attrs or trial.user_attrs.get("tries", 0) >= RETRIES
 
 
 def enqueue(study: optuna.Study, space: Space, settings: Mapping[str, Any], **facts: object) -> None:
-    """Queue settings, which need not lie in the space, as the next trial; `facts` are its user attributes."""
+    """Queue settings, which may lie outside the space, as the next trial; `facts` are its user attributes."""
     if space.contains(settings):
         study.enqueue_trial(dict(settings), user_attrs=facts)
     else:
@@ -286,9 +284,9 @@ def enqueue(study: optuna.Study, space: Space, settings: Mapping[str, Any], **fa
 
 
 def queue_untried(study: optuna.Study, space: Space, points: Sequence[Mapping[str, Any]], seed: int) -> None:
-    """Queue the first of `points` that no trial holds, unless a trial is queued; several processes may do so.
+    """Queue the first of `points` that no trial holds, unless a trial is queued; several processes may call this.
 
-    Without points, settings drawn at random are queued, which follow from `seed` and the number of trials.
+    Without points, random settings are queued, which are determined by `seed` and the number of trials.
     """
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
@@ -301,10 +299,10 @@ def queue_untried(study: optuna.Study, space: Space, points: Sequence[Mapping[st
 
 
 def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[FrozenTrial, bool]]:
-    """Mark the trials as failed whose processes are gone, and queue their settings again.
+    """Mark trials whose process is gone as failed, and queue their settings again.
 
-    Processes are looked for on this machine; in a database, also those elsewhere whose heartbeat has stopped. With
-    `killed` it is held against their settings.
+    Processes are looked up on this machine; in a database, a stopped heartbeat also shows those elsewhere. With
+    `killed`, the loss counts against their settings.
 
     Returns:
         The trials of this machine, each with whether it is tried again.
@@ -321,14 +319,14 @@ def requeue_lost(study: optuna.Study, *, killed: bool = True) -> list[tuple[Froz
 
 
 def is_doubtful(trial: FrozenTrial, place: str) -> bool:
-    """Return whether time will tell if a running trial has a process: by its name, or by a heartbeat elsewhere."""
+    """Return whether only time shows if a running trial is alive: it has recorded no process, or a remote one."""
     process = trial.user_attrs.get("process")
     return process is None or ("://" in place and not str(process).startswith(f"{socket.gethostname()} "))
 
 
 def _is_lost(trial: FrozenTrial) -> bool:
     process = trial.user_attrs.get("process")
-    if process is None:  # it is the first thing that a trial says
+    if process is None:  # the first thing that a trial records
         began = trial.datetime_start
         return began is not None and (datetime.now() - began).total_seconds() > NAMELESS_SECONDS  # noqa: DTZ005 (as Optuna writes it)
     host, pid, started = str(process).rsplit(" ", 2)
@@ -336,14 +334,14 @@ def _is_lost(trial: FrozenTrial) -> bool:
 
 
 def give_back(study: optuna.Study, trial: FrozenTrial, *, killed: bool) -> bool | None:
-    """Mark a running trial as failed, and queue its settings again unless too many processes were killed with them.
+    """Mark a running trial as failed; queue its settings again unless too many processes were killed with them.
 
     Returns:
         Whether they are queued; None if another process has ended the trial.
     """
     if trial.state != TrialState.RUNNING:
         return None
-    # Before it is marked: whoever is killed between the two leaves them queued twice, not never.
+    # Queue first, mark second: a process that is killed in between leaves them queued twice instead of never.
     again = requeue(study, trial, killed=killed)
     try:
         study.tell(trial.number, state=TrialState.FAIL)
@@ -370,7 +368,7 @@ def requeue(study: optuna.Study, trial: FrozenTrial, *, killed: bool = True) -> 
 
 
 def _started(pid: int) -> str:
-    """Return when a process began, on the system's clock; empty if there is none, or none but its exit code."""
+    """Return when a process began, on the system's clock; empty if it does not exist, or is a zombie."""
     try:
         state, *facts = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -387,14 +385,14 @@ def _started(pid: int) -> str:
 
 
 def studies_in(folder: Path, unreadable: Callable[[str], object] | None = None) -> list[StudyResult]:
-    """Return the studies whose journals lie in `folder`, by name.
+    """Return the studies whose journals are in `folder`, by name.
 
     Args:
-        folder: of the journals.
-        unreadable: callback that receives a sentence for every journal that holds no study that can be read.
+        folder: folder of the journals.
+        unreadable: callback that receives a sentence for every journal without a readable study.
 
     Raises:
-        StudyError: a journal holds no such study, and there is no callback to hear of it.
+        StudyError: a journal has no readable study, and there is no callback.
     """
     found = []
     for path in sorted(folder.glob("*.journal")):
@@ -408,17 +406,17 @@ def studies_in(folder: Path, unreadable: Callable[[str], object] | None = None) 
 
 
 def _studies_of(path: Path) -> list[StudyResult]:
-    """Return the study in the journal at `path`: of the file's name, where the file was not renamed.
+    """Return the study in the journal at `path`, which has the file's name unless the file was renamed.
 
     Raises:
-        StudyError: there is none that can be read.
+        StudyError: there is no readable study of that name.
     """
-    if not path.exists():  # or it would be made
-        raise StudyError(f"{path}: it is a link to a file that is not there")
+    if not path.exists():  # or it would be created
+        raise StudyError(f"{path}: it is a link to a missing file")
     storage = open_storage(str(path))
     names = [study.study_name for study in storage.get_all_studies()]
     if not names:
-        raise StudyError(f"{path}: no study was written there yet; move the file away if its search is not to go on")
+        raise StudyError(f"{path}: it holds no study yet; move the file away if its search is not to be resumed")
     if path.stem not in names:
         raise StudyError(
             f"{path}: it holds the study '{names[0]}', whose file is '{names[0]}.journal'; remove the copy"
@@ -426,15 +424,15 @@ def _studies_of(path: Path) -> list[StudyResult]:
     study = optuna.load_study(study_name=path.stem, storage=storage)
     result = _result_of(study, str(path))
     if not result:
-        raise StudyError(f"{path}: the study in it was not begun by `tune`, or it was stopped at its very start")
+        raise StudyError(f"{path}: its study was not begun by `tune`, or was stopped at its very start")
     return result
 
 
 def studies_at(url: str) -> list[StudyResult]:
-    """Return the studies in a database, by name; those of other programs are passed over.
+    """Return the studies in a database, by name; those of other programs are skipped.
 
     Raises:
-        StudyError: the database cannot be used, or is not there.
+        StudyError: the database cannot be used, or does not exist.
     """
     file = _sqlite_file(url)
     if file != url and not Path(str(file)).exists():
@@ -450,7 +448,7 @@ def _result_of(study: optuna.Study, place: str) -> list[StudyResult]:
 
 
 def study_result(study: optuna.Study, place: str) -> StudyResult:
-    """Return what the study at `place` has so far."""
+    """Return the results so far of the study at `place`."""
     said = study.user_attrs
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     searched = [d for trial in ended(study) for d in trial.distributions.items()]
@@ -483,7 +481,7 @@ def _without_password(place: str) -> str:
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    """Return what sets the best quarter of the trials apart; a pruned one, too, counts by what it had reached."""
+    """Return the importance of settings for the best quarter of the trials; pruned ones count by what they reached."""
     trials = [trial for trial in ended(study) if trial.params and trial.value is not None]
     if len(trials) < MIN_IMPORTANCE or len(trials[0].params) < 2:  # noqa: PLR2004 (one setting is all there is)
         return {}
@@ -494,7 +492,7 @@ def _importance(study: optuna.Study) -> dict[str, float]:
 
 
 def spent_seconds(study: optuna.Study) -> float:
-    """Return how long all trials have trained, also those that failed or were killed or are at it."""
+    """Return the training time of all trials, including those that failed, were killed or are running."""
     return sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in study.get_trials(deepcopy=False))
 
 

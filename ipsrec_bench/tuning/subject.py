@@ -1,4 +1,4 @@
-"""What is to be tuned: a suite's models on one of its datasets, or models and a dataset by their names."""
+"""What to tune: a suite's models on one of its datasets, or models and a dataset by their names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from ipsrec_bench.tuning.study import open_storage, open_study, study_name
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be tuned, as a command names it."""
+    """What to tune, as a command names it."""
 
     suite: Path | None
-    """It gives protocol, training and model settings; None means defaults throughout."""
+    """Source of protocol, training and model settings; None means defaults throughout."""
     dataset: str | None
     """A dataset of the suite (its first if None), or a known one where there is no suite."""
     models: Sequence[str]
@@ -39,7 +39,7 @@ def searches(
     """Return the suite, and a search for every model that is to be tuned.
 
     Args:
-        subject: what is to be tuned.
+        subject: what to tune.
         data_dir: raw data; a stand-in that the suite asks for is made there.
         prepare: prepares the dataset of a cell.
         storage: a folder for journal files, or the URL of a database.

@@ -1,4 +1,4 @@
-"""A trial's work: done where it was handed out to, which knows nothing of the study."""
+"""The work of a trial, done in a worker, which knows nothing of the study."""
 
 import time
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from ipsrec_bench.suite.cells import Cell
 
 @dataclass(frozen=True)
 class TrainedTrial:
-    """What a trial has come to."""
+    """The result of a trial."""
 
     values: tuple[float, ...]
     """The best validation metric of each seed that was trained to its end."""
     seconds: float
     error: str = ""
-    """What ended a training; empty if all seeds are trained."""
+    """The error that ended a training; empty if all seeds are trained."""
 
 
 def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedDataset, emit: Emit) -> TrainedTrial:
     """Train a trial's cells, which differ in their seeds, one after the other; no test target is ranked.
 
-    An error of a training is part of the result, and so is `sys.exit`: other settings may do. An interruption passes
+    An error of a training is part of the result, and so is `sys.exit`: other settings may work. An interruption passes
     through.
 
     Raises:
         StoreError: the weights cannot be written.
-        BenchError: the device is not there.
+        BenchError: the device is missing.
     """
     from ipsrec_bench.run.cell import train_cell
     from ipsrec_bench.run.environment import pick_device
@@ -46,6 +46,6 @@ def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedData
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever ends a training)
         said = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-        said = said.encode(errors="backslashreplace").decode()  # a message may be no valid text
+        said = said.encode(errors="backslashreplace").decode()  # a message may not be valid text
         return TrainedTrial(tuple(values), time.perf_counter() - began, said)
     return TrainedTrial(tuple(values), time.perf_counter() - began)

@@ -18,9 +18,9 @@ from ipsrec_bench.tuning.study import file_stem
 def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> str:
     """Return the text of the suite for `folder`: every tuned model, and its best settings as the variant `tuned`.
 
-    A report takes this variant for a row of its own and compares tuned models with tuned baselines. Its ablation table
-    says whether the best settings are better than those before, or were lucky in the search.
-    It names the folder in which the modules of own models lie, because they do not lie beside it.
+    A report treats this variant as a separate row and compares tuned models with tuned baselines. Its ablation table
+    shows whether the best settings are better than those before, or were only lucky in the search.
+    The suite names the folder of the modules of own models, because they are not beside it.
     """
     said = file.suite.model_dump(mode="json", exclude_unset=True, exclude_none=True, by_alias=True)
     models = {}
@@ -45,10 +45,10 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -
 
 
 def _statistics(file: SuiteFile, models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the suite said of statistics, as far as `models` allow.
+    """Return the suite's statistics settings, adapted to `models`.
 
-    With a baseline among several models the best one is the baseline. Otherwise there is none to choose: the first
-    model, with the settings before, is what all are compared with.
+    If there are several models and a baseline is among them, the best baseline is the reference. Otherwise, all are
+    compared with the first model in its settings before the search.
     """
     said = file.suite.statistics.model_dump(mode="json", exclude_unset=True)
     proposed = said.get("proposed") or [m for m, own in models.items() if own.get("type", m).startswith("ipsrec")]
@@ -61,14 +61,14 @@ def _statistics(file: SuiteFile, models: Mapping[str, Mapping[str, Any]]) -> dic
 
 
 def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> Path:
-    """Write the suite into `folder`, named after the study, or, of several models, after all of them; return its path.
+    """Write the suite into `folder`, named after the study or, with several models, after all models; return its path.
 
     Raises:
         BenchError: the folder cannot be written.
     """
     names = [result.name for result in results]
     stem = names[0]
-    if len(names) > 1:  # names of studies differ wherever data, settings or ranges do: so do those of their suites
+    if len(names) > 1:  # names of studies differ if data, settings or ranges do, and so do those of their suites
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         stem = file_stem(f"{results[0].dataset}-{'-'.join(result.model for result in results)}-{digest}")
     path = folder / f"{stem}.toml"
@@ -80,7 +80,7 @@ def write_tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: P
 
 
 def _modules(file: SuiteFile, models: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, str]:
-    """Return the suite's key `modules`, if a model is named by its module."""
+    """Return the key `modules` for the suite, if a model is named by its module."""
     if not any(":" in str(settings.get("type", label)) for label, settings in models.items()):
         return {}
     return {"modules": Path(os.path.relpath(file.modules, folder.resolve())).as_posix()}

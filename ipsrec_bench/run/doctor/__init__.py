@@ -1,4 +1,4 @@
-"""What `ipsrec-bench doctor` checks: the machine, a suite's data, and what lies in and beside a store.
+"""Checks of `ipsrec-bench doctor`: the machine, a suite's data, and a store with the files beside it.
 
-Nothing here imports torch, which may be broken: a process of its own tries it.
+Nothing here imports torch, which may be broken; a separate process tests it.
 """

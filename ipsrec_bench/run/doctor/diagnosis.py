@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""All checks in order."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from ipsrec_bench.suite.load import SuiteFile
 def diagnose(file: SuiteFile | None, store: Path, data_dir: Path) -> Iterator[Finding]:
     """Yield the outcome of every check; nothing is changed.
 
-    Where DuckDB does not work, what needs it is left out.
+    If DuckDB does not work, the checks that need it are skipped.
 
     Args:
-        file: the suite whose needs are looked at; None for none.
-        store: the store's file, which may not be there.
+        file: the suite to check; None for none.
+        store: the store's file, which may be missing.
         data_dir: raw and prepared data.
     """
     cores = available_cores()
-    processor = machine.check_processor(cores)  # before the checks themselves are a load
+    processor = machine.check_processor(cores)  # before the checks themselves load it
     process = machine.start_torch()
     try:
         yield machine.check_python()

@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""Results of checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ class Finding:
     """What was checked."""
     state: State
     found: str
-    """What there is, without a full stop."""
+    """What the check found, without a full stop."""
     mend: str = ""
-    """What to do about it, without a full stop; empty where nothing is to be done."""
+    """The remedy, without a full stop; empty if none is needed."""
     fix: Callable[[], str] | None = field(default=None, repr=False, compare=False)
-    """Does the safe part of it, which removes no result, and returns what was done."""
+    """Callback that applies the safe part of the remedy, which removes no result, and returns what it did."""
 
 
 def fixed(finding: Finding) -> Finding:
-    """Return `finding` after its fix, as it is if it has none or if the fix fails."""
+    """Return `finding` after its fix: unchanged if it has none, a problem if the fix fails."""
     if finding.fix is None:
         return finding
     try:
         done = finding.fix()
     except (BenchError, OSError) as error:
-        return Finding(finding.name, "problem", f"{finding.found}; that could not be mended: {error}", finding.mend)
+        return Finding(finding.name, "problem", f"{finding.found}; the fix failed: {error}", finding.mend)
     return Finding(finding.name, "ok", done)

@@ -20,13 +20,13 @@ from typing import Any
 from ipsrec_bench.run.doctor.finding import Finding
 
 TORCH_SECONDS = 60.0
-"""How long torch may take to start and to try every device."""
+"""Timeout for starting torch and testing every device."""
 BUSY = 0.5
-"""Share of the cores that other programs may keep busy before it is worth a note."""
+"""Share of the cores that other programs may use before the check gives a note."""
 LITTLE_MEMORY = 2 << 30
 """Bytes that two processes with torch and small data take."""
 CLOCK_SECONDS = 60.0
-"""How far the clock of a file server may be from this machine's."""
+"""Tolerated difference between the clocks of a file server and of this machine."""
 
 
 def check_python() -> Finding:
@@ -35,7 +35,7 @@ def check_python() -> Finding:
 
 
 def check_libraries() -> Iterator[Finding]:
-    """Yield whether DuckDB works, and which of the optional libraries are there."""
+    """Yield whether DuckDB works, and which optional libraries are installed."""
     try:
         from ipsrec_bench.store.database import connect_to_none
 
@@ -57,11 +57,11 @@ def check_libraries() -> Iterator[Finding]:
             "to install it: pip install 'ipsrec-bench[ray]'",
         )
     triton = _version("triton")
-    yield Finding("triton", "ok", triton or "not installed; only GPUs need it, and torch for CUDA brings it along")
+    yield Finding("triton", "ok", triton or "not installed; only GPUs need it, and torch for CUDA includes it")
 
 
 def start_torch() -> subprocess.Popen[str]:
-    """Start the process that tries torch; see `torch_check`."""
+    """Start the process that tests torch; see `torch_check`."""
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "ipsrec_bench.run.doctor.torch_check"],
@@ -74,11 +74,11 @@ def start_torch() -> subprocess.Popen[str]:
 
 
 def check_torch(process: subprocess.Popen[str], cores: int) -> Iterator[Finding]:
-    """Yield what the process of `start_torch` has found, once it ends: torch, then each device.
+    """Wait for the process of `start_torch`, then yield its findings: on torch, then on each device.
 
     Args:
         process: the process.
-        cores: that this process may use.
+        cores: number of cores that this process may use.
     """
     try:
         output, errors = process.communicate(timeout=TORCH_SECONDS)
@@ -101,8 +101,8 @@ def check_torch(process: subprocess.Popen[str], cores: int) -> Iterator[Finding]
     threads = torch["threads"]
     said = f"{torch['version']}, {threads} threads by default"
     if threads != cores:
-        why = "OMP_NUM_THREADS says so" if os.environ.get("OMP_NUM_THREADS") else "cores may be parts of one"
-        yield Finding("torch", "ok", f"{said} on {cores} cores: {why}; run --threads takes another number")
+        why = "OMP_NUM_THREADS is set" if os.environ.get("OMP_NUM_THREADS") else "some may be hardware threads"
+        yield Finding("torch", "ok", f"{said} on {cores} cores: {why}; run --threads sets another number")
     else:
         yield Finding("torch", "ok", said)
     for part in devices:
@@ -119,7 +119,7 @@ def check_torch(process: subprocess.Popen[str], cores: int) -> Iterator[Finding]
         yield Finding(
             "GPU",
             "note",
-            "there is one, but this torch is built without CUDA",
+            "a GPU is present, but this torch is built without CUDA",
             "install torch for CUDA: https://pytorch.org/get-started",
         )
 
@@ -132,7 +132,7 @@ def _device(part: dict[str, Any]) -> Finding:
             name,
             "problem",
             f"{what}a small training or ranking step fails: {part['error']}",
-            "update torch or the driver; until then its results are not to be trusted",
+            "update torch or the driver; until then, do not trust its results",
         )
     product = "bfloat16 by default" if part["fast_in_bfloat16"] else "float32 by default"
     if "name" not in part:
@@ -144,13 +144,13 @@ def _device(part: dict[str, Any]) -> Finding:
     return Finding(
         name,
         "note",
-        f"{said}; Triton's kernels do not run, and slower ones of torch stand in: {part['warning'] or 'no Triton'}",
-        "install triton, a C compiler and Python's headers; GPUs before Ampere have no such kernels",
+        f"{said}; Triton's kernels do not run, so slower torch code replaces them: {part['warning'] or 'no Triton'}",
+        "install triton, a C compiler and Python's headers; GPUs older than Ampere cannot run the kernels",
     )
 
 
 def _ended(code: int, errors: str) -> str:
-    """Return how a process ended, empty if in order."""
+    """Return how a process ended; empty if it exited normally."""
     if code == 0:
         return ""
     if code < 0:
@@ -177,7 +177,7 @@ def check_processor(cores: int) -> Finding:
             "processor",
             "note",
             f"{said}: other programs, or a run, keep them busy",
-            "end these, or expect training to be slower: threads that wait for a core that is taken hold all others up",
+            "end them, or expect slower training: a thread that waits for a busy core delays all others",
         )
     return Finding("processor", "ok", said)
 
@@ -186,7 +186,7 @@ def check_memory() -> Finding:
     """Return how much memory is free, and what limits there are."""
     available, total = _memory()
     if available is None or total is None:
-        return Finding("memory", "note", "not known: this system does not say")
+        return Finding("memory", "note", "unknown: this system does not report it")
     limits = {"-v": resource.RLIMIT_AS, "-d": resource.RLIMIT_DATA}
     limited = [f"ulimit {flag}" for flag, which in limits.items() if resource.getrlimit(which)[0] >= 0]
     said = f"{available / 2**30:.1f} of {total / 2**30:.1f} GiB free"
@@ -203,13 +203,13 @@ def check_memory() -> Finding:
 
 
 def check_folder(name: str, folder: Path) -> Iterator[Finding]:
-    """Yield whether files can be made in `folder`, are locked, and get the right time.
+    """Yield whether files in `folder` can be written and locked, and get correct time stamps.
 
-    Of a folder that is not there yet, the nearest one above it is tried.
+    If the folder does not exist yet, its nearest existing parent is checked.
     """
     place = existing(folder)
     if folder.exists() and place != folder.absolute():
-        yield Finding(name, "problem", f"{folder}: it is not a folder", "move it away, or give another place")
+        yield Finding(name, "problem", f"{folder}: it is not a folder", "move it away, or choose another folder")
         return
     try:
         with tempfile.NamedTemporaryFile(prefix=".ipsrec-bench-doctor-", dir=place) as file:
@@ -222,30 +222,30 @@ def check_folder(name: str, folder: Path) -> Iterator[Finding]:
             name,
             "problem",
             f"{place}: cannot be written: {error.strerror}",
-            f"give another place, or let this user write there: chmod u+w {place}",
+            f"choose another folder, or make it writable: chmod u+w {place}",
         )
         return
-    will_be = "" if folder.is_dir() else f"; {folder} will be made"
+    will_be = "" if folder.is_dir() else f"; {folder} will be created"
     if not locks:
         yield Finding(
             name,
             "problem",
-            f"{place}: its file system has no locks, so that two runs would train the same cells",
-            "put it on another disk, or mount the network disk with locks",
+            f"{place}: its file system does not support locks, so two runs would train the same cells",
+            "use another disk, or mount the network disk with locks",
         )
     elif distance > CLOCK_SECONDS:
         yield Finding(
             name,
             "problem",
-            f"{place}: its files get times {distance:.0f} s from this machine's clock",
-            "set the clocks of this machine and of the file server, with NTP say",
+            f"{place}: its file times differ by {distance:.0f} s from this machine's clock",
+            "synchronise the clocks of this machine and of the file server, for example with NTP",
         )
     else:
         yield Finding(name, "ok", f"{place}: can be written, locks hold{will_be}")
 
 
 def existing(folder: Path) -> Path:
-    """Return `folder`, or the nearest folder above it that is there."""
+    """Return `folder`, or its nearest parent that exists."""
     place = folder.absolute()
     return next(path for path in (place, *place.parents) if path.is_dir())
 
@@ -271,7 +271,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "version not known"
+        return "unknown version"
 
 
 def _first_line(error: BaseException) -> str:
@@ -279,7 +279,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Return how many bytes are available and how many there are, as the container limits them."""
+    """Return the available and the total bytes, within the container's limit."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kibibytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
@@ -299,7 +299,7 @@ def _cpu_quota() -> float | None:
 
 
 def _control(name: str) -> str:
-    """Return a value of this process's control group; empty where there is none."""
+    """Return a value of this process's control group; empty if it has none."""
     try:
         return (Path("/sys/fs/cgroup") / name).read_text(encoding="ascii").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Checks of a store and of what lies beside it."""
+"""Checks of a store and of the files beside it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +13,20 @@ from ipsrec_bench.store.health import Health, examine
 
 LOCK_SECONDS = 5.0
 NAMED = 3
-"""Cells that a finding names; the others are counted."""
+"""Number of cells that a finding names; the others are counted."""
 
 
 def check_store(store: Path) -> tuple[list[Finding], Health | None]:
-    """Return whether the store is whole, and what it holds; None if it cannot be read."""
+    """Return findings on the store's integrity, and its health; the health is None if the store cannot be read."""
     try:
         health = examine(store)
     except MissingStoreError:
-        return [Finding("store", "ok", f"{store}: there is none yet; the first run makes it")], None
+        return [Finding("store", "ok", f"{store}: does not exist yet; the first run creates it")], None
     except LockedStoreError as error:
         found = str(error).partition("; close it")[0]
         return [Finding("store", "note", found, "look again when that process has ended")], None
     except StoreError as error:
-        mend = "put the file aside, and restore a copy or give another place with --store"
+        mend = "move the file away, then restore a copy or choose another place with --store"
         return [Finding("store", "problem", str(error), mend)], None
     return list(_of_health(store, health)), health
 
@@ -49,8 +49,8 @@ def _of_health(store: Path, health: Health) -> Iterator[Finding]:
         yield Finding(
             "store",
             "note",
-            f"{log}: a command was ended while it wrote; DuckDB reads this log with the store",
-            "keep both files together: the next run makes one of them",
+            f"{log}: a command was killed while it wrote; DuckDB reads this log with the store",
+            "keep both files together: the next run merges them",
         )
 
 
@@ -62,13 +62,13 @@ def _size(store: Path, health: Health) -> Finding:
     return Finding(
         "store",
         "note",
-        f"{said}, which an older version wrote: its ranks were not looked at",
-        "nothing: the next command that reads it brings it to this version, and keeps the old file beside it",
+        f"{said}, written by an older version: its ranks were not checked",
+        "nothing: the next command that reads it migrates it, and keeps the old file beside it",
     )
 
 
 def check_claims(store: Path) -> Iterator[Finding]:
-    """Yield which cells are at work, what dead processes have left, and which results wait for the store."""
+    """Yield which cells are running, what dead processes left behind, and which results wait for the store."""
     workplace = Workplace(store)
     try:
         with workplace.looked_at(LOCK_SECONDS) as places:
@@ -77,11 +77,11 @@ def check_claims(store: Path) -> Iterator[Finding]:
             on = [place.title for place in places if place.goes_on and not (place.is_kept or place.is_held)]
             stale = [place.title for place in places if not (place.goes_on or place.is_held)]
     except StoreError as error:
-        yield Finding("claims", "problem", str(error), "end the process that holds it, or look again")
+        yield Finding("claims", "problem", str(error), "end the process that holds it, or try again")
         return
-    yield Finding("claims", "ok", f"at work now: {_named(held)}")
+    yield Finding("claims", "ok", f"running now: {_named(held)}")
     if on:
-        yield Finding("unfinished", "ok", f"trainings that the next run goes on with: {_named(on)}")
+        yield Finding("unfinished", "ok", f"trainings that the next run resumes: {_named(on)}")
     if kept:
         yield Finding(
             "kept results",
@@ -104,22 +104,22 @@ def check_claims(store: Path) -> Iterator[Finding]:
             "deaths",
             "note",
             f"{'1 cell ended its' if len(deaths) == 1 else f'{len(deaths)} cells ended their'} process: {causes}",
-            "find the reason, too little memory say; run --retry-failed tries cells again that are passed over",
+            "find the cause, such as too little memory; run --retry-failed retries the cells that are skipped",
         )
 
 
 def check_weights(store: Path, complete: frozenset[str]) -> Iterator[Finding]:
-    """Yield which files beside the store no cell needs, and which of its `complete` cells, by key, have no weights."""
+    """Yield which files beside the store no cell needs, and how many of its `complete` cells (keys) have no weights."""
     try:
         garbage = collect(store, dry_run=True)
-    except StoreError as error:  # a program has just locked it, say
-        yield Finding("weights", "note", f"not looked at: {error}", "look again")
+    except StoreError as error:  # for example, a program has just locked it
+        yield Finding("weights", "note", f"not checked: {error}", "try again")
         return
     if garbage.found:
         said = in_words(garbage, removed=False).replace("Would remove ", "no cell needs ")
         yield Finding("weights", "note", said, "ipsrec-bench gc removes them; gc --dry-run lists them")
     if garbage.not_looked_at:
-        yield Finding("weights", "note", garbage.not_looked_at, "mend or move that file")
+        yield Finding("weights", "note", garbage.not_looked_at, "repair or move that file")
     checkpoints = Workplace(store).checkpoints
     bare = sum(not (checkpoints / f"{key}.safetensors").exists() for key in complete)
     if bare:
@@ -127,14 +127,14 @@ def check_weights(store: Path, complete: frozenset[str]) -> Iterator[Finding]:
             "weights",
             "note",
             f"{bare} of {len(complete)} complete cells have no best weights in {checkpoints}",
-            "nothing, if run --keep none was wanted: ranks and reports do not need them",
+            "nothing, if run --keep none was intended: ranks and reports do not need them",
         )
     if not (garbage.found or garbage.not_looked_at or bare):
         yield Finding("weights", "ok", f"{checkpoints}: those of {len(complete)} complete cells, and no others")
 
 
 def check_leftovers(store: Path, data_dir: Path) -> Finding:
-    """Return what killed processes have left of files and folders that they were making."""
+    """Return the half-written files and folders that killed processes left behind."""
     reports = [store.parent, *sorted(path for path in store.parent.glob("*") if path.is_dir())]
     made = [data_dir / name for name in ("prepared", "stand-ins")]
     left = [path for folder in reports if folder.is_dir() for path in files.left_behind(folder)]
@@ -147,7 +147,7 @@ def check_leftovers(store: Path, data_dir: Path) -> Finding:
             (staging if folder in made else files).sweep(folder)
         return f"removed: {_named([str(path) for path in left])}"
 
-    said = f"half-written, by processes that were killed: {_named([str(path) for path in left])}"
+    said = f"half-written by killed processes: {_named([str(path) for path in left])}"
     return Finding("leftovers", "note", said, "doctor --fix removes them", sweep)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a suite needs: its data, and room on the disks."""
+"""Checks of what a suite needs: its data, and disk space."""
 
 import shutil
 from collections.abc import Iterable
@@ -18,21 +18,21 @@ from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 
 RANK_BYTES = 12
-"""User, items above the target and ties, before DuckDB compresses them."""
+"""Bytes of one rank (user, items above the target, ties) before DuckDB compresses it."""
 SPLITS = 2
 WEIGHT_BYTES = 4
 STATE = 4
-"""Size of an unfinished training, in sizes of its weights: weights, Adam's two moments, the best weights."""
+"""Size of an unfinished training as a multiple of its weights: weights, Adam's two moments, the best weights."""
 PACKED = 8
-"""How much larger a packed raw file is when it is read."""
+"""Assumed compression ratio of packed raw files."""
 PACKED_ENDINGS = {".gz", ".zip", ".xz", ".bz2", ".7z", ".zst"}
 LITTLE_ROOM = 1 << 30
-"""Bytes below which a disk is nearly full, if nobody knows what is needed."""
+"""Free bytes below which a disk counts as nearly full if the need is unknown."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """About how many bytes a suite still needs; a lower bound where `unknown` names datasets."""
+    """Approximate bytes that a suite still needs; a lower bound if `unknown` names datasets."""
 
     store: int
     data: int
@@ -40,19 +40,19 @@ class Needs:
 
 
 def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tuple[list[Finding], Needs | None]:
-    """Return what there is of the suite's data, and what it needs; nothing is prepared.
+    """Return findings on the suite and its data, and what it still needs; nothing is prepared.
 
     Args:
         file: the suite.
         data_dir: raw and prepared data.
-        complete: keys of the cells that the store has.
+        complete: keys of the complete cells in the store.
     """
     name = f"suite {file.name}"
     try:
         cells, known = list(trainings(cells_of(file, data_dir))), known_datasets_of(file, data_dir)
-    except (BenchError, ImportError) as error:  # a model of the user's own may import a torch that is broken
+    except (BenchError, ImportError) as error:  # a user's own model may import a broken torch
         return [
-            Finding(name, "problem", str(error), f"mend {file.path}, then: ipsrec-bench validate {file.path}")
+            Finding(name, "problem", str(error), f"correct {file.path}, then: ipsrec-bench validate {file.path}")
         ], None
     sources = {cell.dataset: cell.source for cell in cells}
     states = {label: _state(label, source, data_dir, known) for label, source in sources.items()}
@@ -72,13 +72,13 @@ def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tu
 
 
 def check_disk(name: str, folder: Path, need: int | None, unknown: Iterable[str] = ()) -> Finding:
-    """Return whether the disk of `folder` has room.
+    """Return whether the disk of `folder` has enough space.
 
     Args:
-        name: of the check.
-        folder: it, or a folder that will be made.
-        need: about how many bytes; None if nobody knows.
-        unknown: datasets that need more, nobody knows how much.
+        name: name of the check.
+        folder: the folder, which may not exist yet.
+        need: approximate bytes; None if unknown.
+        unknown: datasets whose additional need is unknown.
     """
     place = existing(folder)
     free = shutil.disk_usage(place).free
@@ -89,7 +89,7 @@ def check_disk(name: str, folder: Path, need: int | None, unknown: Iterable[str]
     if need is not None and free < need:
         return Finding(name, "problem", said, "make room, or put it on another disk")
     if free < LITTLE_ROOM and (need is None or more):
-        return Finding(name, "note", f"{said}; that is little", "make room: ipsrec-bench gc removes what is not needed")
+        return Finding(name, "note", f"{said}; that is little", "make room: ipsrec-bench gc removes unneeded files")
     return Finding(name, "ok", said)
 
 
@@ -98,7 +98,7 @@ def _state(label: str, source: DatasetSpec, data_dir: Path, known: KnownDatasets
     if not state.startswith("missing"):
         return state
     if known.stand_in(label):
-        return "not prepared; the run makes it up first"
+        return "not prepared; the run generates it first"
     if known.entry(label) is not None and known.state(label).endswith("is there"):  # an archive
         return "not prepared; the run unpacks it first"
     return state
@@ -116,7 +116,7 @@ def _data(label: str, state: str) -> Finding:
 
 
 def _raw_size(source: DatasetSpec, data_dir: Path) -> int:
-    """Return about how many bytes of raw files are read; the prepared form is no larger."""
+    """Return the approximate bytes of the raw files; the prepared form is no larger."""
     try:
         paths = source_paths(source, data_dir)
     except (MissingDataError, BenchError):
@@ -125,7 +125,7 @@ def _raw_size(source: DatasetSpec, data_dir: Path) -> int:
 
 
 def _store_size(todo: Iterable[Cell], ready: dict[str, PreparedDataset]) -> int:
-    """Return about how many bytes ranks and weights of cells take, and the state of the largest one."""
+    """Return the approximate bytes of the cells' ranks and weights, and of the largest training state."""
     known = [(cell, ready[cell.dataset]) for cell in todo if cell.dataset in ready]
     weights = [_weights(cell, data) for cell, data in known]
     ranks = sum(RANK_BYTES * SPLITS * data.num_users for _, data in known)
@@ -133,7 +133,7 @@ def _store_size(todo: Iterable[Cell], ready: dict[str, PreparedDataset]) -> int:
 
 
 def _weights(cell: Cell, data: PreparedDataset) -> int:
-    """Return about how many bytes a model's weights take: those of its tables, which are most."""
+    """Return the approximate bytes of a model's weights, counting only its tables, which dominate."""
     width = getattr(cell.config, "embedding_size", 0)
     rows = (
         data.num_items + data.num_providers + cell.protocol.max_length + (data.num_users if cell.type == "caser" else 0)

@@ -1,6 +1,6 @@
-"""Whether torch and this project's kernels run, device by device; a program that prints a JSON line for each part.
+"""Check whether torch and this project's kernels run on each device: a program that prints one JSON line per part.
 
-It is a process of its own, so that whatever a broken installation does to it is only a finding.
+It runs in a separate process, so that a crash of a broken installation is only a finding.
 """
 
 import json
@@ -20,11 +20,11 @@ from ipsrec_bench.training.softmax import full_cross_entropy
 SEED = 1
 TARGETS, ITEMS, WIDTH = 48, 200, 16
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
-"""Largest relative distance of loss and gradients from those in float64."""
+"""Maximum relative error of loss and gradients against float64."""
 
 
 def parts() -> Iterator[dict[str, Any]]:
-    """Yield what is known of torch, then of each device after it has trained and ranked a little."""
+    """Yield facts about torch, then about each device after a small training and ranking step."""
     yield {
         "part": "torch",
         "version": torch.__version__,
@@ -50,7 +50,7 @@ def _checked(device: torch.device) -> dict[str, Any]:
         for dtype in (torch.float32, torch.bfloat16):
             _try_loss(device, dtype)
         _try_ranks(device)
-    except Exception as error:  # noqa: BLE001 (whatever a driver or a compiler raises is what is looked for)
+    except Exception as error:  # noqa: BLE001 (any error of a driver or a compiler is a finding)
         part["error"] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return part
 
@@ -62,7 +62,7 @@ def _drawn() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _try_loss(device: torch.device, dtype: torch.dtype) -> None:
-    """Compare the loss over the catalogue and its gradients with plain ones in float64 on the CPU."""
+    """Compare the loss over all items and its gradients with a plain computation in float64 on the CPU."""
     users, items, targets = _drawn()
     u, v = (table.double().requires_grad_() for table in (users, items))
     plain = cross_entropy(u @ v[1:].T, targets - 1)
@@ -74,9 +74,7 @@ def _try_loss(device: torch.device, dtype: torch.dtype) -> None:
     for name, ours, theirs in zip(("loss", "gradient of users", "gradient of items"), found, exact, strict=True):
         distance = float((ours.cpu().double() - theirs).norm() / theirs.norm())
         if not distance <= TOLERANCE[kind]:
-            raise ArithmeticError(
-                f"the {name} in {kind} is {distance:.2g} away from the exact one, relative to its norm"
-            )
+            raise ArithmeticError(f"the {name} in {kind} has a relative error of {distance:.2g} against float64")
 
 
 def _try_ranks(device: torch.device) -> None:

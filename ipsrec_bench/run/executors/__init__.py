@@ -1,1 +1,1 @@
-"""Where tasks are done: one interface, one file an executor; none of them knows suites or stores."""
+"""Executors run tasks: one interface, one file per executor; none of them knows suites or stores."""

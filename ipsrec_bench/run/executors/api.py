@@ -1,4 +1,4 @@
-"""What an executor is: slots, each of which does one task at a time, and what becomes of the tasks."""
+"""The interface of executors: slots, each of which runs one task at a time, and the outcomes of tasks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,48 +14,48 @@ from ipsrec_bench.events import Emit
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one task is done at a time."""
+    """A place that runs one task at a time."""
 
     worker: str
-    """What a person calls it, such as `worker 1`; no other slot of the executor has the name."""
+    """Its name, such as `worker 1`; unique within the executor."""
     device: str
-    """As torch names it: `cpu`, `cuda:0`."""
+    """Torch's name of the device, such as `cpu` or `cuda:0`."""
     threads: int
-    """Of torch."""
+    """Number of torch threads."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a task is done, as its work sees it."""
+    """Where a task runs, as its work sees it."""
 
     worker: str
     device: str
     threads: int
     folder: Path
-    """The task's own files; nobody else writes there meanwhile."""
+    """Folder of the task's files; no other process writes there meanwhile."""
 
 
 Work = Callable[[Place, PreparedDataset, Emit], Any]
-"""What is done: a function that can be pickled, as what it returns can.
+"""The function of a task. It and its result must be picklable.
 
-A `KeyboardInterrupt` that `emit` raises tells it to stop. An error that is not the toolkit's own ends the run."""
+It stops when `emit` raises `KeyboardInterrupt`. An error that is not a `BenchError` ends the run."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work that no other depends on."""
+    """An independent piece of work."""
 
     key: str
-    """No other task of the executor has it meanwhile."""
+    """Unique among the executor's current tasks."""
     work: Work
     data: PreparedDataset
     folder: Path
-    """Its files, here."""
+    """Folder of its files on this machine."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A task came to its end."""
+    """A task completed."""
 
     key: str
     result: Any
@@ -63,13 +63,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Died:
-    """The process that was at a task is no more."""
+    """The process that ran a task has ended."""
 
     key: str
     cause: str
     """What ended it, such as `it was killed by SIGKILL`."""
     blame: bool = True
-    """Whether the task may have ended it; not if a whole machine is lost."""
+    """Whether the task may be the cause; False if a whole machine was lost."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Refused:
-    """A task could not be done for a reason that lies outside of it, such as a full disk."""
+    """A task could not run for an external reason, such as a full disk."""
 
     key: str
     error: BenchError
@@ -90,53 +90,53 @@ class Refused:
 Outcome = Done | Died | Stopped | Refused
 
 Tick = Callable[[], None]
-"""What an executor calls a few times a second while tasks are done: the time to look at clocks and control files."""
+"""Callback that an executor calls a few times a second while tasks run, to check clocks and control files."""
 
 
 class Stop(KeyboardInterrupt):
-    """What `emit` raises in a task that was told to stop."""
+    """Raised by `emit` in a task that was asked to stop."""
 
 
 class Executor(ABC):
-    """Does tasks, as many at a time as it has slots.
+    """Runs tasks, one at a time in each slot.
 
-    It is a context manager; at the end of its block whatever is still at work is killed, and nothing is left behind.
+    A context manager: at the end of its block, tasks that still run are killed, and nothing is left behind.
     """
 
     @abstractmethod
     def free(self) -> list[Slot]:
-        """Return the slots that have nothing to do; where an executor has none yet, they may come later."""
+        """Return the idle slots; an executor that has no slots yet may get some later."""
 
     @abstractmethod
     def begin(self, slot: Slot, task: Task) -> None:
-        """Begin a task in a free slot."""
+        """Start a task in a free slot."""
 
     @abstractmethod
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on the events of tasks until one of them has ended, or for so many seconds; return what has ended.
+        """Pass on the events of tasks until one ends or `seconds` have passed; return all outcomes.
 
         Raises:
-            BenchError: no task can be begun, whichever it is.
+            BenchError: no task can be started at all.
         """
 
     @abstractmethod
     def stop(self, key: str) -> None:
-        """Tell a task to stop at its next event. It may have ended by then, or end before."""
+        """Ask a task to stop at its next event; it may have ended, or may end before that."""
 
     @abstractmethod
     def kill(self, key: str, cause: str) -> None:
-        """End the process of a task at once, which has then died of `cause`; stop it where it has no process."""
+        """Kill the process of a task, which has then `Died` of `cause`; a task without a process is stopped."""
 
     @abstractmethod
     def pause(self, *, held: bool) -> None:
-        """Let tasks wait at their next event, or go on."""
+        """Make tasks wait at their next event if `held`, else let them continue."""
 
     @abstractmethod
     def close(self) -> None:
         """End all workers at once."""
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return the executor."""
         return self
 
     def __exit__(

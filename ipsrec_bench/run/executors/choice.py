@@ -1,4 +1,4 @@
-"""Which executor a command gets, with which slots, by what its options say; found without torch."""
+"""Choose a command's executor and its slots from its options, without importing torch."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ipsrec_bench.run.executors.api import Executor, Slot, Tick
 
 ExecutorName = Literal["pool", "inline", "ray"]
 _OTHER_KINDS = ("cpu", "mps", "xpu")
-"""Kinds of devices beside CUDA on which torch trains."""
+"""Kinds of devices other than CUDA on which torch trains."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Cluster:
     """A Ray cluster, and how much of it is used."""
 
     address: str | None
-    """As `ray.init` takes it, such as `auto`; None for one of this machine alone, made for one command."""
+    """Address for `ray.init`, such as `auto`; None starts a cluster of this machine alone, for one command."""
     jobs: int | None
-    """Slots at most; None for as many as fit."""
+    """Maximum number of slots; None for as many as fit."""
     modules: Path
-    """Folder of the suite's own modules, which nodes get."""
+    """Folder of the suite's own modules, which are sent to nodes."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Workers:
     executor: ExecutorName
     devices: tuple[str, ...]
     jobs: int | None
-    """Cells at a time; None for as many as the executor finds room for."""
+    """Number of cells at a time; None for as many as fit."""
     threads: int
-    """Of torch, in each."""
+    """Number of torch threads of each worker."""
 
     def slots(self, jobs: int) -> list[Slot]:
-        """Return `jobs` slots, dealt over the devices."""
+        """Return `jobs` slots, distributed over the devices in turn."""
         return [Slot(f"worker {n + 1}", self.devices[n % len(self.devices)], self.threads) for n in range(jobs)]
 
 
@@ -51,7 +51,7 @@ def available_cores() -> int:
 
 
 def devices_of(text: str) -> tuple[str, ...]:
-    """Return the devices that `--devices` means: `auto`, or names with commas; `cuda` stands for all GPUs.
+    """Return the devices that `--devices` names: `auto`, or names with commas between them; `cuda` means all GPUs.
 
     Raises:
         BenchError: there is no such GPU or kind of device, or the devices are of more than one kind.
@@ -64,15 +64,15 @@ def devices_of(text: str) -> tuple[str, ...]:
             found += [f"cuda:{n}" for n in range(gpus)] or ["cpu"]
         elif kind == "cuda" and not number:
             if not gpus:
-                raise BenchError(f"--devices {text}: there is no GPU here that torch, as it is installed, could use")
+                raise BenchError(f"--devices {text}: the installed torch finds no GPU here")
             found += [f"cuda:{n}" for n in range(gpus)]
         elif kind == "cuda" and not (number.isdigit() and int(number) < gpus):
-            there = f"cuda:0 to cuda:{gpus - 1}" if gpus else "none that torch, as it is installed, could use"
-            raise BenchError(f"--devices {text}: there is no GPU '{name.strip()}' here; there are: {there}")
+            there = f"cuda:0 to cuda:{gpus - 1}" if gpus else "none that the installed torch can use"
+            raise BenchError(f"--devices {text}: there is no GPU '{name.strip()}' here; available: {there}")
         elif not kind:
             raise BenchError(f"--devices {text!r}: name devices, like cpu or cuda:0,cuda:1")
         elif kind not in _OTHER_KINDS and kind != "cuda":
-            raise BenchError(f"--devices {text}: {kind!r} is no device; name cpu, cuda, or GPUs like cuda:0,cuda:1")
+            raise BenchError(f"--devices {text}: {kind!r} is not a device; name cpu, cuda, or GPUs like cuda:0,cuda:1")
         else:
             found.append(name.strip())
     devices = tuple(dict.fromkeys(found))
@@ -82,9 +82,9 @@ def devices_of(text: str) -> tuple[str, ...]:
 
 
 def places_of(name: ExecutorName, text: str) -> tuple[str, ...]:
-    """Return the devices that `--devices` means for an executor: on a Ray cluster a kind, which Ray deals out itself.
+    """Return the devices that `--devices` names for an executor; on a Ray cluster only their kind, as Ray assigns them.
 
-    There, `auto` means the kind that this machine has.
+    On a cluster, `auto` means the kind of device that this machine has.
 
     Raises:
         BenchError: there is no such GPU, the devices are of more than one kind, or Ray is not installed.
@@ -95,19 +95,19 @@ def places_of(name: ExecutorName, text: str) -> tuple[str, ...]:
     if text == "auto":
         return (devices_of(text)[0].partition(":")[0],)
     if text not in ("cpu", "cuda"):
-        raise BenchError(f"--devices {text}: on a Ray cluster, say cpu or cuda; Ray deals out its GPUs itself")
+        raise BenchError(f"--devices {text}: on a Ray cluster, give cpu or cuda; Ray assigns its GPUs itself")
     return (text,)
 
 
 def executor_maker(
     name: ExecutorName, slots: list[Slot], cluster: Cluster | None = None
 ) -> Callable[[Emit, Tick], Executor]:
-    """Return what makes the executor of this name.
+    """Return a factory for the executor `name`.
 
     Args:
-        name: of the executor.
-        slots: of this machine; those of a cluster have the first one's kind of device and its threads.
-        cluster: for `ray` alone, which needs it.
+        name: name of the executor.
+        slots: slots of this machine; those of a cluster take the first one's kind of device and its threads.
+        cluster: required by `ray`; ignored by the others.
     """
 
     def make(emit: Emit, tick: Tick) -> Executor:

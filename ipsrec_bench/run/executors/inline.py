@@ -1,4 +1,4 @@
-"""One task after the other, in this process: for debuggers, tests, and whoever wants a single process."""
+"""The executor `inline`: tasks run one after the other in this process, for debuggers and tests."""
 
 import os
 import socket
@@ -9,14 +9,14 @@ from ipsrec_bench.events import Emit, Event, WorkerStarted
 from ipsrec_bench.run.executors.api import Done, Executor, Outcome, Place, Refused, Slot, Stop, Stopped, Task, Tick
 
 HELD_SECONDS = 0.2
-"""How often a task that waits looks whether it may go on."""
+"""Interval at which a paused task checks whether it may continue."""
 
 
 class Inline(Executor):
-    """The executor with one slot, which is this process."""
+    """Executor with one slot, which is this process."""
 
     def __init__(self, device: str, threads: int, emit: Emit, tick: Tick) -> None:
-        """Do tasks on `device`, with so many threads of torch."""
+        """Run tasks on `device` with `threads` torch threads."""
         self._slot = Slot("this process", device, threads)
         self._emit, self._tick = emit, tick
         self._task: Task | None = None
@@ -28,7 +28,7 @@ class Inline(Executor):
         return [] if self._task else [self._slot]
 
     def begin(self, slot: Slot, task: Task) -> None:
-        """Take a task, which `outcomes` then does."""
+        """Take a task, which `outcomes` then runs."""
         self._task, self._is_told_to_stop = task, False
         if not self._is_ready:
             from ipsrec_bench.run.environment import prepare_process
@@ -38,7 +38,7 @@ class Inline(Executor):
             self._is_ready = True
 
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Do the task that was begun, however long that takes."""
+        """Run the task to its end, however long that takes; return its outcome."""
         task, ended = self._task, self._ended
         if task is None:
             self._ended = []
@@ -60,7 +60,7 @@ class Inline(Executor):
             self._task = None
 
     def stop(self, key: str) -> None:  # noqa: ARG002 (there is one task)
-        """Let the task's next event stop it."""
+        """Stop the task at its next event."""
         self._is_told_to_stop = True
 
     def kill(self, key: str, cause: str) -> None:  # noqa: ARG002 (it does not die)
@@ -68,11 +68,11 @@ class Inline(Executor):
         self.stop(key)
 
     def pause(self, *, held: bool) -> None:
-        """Let the task's next event wait, or go on."""
+        """Make the task wait at its next event if `held`, else let it continue."""
         self._is_held = held
 
     def close(self) -> None:
-        """Do nothing: this process goes on."""
+        """Do nothing: there is no worker process to end."""
 
     def _say(self, event: Event) -> None:
         object.__setattr__(event, "worker", self._slot.worker)

@@ -1,6 +1,6 @@
-"""What another machine does for a run: tasks in a pool of its own, and copies of the files that it does not see.
+"""A run's part on another machine: a pool for its tasks, and copies of the files that the machine does not see.
 
-Nothing here knows how calls reach the machine. They come one at a time, in the order in which they were made.
+Nothing here knows how calls reach the machine. They arrive one at a time, in the order in which they were made.
 """
 
 import atexit
@@ -29,9 +29,9 @@ from ipsrec_bench.run.executors.pool import Pool
 from ipsrec_bench.run.workplace import files_of
 
 LISTEN_SECONDS = 0.2
-"""How long a call listens to the pool; another call waits that long at most."""
+"""How long a call listens to the pool, which is the longest that another call waits."""
 CHUNK = 8 << 20
-"""Bytes of a file that travel in one call."""
+"""Bytes of a file that are sent in one call."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class DataAt:
 
     name: str
     path: Path
-    """Where the coordinator has it; absolute."""
+    """Absolute path on the coordinator's machine."""
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class Modules:
-    """The Python files in a folder that models of the user's own are imported from."""
+    """The Python files in the folder from which a user's own models are imported."""
 
     folder: Path
-    """Where the coordinator has them; absolute."""
+    """Absolute path on the coordinator's machine."""
     files: Mapping[str, bytes]
     """Content by path within the folder."""
 
@@ -59,14 +59,14 @@ class Ended:
     """A task of a node has ended."""
 
     outcome: Outcome
-    """The result of one that is done is pickled."""
+    """The result in a `Done` is pickled."""
     files: list[tuple[str, int]]
     """Names and sizes in bytes of its files that only the node has."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a node has to tell since it was last listened to."""
+    """What happened on a node since the last call."""
 
     events: list[Event]
     ended: list[Ended]
@@ -82,26 +82,26 @@ class Node:
         """Folders that only this machine sees: of tasks by their keys, of data that is being received by its
         fingerprint."""
         self._removal: dict[str, contextlib.ExitStack] = {}
-        """What removes these folders."""
+        """Removes these folders."""
         self._lasting = contextlib.ExitStack()
 
     def versions(self) -> dict[str, str]:
-        """Return what ranks depend on, by name."""
+        """Return the versions that ranks depend on, by name."""
         return versions()
 
     def open(self, slots: Sequence[Slot], modules: Modules, environment: Mapping[str, str | None]) -> None:
         """Make the pool.
 
         Args:
-            slots: of the pool.
+            slots: slots of the pool.
             modules: copied to this machine, unless it sees the same files in the same folder.
-            environment: variables as the coordinator has them; None where it has none.
+            environment: the coordinator's environment variables; None for those that are unset there.
         """
         for name, value in environment.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        # Processes of a pool import the main module of the one that starts them: not that of a cluster.
+        # Processes of a pool import the main module of their parent, which must not be that of a cluster.
         vars(sys.modules["__main__"]).pop("__file__", None)
         folder = modules.folder
         if any(_content(folder / name) != content for name, content in modules.files.items()):
@@ -109,7 +109,7 @@ class Node:
             for name, content in modules.files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
-        # Processes of a pool have the path of the one that starts them.
+        # Processes of a pool inherit `sys.path` from their parent.
         sys.path[:] = [*(place for place in sys.path if place != str(modules.folder)), str(folder)]
         self._pool = Pool(slots, self._events.append, lambda: None)
         atexit.register(self.close)  # or the end of this process would wait for those of the pool
@@ -136,22 +136,22 @@ class Node:
         """Begin a task.
 
         Args:
-            slot: one that has nothing to do.
-            key: of the task.
-            work: of the task, pickled.
-            data: what it works on, which this machine has.
-            folder: of the task; None for one that only this machine sees.
+            slot: an idle slot.
+            key: key of the task.
+            work: work of the task, pickled.
+            data: the data that it works on, which this machine has.
+            folder: folder of the task; None for one that only this machine sees.
         """
         loaded: Any = None
         if data is not None:
             path = _path_of(data)
-            assert path is not None  # `sees` has said so, or it was received
+            assert path is not None  # `sees` has found it, or it was received
             loaded = load_prepared(data.name, path)
         place = self._folder(key) if folder is None else folder
         self._pool.begin(slot, Task(key, partial(_do, work), loaded, place))
 
     def listen(self) -> Heard:
-        """Return what has happened, after a moment or as soon as a task ends."""
+        """Return events and ended tasks, after a moment or as soon as a task ends."""
         ended = [Ended(outcome, self._files(outcome.key)) for outcome in self._pool.outcomes(LISTEN_SECONDS)]
         events = self._events.copy()
         self._events.clear()
@@ -169,7 +169,7 @@ class Node:
             self._removal.pop(name).close()
 
     def stop(self, key: str) -> None:
-        """Tell a task to stop."""
+        """Ask a task to stop."""
         self._pool.stop(key)
 
     def kill(self, key: str, cause: str) -> None:
@@ -177,7 +177,7 @@ class Node:
         self._pool.kill(key, cause)
 
     def pause(self, *, held: bool) -> None:
-        """Let tasks wait, or go on."""
+        """Pause or resume tasks."""
         self._pool.pause(held=held)
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class Node:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions here of what ranks depend on, by name; the toolkit's with a hash of its code."""
+    """Return this machine's versions that ranks depend on, by name; the toolkit's includes a hash of its code."""
     root, code = Path(ipsrec_bench.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         code.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
@@ -208,7 +208,7 @@ def versions() -> dict[str, str]:
 
 
 def modules_in(folder: Path) -> Modules:
-    """Return the modules and packages that lie in a folder."""
+    """Return the modules and packages in a folder."""
     paths = [*folder.glob("*.py")]
     for package in folder.glob("*/__init__.py"):
         paths += package.parent.rglob("*.py")
@@ -216,19 +216,19 @@ def modules_in(folder: Path) -> Modules:
 
 
 def _do(work: bytes, place: Place, data: PreparedDataset, emit: Emit) -> bytes:
-    """Do pickled work in a process of the pool, and return its result likewise: only the two ends know its classes."""
+    """Run pickled work in a process of the pool, and return its pickled result: only the two ends know its classes."""
     try:
         do = pickle.loads(work)  # noqa: S301 (from the coordinator, whose code runs here anyway)
     except ModuleNotFoundError as error:
         raise BenchError(
-            f"{place.worker}: the module '{error.name}' is not there; install it on every node, or put its file beside"
+            f"{place.worker}: the module '{error.name}' is missing; install it on every node, or put its file beside"
             " the suite"
         ) from None
     return pickle.dumps(do(place, data, emit))
 
 
 def _path_of(data: DataAt) -> Path | None:
-    """Return where this machine has the data: in the coordinator's place, or as a copy."""
+    """Return the data's path on this machine, the coordinator's or that of a copy; None if the data are not here."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         meta = json.loads((data.path / "meta.json").read_text(encoding="utf-8"))
         if meta.get("fingerprint") == data.fingerprint:
@@ -241,7 +241,7 @@ def _room(name: str) -> Path:
     """Return a folder on this machine's own disk that belongs to this user.
 
     Raises:
-        BenchError: somebody else has made it.
+        BenchError: it belongs to another user.
     """
     root = Path(tempfile.gettempdir()) / f"ipsrec-bench-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)

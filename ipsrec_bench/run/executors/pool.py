@@ -1,4 +1,4 @@
-"""Tasks in fresh processes of this machine, one process a slot."""
+"""The executor `pool`: tasks run in fresh processes of this machine, one process per slot."""
 
 import contextlib
 import multiprocessing
@@ -38,13 +38,13 @@ from ipsrec_bench.run.workplace import LOG
 
 TICK_SECONDS = 0.2
 SEEN_SECONDS = 2.0
-"""How often a worker says what it takes of its machine."""
+"""Interval at which a worker reports its memory and processor use."""
 _STOP, _HOLD, _GO = "stop", "hold", "go"
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A task on its way to a worker, which unpickles it where what its modules print goes to the task's log."""
+    """A pickled task; the worker unpickles it while output goes to the task's log, because modules may print."""
 
     key: str
     folder: Path
@@ -53,14 +53,14 @@ class _Packed:
 
 @dataclass(frozen=True)
 class _Last:
-    """What became of a task whose device can do no other: the worker ends with it."""
+    """Outcome of a task that left its device unusable; the worker ends after it."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True)
 class _Broken:
-    """A task ended in an error that is not one of the toolkit's sentences."""
+    """A task raised an error that is not a `BenchError`."""
 
     key: str
     trace: str
@@ -68,35 +68,35 @@ class _Broken:
 
 @dataclass
 class _Member:
-    """A worker's process, and what it is at."""
+    """A worker's process and its current task."""
 
     process: BaseProcess
     pipe: Connection
     task: Task | None = None
     cause: str = ""
-    """Why it was killed, if this process did it."""
+    """Why this process killed it; empty if it did not."""
     is_ready: bool = False
-    """Whether it has said that it has started."""
+    """Whether it has reported that it started."""
 
 
 class Pool(Executor):
-    """The executor whose slots are processes of this machine.
+    """Executor whose slots are processes of this machine.
 
-    A process is begun with its slot's first task and does all later ones. One that dies is replaced with the slot's
-    next task. If this process dies, all of them end at once.
+    A process starts with its slot's first task and runs all later ones. If it dies, the slot's next task starts a new
+    one. If this process dies, all workers end at once.
     """
 
     def __init__(self, slots: Sequence[Slot], emit: Emit, tick: Tick) -> None:
-        """Do tasks in `slots`."""
+        """Run tasks in `slots`."""
         self._slots, self._emit, self._tick = slots, emit, tick
         self._members: dict[str, _Member] = {}
         """By the names of their slots."""
         self._is_held = False
         self._ended: list[Outcome] = []
-        """What `outcomes` has yet to return, as it is interrupted by Ctrl-C wherever that comes."""
+        """Outcomes that were not returned yet: Ctrl-C may interrupt `outcomes` at any point."""
 
     def free(self) -> list[Slot]:
-        """Return the slots whose processes have nothing to do, or are to be begun."""
+        """Return the slots whose process is idle or not started."""
         return [slot for slot in self._slots if slot.worker not in self._members or not self._at(slot.worker)]
 
     def begin(self, slot: Slot, task: Task) -> None:
@@ -108,7 +108,7 @@ class Pool(Executor):
             with contextlib.suppress(OSError):
                 member.pipe.send(packed)
                 return
-            self._bury(slot.worker)  # it died while it had nothing to do
+            self._bury(slot.worker)  # it died while it was idle
         member = self._members[slot.worker] = _start(slot)
         member.task = task
         with contextlib.suppress(OSError):  # it died at once, which `outcomes` finds
@@ -117,7 +117,7 @@ class Pool(Executor):
             member.pipe.send(packed)
 
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on what workers say until a task has ended, or for so many seconds."""
+        """Pass on the events of workers until a task ends or `seconds` have passed; return all outcomes."""
         deadline = time.monotonic() + seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -137,10 +137,10 @@ class Pool(Executor):
                 return ended
 
     def _hear(self, name: str, pipe: Connection) -> None:
-        """Take one message of a worker."""
+        """Handle one message of a worker."""
         try:
             message = pipe.recv()
-        except (EOFError, OSError):  # the latter if it was killed within a message
+        except (EOFError, OSError):  # OSError if it was killed within a message
             self._lose(name)
             return
         member = self._members[name]
@@ -157,44 +157,44 @@ class Pool(Executor):
         if not isinstance(message, _Broken):
             self._ended.append(message)
             return
-        raise RuntimeError(f"{name} came upon an error of the toolkit itself:\n{message.trace}")
+        raise RuntimeError(f"{name} raised an unexpected error:\n{message.trace}")
 
     def _lose(self, name: str) -> None:
-        """Note that a worker is dead, and its task with it.
+        """Remove a dead worker, and report the death of its task.
 
         Raises:
-            BenchError: it could not even start.
+            BenchError: the worker could not even start.
         """
         member = self._members[name]
         cause = self._bury(name)
-        if not member.is_ready and (member.process.exitcode or 0) > 0:  # as any other would
-            raise BenchError(f"{name} could not start: {cause}; see what it has printed")
+        if not member.is_ready and (member.process.exitcode or 0) > 0:  # so would any other
+            raise BenchError(f"{name} could not start: {cause}; see its output")
         if member.task is not None:
             self._ended.append(Died(member.task.key, cause))
 
     def stop(self, key: str) -> None:
-        """Tell the worker that is at the task."""
+        """Ask the worker that runs the task to stop it."""
         for member in self._members.values():
             if member.task is not None and member.task.key == key:
                 with contextlib.suppress(OSError):
                     member.pipe.send(_STOP)
 
     def kill(self, key: str, cause: str) -> None:
-        """Kill the worker that is at the task."""
+        """Kill the worker that runs the task."""
         for member in self._members.values():
             if member.task is not None and member.task.key == key:
                 member.cause = cause
                 member.process.kill()
 
     def pause(self, *, held: bool) -> None:
-        """Tell all workers."""
+        """Pause or resume all workers."""
         self._is_held = held
         for member in self._members.values():
             with contextlib.suppress(OSError):
                 member.pipe.send(_HOLD if held else _GO)
 
     def close(self) -> None:
-        """Kill what is at work, and end the rest."""
+        """Kill all workers, and wait until they have ended."""
         for member in self._members.values():
             member.process.kill()
         for name in list(self._members):
@@ -205,7 +205,7 @@ class Pool(Executor):
         return self._members[name].task
 
     def _bury(self, name: str) -> str:
-        """Take leave of a dead worker, and return what ended it."""
+        """Remove a dead worker, and return what ended it."""
         member = self._members.pop(name)
         member.pipe.close()
         member.process.join()
@@ -217,7 +217,7 @@ class Pool(Executor):
 def _cause(code: int) -> str:
     if code >= 0:
         return f"it exited with code {code}"
-    memory = ", out of memory perhaps" if -code == signal.SIGKILL else ""
+    memory = ", perhaps out of memory" if -code == signal.SIGKILL else ""
     return f"it was killed by {signal.Signals(-code).name}{memory}"
 
 
@@ -225,25 +225,25 @@ def _start(slot: Slot) -> _Member:
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(slot, there), name=slot.worker, daemon=False)
-    # A terminal sends its signals to workers, too, which are to hear of them from the run. What is blocked stays so.
+    # A terminal sends its signals to workers, too, but only the run may stop them. The process inherits the mask.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        resource_tracker.ensure_running()  # once, and it lifts most of the mask afterwards
+        resource_tracker.ensure_running()  # once; it unblocks most of the mask afterwards
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    there.close()  # or its end would not be noticed
+    there.close()  # or the end of the worker would go unnoticed
     return _Member(process, here)
 
 
 def _serve(slot: Slot, pipe: Connection) -> None:
-    """Do tasks until the other end of the pipe closes: the whole life of a worker."""
+    """Run tasks until the other end of the pipe closes: the main function of a worker."""
     inbox = _Inbox(pipe)
     lock = threading.Lock()
 
     def send(message: object) -> None:
-        with lock, contextlib.suppress(OSError):  # nobody is left: the inbox ends this process
+        with lock, contextlib.suppress(OSError):  # the coordinator is gone: the inbox ends this process
             pipe.send(message)
 
     def say(event: Event) -> None:
@@ -267,27 +267,27 @@ def _serve(slot: Slot, pipe: Connection) -> None:
 
 
 def _done(slot: Slot, packed: _Packed, emit: Emit) -> Outcome | _Broken:
-    """Do one task, and return what became of it."""
+    """Run one task, and return its outcome."""
     key = packed.key
     try:
         task: Task = pickle.loads(packed.task)  # noqa: S301 (from the coordinator, whose code runs here anyway)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (of a user's module, or of files that are gone)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (from a user's module, or for missing files)
         reason = f"{type(error).__name__}: {error}"
-        return Refused(key, BenchError(f"{slot.worker} cannot load its data or a module: {reason}; mend that"))
+        return Refused(key, BenchError(f"{slot.worker} cannot load its data or a module: {reason}; correct that"))
     try:
         return Done(key, task.work(Place(slot.worker, slot.device, slot.threads, task.folder), task.data, emit))
     except Stop:
         return Stopped(key)
     except BenchError as error:
         return Refused(key, error)
-    except KeyboardInterrupt:  # a model's own: the terminal's does not reach a worker
+    except KeyboardInterrupt:  # raised by a model: that of the terminal does not reach a worker
         return Died(key, "it raised KeyboardInterrupt")
     except BaseException:  # noqa: BLE001 (the run ends with it)
         return _Broken(key, traceback.format_exc())
 
 
 class _Inbox:
-    """What a worker is told, by a thread that ends the process when nobody is left to tell anything."""
+    """Messages to a worker, read by a thread that ends the process when the coordinator is gone."""
 
     def __init__(self, pipe: Connection) -> None:
         self.is_at_work = threading.Event()
@@ -302,10 +302,10 @@ class _Inbox:
         return self._tasks.get()
 
     def check(self) -> None:
-        """Return, or first wait until the run goes on.
+        """Wait while the run is paused.
 
         Raises:
-            Stop: the task was told to stop.
+            Stop: the task was asked to stop.
         """
         self._may_go_on.wait()
         if self._is_told_to_stop.is_set():
@@ -316,7 +316,7 @@ class _Inbox:
             try:
                 message = self._pipe.recv()
             except (EOFError, OSError):
-                os.kill(os.getpid(), signal.SIGKILL)  # what can be gone on with is on disk
+                os.kill(os.getpid(), signal.SIGKILL)  # what can be resumed is on disk
                 return
             if message == _STOP:
                 self._is_told_to_stop.set()
@@ -345,7 +345,7 @@ def _say_what_it_takes(inbox: _Inbox, say: Emit) -> None:
 
 @contextlib.contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    """Let all that this process prints go to a file, which a dashboard on the same terminal does not suffer from."""
+    """Redirect all output of this process to a file, so that it cannot disturb a dashboard on the same terminal."""
     with log.open("ab") as file:
         before = [os.dup(number) for number in (1, 2)]
         for number in (1, 2):

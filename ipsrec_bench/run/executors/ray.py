@@ -1,7 +1,7 @@
-"""Tasks on the nodes of a Ray cluster: one actor a node, which has a pool of fresh processes there.
+"""The executor `ray`: tasks run on the nodes of a Ray cluster, where one actor per node has a pool of fresh processes.
 
-What a task sees is what it sees in a pool of this machine. A node that sees the task's folder and its data, as on a
-shared disk, works there; any other gets copies, and what it makes of them is brought back.
+A task sees the same as in a pool of this machine. A node that sees the task's folder and its data, as on a shared disk,
+works there. Any other node gets copies, and its results are copied back.
 """
 
 import contextlib
@@ -32,30 +32,30 @@ from ipsrec_bench.run.workplace import files_of
 
 TICK_SECONDS = 0.2
 LOOK_SECONDS = 1.0
-"""How often it is asked which nodes there are."""
+"""Interval at which the list of nodes is read."""
 AGAIN_SECONDS = 30.0
-"""After a node was lost, or its actor, how long nothing is begun there: Ray takes a while to notice a dead node."""
+"""Backoff before a node is used again after its loss or its actor's: Ray takes a while to notice a dead node."""
 WAIT_SECONDS = 10.0
-"""After how long without a slot it is said what is waited for."""
+"""Seconds without a slot after which a notice says what is waited for."""
 CLOSE_SECONDS, CONNECT_SECONDS = 3.0, 10.0
 OBJECT_STORE = 100 << 20
-"""Bytes, in a cluster that is made for one run; what travels there is small."""
+"""Bytes of the object store in a cluster that is started for one run; its objects are small."""
 SETTINGS = {  # of Ray, where the user has not set them
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns that a later version will not hide GPUs
-    "RAY_raylet_start_wait_time_s": "120",  # its 30 are too few on a machine that is busy
-    "RAY_memory_monitor_refresh_ms": "0",  # it would end a whole node's actor for one process, which the kernel picks
+    "RAY_raylet_start_wait_time_s": "120",  # its default of 30 is too short on a busy machine
+    "RAY_memory_monitor_refresh_ms": "0",  # it would end a node's whole actor, but the kernel kills only one process
 }
 
 
 @dataclass(eq=False)
 class _Given:
-    """A task that a node was given."""
+    """A task that was given to a node."""
 
     task: Task
     slot: Slot
     mark: Path
-    """A file in the task's folder, which tells a node whether it sees that folder."""
+    """A file in the task's folder, by which a node finds out whether it sees that folder."""
     data: DataAt | None
     is_shared: bool = True
     """Whether the node works in the task's folder itself."""
@@ -67,24 +67,24 @@ class _Member:
     """A node's actor."""
 
     node: str
-    """Ray's name of the node."""
+    """Ray's ID of the node."""
     name: str
-    """What a person calls it."""
+    """Name of the node in messages."""
     actor: Any
     slots: list[Slot]
     is_ready: bool = False
     given: dict[str, _Given] = field(default_factory=dict)
     """By the keys of tasks."""
     workers: set[str] = field(default_factory=set)
-    """Those that have begun and not ended."""
+    """Workers that have started and not ended."""
     has: set[str] = field(default_factory=set)
-    """Fingerprints of the data that was sent."""
+    """Fingerprints of the data that were sent to it."""
 
 
 class Ray(Executor):
-    """The executor whose slots are processes on the nodes of a Ray cluster.
+    """Executor whose slots are processes on the nodes of a Ray cluster.
 
-    Slots come with nodes that join and go with those that die. If this process dies, all of them end.
+    Nodes that join bring slots, and nodes that die take theirs with them. If this process dies, all workers end.
     """
 
     def __init__(self, cluster: Cluster, kind: str, threads: int, emit: Emit, tick: Tick) -> None:
@@ -92,10 +92,10 @@ class Ray(Executor):
 
         Args:
             cluster: which one, and how much of it.
-            kind: of the device that each task gets: `cpu` or `cuda`.
-            threads: of torch, and processors, for each task.
+            kind: kind of device that each task gets: `cpu` or `cuda`.
+            threads: number of torch threads, and of processors, for each task.
             emit: callback that receives the events of tasks and workers.
-            tick: called a few times a second while tasks are done.
+            tick: callback that is called a few times a second while tasks run.
 
         Raises:
             BenchError: Ray is not installed, or there is no such cluster.
@@ -105,16 +105,16 @@ class Ray(Executor):
         self._emit, self._tick = emit, tick
         self._modules, self._versions = modules_in(cluster.modules), versions()
         self._members: dict[str, _Member] = {}
-        """By nodes."""
+        """By Ray's ID of the node."""
         self._answers: dict[Any, tuple[_Member, Callable[[Any], None]]] = {}
-        """Calls on their way, and what is done with their answers."""
+        """Pending calls, and the callbacks for their answers."""
         self._ended: list[Outcome] = []
         self._names: dict[str, list[str]] = {}
         """Nodes by their host's name, which several may share."""
         self._not_before: dict[str, float] = {}
         self._refused: set[str] = set()
         self._chunks: dict[str, list[tuple[str, Any]]] = {}
-        """What was put into Ray's store of data, by its fingerprint."""
+        """Chunks of data in Ray's object store, by fingerprint."""
         self._is_held = self._is_said = False
         self._looked = -math.inf
         self._lacks_since = time.monotonic()
@@ -122,7 +122,7 @@ class Ray(Executor):
         self._per_gpu = max(1, math.ceil(cluster.jobs / gpus)) if cluster.jobs and gpus else 1
 
     def free(self) -> list[Slot]:
-        """Return the slots that have nothing to do, those of the nodes with least to do first."""
+        """Return the idle slots, those of the least busy nodes first."""
         found, busy = [], 0
         for member in self._members.values():
             busy += len(member.given)
@@ -134,7 +134,7 @@ class Ray(Executor):
         return [slot for _, slot in found[: max(0, int(min(self._jobs - busy, len(found))))]]
 
     def begin(self, slot: Slot, task: Task) -> None:
-        """Hand a task to the slot's node, once it has said which files it sees."""
+        """Hand a task to the slot's node, once the node has answered which files it sees."""
         (member,) = (member for member in self._members.values() if slot in member.slots)
         mark = task.folder / f"{uuid4().hex}.part"
         try:
@@ -149,7 +149,7 @@ class Ray(Executor):
         self._await(member, answer, lambda seen: self._equip(member, given, *seen))
 
     def outcomes(self, seconds: float) -> list[Outcome]:
-        """Pass on what nodes say until a task has ended, or for so many seconds."""
+        """Pass on the events of nodes until a task ends or `seconds` have passed; return all outcomes."""
         deadline = time.monotonic() + seconds
         while True:
             if time.monotonic() >= self._looked + LOOK_SECONDS:
@@ -167,19 +167,19 @@ class Ray(Executor):
                 return ended
 
     def stop(self, key: str) -> None:
-        """Tell the node that is at the task."""
+        """Ask the node that has the task to stop it."""
         for member, given in self._at(key):
             given.is_told_to_stop = True
             member.actor.stop.remote(key)
 
     def kill(self, key: str, cause: str) -> None:
-        """Tell the node that is at the task."""
+        """Ask the node that has the task to kill its process."""
         for member, given in self._at(key):
             given.is_told_to_stop = True
             member.actor.kill.remote(key, cause)
 
     def pause(self, *, held: bool) -> None:
-        """Tell all nodes."""
+        """Pause or resume all nodes."""
         self._is_held = held
         for member in self._members.values():
             if member.is_ready:
@@ -208,10 +208,10 @@ class Ray(Executor):
         return {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
 
     def _look(self) -> None:
-        """Begin an actor on each node that has none.
+        """Start an actor on each node that has none.
 
         Raises:
-            BenchError: there is no node that could do a task.
+            BenchError: no node can run a task.
         """
         self._looked = now = time.monotonic()
         nodes = self._nodes()
@@ -225,15 +225,15 @@ class Ray(Executor):
             self._lacks_since, self._is_said = now, False
         elif not able and not self._members:
             if self._refused:
-                raise BenchError("no node of the Ray cluster can be used; what is wrong with each is said above")
+                raise BenchError("no node of the Ray cluster can be used; the reason for each is given above")
             gpu = " and a GPU" if self._kind == "cuda" else ""
-            raise BenchError(f"no node of the Ray cluster has {self._threads} processors{gpu}, which a cell takes")
+            raise BenchError(f"no node of the Ray cluster has {self._threads} processors{gpu}, which a cell needs")
         elif now > self._lacks_since + WAIT_SECONDS and not self._is_said:
-            self._emit(ExecutorNotice("the nodes of the Ray cluster have nothing free for a cell yet"))
+            self._emit(ExecutorNotice("no node of the Ray cluster has free resources for a cell yet"))
             self._is_said = True
 
     def _devices(self, resources: dict[str, float]) -> list[str]:
-        """Return the device of each slot that there are resources for."""
+        """Return the device of each slot for which the resources suffice."""
         slots = min(self._jobs, resources.get("CPU", 0) // self._threads)
         if self._kind == "cpu":
             return ["cpu"] * int(slots)
@@ -262,7 +262,7 @@ class Ray(Executor):
         self._await(member, actor.versions.remote(), partial(self._meet, member))
 
     def _meet(self, member: _Member, there: dict[str, str]) -> None:
-        """Begin with a node whose versions are those of this process; ranks must not depend on the node."""
+        """Use a node only if its versions are those of this process: ranks must not depend on the node."""
         other = [f"{name} {there.get(name)} instead of {ours}" for name, ours in self._versions.items()
                  if there.get(name) != ours]  # fmt: skip
         if other:
@@ -283,13 +283,13 @@ class Ray(Executor):
         self._emit(ExecutorNotice(f"the node {member.name} is not used: {reason}"))
 
     def _lose(self, member: _Member, error: Exception) -> None:
-        """Take leave of a node or its actor; tasks that were there have died."""
+        """Remove a lost node or actor; the tasks that were there have died."""
         from ray.exceptions import ActorUnavailableError
 
         is_there = not isinstance(error, ActorUnavailableError) and member.node in self._nodes()
         cause = f"Ray's actor on {member.name} was killed" if is_there else f"the node {member.name} was lost"
         if not member.is_ready and is_there:
-            self._refuse(member, f"nothing can be begun there: {_last_line(error)}")
+            self._refuse(member, f"no process can be started there: {_last_line(error)}")
             return
         self._drop(member)
         self._not_before[member.node] = time.monotonic() + AGAIN_SECONDS
@@ -310,7 +310,7 @@ class Ray(Executor):
         self._answers[answer] = member, then
 
     def _take(self, answer: Any) -> None:  # noqa: ANN401 (Ray's)
-        """Take the answer to a call."""
+        """Handle the answer to a call."""
         from ray.exceptions import RayError, RayTaskError
 
         member, then = self._answers.pop(answer, (None, None))
@@ -321,7 +321,7 @@ class Ray(Executor):
         except RayTaskError as error:
             if isinstance(error.cause, BenchError):
                 raise error.cause from None
-            raise RuntimeError(f"{member.name} came upon an error of the toolkit itself:\n{error}") from None
+            raise RuntimeError(f"{member.name} raised an unexpected error:\n{error}") from None
         except RayError as error:
             self._lose(member, error)
             return
@@ -344,7 +344,7 @@ class Ray(Executor):
     # Files that a node does not see
 
     def _equip(self, member: _Member, given: _Given, sees_folder: bool, has_data: bool) -> None:
-        """Send what the node does not see, and begin the task there."""
+        """Send the files that the node does not see, and begin the task there."""
         task, data, actor = given.task, given.data, member.actor
         if given.is_told_to_stop:
             self._end(member, given, Stopped(task.key))
@@ -364,7 +364,7 @@ class Ray(Executor):
         self._await(member, begun, lambda _: None)
 
     def _chunks_of(self, data: DataAt) -> list[tuple[str, Any]]:
-        """Return the files of data in Ray's store, from which each node takes them."""
+        """Return the files of data as chunks in Ray's object store, from which each node takes them."""
         if data.fingerprint not in self._chunks:
             paths = sorted(path for path in data.path.iterdir() if path.is_file())
             self._chunks[data.fingerprint] = [
@@ -373,7 +373,7 @@ class Ray(Executor):
         return self._chunks[data.fingerprint]
 
     def _bring(self, member: _Member, given: _Given, ended: Ended, chunk: bytes | None = None) -> None:
-        """Bring the files of a task that has ended here, piece by piece, the result last; then pass the outcome on."""
+        """Copy the files of an ended task from its node in chunks, the result last; then pass on the outcome."""
         folder, key = given.task.folder, given.task.key
         try:
             while ended.files:
@@ -396,7 +396,7 @@ class Ray(Executor):
         self._end(member, given, Done(key, pickle.loads(outcome.result)) if isinstance(outcome, Done) else outcome)  # noqa: S301 (from a node)
 
     def _end(self, member: _Member, given: _Given, outcome: Outcome) -> None:
-        # On a disk that machines share, what others have put into a folder is surely seen once it was changed here.
+        # On a shared disk, files from other machines are sure to be visible only once the folder was changed here.
         given.mark.unlink(missing_ok=True)
         del member.given[outcome.key]
         if not given.is_shared:
@@ -414,7 +414,7 @@ _OMP = "OMP_NUM_THREADS"
 
 
 def _connect(address: str | None) -> Any:  # noqa: ANN401 (a module that may be missing)
-    """Join the cluster at `address`, or make one of this machine.
+    """Join the cluster at `address`, or start one of this machine.
 
     Returns:
         The module `ray`.
@@ -423,7 +423,7 @@ def _connect(address: str | None) -> Any:  # noqa: ANN401 (a module that may be 
         os.environ.setdefault(name, value)
     import ray
 
-    # What Ray's nodes report would be printed to standard output, where --json has its lines.
+    # Ray would print its nodes' reports to standard output, where --json writes its lines.
     ray._private.worker.listen_error_messages = lambda *_, **__: None  # noqa: SLF001 (there is no public way)
     where = f"--address {address}" if address else "--executor ray"
     host, _, port = (address or "").rpartition(":")
@@ -446,19 +446,19 @@ def _connect(address: str | None) -> Any:  # noqa: ANN401 (a module that may be 
         said = "".join(traceback.format_exception(error))
         reason = str(error).strip().splitlines()[0]
         if "AuthenticationError" in said:
-            reason = "it wants a token; set RAY_AUTH_MODE=token, as its nodes have it (see Ray's token authentication)"
+            reason = "it requires a token; set RAY_AUTH_MODE=token, as on its nodes (see Ray's token authentication)"
         raise BenchError(f"{where}: no Ray cluster can be joined: {reason}") from error
     return ray
 
 
 def _only_us() -> dict[str, str]:
-    """Return what keeps others from a cluster that is made for one run, and that listens to the network."""
+    """Return settings that keep others out of a cluster that is started for one run, as it listens on the network."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep Ray from taking over the signals that end a command, and what it starts from receiving a terminal's."""
+    """Keep Ray from replacing this command's signal handlers, and its children from receiving a terminal's signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -473,7 +473,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """Yield a file in pieces that can travel; one that is empty is a piece, too."""
+    """Yield a file in chunks; an empty file yields one empty chunk."""
     with path.open("rb") as file:
         yield file.read(CHUNK)
         while chunk := file.read(CHUNK):
@@ -481,7 +481,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _refusal(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"{folder}: cannot be written: {error.strerror or error}; the next run goes on with the cell")
+    return StoreError(f"{folder}: cannot be written: {error.strerror or error}; the next run resumes the cell")
 
 
 def _last_line(error: Exception) -> str:
