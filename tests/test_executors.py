@@ -211,7 +211,7 @@ def test_a_task_that_a_worker_cannot_load_is_refused_with_the_reason(worker, tmp
     module.write_text("raise ValueError('half of an edit')\n")
     pool.begin(*pool.free(), Task("k", work, None, tmp_path))
     (refused,) = ended(pool)
-    sentence = "worker 1 cannot load its data or a module: ValueError: half of an edit; mend that"
+    sentence = "worker 1 cannot load its data or a module: ValueError: half of an edit; correct that"
     assert (type(refused.error), str(refused.error)) == (BenchError, sentence)
 
 
@@ -336,7 +336,7 @@ def test_no_worker_outlives_its_run(tmp_path):
         ("cpu,cuda:0", 1, "name devices of one kind"),
         ("cpu,", 0, "name devices, like cpu or cuda:0,cuda:1"),
         ("gpu:0", 1, "--devices gpu:0: 'gpu' is not a device; name cpu, cuda, or GPUs like cuda:0,cuda:1"),
-        ("meta", 0, "'meta' is no device"),
+        ("meta", 0, "'meta' is not a device"),
     ],
 )
 def test_devices_are_named_or_found(monkeypatch, text, gpus, devices):

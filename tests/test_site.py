@@ -64,7 +64,7 @@ def test_a_key_without_a_description_is_noticed():
 
 def test_a_key_with_another_default_keeps_its_description():
     first = next(settings.described(Redefined, str))
-    assert (first.default, first.description) == ("2", "Least number of interactions.")
+    assert (first.default, first.description) == ("2", "Smallest number of interactions.")
 
 
 def test_every_key_of_a_suite_can_be_linked_to():
