@@ -61,7 +61,7 @@ def test_two_runs_are_compared_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ("nobody", "pop", "'nobody' is no row of the suite 'planted'"),
+        ("nobody", "pop", "'nobody' is neither a row of the suite 'planted'"),
         ("planted", "pop", "compare a run with a run"),
         ("planted@7", "planted", "holds no run 7 of the suite 'planted'"),
     ],
@@ -191,7 +191,7 @@ def test_short_lists_are_warned_of(tmp_path, own, bench):
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     text = "user,item,score\n" + "".join(f"{users[u]},{items[i]},{i}\n" for u in test.users for i in (1, 2, 3))
     enter(tmp_path, own, text)
-    assert any("the shortest of 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
+    assert any("the shortest has 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_an_import_whose_name_a_row_of_the_suite_takes_later_is_left_out_and_nam
     report = built(tmp_path / "s.duckdb")
     assert [row.label for row in report.results.columns] == ["pop", "theirs", "recent-pop"]
     (said,) = (warning for warning in report.warnings if "imported" in warning)
-    assert "the suite now has a row 'theirs' itself: the import is left out; import it under another name" in said
+    assert "the suite now has a row 'theirs': the import is left out; import it under another name" in said
     with reading(tmp_path / "s.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM current_cells").fetchone() == (3,)
 

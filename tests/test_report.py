@@ -32,8 +32,8 @@ def planted(tmp_path):
 
 
 CAUTION = (
-    "Stand-in data at a scale of 1: d. Made up in the shape of the published datasets, of which these figures say"
-    " nothing."
+    "Stand-in data at a scale of 1: d. Generated in the shape of the published datasets, about which these"
+    " figures say nothing."
 )
 
 
@@ -61,7 +61,7 @@ def test_datasets_that_were_left_out_are_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb"))
     assert report.left_out == ("positive-control",)  # the planted cells are of another dataset
     written = write_report(report, tmp_path, ("html", "md", "latex"))
-    said = "Left out, because the raw files are not there"
+    said = "Left out because raw files are missing"
     assert f"{said}:</strong> positive-control." in written.pages["html"].read_text()
     assert f"**{said}:** positive-control." in written.pages["md"].read_text()
     assert rf"\textbf{{{said}:}} positive-control." in written.pages["latex"].read_text()
@@ -387,7 +387,7 @@ def test_a_cell_that_ranks_other_users_is_left_out_and_named(planted):
         connection.execute('DELETE FROM ranks WHERE "user" = 7 AND cell = (SELECT max(cell) FROM cells)')
     report = built(planted)
     (warning,) = (warning for warning in report.warnings if "left out" in warning)
-    assert "seed 3, ranks other users than the cells beside it and is left out; run the suite again with" in warning
+    assert "seed 3, ranks different users than the cells beside it and is left out; run the suite again with" in warning
     scores = [cell.score.seeds for line in report.results.lines for cell in line.cells]
     assert set(scores) == {3}
     assert {cell.score.seeds for line in report.ablation.lines for cell in line.cells} == {2, 3}
@@ -409,7 +409,7 @@ def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
         assert [line.metric for line in report.results.lines] == ["ndcg@1", "ndcg@20"]
         assert {c.reference.label for c in report.comparisons} == {"pop"}
         assert report.comparisons[0].p == report.comparisons[0].crossed.test.p
-        with pytest.raises(StoreError, match="anything else takes another run"):
+        with pytest.raises(StoreError, match="anything else needs another run"):
             shown_otherwise(run, ["training.epochs=3"])
         with pytest.raises(StoreError, match="did you mean 'pop'"):
             shown_otherwise(run, ["statistics.baseline=popp"])

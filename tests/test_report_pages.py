@@ -498,7 +498,7 @@ def test_without_address_space_for_the_renderer_charts_are_left_out_in_a_sentenc
         timeout=300,
     )
     assert (done.returncode, done.stdout) == (0, "Report: reports/tiny/tiny.html\n")
-    assert re.fullmatch(r"Charts are left out: .* without a limit, and ulimit -v sets one\.\n", done.stderr)
+    assert re.fullmatch(r"Charts are left out: .* unlimited address space, and ulimit -v sets a limit\.\n", done.stderr)
     for text in page_without_charts(finished):
         assert "Charts are left out: the chart renderer ended by signal" in text
         assert "<svg" not in text

@@ -111,7 +111,7 @@ def planted(store: Path) -> dict[str, Seen]:
 
 FIRST = {
     "cells": "", "filtered": "slash f i l m s space f a i l e d", "all": "escape", "log": "6 enter", "runs": "escape 7",
-    "not of a kind": "2 c 7 c",
+    "only one is a run": "2 c 7 c",
 }  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_escape_forgets_the_mark(planted):
 
 
 def test_what_cannot_be_compared_says_why(first):
-    assert "'sasrec' and 'first@1' are not of a kind" in first["not of a kind"]
+    assert "only one of 'sasrec' and 'first@1' is a run" in first["only one is a run"]
 
 
 def test_the_filter_keeps_lines_with_all_words(first):
