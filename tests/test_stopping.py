@@ -75,7 +75,7 @@ def test_a_command_whose_output_is_on_a_full_disk_says_so(tmp_path, words):
             command(*words), cwd=tmp_path, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True,
             check=False,
         )  # fmt: skip
-    sentence = "the output cannot be written: No space left on device; make room and start the command again"
+    sentence = "the output cannot be written: No space left on device; make room and run the command again"
     assert (done.returncode, done.stderr) == (2, f"error: {sentence}\n")
 
 

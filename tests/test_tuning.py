@@ -218,7 +218,7 @@ def test_a_search_has_an_end(suite, bench, budget):
     done = bench("tune", suite, "--budget", budget)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --budget inf: a search must have an end; give seconds\n",
+        "error: --budget inf: a search needs a finite limit; give seconds\n",
     )
 
 
@@ -439,7 +439,7 @@ def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench,
     assert done.stderr.startswith("The report lacks a tuning study: ")
     for kind in ("md", "html"):
         page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
-        assert "Tuning studies that this report lacks" in page
+        assert "Tuning studies that could not be read" in page
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"x\n" + LINE)])

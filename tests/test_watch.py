@@ -255,7 +255,7 @@ def test_a_run_is_paused_resumed_and_stopped_from_elsewhere_and_its_answers_are_
         (("resume",), [f"{who} is not paused"]),
         (("pause",), [f"{who} was asked to pause", "It is paused; ipsrec-bench resume continues it"]),
         (("pause", "tiny"), [f"{who} was already asked to pause"]),
-        (("resume",), [f"{who} was asked to go on", "It goes on"]),
+        (("resume",), [f"{who} was asked to continue", "It continues"]),
         (("stop", "tiny"), [f"{who} was asked to stop", "It has stopped with 2 cells complete and 1 failed"]),
     ]
     for words, lines in expected:
