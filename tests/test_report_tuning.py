@@ -83,9 +83,9 @@ def test_a_study_made_under_other_settings_is_named_and_not_shown(planted):
     other = {"config": {"size": 8}, "training": {"epochs": 3}, "protocol": {"max_length": 5}}
     report = built(planted, study(fixed=here), study(fixed=other, name="d-ipsrec-s-other"))
     assert [tuned.study.fixed for tuned in report.tuned] == [here]
-    (told,) = report.other_studies
-    assert told.startswith("study d-ipsrec-s-other of ipsrec-s on d was made under other settings")
-    assert "(size: 8 there, not set here; epochs: 3 there, not set here)" in told
+    (said,) = report.other_studies
+    assert said.startswith("study d-ipsrec-s-other of ipsrec-s on d was made under other settings")
+    assert "(size: 8 there, not set here; epochs: 3 there, not set here)" in said
     assert "did not record" not in tuned_finding(report.tuned[0], 0.95, 0.05)
     assert "did not record" in tuned_finding(built(planted, study()).tuned[0], 0.95, 0.05)  # of an older version
 

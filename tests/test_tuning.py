@@ -584,7 +584,7 @@ def test_ctrl_c_ends_all_workers_and_queues_their_trials(long_search, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (
         130,
-        "Interrupted. Finished trials are kept; the same command goes on.\n",
+        "Interrupted. Finished trials are kept; the same command resumes.\n",
     )
     assert all(gone(pid) for pid in team)
     trials = study_beside(tmp_path).get_trials()

@@ -347,7 +347,7 @@ def test_a_run_in_the_background_outlives_its_terminal_and_is_stopped_from_elsew
     pid = header(path).pid
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        f"The run goes on in the background as process {pid}; its output: {STORE}.d/runs/{path.stem}.log",
+        f"The run continues in the background as process {pid}; its output: {STORE}.d/runs/{path.stem}.log",
         "Watch it: ipsrec-bench watch 'my suite'",
         "Stop it: ipsrec-bench stop 'my suite'",
     ]
