@@ -1,4 +1,4 @@
-"""Numbers that a report must not show: of seeds where there are none, of spreads that nobody saw, of unequal tuning."""
+"""Numbers that need care: deterministic rows, differences without spread, training cut off, unequal tuning."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def test_deterministic_rows_have_no_deviation_and_no_advice_about_seeds(tmp_path
     assert "0.0000" not in re.sub(r"p < 0\.0001", "", write_report(report, tmp_path, ("md",)).main.read_text())
 
 
-def test_the_declared_test_of_methods_takes_no_seeds_where_none_changes_anything(tmp_path):
+def test_the_crossed_test_needs_no_seeds_for_deterministic_rows(tmp_path):
     report = built(counted(tmp_path, statistics='baseline = "pop"\ntest = "crossed"\nmargin = 0.1', seeds=(1, 2)))
     by_row = {c.row.label: c for c in report.findings}
     assert by_row["ipsrec-s"].p == by_row["ipsrec-s"].by_users.p
@@ -187,7 +187,7 @@ def test_slices_that_hold_the_same_users_are_one_slice(tmp_path):
 # Training that was cut off
 
 
-def test_training_that_was_cut_off_is_said_first_and_beside_the_number(tmp_path):
+def test_a_training_cut_off_is_reported_first_and_beside_its_number(tmp_path):
     path = fill(tmp_path / "s.duckdb", settings=lambda _model, variant: TRAINED % (5 if variant else 1))
     with writing(path) as connection:  # one of SASRec's trainings was stopped by patience
         connection.execute("UPDATE cells SET settings = ? WHERE type = 'sasrec' AND seed = 3", [TRAINED % 5])
@@ -244,7 +244,7 @@ def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, 
 
 
 @pytest.mark.parametrize("users", [2, 3])
-def test_no_difference_of_a_metric_is_beyond_one(tmp_path, users):
+def test_intervals_stay_within_the_possible_differences(tmp_path, users):
     """An interval of two users reaches from -5.7 to 6.7 of an HR."""
     path = fill(tmp_path / "s.duckdb", statistics='baseline = "pop"', users=users, seeds=(1, 2), items=5000)
     set_higher(path, '2000 * ("user" % 2)', "type = 'pop'")
@@ -284,7 +284,7 @@ def test_the_reported_suites_give_reports_without_impossible_numbers(tmp_path, b
         assert "Training was cut off" in text
 
 
-def test_a_cutoff_that_leaves_no_item_out_is_named(tmp_path):
+def test_a_cutoff_that_includes_all_items_is_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", items=10, seeds=(1,)))
     assert report.notes == ("d has 10 items, so a cutoff of 10 includes all of them: HR@10 is 1 for every model",)
     assert built(fill(tmp_path / "t.duckdb", items=11, seeds=(1,))).notes == ()
@@ -293,7 +293,7 @@ def test_a_cutoff_that_leaves_no_item_out_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("items", "said"), [(10, "HR@10 is 1 for every model, except for misses"), (9, "misses included")]
 )
-def test_where_targets_are_missed_a_cutoff_of_all_items_says_what_it_makes_of_misses(tmp_path, items, said):
+def test_if_targets_can_be_misses_the_note_on_a_cutoff_of_all_items_mentions_them(tmp_path, items, said):
     with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,))) as connection:
         run = read_run(connection)
         protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
@@ -348,7 +348,7 @@ def test_a_declared_baseline_is_taken_as_it_is_tuned(tmp_path):
     assert len(titles) == len({*titles}) == 2  # one for each baseline
 
 
-def test_a_tuned_model_against_one_that_is_not_is_said_beside_the_number(tmp_path):
+def test_a_comparison_of_a_tuned_and_an_untuned_model_is_marked_beside_the_number(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", rows=[row for row in TUNED_ROWS if row != ("sasrec", "tuned")]))
     (found,) = report.findings
     assert (found.row.label, found.reference.label) == ("ipsrec-s tuned", "sasrec")
