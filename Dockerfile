@@ -1,8 +1,8 @@
-# ipsrec-bench in an image: the CPU build of torch by default.
+# Image of ipsrec-bench, by default with the CPU build of torch.
 #   docker build -t ipsrec-bench .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" ipsrec-bench run quick
-# With an empty index torch comes from the Python Package Index, whose Linux build includes CUDA; the index of another
-# CUDA version can be given instead.
+# With an empty TORCH_INDEX, torch comes from the Python Package Index, whose Linux build includes CUDA. The index of
+# another CUDA version can be given instead.
 #   docker build -t ipsrec-bench:cuda --build-arg TORCH_INDEX= .
 #   docker run --rm --gpus all --shm-size 1g --user "$(id -u):$(id -g)" -v "$PWD:/work" ipsrec-bench:cuda run quick
 ARG PYTHON=3.11

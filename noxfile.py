@@ -1,7 +1,7 @@
 """Development sessions: `nox` runs tests and lint, `nox -s bench` the benchmarks.
 
-The sessions run in the environment that nox stands in, which the README's command has just made: torch is
-too large to install once per session. Those that test an installation make their own, below .nox.
+The sessions run in the environment of nox itself, which the README's command has just made: torch is too large to
+install once per session. Sessions that test an installation make their own environment, below .nox.
 """
 
 import itertools
@@ -22,7 +22,7 @@ OLD_TESTS = tuple(
     for part in ("shipped", "suite", "download", "training", "ranking", "store", "stats", "charts", "tuning")
 )
 ONE_COUNT = ("--set", "models=['pop']", "--set", "seeds=[1]", "--set", "statistics.baseline=best")
-"""Options that leave one cell of a suite, which is fitted by counting."""
+"""Options that leave one cell of a suite, of a counting model."""
 
 
 SITE = "build/site"
@@ -32,8 +32,8 @@ SITE = "build/site"
 def tests(session: nox.Session) -> None:
     """Run the tests, files side by side in two processes; arguments after `--` go to pytest instead.
 
-    Threads that wait sleep, for there are more of them than cores. Files come in the order of tests/conftest.py: by
-    itself xdist would begin those of few tests last, and among these are the planted worlds, which train for minutes.
+    Waiting threads sleep, because there are more threads than cores. Files come in the order of tests/conftest.py:
+    xdist would start those with few tests last, and among these are the planted worlds, which train for minutes.
     """
     side_by_side = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run(sys.executable, "-m", "pytest", *(session.posargs or side_by_side), env={"OMP_WAIT_POLICY": "passive"})
@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, types, the rule of who may import whom, and that the site builds without a warning."""
+    """Check style, format, types and the contracts on imports, and that the site builds without a warning."""
     session.run(sys.executable, "-m", "ruff", "check", ".")
     session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
     session.run(sys.executable, "-m", "mypy", "-n", "2")
@@ -59,12 +59,12 @@ def links(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make the README's pictures anew, from a run of the quick suite."""
+    """Redraw the README's pictures from a run of the quick suite."""
     session.run(sys.executable, "docs/pictures.py", *session.posargs)
 
 
 def build_site(session: nox.Session) -> None:
-    """Build the site; a warning, of a broken link for example, fails the session."""
+    """Build the site; a warning, for example about a broken link, fails the session."""
     session.run(
         sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", SITE, env={"NO_MKDOCS_2_WARNING": "1"}
     )
@@ -72,7 +72,7 @@ def build_site(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """Install Ray, which takes 240 MB, and run the tests that start a cluster of it on this machine."""
+    """Install Ray, which takes 240 MB, and run the tests that start a Ray cluster on this machine."""
     session.run(sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[dev,ray]")
     session.run(sys.executable, "-m", "pytest", "tests/test_ray.py", *session.posargs)
 
@@ -81,7 +81,7 @@ def ray(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """Run tests with the oldest versions that pyproject.toml declares; arguments after `--` go to pytest instead.
 
-    By hand: the torch of that age comes with CUDA, 3 GB to download.
+    Run by hand: the oldest torch comes with CUDA, a download of 3 GB.
     """
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in NOT_OLD}
@@ -108,7 +108,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed beside the peers, which are installed below .bench on the first run; see benchmarks/README.md.
+    """Measure speed beside other toolkits, which are installed below .bench on the first run; see benchmarks/README.md.
 
     Arguments after `--` go to benchmarks/speed.py; without any, benchmarks/scale.py and prepare.py run, too.
     """

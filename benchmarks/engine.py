@@ -1,4 +1,4 @@
-"""What the run engine itself costs, and what jobs side by side gain.
+"""Overhead of the run engine, and the gain of parallel jobs.
 
     python benchmarks/engine.py cells [--cells 400]      # seconds and memory of the engine, beside its cells
     python benchmarks/engine.py jobs [--rounds 3]        # a suite with 2 jobs of 1 thread, 1 job of 2, 1 of 1
@@ -62,7 +62,7 @@ def table(store: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def cost_of_cells(executor: str, cells: int) -> None:
-    """Run many tiny cells and print what is not their own work."""
+    """Run many tiny cells and print the time that is not their own work."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "suite.toml").write_text(SUITE.format(seeds=list(range(1, cells + 1))), encoding="utf-8")
@@ -106,7 +106,7 @@ def spin() -> None:
 
 
 def jobs_side_by_side(rounds: int, settings: list[str]) -> None:
-    """Print what two jobs of one thread gain over one job of two, and whether ranks are the same."""
+    """Print the gain of two jobs of one thread over one job of two, and whether ranks are the same."""
     ways = ((2, 1), (1, 2), (1, 1))
     seconds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
     ranks = {}

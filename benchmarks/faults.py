@@ -1,11 +1,11 @@
-"""A campaign of faults: runs are killed and disturbed at random moments, and the same command goes on each time.
+"""A campaign of faults: runs are killed and disturbed at random moments, and the same command resumes each time.
 
     python benchmarks/faults.py --faults 200 [--jobs 2] [--seed 1]
 
-A round is one store, from its first run to the last cell; rounds follow each other until there were so many faults.
+A round is one store, from its first run to the last cell; rounds are repeated until the number of faults is reached.
 At the end of each, every cell is complete exactly once, its ranks are those of an undisturbed run bit for bit, no
-process is left, and nothing lies about. Anything else ends the campaign with exit code 1. States of trainings are
-written after every epoch here, not every 30 seconds, so that killed cells have something to go on with.
+process is left, and no temporary file is left. Anything else ends the campaign with exit code 1. States of trainings
+are written after every epoch here, not every 30 seconds, so that killed cells can be resumed.
 """
 
 import argparse
@@ -55,18 +55,18 @@ batch_size = 64
 STORE = Path("reports/ipsrec-bench.duckdb")
 RANKS = 'SELECT key, split, "user", higher, ties FROM ranks JOIN cells USING (cell) ORDER BY ALL'
 MARK, LIMIT = "FAULTS_CAMPAIGN", "FAULTS_LIMIT"
-"""Environment variables: by the first one, the processes of the campaign are known; the second one is the size in bytes
-beyond which no file may grow, as on a full disk."""
+"""Environment variables: the first one marks the processes of the campaign; the second one is the maximum size of a
+file in bytes, as on a full disk."""
 LONGEST_START = 6.0
-"""Seconds within which a fault comes; a run loads torch for two or three of them."""
+"""Maximum seconds before a fault; a run loads torch for two or three of them."""
 ENDING_SECONDS = 60.0
-"""Time within which the last process ends after a fault: a busy machine lets one that has just started import torch, or
-one that draws the report's charts finish the one it is at, before it notices."""
+"""Maximum time from a fault to the end of the last process: on a busy machine, a new process first imports torch, and
+one that draws the report's charts first finishes the current one."""
 
 
 @dataclass
 class Campaign:
-    """What was done so far, and where."""
+    """The faults so far, and the folder of the round."""
 
     folder: Path
     jobs: int
@@ -77,7 +77,7 @@ class Campaign:
     """Seconds from each fault to the end of the last process."""
 
     def start(self, limit: int | None = None) -> subprocess.Popen[str]:
-        """Start the run of this round; with `limit`, no file may grow beyond so many bytes, as on a full disk."""
+        """Start the run of this round; with `limit`, no file may grow beyond this many bytes, as on a full disk."""
         log = (self.folder / f"{time.time_ns()}.log").open("w")
         words = ("run", "suite.toml", "--jobs", str(self.jobs), "--threads", "1", "--retry-failed", "--json")
         with log:
@@ -140,7 +140,7 @@ def kill_all(_: Campaign, run: subprocess.Popen[str]) -> None:
 
 
 def kill_worker(campaign: Campaign, run: subprocess.Popen[str]) -> None:
-    """Kill a worker; the run goes on, and is killed a little later."""
+    """Kill a worker; the run continues, and is killed a little later."""
     workers = campaign.workers(run)
     if workers:
         os.kill(int(campaign.chance.choice(workers)), signal.SIGKILL)
@@ -149,7 +149,7 @@ def kill_worker(campaign: Campaign, run: subprocess.Popen[str]) -> None:
 
 
 def terminate(campaign: Campaign, run: subprocess.Popen[str]) -> None:
-    """Send one of the signals that end a command in order."""
+    """Send one of the signals that end a command cleanly."""
     number = campaign.chance.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     os.killpg(run.pid, int(number)) if campaign.chance.random() < 0.5 else run.send_signal(int(number))
 
@@ -188,13 +188,13 @@ FULL_DISK = "disk full"
 
 
 def disturb(campaign: Campaign) -> None:
-    """Start the run, let one fault happen, and wait until nothing of it is left."""
+    """Start the run, cause one fault, and wait until no process is left."""
     names = [*FAULTS, FULL_DISK]
     name = names[sum(campaign.done.values()) % len(names)]
     store = campaign.folder / STORE
     limit = None
     if name == FULL_DISK:
-        # Below what the store is to grow to with the next cells.
+        # The store outgrows it with the next cells.
         limit = (store.stat().st_size if store.exists() else 1 << 20) + int(campaign.chance.integers(1, 1 << 17))
     run = campaign.start(limit)
     if limit is None:
@@ -231,7 +231,7 @@ def check(campaign: Campaign, wanted: list[tuple[object, ...]], cells: int) -> N
     """Run the same command once more, undisturbed, and compare.
 
     Raises:
-        SystemExit: something is not as it should be.
+        SystemExit: a check fails.
     """
     last = campaign.start()
     logs = sorted(campaign.folder.glob("*.log"))

@@ -1,18 +1,18 @@
-"""Statistics: how often each test raises a false alarm, what it finds, and how long all of them take.
+"""Statistics: false alarms, power and time of each test.
 
     python benchmarks/inference.py false-alarms
     python benchmarks/inference.py crossed
     python benchmarks/inference.py power
     python benchmarks/inference.py speed
 
-Ranks are drawn as they look in practice: a user's log rank is the user's own difficulty, a shift of the model on this
-user, a shift of the training (seed), and noise of this user and training; few users are hits, and most differences of a
-metric with a cutoff are exactly 0. Under the null two models have the same distribution.
+Ranks are drawn as they look in practice: a user's log rank is the sum of the user's difficulty, a shift of the model
+for this user, a shift of the training (seed), and noise of this user and training. Few users are hits, and most
+differences of a metric with a cutoff are exactly 0. Under the null two models have the same distribution.
 
-- One training each, `same trainings`: the shifts of both trainings are the same, so that the null of tests over users
-  holds: these two trained models are as good.
-- `other seeds`: every training has a shift of its own, so that only the null of the methods holds. A test over users of
-  such trainings answers another question, and its rate says how often its answer would be taken for a wrong one.
+- `same trainings`: one training each, and both have the same shift, so that the null of tests over users holds: these
+  two trained models are equally good.
+- `other seeds`: every training has another shift, so that only the null of the methods holds. A test over users of
+  such trainings answers another question, and its rate says how often its answer would be misread.
 - `unlike shapes`: two models with the same mean NDCG@10, one with more hits, the other with better ones.
 """
 
@@ -45,7 +45,7 @@ RESAMPLES = 1_000
 DIFFICULTY, OF_MODEL, OF_TRAINING = 2.2, 0.5, 1.0
 """Standard deviations of a log rank: of users, of users within a model, of users within a training."""
 OF_SEED = 0.02
-"""Of trainings: one moves the NDCG@10 of its seed by about 2%. One user in 15 is a hit at 10."""
+"""Standard deviation of trainings: one moves the NDCG@10 of its seed by about 2%. One user in 15 is a hit at 10."""
 
 Draw = Callable[[np.random.Generator, int, int, float], tuple[NDArray[np.float64], NDArray[np.float64]]]
 

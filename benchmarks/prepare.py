@@ -1,10 +1,10 @@
-"""From raw files at the full size of the paper's datasets to the prepared form: time, memory, and how fast it loads.
+"""Preparation of raw files at the full size of the paper's datasets: time, memory, and the time to load the result.
 
     python benchmarks/prepare.py [--scale 1] [--rounds 3] [tmall twitch wechat]
 
-The raw files are the datasets' stand-ins, written first (not timed). Each preparation and each loading is a process of
-its own; rounds are interleaved; times are medians, memory is the largest of all rounds. Beside the preparation stands a
-floor in the same round: DuckDB counting the rows of the same file, all columns read as text.
+The raw files are the datasets' stand-ins, written first (not timed). Each preparation and each loading is a separate
+process; rounds are interleaved; times are medians, memory is the largest of all rounds. Each round also measures a
+floor for the preparation: DuckDB counts the rows of the same file, with all columns read as text.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def timed(program: str, *arguments: object) -> tuple[float, str]:
-    """Run a program in a process of its own; return its wall-clock seconds and what it printed."""
+    """Run a program in a separate process; return its wall-clock seconds and what it printed."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True

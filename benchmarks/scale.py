@@ -1,7 +1,7 @@
 """A catalogue of a million items on a CPU, and how cost grows with the catalogue, the length and the users.
 
-The stand-in for the paper's largest dataset has its 885,760 users and 1,144,124 items and random histories: sizes are
-all that counts here.
+The stand-in for the paper's largest dataset has its 885,760 users and 1,144,124 items and random histories: only
+sizes matter here.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def million(folder: Path) -> None:
 
 
 def growth(folder: Path) -> None:
-    """Let one size grow by 10 at a time; rounds are interleaved."""
+    """Increase one size tenfold at a time; rounds are interleaved."""
     base = {"users": 2_000, "items": 5_000, "length": 20}
     cases = {}
     for change in ({}, {"items": 50_000}, {"length": 200}, {"users": 20_000}):

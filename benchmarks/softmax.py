@@ -1,9 +1,9 @@
-"""The full-catalogue loss with its gradients alone: ours, the plain one, and torch's own, on the device that is there.
+"""The full-catalogue loss with its gradients alone: ours, the plain one, and torch's own, on a GPU or the CPU.
 
     python benchmarks/softmax.py --threads 1
 
-Rounds are interleaved, medians of microseconds a target are shown; the floor is 6 d V operations over the rate of a
-plain matrix product in the same rounds. On CUDA ours is the kernels, with the tiles of elsewhere beside them. The plain
+Rounds are interleaved, medians of microseconds per target are shown; the floor is 6 d V operations over the rate of a
+plain matrix product in the same rounds. On CUDA, ours is the kernels, beside the tiles of other devices. The plain
 loss is left out where it would need more than `MEMORY` for scores.
 """
 
@@ -25,9 +25,9 @@ D = 64
 SMALL = ((256, 1_683), (1_600, 1_683), (256, 12_102), (1_024, 12_102), (1_024, 49_014))
 LARGE = ((256, 1_144_125), (2_048, 1_144_125))
 MEMORY = 4 << 30
-"""Bytes of the plain loss's scores, their logarithms and their gradients, at most."""
+"""Maximum bytes of the plain loss's scores, their logarithms and their gradients."""
 CHUNK = 256
-"""Targets at a time of `linear_cross_entropy`, whose own choice falls to one at a million items."""
+"""Targets per chunk of `linear_cross_entropy`, whose own choice falls to one at a million items."""
 
 
 def ours(users: Tensor, items: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,7 +68,7 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def case(device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int) -> dict[str, float]:
-    """Return the median microseconds a target of every contender, and of the floor, for one `size`."""
+    """Return the median microseconds per target of every contender, and of the floor, for one `size`."""
     count, rows = size
     torch.manual_seed(0)
     users = torch.randn(count, D, device=device).requires_grad_()

@@ -1,7 +1,7 @@
-"""Training and ranking beside RecBole and RecTools, and beside the arithmetic that nobody can avoid.
+"""Training and ranking beside RecBole and RecTools, and beside the floor of unavoidable arithmetic.
 
-Every contender is a process of its own that works only while it is asked; rounds are interleaved, medians are shown.
-A floor is operations over the rate of a plain matrix product measured in the same rounds: 6 d V a target for the
+Every contender is a separate process that works only on request; rounds are interleaved, medians are shown.
+A floor is operations over the rate of a plain matrix product measured in the same rounds: 6 d V per target for the
 softmax, forward and backward, plus three times the encoder's forward operations for every token that it was fed.
 """
 
@@ -21,17 +21,17 @@ from ipsrec_bench.training.catalogue import product_dtype
 
 D = 64
 FAST = product_dtype("auto", torch.device("cpu"))
-"""What products of training are made in here if nothing is said."""
+"""Default precision of products in training on this machine."""
 DTYPES = dict.fromkeys((FAST, torch.float32))
 
 
 @dataclass
 class Contender:
-    """A process, and what it answered."""
+    """A process and its answers."""
 
     peer: Peer
     line: str
-    """What it is asked in every round."""
+    """Request of every round."""
     answers: list[dict] = field(default_factory=list)
 
     def play(self) -> None:
@@ -54,7 +54,7 @@ def product_rate(dtype: torch.dtype, rows: int = 1024, columns: int = 2048) -> f
 
 
 def interleave(contenders: dict[str, Contender], rounds: int) -> dict[torch.dtype, float]:
-    """Let everybody play `rounds` times and once to warm up; return the median rates of products in `DTYPES`."""
+    """Run every contender once to warm up and `rounds` times; return the median rates of products in `DTYPES`."""
     products = {dtype: [] for dtype in DTYPES}
     for _ in range(rounds + 1):
         for dtype, rates in products.items():
@@ -65,12 +65,12 @@ def interleave(contenders: dict[str, Contender], rounds: int) -> dict[torch.dtyp
 
 
 def named(dtype: torch.dtype) -> str:
-    """Return the name of `dtype` as settings and tables have it."""
+    """Return the name of `dtype` in settings and tables."""
     return str(dtype).removeprefix("torch.")
 
 
 class Bench:
-    """The cases, and where their processes live."""
+    """The cases, and the folder of their environments and data."""
 
     def __init__(self, folder: Path, rounds: int) -> None:
         """Keep environments and data below `folder`."""
@@ -201,7 +201,7 @@ class Bench:
         for name, contender in contenders.items():
             rate, memory = contender.rate("users"), contender.peer.ask("memory")["bytes"] / 1e6
             print(f"| {name} | {rate:,.0f} | {ready['users'] / rate:.2f} | {memory:,.0f} |")
-        token = contenders["ours"].peer.ask("flops")["ranked_token"]  # takes memory, which is not ranking's
+        token = contenders["ours"].peer.ask("flops")["ranked_token"]  # takes memory that does not belong to ranking
         for contender in contenders.values():
             contender.peer.close()
         floor = (2 * D * ready["items"] + 50 * token) / float32
@@ -209,7 +209,7 @@ class Bench:
 
 
 CASES = ("sasrec_movielens", "prefix_models", "sasrec_large", "ipsrec", "ranking")
-"""What is run by default: the data of these are at hand."""
+"""Cases that are run by default: their data are at hand."""
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Tuning: what pruning saves, and whether it costs anything.
+"""Tuning: what pruning saves, and whether it costs quality.
 
     python benchmarks/tuning.py [--trials 40] [--jobs 2] [FOLDER]
 
 IPSRec-C in the size of suites/controls.toml on the embedded positive control: lambda and tau are searched once by every
-pruner, with the same sampler and its same seed. The best settings of each search are then trained on five seeds that no
+pruner, with the same sampler and seed. The best settings of each search are then trained on five seeds that no
 trial had, and compared on the test users with those of the search without pruning (crossed random effects over users
-and seeds). What lies in FOLDER already is not done again.
+and seeds). Results that FOLDER already has are reused.
 """
 
 import argparse
@@ -41,13 +41,13 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---|")
     whole = found["none"][0]["epochs"]
     for pruner, (study, seconds) in found.items():
-        told = "– | –"
+        tested = "– | –"
         if pruner in differences:
             d = differences[pruner]
-            told = f"{d['difference']:+.4f} | {d['low']:+.4f} to {d['high']:+.4f}"
+            tested = f"{d['difference']:+.4f} | {d['low']:+.4f} to {d['high']:+.4f}"
         print(
             f"| {pruner} | {len(study['complete'])} | {study['epochs']} | {1 - study['epochs'] / whole:.0%} |"
-            f" {seconds:.0f} s | {study['best']['value']:.4f} | {told} |"
+            f" {seconds:.0f} s | {study['best']['value']:.4f} | {tested} |"
         )
 
 

@@ -1,4 +1,4 @@
-"""Data that we and the peers read: RecBole atomic files, one folder each."""
+"""Data that this toolkit and its peers read: RecBole atomic files, one folder each."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ def movielens(folder: Path, recbole: Path) -> str:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         rows = (line.split("\t") for line in packaged.read_text(encoding="utf-8").splitlines()[1:])
-        # It names no providers: one for all.
+        # The file has no providers: all items get the same one.
         lines = ["\t".join(HEADER), *(f"{user}\t{item}\t{time}\t0" for user, item, _, time in rows)]
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "ml-100k"
@@ -44,7 +44,7 @@ def beauty(folder: Path, source: Path) -> str:
 def uniform(folder: Path, users: int, items: int, providers: int, mean_length: int) -> str:
     """Write a log of `users` random histories of about `mean_length`, with every item in it; return its name.
 
-    Nothing can be learnt from it: a stand-in where only sizes count. Popularity falls off as a power law.
+    Nothing can be learnt from it: it is for measurements of sizes. Popularity falls off as a power law.
     """
     name = f"uniform-{users}-{items}-{mean_length}"
     target = folder / name / f"{name}.inter"

@@ -189,7 +189,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def bench_process(tmp_path: Path) -> Bench:
-    """Run `ipsrec-bench` in a process of its own, in the test's folder.
+    """Run `ipsrec-bench` in a separate process, in the test's folder.
 
     It takes seconds to start: for what shows only there, such as signals, imports and the exit of the process.
     """

@@ -1,4 +1,4 @@
-"""A store with planted ranks: what its report must say is known."""
+"""A store with planted ranks, so that the content of its report is known."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a reader sees of a chart: whole numbers where there are only such, and no text cut off or upon another."""
+"""Charts as a reader sees them: whole ticks for whole numbers, and no text cut off or overlapping."""
 
 import shutil
 from dataclasses import replace
@@ -91,7 +91,7 @@ MEASURE = """
 
 @pytest.mark.usefixtures("pictures")
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_no_text_of_a_chart_is_cut_off_or_upon_another_in_a_browsers_own_font(tmp_path):
+def test_no_text_of_a_chart_is_cut_off_or_overlaps_in_a_browsers_own_font(tmp_path):
     """Which is wider than the renderer's where Liberation Sans and Arial are not installed."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     report = built(fill(tmp_path / "s.duckdb", datasets=("数据集" * 9,), display=lambda name: f"{name} as published"))

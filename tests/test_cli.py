@@ -83,9 +83,7 @@ def test_a_pipe_gets_timestamped_lines_and_json_gets_json(tiny_suite, bench, ben
     assert all(line[:4].isdigit() for line in lines[:-1])
     assert lines[-1] == "Report: reports/tiny/tiny.html"
     for line in plain.stderr.splitlines():
-        assert re.fullmatch(
-            r"Training was cut off: .* on world: [12] of 2 trainings .* in the last one allowed \(2\) .*", line
-        )
+        assert re.fullmatch(r"Training was cut off: .* on world: [12] of 2 trainings .* at the limit \(2\) .*", line)
     assert (tmp_path / "reports/tiny/tiny.html").exists()
     again = bench("run", tiny_suite, "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
@@ -191,7 +189,9 @@ def test_datasets_are_listed_with_their_files_and_states(bench, tmp_path):
 
 
 def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
-    refused(bench("data", "download", "tmall"), "'tmall' cannot be had from a plain URL: get it from the homepage")
+    refused(
+        bench("data", "download", "tmall"), "'tmall' cannot be downloaded from a plain URL: get it from the homepage"
+    )
     refused(bench("data", "download", "positive-control"), "'positive-control' is embedded; there is nothing")
     folder = tmp_path / "served"
     folder.mkdir()
@@ -225,7 +225,7 @@ def test_stand_ins_pass_the_whole_pipeline_and_are_never_mistaken_for_the_data(b
     refused(bench("data", "synth", "--like", "twich"), "there is no stand-in for 'twich'; did you mean 'twitch'?")
     refused(bench("data", "synth", "--like", "twitch", "--scale", "0"), "scale")
     (tmp_path / "there").mkdir()
-    refused(bench("data", "synth", "--like", "twitch", "-o", "there"), "there: is there already; name a folder")
+    refused(bench("data", "synth", "--like", "twitch", "-o", "there"), "there: exists already; name a new folder")
     models = ["--set", 'models=["pop", "markov"]', "--set", "seeds=[1]"]
     paper = ROOT / "suites" / "paper.toml"
     refused(
@@ -240,7 +240,7 @@ def test_stand_ins_pass_the_whole_pipeline_and_are_never_mistaken_for_the_data(b
     )  # results, comparisons, slices, published numbers, charts, datasets, cost
     assert "| tmall | 1,772 | 2,288 | 15,184 | 20 |" in text
     stats = bench("data", "stats", "wechat", "--stand-in", "--scale", "0.002").stdout
-    assert "wechat (stand-in, made up)" in stats
+    assert "wechat (stand-in, generated)" in stats
     assert "s published" not in stats
     tuned = bench(
         "tune", "--dataset", "wechat", "--model", "ipsrec-c", "--stand-in", "--scale", "0.002", "--trials", "1",

@@ -61,7 +61,7 @@ def test_two_runs_are_compared_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        ("nobody", "pop", "'nobody' is no row of the suite 'planted'"),
+        ("nobody", "pop", "'nobody' is neither a row of the suite 'planted'"),
         ("planted", "pop", "compare a run with a run"),
         ("planted@7", "planted", "holds no run 7 of the suite 'planted'"),
     ],
@@ -191,7 +191,7 @@ def test_short_lists_are_warned_of(tmp_path, own, bench):
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     text = "user,item,score\n" + "".join(f"{users[u]},{items[i]},{i}\n" for u in test.users for i in (1, 2, 3))
     enter(tmp_path, own, text)
-    assert any("the shortest of 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
+    assert any("the shortest has 3 items" in warning for warning in built(tmp_path / "s.duckdb").warnings)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_facts_of_targets_are_those_of_a_naive_count(own):
 
 
 @pytest.mark.parametrize("name", ["Pop", "recent-pop", "best", " ", "a\x01b"])
-def test_an_import_takes_no_name_of_the_suites_own(tmp_path, own, name):
+def test_an_import_cannot_have_the_name_of_a_row_of_the_suite(tmp_path, own, name):
     path = tmp_path / "theirs.csv"
     path.write_text("user,rank\n", encoding="utf-8")
     with pytest.raises(SuiteError, match=r"give the imported one another name|a row of the tables needs a name"):
@@ -359,10 +359,10 @@ def test_runs_of_other_targets_are_not_compared(tmp_path, bench, difference, ove
         assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet", *settings).returncode == 0
     done = bench("compare", "own@1", "own@2", "--store", "s.duckdb")
     assert done.returncode == 2
-    told = done.stderr.replace("\n", " ")
-    assert "'own@1' and 'own@2' cannot be compared on 'world'" in told
-    assert f"they differ in {difference}" in told
-    assert "import" not in told
+    said = done.stderr.replace("\n", " ")
+    assert "'own@1' and 'own@2' cannot be compared on 'world'" in said
+    assert f"they differ in {difference}" in said
+    assert "import" not in said
     with reading(tmp_path / "s.duckdb") as connection:
         keys = [next(c.key for c in read_run(connection, "own", number).cells if c.model == "pop") for number in (1, 2)]
     cells = bench("compare", *keys, "--store", "s.duckdb")
@@ -388,7 +388,7 @@ def test_the_views_do_not_mix_a_row_with_an_import_of_its_name(tmp_path, own, be
     assert len(rows) == 3
 
 
-def test_imports_for_different_targets_never_stand_together(tmp_path, own, bench):
+def test_imports_for_different_targets_are_never_compared(tmp_path, own, bench):
     """Where no cell of the run's own is complete, the newest import decides, and nothing fails."""
     path = tmp_path / "other.csv"
     path.write_text(perfect(own), encoding="utf-8")
@@ -405,7 +405,7 @@ def test_imports_for_different_targets_never_stand_together(tmp_path, own, bench
 
 
 @pytest.mark.usefixtures("own")
-def test_cells_without_a_digest_are_known_by_their_settings(tmp_path, bench):
+def test_cells_without_a_digest_are_compared_by_their_settings(tmp_path, bench):
     """Older versions kept none; and under a mask, their repeated targets were candidates."""
     for mask in ("false", "true"):
         settings = ["--set", f"protocol.mask_history={mask}", "--store", f"{mask}.duckdb", "--quiet"]
@@ -473,7 +473,7 @@ def test_two_imports_under_one_label_are_refused_unless_one_replaces_the_other(t
         assert connection.execute("SELECT DISTINCT higher FROM ranks").fetchall() == [(1,)]
 
 
-def test_an_import_whose_name_a_row_of_the_suite_takes_later_is_left_out_and_named(tmp_path, own, bench):
+def test_an_import_with_the_name_of_a_later_row_of_the_suite_is_left_out_and_named(tmp_path, own, bench):
     enter(tmp_path, own, perfect(own))
     path = own[0].path
     path.write_text(path.read_text().replace("[models.pop]", "[models.pop]\n[models.theirs]\ntype = 'recent-pop'"))
@@ -481,12 +481,12 @@ def test_an_import_whose_name_a_row_of_the_suite_takes_later_is_left_out_and_nam
     report = built(tmp_path / "s.duckdb")
     assert [row.label for row in report.results.columns] == ["pop", "theirs", "recent-pop"]
     (said,) = (warning for warning in report.warnings if "imported" in warning)
-    assert "the suite now has a row 'theirs' itself: the import is left out; import it under another name" in said
+    assert "the suite now has a row 'theirs': the import is left out; import it under another name" in said
     with reading(tmp_path / "s.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM current_cells").fetchone() == (3,)
 
 
-def test_an_import_for_other_targets_gives_way_to_a_new_one(tmp_path, own, bench):
+def test_an_import_for_other_targets_is_replaced_by_a_new_one(tmp_path, own, bench):
     path = tmp_path / "theirs.csv"
     path.write_text(perfect(own), encoding="utf-8")
     masked = load_suite(own[0].path, ["protocol.mask_history=miss"])
@@ -501,7 +501,7 @@ def test_an_import_for_other_targets_gives_way_to_a_new_one(tmp_path, own, bench
 
 
 def ranked_lists(own, *, rank_of, depth=30):
-    """Lists of all items in the order of their ids, but for the target, which takes the rank asked for."""
+    """Return lists of all items in the order of their ids, except for the target, which gets the rank asked for."""
     _, data, test, users, items = own
     rows = []
     for number, (user, position) in enumerate(zip(test.users, test.positions, strict=True)):
@@ -574,7 +574,7 @@ def test_lists_without_names_of_columns_are_refused(tmp_path, own):
         enter(tmp_path, own, "user,rank\n" + "".join(f"{users[u]},{i}\n" for u in test.users for i in (1, 2)))
 
 
-def test_an_imported_variant_may_stand_alone_and_another_seed_is_no_baseline(tmp_path, own, bench):
+def test_an_imported_variant_needs_no_whole_model_and_another_seed_is_not_a_baseline(tmp_path, own, bench):
     assert bench("run", "own.toml", "--store", "s.duckdb", "--quiet").returncode == 0
     enter(tmp_path, own, perfect(own), variant="big")
     path = tmp_path / "better.csv"
@@ -585,7 +585,7 @@ def test_an_imported_variant_may_stand_alone_and_another_seed_is_no_baseline(tmp
     assert "theirs big" in {c.row.label for c in report.comparisons}
 
 
-def test_rows_of_one_title_are_told_apart(tmp_path):
+def test_rows_with_the_same_title_stay_distinct(tmp_path):
     path = fill(tmp_path / "s.duckdb", rows=[("pop", ""), ("sasrec", "")], display=lambda _: "SAME")
     report = built(path)
     assert [row.display for row in report.results.columns] == ["SAME (pop)", "SAME (sasrec)"]

@@ -24,7 +24,7 @@ AS_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENA
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"),
-    reason="the digests are of x86 processors; on others nobody has found out whether they hold",
+    reason="the digests are of x86 processors; others are untested",
 )
 
 
@@ -43,7 +43,7 @@ def changed(kept, found) -> list[str]:
     ]
 
 
-def told(kept, rows) -> str:
+def failure(kept, rows) -> str:
     return f"{', '.join(sorted(rows))}: {WHAT_TO_DO} (kept with torch {kept['torch']}, here {torch.__version__})"
 
 
@@ -53,7 +53,7 @@ def test_ranks_are_those_of_their_format(kept):
         rows = changed(kept, digests(2))
     finally:
         torch.set_num_threads(threads)
-    assert not rows, told(kept, rows)
+    assert not rows, failure(kept, rows)
     assert kept["format"] == RANKS_FORMAT, "keep the digests of this format: python -m tests.golden --write"
 
 
@@ -67,7 +67,7 @@ def test_ranks_are_the_same_on_a_processor_without_avx512_and_with_one_thread(ke
         check=True,
     )
     rows = changed(kept, json.loads(done.stdout))
-    assert not rows, told(kept, rows)
+    assert not rows, failure(kept, rows)
 
 
 def test_every_model_has_a_golden_cell(kept):

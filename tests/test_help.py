@@ -1,4 +1,4 @@
-"""Help texts and what the shell completes."""
+"""Help texts and shell completion."""
 
 import re
 

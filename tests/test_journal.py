@@ -340,7 +340,7 @@ def test_a_journal_that_cannot_be_created_is_dropped_with_one_warning(tmp_path, 
         assert written.control.wanted() == "run"
         out = capsys.readouterr()
     (warning,) = out.err.splitlines()
-    assert warning.startswith("warning: the journal cannot be written, by which others could watch this run")
+    assert warning.startswith("warning: the journal cannot be written, so this run cannot be watched")
     assert out.out.count("waiting: ") == 2
 
 

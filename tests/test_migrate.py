@@ -306,7 +306,7 @@ def test_settings_that_this_version_lacks_are_left_out_of_a_stored_suite_with_a_
         )
     done = bench("compare", "sasrec", "pop")
     assert done.stdout == before
-    assert "does not take these of its settings" in done.stderr
+    assert "does not accept these of its settings" in done.stderr
     assert bench("compare", "sasrec", "pop", "--set", "protocol.cutoffs=[1]").returncode == 0
     assert bench("report", "--format", "md").returncode == 0
     text = (finished / "reports/tiny/tiny.md").read_text(encoding="utf-8").replace("\\", "")

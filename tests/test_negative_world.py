@@ -1,4 +1,4 @@
-"""The world where providers tell nothing: seeing them must not win."""
+"""The world where providers carry no information: seeing them must not win."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .worlds import TWINS, Zoo, check_that_the_whole_zoo_was_run, controls, gain
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
-def test_seeing_the_provider_does_not_win_where_it_tells_nothing(report, name):
+def test_seeing_the_provider_does_not_win_if_providers_carry_no_information(report, name):
     """By chance a gain is 1% at most. A gain below that may be called better by chance, so it does not count."""
     found, gain = verdicts(report, name), gains(report, name)
     assert found["pop"] == "worse"  # there is something to learn
@@ -25,7 +25,7 @@ def test_the_whole_zoo_was_run(zoo):
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
-def test_nobody_gains_from_providers_where_they_tell_nothing(zoo, name):
+def test_no_model_gains_from_providers_without_information(zoo, name):
     """By chance a gain is 2% at most, of one seed."""
     found, gain = zoo.verdicts(TWINS, name), zoo.gains(TWINS, name)
     assert not [model for model, verdict in found.items() if verdict == "better" and gain[model] > 0.02]

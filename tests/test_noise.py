@@ -77,7 +77,7 @@ def compared(ranks: Ranks, test="paired-t", interval="test"):
 
 @pytest.mark.parametrize("test", ["paired-t", "wilcoxon", "randomisation"])
 @pytest.mark.parametrize("interval", ["test", "bootstrap"])
-def test_no_p_and_no_interval_follows_the_numbers_of_the_seeds(quick, test, interval):
+def test_p_values_and_intervals_do_not_depend_on_the_numbers_of_the_seeds(quick, test, interval):
     def numbers(made):
         return [
             (c.p, c.adjusted_p, c.equivalence_p, c.low, c.high, c.by_users, c.counts, c.effect, c.difference)
@@ -140,7 +140,7 @@ def test_ranks_one_one_six_are_no_better_than_six_one_one():
 @given(
     st.lists(st.lists(st.integers(1, 30), min_size=3, max_size=3), min_size=2, max_size=20), st.permutations([0, 1, 2])
 )
-def test_mean_differences_follow_no_order(ranks, order):
+def test_mean_differences_do_not_depend_on_the_order(ranks, order):
     values = metric("ndcg@20", np.array(ranks))
     other = values[::-1]
     assert mean_differences(values, values[:, order]).tolist() == [0.0] * len(ranks)

@@ -106,14 +106,14 @@ def test_the_papers_percentages_follow_from_its_values_but_for_two():
 
 def test_the_report_flags_exactly_these_two(beside):
     report, written = beside
-    end = "; the printed one is against SASRec"
-    line = "but against the best baseline of the line, GRU4Rec, it is"
+    end = "; the printed one is relative to SASRec"
+    line = "but relative to the best baseline of the line, GRU4Rec, it is"
     assert report.published[0].paper.flagged == (
         f"Twitch MRR@5, IPSRec-S: printed 2.3%, {line} 1.6%{end}",
         f"Twitch MRR@5, IPSRec-C: printed 4.8%, {line} 4.1%{end}",
     )
     html = written.pages["html"].read_text(encoding="utf-8")
-    assert html.count("but against the best baseline of the line") == 2
+    assert html.count("but relative to the best baseline of the line") == 2
 
 
 def test_our_values_are_shown_beside_theirs_with_an_interval(beside):
@@ -161,7 +161,7 @@ def test_a_stand_in_is_never_compared_with_the_paper(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", datasets=("tmall", "d"), stand_in=True))
     (against,) = report.published
     assert against.lines == against.differences == ()
-    assert against.not_compared == ("tmall: the data here are a stand-in, which no published number says anything of",)
+    assert against.not_compared == ("tmall: the data here are a stand-in, so published numbers do not apply to them",)
     text = write_report(report, tmp_path).pages["html"].read_text(encoding="utf-8")
     assert "Not compared" in text
     assert "inside our interval" not in text

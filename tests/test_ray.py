@@ -257,7 +257,7 @@ def test_a_run_that_is_killed_or_stopped_leaves_no_process_and_the_next_one_resu
             found, _, errors = finish(process)
         assert found == code
         assert "Traceback" not in errors
-        assert ("the same command goes on" in errors) == (code == 130)
+        assert ("the same command resumes" in errors) == (code == 130)
         assert gone([event["pid"] for event in events if event["event"] == "worker-started"])
     with running(tmp_path, cluster) as process:
         code, _, errors = finish(process)

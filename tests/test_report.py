@@ -32,8 +32,8 @@ def planted(tmp_path):
 
 
 CAUTION = (
-    "Stand-in data at a scale of 1: d. Made up in the shape of the published datasets, of which these figures say"
-    " nothing."
+    "Stand-in data at a scale of 1: d. Generated in the shape of the published datasets, about which these"
+    " figures say nothing."
 )
 
 
@@ -61,7 +61,7 @@ def test_datasets_that_were_left_out_are_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb"))
     assert report.left_out == ("positive-control",)  # the planted cells are of another dataset
     written = write_report(report, tmp_path, ("html", "md", "latex"))
-    said = "Left out, because the raw files are not there"
+    said = "Left out because raw files are missing"
     assert f"{said}:</strong> positive-control." in written.pages["html"].read_text()
     assert f"**{said}:** positive-control." in written.pages["md"].read_text()
     assert rf"\textbf{{{said}:}} positive-control." in written.pages["latex"].read_text()
@@ -156,7 +156,7 @@ def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
     assert "p, equivalent" in write_report(report, tmp_path).pages["html"].read_text()
 
 
-def test_what_is_the_same_is_found_equivalent(tmp_path):
+def test_equal_rows_are_found_equivalent(tmp_path):
     path = fill(tmp_path / "s.duckdb", statistics="margin = 0.5\nalpha = 0.05", rows=[("pop", ""), ("sasrec", "")])
     with writing(path) as connection:  # the same ranks but for one user
         connection.execute(
@@ -232,7 +232,7 @@ def test_slices_part_the_users(planted):
     )
 
 
-def test_slices_have_the_names_of_what_is_in_them():
+def test_slices_are_named_by_their_members():
     facts = planted_facts(USERS)
     named = {(dimension, name): members for dimension, name, members in slices_of(facts)}
     assert (facts.item_count[named["item in training", "never"]] == 0).all()
@@ -348,12 +348,12 @@ def test_one_user_is_too_few_to_compare(tmp_path):
     write_report(report, tmp_path, ("html", "md", "latex", "json"))
 
 
-def test_no_run_no_report(planted):
+def test_a_report_needs_a_run(planted):
     with pytest.raises(StoreError, match="no run of a suite 'quick'"):
         built(planted, "quick")
 
 
-def test_cells_of_one_table_from_different_places_are_told(planted):
+def test_cells_of_one_table_that_differ_in_origin_are_warned_of(planted):
     with writing(planted) as connection:
         row = connection.execute(
             "SELECT key, fingerprint, type, seed, settings FROM cells WHERE type = 'pop'"
@@ -387,7 +387,7 @@ def test_a_cell_that_ranks_other_users_is_left_out_and_named(planted):
         connection.execute('DELETE FROM ranks WHERE "user" = 7 AND cell = (SELECT max(cell) FROM cells)')
     report = built(planted)
     (warning,) = (warning for warning in report.warnings if "left out" in warning)
-    assert "seed 3, ranks other users than the cells beside it and is left out; run the suite again with" in warning
+    assert "seed 3, ranks different users than the cells beside it and is left out; run the suite again with" in warning
     scores = [cell.score.seeds for line in report.results.lines for cell in line.cells]
     assert set(scores) == {3}
     assert {cell.score.seeds for line in report.ablation.lines for cell in line.cells} == {2, 3}
@@ -409,7 +409,7 @@ def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
         assert [line.metric for line in report.results.lines] == ["ndcg@1", "ndcg@20"]
         assert {c.reference.label for c in report.comparisons} == {"pop"}
         assert report.comparisons[0].p == report.comparisons[0].crossed.test.p
-        with pytest.raises(StoreError, match="anything else takes another run"):
+        with pytest.raises(StoreError, match="anything else needs another run"):
             shown_otherwise(run, ["training.epochs=3"])
         with pytest.raises(StoreError, match="did you mean 'pop'"):
             shown_otherwise(run, ["statistics.baseline=popp"])
@@ -444,7 +444,7 @@ def test_the_reports_metric_must_be_one_of_the_tables(tmp_path):
         fill(tmp_path / "s.duckdb", statistics='metric = "ndcg@20"')
 
 
-def test_what_cannot_be_bounded_is_called_so(tmp_path):
+def test_an_unbounded_interval_is_shown_as_unbounded(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", users=3, statistics='baseline = "pop"'))
     written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
     for path in (*written.pages.values(), *written.tables):

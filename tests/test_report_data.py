@@ -1,4 +1,4 @@
-"""What a report says of its data: this run's, under the suite's split, whatever else the store has."""
+"""A report describes its data as this run read them, under the suite's split, whatever else the store has."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def test_a_report_has_the_statistics_of_its_own_split(tmp_path, bench):
     assert "under the split user-holdout 0.1 0.1" in (pages / "table-datasets.tex").read_text()
 
 
-def test_the_protocol_says_what_every_dataset_was_made_of(tmp_path, bench):
+def test_the_protocol_names_the_sources_of_every_dataset(tmp_path, bench):
     (tmp_path / "items.csv").write_text("id,maker\n" + "".join(f"i{n},m{n % 3}\n" for n in range(30)), encoding="utf-8")
     dataset = (
         f"{SHOP}\nwhere = \"item <> 'i1'\"\nduplicates = {{ columns = ['user', 'item'] }}\n"
@@ -81,7 +81,7 @@ def test_the_protocol_says_what_every_dataset_was_made_of(tmp_path, bench):
         assert digest in (pages / page).read_text(encoding="utf-8")
 
 
-def test_a_report_says_the_filter_of_its_own_suite(tmp_path, bench):
+def test_a_report_shows_the_filter_of_its_own_suite(tmp_path, bench):
     """Everybody has eight interactions, so that the same sequences come of both filters."""
     everybody = run(tmp_path, bench, "all", SHOP)
     filtered = run(tmp_path, bench, "filtered", SHOP + "\nfilter = { users = { min = 8 } }\nscale = 0.999999")
@@ -95,7 +95,7 @@ def test_a_report_says_the_filter_of_its_own_suite(tmp_path, bench):
     assert [bool(report.caution) for report in (everybody, filtered, again)] == [False, True, False]
 
 
-def test_equal_names_of_files_in_two_folders_are_told_apart(tmp_path, bench):
+def test_files_of_one_name_in_two_folders_stay_distinct(tmp_path, bench):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     (tmp_path / "a" / "x.csv").write_bytes((CASES / "shop.csv").read_bytes())
@@ -130,7 +130,7 @@ def test_a_store_that_recorded_no_split_says_so(tmp_path, statistics):
 
 
 @pytest.mark.parametrize("name", ["1-43194ce", "2-8645958", "4-8c30f40"])
-def test_what_an_older_store_said_of_targets_was_of_leave_one_out(tmp_path, name):
+def test_statistics_of_targets_in_an_older_store_are_of_leave_one_out(tmp_path, name):
     path = tmp_path / "s.duckdb"
     path.write_bytes(lzma.decompress((Path(__file__).parent / "stores" / f"{name}.duckdb.xz").read_bytes()))
     with writing(path):

@@ -1,4 +1,4 @@
-"""Numbers that a report must not show: of seeds where there are none, of spreads that nobody saw, of unequal tuning."""
+"""Numbers that need care: deterministic rows, differences without spread, training cut off, unequal tuning."""
 
 import json
 import re
@@ -60,14 +60,14 @@ def counted(tmp_path, **options) -> Path:
     return path
 
 
-def test_rows_that_no_seed_changes_have_no_deviation_and_no_advice_about_seeds(tmp_path):
+def test_deterministic_rows_have_no_deviation_and_no_advice_about_seeds(tmp_path):
     report = built(counted(tmp_path, statistics='baseline = "pop"'))
     pop, sasrec, ours = report.results.lines[0].cells
     assert (pop.score.deviation, ours.score.deviation) == (None, None)
     assert sasrec.score.deviation > 0
     by_row = {c.row.label: c for c in report.comparisons if c.metric == "mrr@10"}
     alone = finding(by_row["ipsrec-s"], 0.95)
-    assert "No seed changes either, so this is also the comparison of the methods." in alone
+    assert "Both models are deterministic, so this is also the comparison of the methods." in alone
     assert "seeds" not in alone
     assert (by_row["ipsrec-s"].of_method, by_row["ipsrec-s"].crossed) == ("better", None)
     beside = by_row["sasrec"]
@@ -78,7 +78,7 @@ def test_rows_that_no_seed_changes_have_no_deviation_and_no_advice_about_seeds(t
     assert "0.0000" not in re.sub(r"p < 0\.0001", "", write_report(report, tmp_path, ("md",)).main.read_text())
 
 
-def test_the_declared_test_of_methods_takes_no_seeds_where_none_changes_anything(tmp_path):
+def test_the_crossed_test_needs_no_seeds_for_deterministic_rows(tmp_path):
     report = built(counted(tmp_path, statistics='baseline = "pop"\ntest = "crossed"\nmargin = 0.1', seeds=(1, 2)))
     by_row = {c.row.label: c for c in report.findings}
     assert by_row["ipsrec-s"].p == by_row["ipsrec-s"].by_users.p
@@ -108,7 +108,7 @@ def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
     assert [(line.row.label, line.seed) for line in report.provenance] == [("pop", None), ("repeat", None)]
     assert [line.best_epochs for line in report.costs] == [(), ()]
     compared = bench("compare", "pop", "repeat").stdout
-    assert "no seed changes either" in compared
+    assert "both models are deterministic" in compared
 
 
 RANDOM = """
@@ -187,7 +187,7 @@ def test_slices_that_hold_the_same_users_are_one_slice(tmp_path):
 # Training that was cut off
 
 
-def test_training_that_was_cut_off_is_said_first_and_beside_the_number(tmp_path):
+def test_a_training_cut_off_is_reported_first_and_beside_its_number(tmp_path):
     path = fill(tmp_path / "s.duckdb", settings=lambda _model, variant: TRAINED % (5 if variant else 1))
     with writing(path) as connection:  # one of SASRec's trainings was stopped by patience
         connection.execute("UPDATE cells SET settings = ? WHERE type = 'sasrec' AND seed = 3", [TRAINED % 5])
@@ -198,13 +198,13 @@ def test_training_that_was_cut_off_is_said_first_and_beside_the_number(tmp_path)
         ("ipsrec-s", 3, 3, 1),
     ]
     (found,) = report.findings
-    assert "Training of IPSREC-S and SASREC was cut off by the number of epochs" in finding(found, 0.95)
+    assert "Training of IPSREC-S and SASREC was cut off by the epoch limit" in finding(found, 0.95)
     variant = next(c for c in report.comparisons if c.row.variant)
     assert [row.label for row in variant.cut_off] == ["sasrec"]
     written = write_report(report, tmp_path, FORMATS)
     for name in ("html", "md", "latex"):
         text = written.pages[name].read_text(encoding="utf-8")
-        at = text.index("SASREC on d: 2 of 3 trainings reached their best epoch in the last one allowed (1)")
+        at = text.index("SASREC on d: 2 of 3 trainings had their best epoch at the limit (1)")
         assert text.index("Training was cut off") < at < text.index("IPSREC-S is better")
     content = json.loads(written.pages["json"].read_text(encoding="utf-8"))
     assert content["cut_off"][1]["cells"] == 2
@@ -244,7 +244,7 @@ def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, 
 
 
 @pytest.mark.parametrize("users", [2, 3])
-def test_no_difference_of_a_metric_is_beyond_one(tmp_path, users):
+def test_intervals_stay_within_the_possible_differences(tmp_path, users):
     """An interval of two users reaches from -5.7 to 6.7 of an HR."""
     path = fill(tmp_path / "s.duckdb", statistics='baseline = "pop"', users=users, seeds=(1, 2), items=5000)
     set_higher(path, '2000 * ("user" % 2)', "type = 'pop'")
@@ -276,7 +276,7 @@ def test_the_reported_suites_give_reports_without_impossible_numbers(tmp_path, b
     text = (folder / f"{name}.md").read_text(encoding="utf-8")
     assert not re.search(r"\binf\b|\bnan\b|± 0\.0000|0\.0000 to", text)
     if name == "oneuser":
-        said = "shop has one test user, and a comparison takes two: nothing is compared there"
+        said = "shop has one test user; a comparison needs two, so nothing is compared there"
         assert all(
             said in (folder / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("md", "html", "tex", "json")
         )
@@ -284,14 +284,16 @@ def test_the_reported_suites_give_reports_without_impossible_numbers(tmp_path, b
         assert "Training was cut off" in text
 
 
-def test_a_cutoff_that_leaves_no_item_out_is_named(tmp_path):
+def test_a_cutoff_that_includes_all_items_is_named(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", items=10, seeds=(1,)))
-    assert report.notes == ("d has 10 items, so that a cutoff of 10 leaves none out: HR@10 is 1 for every model",)
+    assert report.notes == ("d has 10 items, so a cutoff of 10 includes all of them: HR@10 is 1 for every model",)
     assert built(fill(tmp_path / "t.duckdb", items=11, seeds=(1,))).notes == ()
 
 
-@pytest.mark.parametrize(("items", "said"), [(10, "HR@10 is 1 for every model but for misses"), (9, "misses included")])
-def test_where_targets_are_missed_a_cutoff_of_all_items_says_what_it_makes_of_misses(tmp_path, items, said):
+@pytest.mark.parametrize(
+    ("items", "said"), [(10, "HR@10 is 1 for every model, except for misses"), (9, "misses included")]
+)
+def test_if_targets_can_be_misses_the_note_on_a_cutoff_of_all_items_mentions_them(tmp_path, items, said):
     with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,))) as connection:
         run = read_run(connection)
         protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
@@ -327,7 +329,7 @@ def test_tuned_rows_are_compared_with_tuned_baselines_first(tmp_path):
     assert untuned == {"pop": "sasrec", "ipsrec-s": "sasrec", "ipsrec-s w/o CL": "sasrec"}
     assert [(table.row.label, table.reference.label) for table in report.slices] == [("ipsrec-s tuned", "sasrec tuned")]
     assert {curve.row.label for curve in report.hits} == {row.label for row in report.results.columns}
-    assert "among tuned ones for tuned rows" in report.baseline_rule
+    assert "tuned rows: the best tuned one" in report.baseline_rule
     assert [line.row.label for line in report.ablation.lines if line.is_variant] == [
         "sasrec tuned", "ipsrec-s tuned", "ipsrec-s w/o CL",
     ]  # fmt: skip
@@ -346,14 +348,14 @@ def test_a_declared_baseline_is_taken_as_it_is_tuned(tmp_path):
     assert len(titles) == len({*titles}) == 2  # one for each baseline
 
 
-def test_a_tuned_model_against_one_that_is_not_is_said_beside_the_number(tmp_path):
+def test_a_comparison_of_a_tuned_and_an_untuned_model_is_marked_beside_the_number(tmp_path):
     report = built(fill(tmp_path / "s.duckdb", rows=[row for row in TUNED_ROWS if row != ("sasrec", "tuned")]))
     (found,) = report.findings
     assert (found.row.label, found.reference.label) == ("ipsrec-s tuned", "sasrec")
     assert "IPSREC-S tuned is tuned and SASREC is not, which favours the former." in finding(found, 0.95)
     written = write_report(report, tmp_path, FORMATS)
     assert re.search(r"%\\?\*?†", written.pages["md"].read_text(encoding="utf-8"))
-    assert "†: tuned, against a baseline that is not." in written.pages["html"].read_text(encoding="utf-8")
+    assert "†: only one of the model and its baseline is tuned." in written.pages["html"].read_text(encoding="utf-8")
     assert "\\dagger" in next(path for path in written.tables if "results" in path.name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Rendered reports: whole, inert, and what a reader does with them, in a browser without a network."""
+"""Rendered reports: complete, inert, and usable in a browser without a network."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def planted(tmp_path):
 
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory):
-    """A report in which everything that a person can name has a nasty name."""
+    """A report in which every name that a user can choose is hostile."""
     folder = tmp_path_factory.mktemp("nasty")
     rows = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-s", NASTY)]
     path = fill(folder / "s.duckdb", datasets=(NASTY,), title=NASTY, rows=rows, display=lambda name: f"{name} {NASTY}")
@@ -219,7 +219,7 @@ def test_a_study_that_cannot_be_read_is_named_on_every_page(planted, tmp_path):
         assert "studies/x: line 3 is torn" in page.read_text(encoding="utf-8")
 
 
-def test_json_has_no_number_that_json_lacks(tmp_path):
+def test_json_has_neither_nan_nor_infinity(tmp_path):
     """A gain over nothing is unbounded."""
     report = built(fill(tmp_path / "s.duckdb", users=2, statistics='baseline = "pop"'))
     text = write_report(report, tmp_path, ("json",)).main.read_text(encoding="utf-8")
@@ -448,7 +448,7 @@ def test_tables_are_sorted_filtered_and_unfolded(planted, browser, tmp_path):
 
 @pytest.mark.usefixtures("pictures")
 def test_odd_names_neither_break_nor_share_a_file(tmp_path):
-    """Brackets mean something after the end of a row, control characters end a renderer, and paths lose letters."""
+    """Brackets are special after the end of a row, control characters end a renderer, and paths lose letters."""
     path = fill(
         tmp_path / "s.duckdb",
         datasets=("[x]", "a b", "a/b", "数据.x", "*s"),
@@ -498,7 +498,7 @@ def test_without_address_space_for_the_renderer_charts_are_left_out_in_a_sentenc
         timeout=300,
     )
     assert (done.returncode, done.stdout) == (0, "Report: reports/tiny/tiny.html\n")
-    assert re.fullmatch(r"Charts are left out: .* without a limit, and ulimit -v sets one\.\n", done.stderr)
+    assert re.fullmatch(r"Charts are left out: .* unlimited address space, and ulimit -v sets a limit\.\n", done.stderr)
     for text in page_without_charts(finished):
         assert "Charts are left out: the chart renderer ended by signal" in text
         assert "<svg" not in text

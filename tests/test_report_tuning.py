@@ -83,9 +83,9 @@ def test_a_study_made_under_other_settings_is_named_and_not_shown(planted):
     other = {"config": {"size": 8}, "training": {"epochs": 3}, "protocol": {"max_length": 5}}
     report = built(planted, study(fixed=here), study(fixed=other, name="d-ipsrec-s-other"))
     assert [tuned.study.fixed for tuned in report.tuned] == [here]
-    (told,) = report.other_studies
-    assert told.startswith("study d-ipsrec-s-other of ipsrec-s on d was made under other settings")
-    assert "(size: 8 there, not set here; epochs: 3 there, not set here)" in told
+    (said,) = report.other_studies
+    assert said.startswith("study d-ipsrec-s-other of ipsrec-s on d was made under other settings")
+    assert "(size: 8 there, not set here; epochs: 3 there, not set here)" in said
     assert "did not record" not in tuned_finding(report.tuned[0], 0.95, 0.05)
     assert "did not record" in tuned_finding(built(planted, study()).tuned[0], 0.95, 0.05)  # of an older version
 
@@ -127,7 +127,7 @@ def test_rows_that_differ_in_more_than_what_was_searched_are_not_compared(tmp_pa
     assert tuned.fresh is None
 
 
-def test_seeds_of_the_search_are_no_fresh_seeds(planted):
+def test_seeds_of_the_search_are_not_fresh_seeds(planted):
     (tuned,) = built(planted, study(seeds=(3, 11, 12))).tuned  # 3 is a seed of the run
     assert tuned.fresh is None
     assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95, 0.05)
@@ -143,7 +143,7 @@ def test_seeds_of_the_search_are_no_fresh_seeds(planted):
         ([trial(0, OWN, pruned=True)], "no trial has been trained to its end"),
     ],
 )
-def test_what_cannot_be_told_is_said(planted, trials, words):
+def test_unknown_settings_and_gains_are_named_as_such(planted, trials, words):
     (tuned,) = built(planted, study(seeds=(11,), trials=trials)).tuned
     assert tuned.gain is None
     assert words in tuned_finding(tuned, 0.95, 0.05)
@@ -187,7 +187,7 @@ def test_all_formats_show_the_studies(planted, tmp_path):
     assert len(re.findall(r'aria-roledescription="point"', text)) == 10
 
 
-def test_settings_that_have_no_logarithm_are_drawn_as_they_are(planted, tmp_path):
+def test_settings_without_a_logarithm_are_drawn_on_a_linear_axis(planted, tmp_path):
     trials = [trial(n, {"lambda": 0.1 * n, "tau": 1.0}, 0.1 + n / 100) for n in range(10)]
     report = built(planted, study(trials=trials, logarithmic=frozenset()))
     assert any("tuning-surface" in path.name for path in write_report(report, tmp_path).charts)

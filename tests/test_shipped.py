@@ -70,6 +70,6 @@ def test_copy_writes_the_file_and_replaces_none_without_force(bench, tmp_path):
     copy.write_text("mine", encoding="utf-8")
     refused = bench("suites", "copy", "quick", "--to", "mine")
     assert (refused.returncode, copy.read_text(encoding="utf-8")) == (2, "mine")
-    assert refused.stderr.startswith("error: mine/quick.toml: the file is there already; add --force")
+    assert refused.stderr.startswith("error: mine/quick.toml: the file exists already; add --force")
     assert bench("suites", "copy", "quick", "--to", "mine", "--force").returncode == 0
     assert copy.read_bytes() == source.read_bytes()

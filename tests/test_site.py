@@ -155,7 +155,7 @@ def test_the_metrics_page_defines_every_metric():
     assert "| 11 | 0 | 0 | 0 |" in page
 
 
-def test_the_metrics_page_describes_every_test_and_names_what_computes_it():
+def test_the_metrics_page_describes_every_test_and_names_its_function():
     page = metrics.page()
     for name in ("paired-t", "crossed", "randomisation", "wilcoxon"):
         assert f"{{#test-{name}}}" in page
@@ -194,7 +194,7 @@ def test_the_changelog_keeps_links_to_the_site_and_drops_others(tmp_path):
 
 
 def repository_pages() -> list[Path]:
-    """Return the Markdown files of the repository that are no pages of the site."""
+    """Return the Markdown files of the repository that are not pages of the site."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")]
     return sorted(path for path in found if not path.relative_to(ROOT).parts[0].startswith("."))
 
@@ -212,7 +212,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def broken_links(path: Path) -> list[str]:
-    """Return the links of a Markdown file to files or headings that are not there; other hosts are not asked."""
+    """Return the links of a Markdown file to files or headings that do not exist; other hosts are not checked."""
     text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", path.read_text(encoding="utf-8")))
     broken = []
     for link in (inline or reference for inline, reference in LINK.findall(text)):

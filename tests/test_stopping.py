@@ -75,7 +75,7 @@ def test_a_command_whose_output_is_on_a_full_disk_says_so(tmp_path, words):
             command(*words), cwd=tmp_path, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True,
             check=False,
         )  # fmt: skip
-    sentence = "the output cannot be written: No space left on device; make room and start the command again"
+    sentence = "the output cannot be written: No space left on device; make room and run the command again"
     assert (done.returncode, done.stderr) == (2, f"error: {sentence}\n")
 
 
@@ -134,7 +134,7 @@ def test_signals_stop_a_run_gracefully_at_any_point(tiny_suite, bench, tmp_path,
         patched.setattr(f"ipsrec_bench.run.{where}", lambda *_: signal.raise_signal(number))
         done = bench("run", tiny_suite, *SMALL, "--quiet")
     assert done.returncode == code
-    sentence = "Interrupted. Finished cells are kept; the same command goes on: run"
+    sentence = "Interrupted. Finished cells are kept; the same command resumes: run"
     assert done.stderr == f"{sentence} {tiny_suite}\n"
     assert not list(tmp_path.glob("data/prepared/.*"))
     assert bench("run", tiny_suite, *SMALL, "--quiet").returncode == 0
@@ -165,7 +165,7 @@ def test_signals_stop_a_search_and_leave_nothing(tiny_suite, bench, tmp_path, mo
     monkeypatch.setattr("ipsrec_bench.run.cell.train_cell", lambda *_: signal.raise_signal(signal.SIGHUP))
     done = bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "1", "--quiet")
     assert done.returncode == 129
-    assert done.stderr == "Interrupted. Finished trials are kept; the same command goes on.\n"
+    assert done.stderr == "Interrupted. Finished trials are kept; the same command resumes.\n"
     assert not list((tmp_path / f"{STORE}.d/trials").iterdir())
 
 

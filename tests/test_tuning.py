@@ -218,7 +218,7 @@ def test_a_search_has_an_end(suite, bench, budget):
     done = bench("tune", suite, "--budget", budget)
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --budget inf: a search must have an end; give seconds\n",
+        "error: --budget inf: a search needs a finite limit; give seconds\n",
     )
 
 
@@ -439,7 +439,7 @@ def test_a_damaged_journal_is_a_sentence_of_tune_and_of_the_report(suite, bench,
     assert done.stderr.startswith("The report lacks a tuning study: ")
     for kind in ("md", "html"):
         page = (tmp_path / f"reports/tiny/tiny.{kind}").read_text(encoding="utf-8")
-        assert "Tuning studies that this report lacks" in page
+        assert "Tuning studies that could not be read" in page
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes() + b"x\n" + LINE)])
@@ -584,7 +584,7 @@ def test_ctrl_c_ends_all_workers_and_queues_their_trials(long_search, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (
         130,
-        "Interrupted. Finished trials are kept; the same command goes on.\n",
+        "Interrupted. Finished trials are kept; the same command resumes.\n",
     )
     assert all(gone(pid) for pid in team)
     trials = study_beside(tmp_path).get_trials()

@@ -1,4 +1,4 @@
-"""The browser: what a person reads after which key."""
+"""The browser: keys in, screens out."""
 
 import asyncio
 import os
@@ -111,7 +111,7 @@ def planted(store: Path) -> dict[str, Seen]:
 
 FIRST = {
     "cells": "", "filtered": "slash f i l m s space f a i l e d", "all": "escape", "log": "6 enter", "runs": "escape 7",
-    "not of a kind": "2 c 7 c",
+    "only one is a run": "2 c 7 c",
 }  # fmt: skip
 
 
@@ -172,8 +172,8 @@ def test_escape_forgets_the_mark(planted):
     assert "A is 'sasrec'" in planted["other A"]
 
 
-def test_what_cannot_be_compared_says_why(first):
-    assert "'sasrec' and 'first@1' are not of a kind" in first["not of a kind"]
+def test_a_refused_comparison_gives_the_reason(first):
+    assert "only one of 'sasrec' and 'first@1' is a run" in first["only one is a run"]
 
 
 def test_the_filter_keeps_lines_with_all_words(first):
@@ -217,7 +217,7 @@ def test_an_older_run_is_opened_from_the_list_of_runs(tmp_path):
     assert "Reports are on the newest run" in report
 
 
-def test_a_store_that_is_not_there_is_a_sentence(tmp_path):
+def test_a_missing_store_is_an_error_in_one_sentence(tmp_path):
     assert "there is no result store yet" in tour(tmp_path / "later.duckdb")[0]
 
 

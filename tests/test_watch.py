@@ -255,7 +255,7 @@ def test_a_run_is_paused_resumed_and_stopped_from_elsewhere_and_its_answers_are_
         (("resume",), [f"{who} is not paused"]),
         (("pause",), [f"{who} was asked to pause", "It is paused; ipsrec-bench resume continues it"]),
         (("pause", "tiny"), [f"{who} was already asked to pause"]),
-        (("resume",), [f"{who} was asked to go on", "It goes on"]),
+        (("resume",), [f"{who} was asked to continue", "It continues"]),
         (("stop", "tiny"), [f"{who} was asked to stop", "It has stopped with 2 cells complete and 1 failed"]),
     ]
     for words, lines in expected:
@@ -347,7 +347,7 @@ def test_a_run_in_the_background_outlives_its_terminal_and_is_stopped_from_elsew
     pid = header(path).pid
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        f"The run goes on in the background as process {pid}; its output: {STORE}.d/runs/{path.stem}.log",
+        f"The run continues in the background as process {pid}; its output: {STORE}.d/runs/{path.stem}.log",
         "Watch it: ipsrec-bench watch 'my suite'",
         "Stop it: ipsrec-bench stop 'my suite'",
     ]

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 (MkDocs loads this file by its path)
-"""What MkDocs does beside its own work: it generates the reference pages and looks for resources of other hosts.
+"""Hooks of MkDocs: they generate the reference pages and warn of resources from other hosts.
 
 MkDocs loads this file with its folder on the import path, so that `reference` is found there.
 """

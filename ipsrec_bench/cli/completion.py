@@ -1,4 +1,4 @@
-"""What the shell offers after Tab: names that are cheap to find, for each key press starts the program anew."""
+"""Shell completion: names that are cheap to find, because each Tab starts the program anew."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ def suite_files(incomplete: str) -> list[str]:
 
 
 def suites(context: typer.Context, incomplete: str) -> list[str]:
-    """Return suites of which a run has a journal beside the store, then suite files."""
+    """Return suites with a journal beside the store, then suite files."""
     return _beginning(incomplete, [*_known(context), *suite_files(incomplete)])
 
 

@@ -13,7 +13,7 @@ from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Event, RunClosed, RunFinished, RunPaused, RunResumed
 
 ANSWER_SECONDS = 15.0
-"""How long the commands wait for the run's answer; workers notice at their next step."""
+"""Time that the commands wait for the run's answer; workers notice at their next step."""
 
 LiveArgument = Annotated[
     str | None,
@@ -36,7 +36,7 @@ def pause(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
 
 def resume(suite: LiveArgument = None, store: StoreOption = STORE) -> None:
     """Continue the paused run of SUITE."""
-    _ask(store, suite, "run", "to go on", RunResumed)
+    _ask(store, suite, "run", "to continue", RunResumed)
 
 
 def _ask(
@@ -76,10 +76,10 @@ def _answer(event: Event) -> str:
         case RunPaused():
             return "It is paused; ipsrec-bench resume continues it"
         case RunResumed():
-            return "It goes on"
+            return "It continues"
         case RunFinished(interrupted=True):
             return f"It has stopped with {event.complete} cells complete and {event.failed} failed"
         case RunClosed(reason=reason) if reason:
             return f"It has ended: {reason}"
         case _:
-            return "It has come to its end"
+            return "It has finished"

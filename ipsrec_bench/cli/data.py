@@ -1,4 +1,4 @@
-"""`ipsrec-bench data`: what datasets there are, how to get them, their preparation and their statistics."""
+"""`ipsrec-bench data`: datasets, how to get them, their preparation and their statistics."""
 
 import os
 from pathlib import Path
@@ -36,12 +36,12 @@ app = typer.Typer(
 
 SuiteOption = Annotated[
     str | None,
-    typer.Option("--suite", help="Suite file, or name of a suite that was run, whose datasets may be named as well."),
+    typer.Option("--suite", help="Suite file, or name of a suite that was run, to use its datasets."),
 ]
 NameArgument = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", autocompletion=completion.datasets, help="A known dataset, or one of the suite given."
+        metavar="NAME", autocompletion=completion.datasets, help="A known dataset, or one of the given suite."
     ),
 ]
 
@@ -119,7 +119,7 @@ def download(
         raise DataError(
             f"'{name}' is embedded; there is nothing to download"
             if entry.embedded
-            else f"'{name}' cannot be had from a plain URL: {entry.obtain}; {entry.homepage}"
+            else f"'{name}' cannot be downloaded from a plain URL: {entry.obtain}; {entry.homepage}"
         )
     require("download", "data download")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -138,7 +138,7 @@ def download(
 
 @app.command(epilog=examples("ipsrec-bench data synth --like tmall --scale 0.01"))
 def synth(
-    like: Annotated[str, typer.Option("--like", help="Dataset whose format and size are taken, like tmall.")],
+    like: Annotated[str, typer.Option("--like", help="Dataset whose format and size are imitated, like tmall.")],
     scale: ScaleOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to create; by default where a run looks for it.")
@@ -154,7 +154,7 @@ def synth(
     size = adhoc_suite([like], ["pop"], with_sizes(None, scale, stand_in=True)).suite.scale
     folder = output or data_dir / stand_in_folder(like, size)
     if output and output.exists():
-        raise DataError(f"{output}: is there already; name a folder to be made")
+        raise DataError(f"{output}: exists already; name a new folder")
     write_stand_in(like, size, folder)
     typer.echo(str(folder))
 
@@ -228,7 +228,7 @@ def stats(
 ) -> None:
     """Print size, lengths, repeats, stickiness and leaks of a dataset.
 
-    Statistics of targets are of the suite's split, or of leave-one-out if no suite is given.
+    Statistics of targets use the suite's split, or leave-one-out if no suite is given.
     """
     from tempfile import gettempdir
 
@@ -245,10 +245,10 @@ def stats(
     path = Path(dataset)
     is_file = path.is_file() or path.with_name(path.name + ".gz").is_file()
     if given and not is_file:
-        raise DataError(f"{dataset}: there is no such file, and --{next(iter(given))} is for files")
+        raise DataError(f"{dataset}: there is no such file, and --{next(iter(given))} needs one")
     if is_file:
         if suite or stand_in:
-            raise DataError(f"{dataset}: it is a file, which --suite and --stand-in do not concern; leave them out")
+            raise DataError(f"{dataset}: --suite and --stand-in do not apply to a file; leave them out")
         file = _file_suite(path, given, overrides or [], scale)
         workplace = Workplace(Path(gettempdir()) / f"ipsrec-bench-{os.getuid()}")
         workplace.sweep()
@@ -259,7 +259,7 @@ def stats(
         file = _suite_file(dataset, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
-    title = f"{dataset} (stand-in, made up)" if data.stand_in else dataset
+    title = f"{dataset} (stand-in, generated)" if data.stand_in else dataset
     protocol = file.suite.protocol
     found = _targets(data, protocol)
     print_statistics(
@@ -304,7 +304,7 @@ def _file_suite(path: Path, given: "Mapping[str, object]", overrides: list[str],
 
 
 def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str], data_dir: Path) -> "SuiteFile":
-    """Return the suite given, or one made of the known dataset `name`, whose stand-in or archive is seen to."""
+    """Return the given suite, or one of the known dataset `name`, with its stand-in or archive ready."""
     from ipsrec_bench.data.datasets import known_datasets
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.report.runs import suite_file

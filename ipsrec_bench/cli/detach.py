@@ -17,15 +17,15 @@ from ipsrec_bench.run.journal import follow, header, journals, machine, runs_fol
 
 OPTION = "--detach"
 PATIENCE_SECONDS = 30.0
-"""How long the start of training is waited for; data may be prepared for hours."""
+"""Maximum wait for the start of training; preparing data may take hours."""
 _POLL_SECONDS = 0.1
 
 
 def detach(command: Sequence[str], store: Path) -> None:
-    """Start `command` without its `--detach` in the background, and say how to reach it.
+    """Start `command` without its `--detach` in the background, and print how to reach it.
 
     Directory and environment are this process's; the output goes to a file beside the journal. Waits until the run has
-    started, so that what keeps it from starting is said here.
+    started, so that an error at its start is printed here.
 
     Args:
         command: of this process, as `sys.orig_argv` has it.
@@ -90,7 +90,7 @@ def _sentences(pid: int, log: Path, store: Path, opened: RunOpened | None) -> li
     where = "" if store == STORE else f" --store {shlex.quote(str(store))}"
     suite = f" {shlex.quote(opened.suite)}" if opened else ""
     return [
-        f"The run goes on in the background as process {pid}; its output: {os.path.relpath(log)}",
+        f"The run continues in the background as process {pid}; its output: {os.path.relpath(log)}",
         f"Watch it: ipsrec-bench watch{suite}{where}",
         f"Stop it: ipsrec-bench stop{suite}{where}",
     ]

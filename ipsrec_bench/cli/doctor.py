@@ -1,4 +1,4 @@
-"""`ipsrec-bench doctor`: say what stands in the way of a run, and how to mend it."""
+"""`ipsrec-bench doctor`: find what would prevent a run, and print how to fix it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

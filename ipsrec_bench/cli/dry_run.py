@@ -1,4 +1,4 @@
-"""What `run --dry-run` does."""
+"""`ipsrec-bench run --dry-run`: estimate cells without training them."""
 
 import sys
 import tempfile
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def dry_run_of(
     file: "SuiteFile", data_dir: Path, store: Path, workers: "Workers", options: "RunOptions", *, quiet: bool
 ) -> "list[PreviewedCell]":
-    """Return the cells of `file` with what they take; cells of which the store knows nothing are probed."""
+    """Return the cells of `file` with their estimates; cells without a record in the store are probed."""
     from ipsrec_bench.run.executors.choice import executor_maker
     from ipsrec_bench.run.plan import preview
     from ipsrec_bench.run.probe import Costs

@@ -1,7 +1,7 @@
 """Listeners of a run's events: live dashboard, plain lines, JSON lines, or nothing, and the run's journal.
 
-Nothing that goes wrong here reaches the run, nor one listener the other: work does not end because somebody stopped to
-listen. All of them go by the times of the events, so that a replayed run looks as it did.
+A listener that fails affects neither the run nor other listeners. All of them use the times of the events, so that a
+replayed run looks as it did live.
 """
 
 import contextlib
@@ -38,18 +38,18 @@ from ipsrec_bench.tui.state import RunState, fold
 from ipsrec_bench.tui.summary import summary
 
 DRAWING_SHARE = 0.008
-"""Share of one core that drawing takes: a picture of many workers, or on a slow machine, is drawn less often."""
+"""Maximum share of one core for drawing: a picture of many workers, or on a slow machine, is drawn less often."""
 SHORTEST_WAIT, LONGEST_WAIT = 0.2, 5.0
 """Seconds between two pictures."""
 
 
 @contextlib.contextmanager
 def listener(console: Console, *, quiet: bool, as_json: bool, journal: Journal | None = None) -> Iterator[Emit]:
-    """Give the run a callback for its events.
+    """Yield a callback for the events of a run.
 
-    JSON lines if asked for; else nothing but failures and what is waited for, as errors, if quiet; else the dashboard
-    on a terminal that shows Unicode and plain, timestamped lines anywhere else. Meanwhile, what cannot be written to
-    standard output or standard error is dropped, with one warning.
+    It prints JSON lines if `as_json`; only failures and waits, on standard error, if `quiet`; else a dashboard on a
+    terminal that shows Unicode, and plain, timestamped lines anywhere else. Meanwhile, output that cannot be written is
+    dropped, with one warning.
 
     Args:
         console: where the dashboard appears.
@@ -63,7 +63,7 @@ def listener(console: Console, *, quiet: bool, as_json: bool, journal: Journal |
         listeners = []
         if journal is not None:
             write = stack.enter_context(journal).write
-            listeners.append(_isolated(write, "the journal cannot be written, by which others could watch this run"))
+            listeners.append(_isolated(write, "the journal cannot be written, so this run cannot be watched"))
         show = stack.enter_context(_screen(console, quiet=quiet, as_json=as_json))
         listeners.append(_isolated(show, "progress cannot be shown any more"))
         yield _fan_out(listeners)
@@ -120,7 +120,7 @@ class _Lasting:
 
     def _lose(self, error: Exception) -> None:
         self._is_lost = True
-        with contextlib.suppress(OSError, ValueError):  # what is buffered would fail once more at the end
+        with contextlib.suppress(OSError, ValueError):  # writing the buffer at exit would fail again
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -182,9 +182,9 @@ def _live(console: Console) -> Iterator[Emit]:
 def _drawn(
     picture: Callable[[], RenderableType], last: Callable[[], RenderableType | None], console: Console
 ) -> Iterator[None]:
-    """Draw a picture that changes, and at the end `last`, if there is one, in its place.
+    """Draw a picture that changes, and at the end replace it by `last`, if that returns one.
 
-    A picture that fails is given up, with one warning.
+    After the first error nothing more is drawn, with one warning.
     """
     is_lost = False
     is_over = threading.Event()

@@ -1,7 +1,7 @@
 """`ipsrec-bench`: the commands.
 
-Each command imports what it needs when it runs, so that `--help` answers at once and nothing that only reads
-results waits for torch.
+Each command imports what it needs when it runs, so that `--help` is fast and commands that only read results do
+not load torch.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 
 def _say_what_is_imported(file: "SuiteFile", *, quiet: bool = False) -> None:
-    """Tell, before it happens, of modules that a suite imports from outside of its folder."""
+    """Print, before the import, which modules a suite imports from outside of its folder."""
     from ipsrec_bench.run.plan import modules_elsewhere
 
     for sentence in () if quiet else modules_elsewhere(file):
@@ -77,7 +77,7 @@ PANELS = ("Run", "Look", "Data", "Tune", "Care")
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands; a `BenchError` of any of them becomes one sentence and exit code 2."""
+    """The commands; a `BenchError` of any of them is printed as one sentence and ends it with exit code 2."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as click has it)
         """Write the overview: a section for each panel, and the whole first sentence of each command."""
@@ -94,20 +94,20 @@ class _Commands(typer.core.TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as click has it)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="replace")  # what a terminal or a file cannot show does not end the work
+                stream.reconfigure(errors="replace")  # characters that cannot be shown do not end the work
         try:
             with signals_stop():
                 return super().main(*args, **kwargs)
         except BenchError as error:
             print(f"error: {visible(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
-        except OSError as error:  # of the disk below what is printed, or below a file that a command writes
+        except OSError as error:  # on the disk of the output, or of a file that a command writes
             if error.errno not in _NO_SPACE:
                 raise
-            with contextlib.suppress(OSError, ValueError):  # what is buffered would fail once more at the end
+            with contextlib.suppress(OSError, ValueError):  # writing the buffer at exit would fail again
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             place = f"{error.filename}: " if error.filename else "the output "
-            sentence = f"error: {place}cannot be written: {error.strerror}; make room and start the command again"
+            sentence = f"error: {place}cannot be written: {error.strerror}; make room and run the command again"
             print(visible(sentence, lines=True), file=sys.stderr)  # noqa: T201
             sys.exit(2)
 
@@ -150,15 +150,15 @@ ExportFormat = Literal["parquet", "csv"]
 
 
 def main() -> NoReturn:
-    """Run the command line in a process of its own, and exit."""
+    """Run the command line as a program, and exit."""
     # Idle OpenMP threads spin while they wait, by default for so long that two jobs on one machine slow each other
-    # down up to tenfold. This many rounds cost a small model that is alone about 6% and two jobs side by side a
-    # factor of 3 to 4 instead (the ideal is 2). Read when torch is loaded.
+    # down up to tenfold. With this many rounds, a small model alone is about 6% slower, and two jobs side by
+    # side slow each other down by a factor of 3 to 4 (the ideal is 2). Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell: the next file that is opened would have its number
+        if getattr(sys, name) is None:  # closed by the shell: the next open file would get its descriptor
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
-    with signals_stop():  # until the very end: a terminal's second signal may come when the first has done its work
+    with signals_stop():  # until the very end: a terminal's second signal may come after the first one is handled
         try:
             app(obj=True)
         except (SystemExit, KeyboardInterrupt):
@@ -219,7 +219,7 @@ def run(
             "--timeout",
             min=1,
             metavar="SECONDS",
-            help="Time limit of a cell; one that takes longer fails, and the next run retries it.",
+            help="Time limit for each cell; one that takes longer fails, and the next run retries it.",
         ),
     ] = None,
     keep: Annotated[
@@ -284,7 +284,7 @@ def run(
     from ipsrec_bench.run.plan import make_plan
 
     policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep, force, collect)
-    with interruptible(f"Finished cells are kept; the same command goes on: run {suite}"):
+    with interruptible(f"Finished cells are kept; the same command resumes: run {suite}"):
         journal = Journal(store, file.name)
         with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
@@ -317,13 +317,13 @@ def run(
 def _executor_for(
     plan: "Plan", store: Path, workers: "Workers", cluster: "Cluster", *, force: bool
 ) -> "tuple[MakeExecutor, Admission | None]":
-    """Return what makes the executor of a run, and what decides which cell begins next."""
+    """Return a factory of the executor of a run, and what decides which cell starts next."""
     from ipsrec_bench.run.admission import admit
     from ipsrec_bench.run.executors.choice import executor_maker
 
     if workers.executor == "inline":  # nothing runs beside a cell
         return executor_maker("inline", workers.slots(1)), None
-    if workers.executor == "ray":  # nobody here knows the memory of its nodes
+    if workers.executor == "ray":  # the memory of its nodes is unknown here
         return executor_maker("ray", workers.slots(1), cluster), None
     jobs, admission = admit(plan, store, workers.devices, workers.jobs, workers.threads, force=force)
     return executor_maker("pool", workers.slots(jobs)), admission
@@ -350,7 +350,7 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     check_spaces(file, cells)
     trained = list(trainings(cells))
     counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
-    once = "; models that count are fitted once for all seeds" if len(trained) < len(cells) else ""
+    once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
     typer.echo(
         "{}: {} cells: {} datasets x {} models and variants x {} seeds{}".format(suite, len(trained), *counts, once)
     )
@@ -424,13 +424,12 @@ def report(
 )
 def compare(
     a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
-    b: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    b: Annotated[str, typer.Argument(help="What A is compared with, in the same form.")],
     suite: Annotated[
         str | None,
         typer.Option(
             "--suite",
-            help="A suite file or the name of a suite, whose rows and metrics are meant; that of the"
-            " latest run if not given.",
+            help="Suite file or name of a suite, for its rows and metrics; by default that of the latest run.",
         ),
     ] = None,
     overrides: ReportSetOption = None,
@@ -492,9 +491,7 @@ def import_ranks(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed; compared with cells of the same seed.")
     ] = 1,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace what was imported under this name before.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier import under this name.")] = False,
     overrides: SetOption = None,
     store: StoreOption = STORE,
     data_dir: DataDirOption = DATA_DIR,
@@ -510,7 +507,7 @@ def import_ranks(
     record = imported.record
     assert record.ranks is not None
     known = (
-        f"; the shortest list has {record.depth} items, and a target that is not listed counts as last"
+        f"; the shortest list has {record.depth} items, and a target that is not listed is ranked last"
         if record.depth is not None
         else ""
     )
@@ -539,7 +536,7 @@ def export_ranks(
     ] = None,
     store: StoreOption = STORE,
 ) -> None:
-    """Write the rank of every user, as the view user_ranks has it.
+    """Write the rank of every user, as in the view user_ranks.
 
     Users are numbered as in users.parquet of the prepared dataset.
     """
@@ -651,7 +648,7 @@ def tune(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the best settings of models on the validation targets.
+    """Search for the best settings of models on the validation targets.
 
     Lambda and tau are searched unless the suite's [tune.space] names other settings. The same command continues a
     search.
@@ -671,13 +668,13 @@ def tune(
     from ipsrec_bench.tuning.tuned_suite import write_tuned_suite
 
     if budget is not None and not math.isfinite(budget):
-        raise BenchError(f"--budget {budget}: a search must have an end; give seconds")
+        raise BenchError(f"--budget {budget}: a search needs a finite limit; give seconds")
     wanted = [*with_sizes(overrides, scale, stand_in=stand_in), *_stop_metric(metric)]
     names = list(dict.fromkeys(name.strip() for name in model.split(",") if name.strip()))
     if not names:
         raise BenchError("--model: name at least one model")
     places = places_of(executor, devices)
-    with interruptible("Finished trials are kept; the same command goes on."):
+    with interruptible("Finished trials are kept; the same command resumes."):
         file, found = searches(
             Subject(suite and find_suite(suite), dataset, names, wanted),
             data_dir,
@@ -702,7 +699,7 @@ def tune(
     if not show and any(result.best for result in results):
         path = write_tuned_suite(file, results, output)
         if not (quiet or as_json):
-            typer.echo(f"The best settings against those before, on fresh seeds: ipsrec-bench run {path}")
+            typer.echo(f"To compare the best settings with those before, on fresh seeds: ipsrec-bench run {path}")
 
 
 def _stop_metric(metric: str | None) -> list[str]:
@@ -728,7 +725,7 @@ def report_on(
 ) -> Path:
     """Write the report on a run, the newest if no number is given, with the tuning studies beside the store.
 
-    What the report lacks is said on standard error.
+    What the report lacks is printed on standard error.
 
     Returns:
         The page to look at first.
@@ -741,7 +738,9 @@ def report_on(
     from ipsrec_bench.suite.load import is_suite_path, suite_name
 
     name = suite and suite_name(suite)
-    state = _state_of_studies(store) if storage is None else None  # before they are read: what comes later is news
+    state = (
+        _state_of_studies(store) if storage is None else None
+    )  # before they are read, so that later changes count as new
     unread: list[str] = []
     studies = _studies(store, storage, unread)
     with reading(store) as connection:
@@ -759,7 +758,7 @@ def report_on(
 
 
 def current_page(store: Path, number: int) -> Path | None:
-    """Return the page beside the store, if a report on the run of this number would only change its start."""
+    """Return the page beside the store if a new report on this run would only change its start."""
     from ipsrec_bench.report.pages import is_current, page_path
     from ipsrec_bench.report.runs import basis_of, read_run
     from ipsrec_bench.store.connect import reading
@@ -772,7 +771,7 @@ def current_page(store: Path, number: int) -> Path | None:
 
 
 def _cut_off(store: Path, number: int) -> list[str]:
-    """Return a sentence for each row of a run with trainings that their number of epochs cut off."""
+    """Return a sentence for each row of a run with trainings that the epoch limit cut off."""
     from ipsrec_bench.report.provenance import cut_off_rows
     from ipsrec_bench.report.runs import read_run
     from ipsrec_bench.report.sentences import cut_off
@@ -794,7 +793,7 @@ def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:
 def _studies(store: Path, storage: str | None, unread: list[str]) -> "list[StudyResult]":
     """Return the tuning studies at `storage`, a database or a folder; those beside the store if it is not given.
 
-    What cannot be read of them is added to `unread`, in sentences.
+    A sentence for each that cannot be read is added to `unread`.
     """
     if storage is not None and "://" in storage:
         require("tune", "--storage")

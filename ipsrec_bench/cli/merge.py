@@ -1,4 +1,4 @@
-"""`ipsrec-bench merge`: unite stores of runs that were made apart."""
+"""`ipsrec-bench merge`: combine the stores of separate runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +30,9 @@ def merge(
         merged = enter(into, part, tell)
         rows = merged.rows
         failed = f", {rows.failed} failed cells" if rows.failed else ""
-        typer.echo(f"{part}: {rows.complete} cells entered{failed}; {len(rows.shared) - rows.complete} were there")
+        typer.echo(
+            f"{part}: {rows.complete} cells entered{failed}; {len(rows.shared) - rows.complete} were there already"
+        )
         for conflict in rows.conflicts:
             tell(
                 f"{part}: conflict: {conflict.row} (key {conflict.key}): {conflict.difference}. {into} keeps its own"

@@ -64,7 +64,7 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="SUITE",
         autocompletion=completion.suite_files,
-        help="A suite file, or the name of a shipped suite, like quick; a file of that name in this folder goes first.",
+        help="A suite file, or the name of a shipped suite, like quick; a file of that name here takes precedence.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -111,7 +111,7 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="
 
 
 def examples(*lines: str) -> str:
-    """Return the end of a command's help: commands to copy, each line as it is."""
+    """Return the examples at the end of a command's help; lines are not wrapped."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
@@ -120,7 +120,7 @@ DATA_DIR = Path("data")
 
 
 def with_sizes(overrides: list[str] | None, scale: float | None, *, stand_in: bool) -> list[str]:
-    """Return `overrides` with what `--scale` and `--stand-in` stand for."""
+    """Return `overrides` with those that `--scale` and `--stand-in` add."""
     return [
         *(overrides or ()),
         *([f"scale={scale!r}"] if scale is not None else []),

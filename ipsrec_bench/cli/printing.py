@@ -38,24 +38,24 @@ class DatasetState:
     name: str
     title: str
     raw: str
-    """What of its raw files is there, or what to do to get them."""
+    """Which of its raw files exist, or how to get them."""
     prepared: str
 
 
 MOST_IN_TABLE, MOST_IN_JSON = 1_000, 1_000_000
-"""Rows of a query that are printed."""
+"""Maximum number of rows of a query that are printed."""
 _NARROW = 10
-"""Width, in characters, below which no column of a table is squeezed; where that is too wide, rows become blocks."""
+"""Minimum width of a long column, in characters; where columns do not fit even so, rows become blocks."""
 
 
 def print_json(value: object) -> None:
-    """Print `value` as indented JSON; NaN and infinities, which JSON lacks, become null, what it does not know text."""
+    """Print `value` as indented JSON; NaN and infinities become null, values of other types text."""
     text = json.dumps(plain(value), indent=2, default=str, ensure_ascii=False, allow_nan=False)
     print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print rows; numbers stand right, reals with six significant digits.
+    """Print rows; numbers are aligned right, reals have six significant digits.
 
     On a terminal that is too narrow for the columns, each row is printed as a block with a line per column.
     """
@@ -151,15 +151,15 @@ def print_suites(summaries: Sequence["SuiteSummary"], *, as_json: bool) -> None:
 
 
 def print_query(result: "QueryResult", *, as_json: bool) -> None:
-    """Print the rows of a query; in JSON, columns of one name are numbered from the second on.
+    """Print the rows of a query; in JSON, a repeated column name gets a number.
 
     Raises:
-        StoreError: there are more rows than JSON is made of.
+        StoreError: there are more rows than JSON may have.
     """
     if as_json:
         if result.cut:
             raise StoreError(
-                f"the query gives more than {MOST_IN_JSON:,} rows; add a LIMIT, or write ranks to a file with"
+                f"the query returns more than {MOST_IN_JSON:,} rows; add a LIMIT, or write ranks to a file with"
                 " ipsrec-bench export ranks"
             )
         names = list(_distinct(result.columns))
@@ -183,7 +183,7 @@ def _distinct(names: Iterable[str]) -> Iterator[str]:
 
 
 def _number(value: object) -> object:
-    """Return a decimal number as JSON has it, anything else as it is."""
+    """Return a decimal number as a float, anything else as it is."""
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -241,7 +241,7 @@ def print_statistics(
     reading: "Reading",
     as_json: bool,
 ) -> None:
-    """Print a dataset's statistics: a line of the paper's Table 1, what others counted, the rest, and notes.
+    """Print a dataset's statistics: a line of the paper's Table 1, published counts, further facts, and notes.
 
     `targets` is a sentence where the split leaves nobody to evaluate.
     """
@@ -290,7 +290,7 @@ def print_statistics(
 
 
 def _largest(reading: "Reading", actions: int) -> str:
-    """Return the largest providers with their shares of all interactions; one that sells everything is no provider."""
+    """Return the largest providers with their shares of all interactions."""
     shares = (f"{shorten(name, 40)} {_percent(count / actions)}" for name, count in reading.largest_providers)
     return ", ".join(shares) or "–"
 
@@ -330,7 +330,7 @@ def _counts(p: "Published") -> str:
 
 
 def _time(seconds: float) -> str:
-    """Two significant digits: it is an estimate."""
+    """Return a time with two significant digits: it is an estimate."""
     for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= size:
             return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command in the same way: in order, with one sentence."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command in the same way: cleanly, with one sentence."""
 
 import atexit
 import contextlib
@@ -26,7 +26,7 @@ class _Received:
     number: int | None = None
     when: float = 0.0
     is_ending: bool = False
-    """Whether nothing is left to do but to end; further signals are then too late."""
+    """Whether the process is about to exit; further signals are then ignored."""
 
 
 _received = _Received()
@@ -36,7 +36,7 @@ _received = _Received()
 def signals_stop() -> Iterator[None]:
     """Let the signals that end a command raise KeyboardInterrupt, unless they are ignored, as under nohup."""
     _received.number = None
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
@@ -53,8 +53,8 @@ def signals_stop() -> Iterator[None]:
 def end_if_interrupted() -> None:
     """End this process at once with exit code 128 + signal, if a signal ends it.
 
-    Started with `python -m`, Python itself would end it by SIGINT where the signal came while text was executed as
-    code, as the making of classes does, whatever became of it since.
+    With `python -m`, Python itself would end it by SIGINT if the signal came during `exec`, which the creation of
+    classes uses, even though the signal has been handled since.
     """
     if _received.number is None:
         return
@@ -77,7 +77,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def interruptible(sentence: str) -> Iterator[None]:
-    """End the command with `sentence` and exit code 128 + signal, where a signal ends what is done here.
+    """End the command with `sentence` and exit code 128 + signal if a signal interrupts the body.
 
     Raises:
         Exit: it was interrupted.
@@ -86,7 +86,7 @@ def interruptible(sentence: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         pass
-    except Exception as error:  # libraries that run C code raise errors of their own when a signal ends it
+    except Exception as error:  # libraries that run C code raise other errors when a signal ends it
         if _received.number is None or isinstance(error, typer.Exit):
             raise
     else:

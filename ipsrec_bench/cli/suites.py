@@ -38,7 +38,7 @@ def list_suites(data_dir: DataDirOption = DATA_DIR) -> None:
         ["suite", "title", "datasets x models x seeds", "data"],
         [(name, file.suite.title, _size(file), _data(file, data_dir)) for name, file in files.items()],
     )
-    typer.echo("Where missing data come from: ipsrec-bench data list, and the comments in suites show NAME")
+    typer.echo("To get missing data: see ipsrec-bench data list, and the comments in ipsrec-bench suites show NAME")
 
 
 @app.command(epilog=examples("ipsrec-bench suites show quick"))
@@ -57,14 +57,14 @@ def copy(
 ) -> None:
     """Copy the file of a shipped suite, to change it.
 
-    In the working folder, a copy comes before the shipped suite of that name.
+    A copy in the working folder takes precedence over the shipped suite of that name.
     """
     from ipsrec_bench.files import replace_files
 
     source = _shipped(name)
     target = to / source.name
     if target.exists() and not force:
-        raise BenchError(f"{target}: the file is there already; add --force to replace it, or --to another folder")
+        raise BenchError(f"{target}: the file exists already; add --force to replace it, or --to another folder")
     try:
         replace_files(to, {source.name: source.read_bytes()})
     except OSError as error:

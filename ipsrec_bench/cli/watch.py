@@ -1,4 +1,4 @@
-"""`ipsrec-bench watch`: the dashboard of a run, in another terminal or on another machine that sees the disk."""
+"""`ipsrec-bench watch`: the dashboard of a run, in another terminal or on another machine that shares the disk."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Ours beside what papers printed."""
+"""Our results beside the values that papers printed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -22,15 +22,15 @@ from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
 
 PADDING = 1
-"""Ids of padding that the paper's counts of users, items and providers include."""
+"""Number of padding ids in each of the paper's counts of users, items and providers."""
 
 
 def against_papers(
     results: Results, summaries: Mapping[str, CellSummary], datasets: Iterable[DatasetLine]
 ) -> Iterator[AgainstPaper]:
-    """Yield, for every paper that has a dataset of the run by its name, what can be said beside it.
+    """Yield a comparison with every paper that reports on a dataset of the run, matched by name.
 
-    Made-up data are never compared with a paper's numbers, whatever they are called.
+    Stand-in data are never compared with a paper's numbers, whatever the dataset is called.
     """
     known = {line.label: line for line in datasets}
     for paper in papers().values():
@@ -43,7 +43,7 @@ def against_papers(
             tuple(line for name in real for line in _lines(paper, results, summaries, name)),
             tuple(difference for name in real for difference in _differences(paper, results, summaries, known[name])),
             tuple(
-                f"{name}: the data here are a stand-in, which no published number says anything of"
+                f"{name}: the data here are a stand-in, so published numbers do not apply to them"
                 for name in shared
                 if name not in real
             ),
@@ -63,9 +63,9 @@ def paper_tables(paper: Paper) -> PaperTables:
         _ablation_table(paper, paper.ablation),
         tuple(
             f"{paper.datasets[check.dataset].title} {check.metric.upper()}, {paper.rows[check.row].title}: printed"
-            f" {100 * check.printed:.1f}%, but against the best baseline of the line,"
-            f" {paper.rows[check.against].title}, it is {100 * check.recomputed:.1f}%"
-            + (f"; the printed one is against {paper.rows[check.explained_by].title}" if check.explained_by else "")
+            f" {100 * check.printed:.1f}%, but relative to the best baseline of the"
+            f" line, {paper.rows[check.against].title}, it is {100 * check.recomputed:.1f}%"
+            + (f"; the printed one is relative to {paper.rows[check.explained_by].title}" if check.explained_by else "")
             for check in check_gains(paper)
             if not check.agrees
         ),
@@ -73,7 +73,7 @@ def paper_tables(paper: Paper) -> PaperTables:
 
 
 def places(values: Iterable[float | None]) -> list[int | None]:
-    """Return the place of every value, 0 is best; equal as printed is equal: two models at 0.0531 are both best."""
+    """Return the place of every value; 0 is the best. Values that print alike tie: two at 0.0531 are both best."""
     printed = [None if value is None else round(value, 4) for value in values]
     levels = sorted({value for value in printed if value is not None}, reverse=True)
     return [None if value is None else levels.index(value) for value in printed]
@@ -132,15 +132,15 @@ def _lines(
 
 
 def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary], dataset: str) -> dict[str, Row]:
-    """Return our row for each of the paper's: the same model, with the settings that tell the paper's row apart."""
+    """Return our row for each of the paper's: the same model with the settings that distinguish the paper's row."""
     found: dict[str, Row] = {}
     for cell in results.run.cells:
         if cell.dataset != dataset or cell.key not in results.ranks or row_of(cell).tuned:
             continue
         config = summaries[cell.key].settings["config"]
         for name, published in paper.rows.items():
-            told = all(config.get(key) == value for key, value in published.settings.items())
-            if paper.type_of(name) == cell.type and told and bool(published.settings) == bool(cell.variant):
+            agrees = all(config.get(key) == value for key, value in published.settings.items())
+            if paper.type_of(name) == cell.type and agrees and bool(published.settings) == bool(cell.variant):
                 found.setdefault(name, row_of(cell))
     return found
 
@@ -148,14 +148,14 @@ def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary
 def _differences(
     paper: Paper, results: Results, summaries: Mapping[str, CellSummary], line: DatasetLine
 ) -> Iterator[str]:
-    """Yield in what our cells on a dataset differ from what the paper did, or cannot be checked against it."""
+    """Yield how our cells on a dataset differ from the paper's, and what cannot be checked against it."""
     published, counted = paper.datasets[line.label], line.statistics
     yield from (f"{line.label}: {difference}" for difference in _data_differences(published, line))
     ties = paper.protocol["ties"]
     yield f"{line.label}: ties: here the middle of the tied ranks; the paper: {ties}"
     yield (
-        f"{line.label}: data: fingerprint {counted.fingerprint[:12]} here; the paper gives none, so that equal counts"
-        " are all that can be checked"
+        f"{line.label}: data: fingerprint {counted.fingerprint[:12]} here; the paper gives none, so only counts"
+        " can be checked"
     )
     names = {row.label: name for name, row in _matched(paper, results, summaries, line.label).items()}
     said: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""From the store to the content of a report."""
+"""Builds the content of a report from the store."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,9 +56,9 @@ SAMPLES = {
     "packed": "packed: every position of a window is predicted",
     "prefix": "one per prefix",
 }
-OPTIMISERS = {"adam": "Adam", "lazy-adam": "lazy Adam: only rows of tables that a batch touched are moved"}
+OPTIMISERS = {"adam": "Adam", "lazy-adam": "lazy Adam: only the table rows that a batch uses are updated"}
 PRECISIONS = {
-    "auto": "factors in bfloat16 where the processor is faster with them (see Environments), else float32",
+    "auto": "factors in bfloat16 where the processor is faster with them (see Provenance), else float32",
     "float32": "float32",
     "bfloat16": "factors in bfloat16",
 }
@@ -74,7 +74,7 @@ def build_report(
     Args:
         connection: the store.
         run: what the report is about.
-        studies: tuning studies, of which the store knows nothing; those of the run's models on its data are shown.
+        studies: tuning studies, which are not in the store; those of the run's models on its data are shown.
         unread: a sentence for each study that could not be read; the report says that it lacks them.
 
     """
@@ -86,8 +86,8 @@ def build_report(
     for cell in results.unpaired():
         remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
         omitted.append(
-            f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks other users than the cells beside it and is"
-            f" left out; {remedy}"
+            f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks different users than the cells beside it and"
+            f" is left out; {remedy}"
         )
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
     results = Results(run, results.ranks, summaries)
@@ -178,7 +178,7 @@ def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
         return "the whole catalogue, history not masked"
     masked = "the whole catalogue, without the user's history"
     if protocol.mask_history == "miss":
-        return f"{masked}; a target that stands in it is a miss"
+        return f"{masked}; a target in it is a miss"
     counts = []
     for line in datasets:
         parts = [
@@ -187,7 +187,7 @@ def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
             if users is not None
         ]
         counts += [f"{line.label}: {', '.join(parts)}"] if parts else []
-    return f"{masked}; users whose target stands in it are left out" + (f" ({'; '.join(counts)})" if counts else "")
+    return f"{masked}; users with their target in it are left out" + (f" ({'; '.join(counts)})" if counts else "")
 
 
 def _objective(training: Training) -> str:
@@ -213,9 +213,9 @@ def _against_baseline(results: Results) -> tuple[Comparison, ...]:
 
 
 def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of whole models on the report's metric: of the proposed ones, or, without any, of all.
+    """Return the comparisons of whole models on the report's metric: the proposed ones, or all if there are none.
 
-    Of a model that is tuned, the untuned row is left out: it is not what the model can do.
+    If a model has a tuned row, its untuned row is left out.
     """
     whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
     found = [c for c in whole if c.row.model in results.proposed] or whole
@@ -227,20 +227,18 @@ def _baseline_rule(results: Results) -> str:
     declared = results.run.suite.statistics.baseline
     tuned = any(row.tuned for row in results.rows)
     if declared == "best":
-        return "the best baseline of each dataset and metric" + (", among tuned ones for tuned rows" if tuned else "")
+        return "the best baseline of each dataset and metric" + (" (tuned rows: the best tuned one)" if tuned else "")
     row = results.row(declared)
-    return row.display + (", as it is tuned for tuned rows of other models" if tuned and not row.tuned else "")
+    return row.display + (" (tuned rows of other models: its tuned row)" if tuned and not row.tuned else "")
 
 
 def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield a sentence for everything that is not compared, or that cannot differ."""
     few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
     for dataset in few:
-        yield f"{dataset} has one test user, and a comparison takes two: nothing is compared there"
+        yield f"{dataset} has one test user; a comparison needs two, so nothing is compared there"
     if not comparisons and not few:
-        yield (
-            "Nothing is compared: there is no result of a baseline and of another model yet, or every model is proposed"
-        )
+        yield "Nothing is compared: results of a baseline or of another model are missing, or every model is proposed"
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:
         items = line.statistics.items
@@ -249,9 +247,9 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 continue
             of_misses = ""
             if missed:
-                of_misses = " but for misses" if cutoff == items else ", misses included"
+                of_misses = ", except for misses" if cutoff == items else ", misses included"
             yield (
-                f"{line.label} has {items:,} items, so that a cutoff of {cutoff:,} leaves none out: HR@{cutoff} is 1"
+                f"{line.label} has {items:,} items, so a cutoff of {cutoff:,} includes all of them: HR@{cutoff} is 1"
                 f" for every model{of_misses}"
             )
 
@@ -283,7 +281,7 @@ def _result_table(results: Results, comparisons: Sequence[Comparison]) -> Result
 
 
 def _ablation_table(results: Results) -> AblationTable | None:
-    """Return the models that have variants, each followed by them, below the baseline; None without variants."""
+    """Return the baseline and each model that has variants, followed by these; None without variants."""
     variants = [row for row in results.rows if row.variant]
     if not variants:
         return None
@@ -300,7 +298,7 @@ def _ablation_table(results: Results) -> AblationTable | None:
                 Pair(dataset, name, row, whole[row.model])
                 for dataset, name in columns
                 for row in variants
-                if row.model in whole  # an imported variant may stand alone
+                if row.model in whole  # an imported variant may lack its whole model
             ],
         )
     }
@@ -330,7 +328,7 @@ def _slices(
     comparisons: Sequence[Comparison],
     datasets: Iterable[DatasetLine],
 ) -> Iterator[SliceTable]:
-    """Yield the slices of every finding's row and dataset, where the store has the facts that they are cut by."""
+    """Yield the slices of every finding's row and dataset, where the store has the facts that define them."""
     for line in datasets:
         facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
         facts = None if facts is None else facts.of(results.users(line.label))
@@ -408,7 +406,7 @@ def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSu
     users = {cell.dataset: ranked[cell.key] for cell in own if cell.key in ranked}
     lines = []
     for label, fingerprint in fingerprints.items():
-        # Another suite may have the same sequences with another filter or sample: what it said is not shown here.
+        # Another suite may have the same sequences with another filter or sample, which are not shown here.
         made_of = recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
@@ -432,7 +430,7 @@ def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSu
 
 
 def _said_filter(run: Run, label: str) -> str:
-    """Return the filter of a dataset as far as the stored suite tells; the known dataset may have had another one."""
+    """Return the filter that the stored suite gives for a dataset; its data may have been made with another one."""
     own = run.suite.datasets.get(label, {}).get("filter")
     wanted = run.suite.protocol.filter if own is None else Filter.model_validate(own)
     return str(wanted) if own is not None or wanted.active else "not recorded"
@@ -464,7 +462,7 @@ def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary])
 def _costs(results: Results, summaries: Mapping[str, CellSummary]) -> Iterator[CostLine]:
     groups: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
     for cell in results.run.cells:
-        if cell.key in results.ranks and cell.type != EXTERNAL:  # whose costs nobody knows
+        if cell.key in results.ranks and cell.type != EXTERNAL:  # the costs of imports are unknown
             groups[cell.dataset, row_of(cell)][cell.key] = summaries[cell.key]
     for (dataset, row), by_key in groups.items():
         cells = list(by_key.values())
@@ -491,12 +489,12 @@ def _lengths(summaries: dict[str, CellSummary], run: Run) -> str:
 
 
 def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row, str]]:
-    """Yield, for every row, the settings of its model, and of its training where they are its own."""
+    """Yield every row with its model's settings and the training settings that differ from the suite's."""
     common = run.suite.training.model_dump(mode="json")
     shown = {}
     for cell in run.cells:
         if cell.key in summaries:
             settings = summaries[cell.key].settings
-            own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # nothing for counting
+            own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # counting has none
             shown[row_of(cell)] = ", ".join(f"{k} = {v}" for k, v in {**settings["config"], **own}.items())
     yield from shown.items()

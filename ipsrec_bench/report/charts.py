@@ -23,7 +23,7 @@ VERDICTS = {"better": "#0072B2", "undecided": "#7F7F7F", "equivalent": "#009E73"
 VERDICT_SHAPES = {"better": "triangle-right", "undecided": "circle", "equivalent": "square", "worse": "triangle-left"}
 FOREST_TICKS = 6
 WRITTEN = 5
-"""Values of lambda up to which each square of a surface has room for its numbers."""
+"""Maximum number of values of lambda at which each square of a surface has room for its numbers."""
 
 Style = Mapping[str, tuple[str, Sequence[int], str]]
 """Colour, dash and shape of every row, by its name in tables."""
@@ -51,7 +51,7 @@ def charts_of(report: Report) -> list[Chart]:
 
 
 def _links(charts: Iterable[Chart]) -> Iterator[str]:
-    """Yield an id for each chart, which stays the same where other charts come and go."""
+    """Yield an id for each chart, which stays the same when other charts come and go."""
     seen: dict[str, int] = defaultdict(int)
     for chart in charts:
         seen[chart.name] += 1
@@ -59,7 +59,7 @@ def _links(charts: Iterable[Chart]) -> Iterator[str]:
 
 
 def _styles(rows: Sequence[Row]) -> Style:
-    """A model has a colour; its variants, and models beyond the palette, have dashes and shapes of their own."""
+    """Return a colour for each model; its variants, and models beyond the palette, differ in dash and shape."""
     models = list(dict.fromkeys(row.model for row in rows))
     seen: dict[str, int] = defaultdict(int)
     styles = {}
@@ -72,7 +72,7 @@ def _styles(rows: Sequence[Row]) -> Style:
 
 
 def _forests(report: Report) -> Iterator[Chart]:
-    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)  # tuned rows have a baseline of their own
+    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)  # tuned rows may have another baseline
     for c in report.comparisons:
         if c.metric == report.metric:
             groups[c.dataset, c.reference.display].append(c)
@@ -280,7 +280,7 @@ _TOOLTIP = [
 
 
 def _difference(c: Comparison) -> dict[str, Any]:
-    """A rule without ends, which are null where nothing varied, is not drawn."""
+    """Return the values of a mark; without ends, which are null where nothing varied, its rule is not drawn."""
     low, high = (None if math.isnan(end) else end for end in (c.low, c.high))
     return {"difference": c.difference, "low": low, "high": high, "verdict": c.verdict}
 
@@ -311,7 +311,7 @@ def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[
 
 
 def _legend_choice() -> alt.Parameter:
-    """Lines that are chosen by a click in the legend stand out."""
+    """Return the choice of lines by a click in the legend, which highlights them."""
     return alt.selection_point(fields=["row"], bind="legend")
 
 

@@ -1,4 +1,4 @@
-"""What `compare` shows of a pair of rows, as plain tables: the command line and the browser print the same."""
+"""Comparisons of two rows as plain tables, which the command line and the browser share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def compared_pairs(made: Sequence[Comparison], statistics: Statistics) -> Iterat
 
 
 def verdict_rule(statistics: Statistics) -> str:
-    """Return how verdicts and intervals come about, in one sentence each."""
+    """Return the rules for verdicts and intervals, in one sentence each."""
     return (
         f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
         f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
@@ -46,12 +46,12 @@ def verdict_rule(statistics: Statistics) -> str:
 
 def _seeds(comparison: Comparison) -> str:
     if comparison.without_seeds:
-        return "no seed changes either"
+        return "both models are deterministic"
     return f"{comparison.seeds} {'seed' if comparison.seeds == 1 else 'seeds'} in common"
 
 
 def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callable[[Comparison], str]]]:
-    """Return names of the table's lines, and what each shows of a comparison."""
+    """Return the table's lines: a name, and a function that formats a value of a comparison."""
     interval = f"{100 * statistics.confidence:g}%"
     lines: list[tuple[str, Callable[[Comparison], str]]] = [
         (first.row.display, lambda c: f"{c.mean:.4f}"),

@@ -39,9 +39,9 @@ FAMILIES = {
 
 
 def smallest_adjusted_p(statistics: Statistics, family: int) -> float:
-    """Return the smallest p-value that a comparison can have after correction in a family of so many.
+    """Return the smallest p-value that a comparison can have after correction in a family of this size.
 
-    It is 0 but for random sign flips, of which B allow no p below 1 / (B + 1).
+    It is 0, except with random sign flips: B flips allow no p below 1 / (B + 1).
     """
     if statistics.test != "randomisation":
         return 0.0
@@ -62,7 +62,7 @@ def interval_rule(statistics: Statistics) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """What is to be compared: a row against a reference, on all users or on some."""
+    """A row and the reference to compare it with, on all users or on some."""
 
     dataset: str
     metric: str
@@ -78,13 +78,15 @@ def compare(
     statistics: Statistics | None = None,
     family: Callable[[Comparison], Hashable] | None = None,
 ) -> tuple[Comparison, ...]:
-    """Make the comparisons of `pairs`, corrected over families; those that nobody can make yet are left out.
+    """Compare `pairs` and correct the p-values over families.
+
+    Pairs without common seeds, or with fewer than two users, are left out.
 
     Args:
         results: the ranks.
-        pairs: in the order of the result; those of one dataset, metric and reference had best stand together.
-        statistics: what is made; as the suite declares if not given.
-        family: names the family of a comparison; the declared one if not given.
+        pairs: in the order of the result; it is faster if those of one dataset, metric and reference are neighbours.
+        statistics: tests, intervals and correction; by default the suite's.
+        family: returns the family of a comparison; by default the declared one.
     """
     statistics = statistics or results.run.suite.statistics
     made: list[Comparison] = []
@@ -119,10 +121,9 @@ def compare_arrays(
     statistics: Statistics,
     deterministic: tuple[Row, ...] = (),
 ) -> Comparison:
-    """Compare two arrays `[users, seeds]` of a metric; what takes resampling or a family is left open.
+    """Compare two arrays `[users, seeds]` of a metric, without resampling and correction.
 
-    Where both rows are `deterministic`, so that no seed changes them, users are all that can vary: the test over users
-    is then also the test over users and seeds.
+    If both rows are `deterministic`, only users vary: the test over users is then also the test over users and seeds.
 
     Raises:
         ValueError: fewer than two users.
@@ -175,10 +176,10 @@ def compare_arrays(
 
 
 def possible(test: MeanTest) -> MeanTest:
-    """Return `test` of a difference of metrics with an interval that is one.
+    """Return `test` of a difference of metrics with a valid interval.
 
-    It is cut to what a difference can be, -1 to 1. Where nothing varies there is none, and its ends are NaN: a point
-    would claim that the difference is known.
+    The interval is cut to the possible differences, -1 to 1. Where nothing varies, its ends are NaN: a point would
+    claim that the difference is known.
     """
     if test.standard_error == 0:
         return replace(test, low=nan, high=nan)
@@ -186,13 +187,13 @@ def possible(test: MeanTest) -> MeanTest:
 
 
 def _detectable(test: MeanTest, alpha: float) -> float | None:
-    """Return the smallest difference that `test` would have found, if it saw any spread and that is below 1."""
+    """Return the smallest difference that `test` would have found; None if nothing varied or if it is above 1."""
     found = detectable_difference(test.standard_error, test.degrees, alpha)
     return found if 0 < found <= 1 else None
 
 
 def declared_family(statistics: Statistics) -> Callable[[Comparison], Hashable]:
-    """Return what names the family of a comparison by the suite's declaration."""
+    """Return the function that gives the family of a comparison, as the suite declares it."""
     return {
         "metric": lambda c: (c.dataset, c.metric),
         "dataset": lambda c: c.dataset,
@@ -204,7 +205,7 @@ def _resample(
     made: Sequence[Comparison], indexed: Sequence[tuple[int, NDArray[np.float64]]], statistics: Statistics
 ) -> Iterable[tuple[int, Comparison]]:
     """Yield the comparisons of one dataset with p-values and intervals by resampling, as declared."""
-    by_size: dict[int, list[int]] = defaultdict(list)  # comparisons of as many users share their draws
+    by_size: dict[int, list[int]] = defaultdict(list)  # comparisons with the same number of users share their draws
     for place, (_, difference) in enumerate(indexed):
         by_size[len(difference)].append(place)
     for places in by_size.values():

@@ -1,4 +1,4 @@
-"""What a report says, as one tree of dataclasses; how it looks is the templates' business."""
+"""The content of a report as a tree of dataclasses; templates decide how it looks."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +13,12 @@ from ipsrec_bench.store.records import DatasetRow, Environment
 from ipsrec_bench.tuning.results import TUNED, StudyResult
 
 MAX_COLUMNS = 8
-"""Models that stand side by side in the result table; the paper's has six."""
+"""Maximum number of models side by side in the result table; the paper's has six."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the suite: a model or a variant, under the suite's label and under its display name."""
+    """One row of the suite, a model or a variant, with its label in the suite and its display name."""
 
     label: str
     display: str
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def whole(self) -> bool:
-        """Whether it is a model, as it is or tuned, rather than a variant that an ablation takes apart."""
+        """Whether it is a whole model, tuned or not, rather than a variant of an ablation."""
         return not self.variant or self.tuned
 
 
@@ -42,7 +42,7 @@ class Score:
 
     mean: float
     deviation: float | None
-    """Standard deviation over seeds; None with fewer than two, and for a row that no seed changes."""
+    """Standard deviation over seeds; None with fewer than two, and for a deterministic row."""
     seeds: int
 
 
@@ -69,15 +69,15 @@ class Comparison:
     counts: WinTieLoss
     low: float
     high: float
-    """The declared interval of the difference, uncorrected; NaN where it saw no spread."""
+    """The declared interval of the difference, uncorrected; NaN where nothing varied."""
     p: float | None
-    """Of the declared test, uncorrected; None where it takes more seeds than there are."""
+    """Of the declared test, uncorrected; None where it needs more seeds."""
     adjusted_p: float | None
     """Corrected over the family."""
     detectable: float | None
     """Smallest difference that the t-test would have found with a power of 80% at alpha, uncorrected: over users and
-    seeds where that is declared, else over users. None where it saw no spread, or would have found no difference that a
-    metric can have."""
+    seeds where that is declared, else over users. None where nothing varied, or where it would have found no difference
+    that a metric can have."""
     margin: float | None
     """Declared, relative: smaller differences count as none."""
     equivalence_p: float | None
@@ -85,9 +85,9 @@ class Comparison:
     for the declared test."""
     alpha: float
     deterministic: tuple[Row, ...] = ()
-    """Those of the two rows that no seed changes."""
+    """Those of the two rows that are deterministic."""
     cut_off: tuple[Row, ...] = ()
-    """Those of the two rows of which some training ended while it was still getting better."""
+    """Those of the two rows with a training that was still improving when it ended."""
 
     @property
     def unequal(self) -> bool:
@@ -96,7 +96,7 @@ class Comparison:
 
     @property
     def without_seeds(self) -> bool:
-        """Whether no seed changes either row: what is said of these two is said of the methods."""
+        """Whether both rows are deterministic, so that a comparison of them is one of the methods."""
         return len(self.deterministic) == 2  # noqa: PLR2004 (both)
 
     @property
@@ -118,7 +118,7 @@ class Comparison:
 
     @property
     def of_method(self) -> str:
-        """What users and seeds together say of the methods, at alpha, in this one comparison."""
+        """The verdict on the methods, over users and seeds, at alpha, uncorrected."""
         if self.without_seeds:
             test = self.by_users
         elif self.crossed is None:
@@ -135,15 +135,15 @@ class ResultCell:
     """One model's value in the result table."""
 
     score: Score | None
-    """None while no seed of it is complete."""
+    """None while no seed is complete."""
     best: bool = False
     second: bool = False
     gain: float | None = None
-    """Over the baseline; for proposed models, whose improvement is shown."""
+    """Relative to the baseline; only for proposed models."""
     mark: bool = False
     """Whether it is better by the declared, corrected test."""
     unequal: bool = False
-    """Whether only one of it and the baseline is tuned."""
+    """Whether only one of the model and the baseline is tuned."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class ResultTable:
 
     @property
     def models_down(self) -> bool:
-        """Whether there are more models than a page is wide for, so that they had better go down."""
+        """Whether there are too many models for the width of a page, so that each gets a line instead of a column."""
         return len(self.columns) > MAX_COLUMNS
 
 
@@ -223,7 +223,7 @@ class SliceTable:
     too_small: tuple[str, ...]
     """Slices with too few users to compare."""
     everybody: tuple[str, ...]
-    """Slices that all test users are in, so that they part nobody from the others."""
+    """Slices that contain all test users, which are not compared."""
 
     def named(self, verdict: str) -> list[str]:
         """Return the slices with this verdict, in words."""
@@ -236,15 +236,15 @@ class DatasetLine:
 
     label: str
     statistics: DatasetRow
-    """Filter, scale and whether it is made up are this run's."""
+    """Its filter, scale and `stand_in` are those of this run."""
     split: SplitStatistics | None
-    """Of the suite's split; None where the store, of an older version, does not know."""
+    """Of the suite's split; None where a store of an older version lacks them."""
     source: tuple[tuple[str, str], ...]
-    """What it was made of, in words: name and value."""
+    """Its sources in words: name and value."""
     test: RankedUsers | None = None
-    """Whom the run's cells rank under its split; None where no cell says so."""
+    """Test users that the run's cells rank and leave out; None where no cell recorded them."""
     valid: RankedUsers | None = None
-    """Likewise, of the validation."""
+    """Likewise, for validation."""
 
     @property
     def tested(self) -> str:
@@ -284,7 +284,7 @@ class HitCurve:
 
 @dataclass(frozen=True)
 class SeedScore:
-    """What one training reached on the report's metric."""
+    """The report's metric for one training."""
 
     dataset: str
     row: Row
@@ -300,7 +300,7 @@ class SurfacePoint:
     tau: float
     value: float
     comparison: Comparison | None = None
-    """With the whole model; None for that itself, and for trials."""
+    """With the whole model; None for the whole model itself, and for trials."""
 
 
 @dataclass(frozen=True)
@@ -316,24 +316,24 @@ class Surface:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A study, and whether its best settings are better than those before it, or merely came out larger."""
+    """A study, with two tests of whether its best settings improve on those before."""
 
     study: StudyResult
     gain: MeanTest | None
-    """Best less default over the seeds of their trials, on the targets that the best was chosen by, which flatters it;
+    """Best minus default over the seeds of their trials, on the targets that the best was chosen by, which favours it;
     None with one seed, or where the default is the best or was not trained to its end."""
     fresh: Comparison | None
-    """Of the run's test ranks, on seeds that no trial was trained with; None where the run has no rows of both."""
+    """On the run's test ranks, with seeds that no trial had; None where the run does not have both rows."""
 
     @property
     def adjusted_p(self) -> float | None:
-        """P of the gain, times the complete trials that the best was chosen among (Bonferroni)."""
+        """P of the gain, times the number of complete trials that the best was chosen among (Bonferroni)."""
         return min(1.0, self.gain.p * max(1, len(self.study.complete) - 1)) if self.gain else None
 
 
 @dataclass(frozen=True)
 class CostLine:
-    """What one row cost on one dataset, mean over its complete cells, and what it reached."""
+    """The cost of one row on one dataset, mean over its complete cells, and its result."""
 
     dataset: str
     row: Row
@@ -342,7 +342,7 @@ class CostLine:
     seconds: float
     peak_memory: int
     best_epochs: tuple[int, ...]
-    """Of its trainings; none for a model that counts."""
+    """Of its trainings; empty for a counting model."""
     value: float
     """The report's metric."""
 
@@ -359,12 +359,12 @@ class PublishedLine:
     seeds: int
     low: float | None
     high: float | None
-    """Where one more training of ours would come out, on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
-    one seed, which does not tell how much trainings vary."""
+    """Prediction interval of one more training of ours on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
+    one seed, or if seeds do not vary."""
 
     @property
     def difference(self) -> float:
-        """Ours less theirs."""
+        """Ours minus theirs."""
         return self.ours - self.theirs
 
     @property
@@ -403,7 +403,7 @@ class AgainstPaper:
 
 @dataclass(frozen=True)
 class CellLine:
-    """One cell, for whoever wants to know exactly."""
+    """One cell, with its key, its data and its environment."""
 
     dataset: str
     row: Row
@@ -429,21 +429,21 @@ class MissingCell:
     seconds: float | None = None
     """How long it had run when it failed."""
     log: tuple[str, ...] = ()
-    """Its whole traceback, and what its process printed at last, line by line."""
+    """Lines of its whole traceback and of the last output of its process."""
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """Trainings of one row that were still getting better when their last allowed epoch ended."""
+    """Trainings of one row that were still improving when their last allowed epoch ended."""
 
     dataset: str
     row: Row
     cells: int
-    """How many of them."""
+    """Number of these trainings."""
     of: int
-    """Of so many complete cells."""
+    """Number of complete cells of the row."""
     epochs: int
-    """That they were allowed."""
+    """Maximum number of epochs."""
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ class Report:
     cells: int
     missing: tuple[MissingCell, ...]
     scale: float
-    """That the suite asks for."""
+    """The suite's."""
     left_out: tuple[str, ...]
     """Datasets of the suite that were not run, because their raw files were not there."""
     cut_off: tuple[CutOff, ...]
@@ -504,9 +504,9 @@ class Report:
     provenance: tuple[CellLine, ...]
     environments: tuple[Environment, ...]
     warnings: tuple[str, ...]
-    """In what cells of one table differ that ought to be the same."""
+    """How cells of one table differ that should be alike."""
     notes: tuple[str, ...]
-    """Why something is not compared, or says nothing."""
+    """Why something is not compared, or cannot differ."""
     alpha: float
     confidence: float
     suite_text: str
@@ -514,7 +514,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """The title, and whether what it is about is real."""
+        """The title, marked if data are stand-ins."""
         stand_ins = [line.statistics.stand_in for line in self.datasets]
         if not any(stand_ins):
             return self.title
@@ -529,7 +529,7 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """What stands beside every table: which datasets are made up, or samples. Empty where none is."""
+        """Caution beside every table: which datasets are stand-ins or samples; empty if none is."""
         made_up = [line.label for line in self.datasets if line.statistics.stand_in]
         sampled = [
             f"{line.label} ({100 * line.statistics.scale:g}%)" for line in self.datasets if line.statistics.scale < 1
@@ -537,8 +537,8 @@ class Report:
         parts = []
         if made_up:
             parts.append(
-                f"Stand-in data at a scale of {self.scale:g}: {', '.join(made_up)}. Made up in the shape of the"
-                " published datasets, of which these figures say nothing."
+                f"Stand-in data at a scale of {self.scale:g}: {', '.join(made_up)}. Generated in the shape of the"
+                " published datasets, about which these figures say nothing."
             )
         if sampled:
             parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")

@@ -1,7 +1,7 @@
 """What all charts share: their form, their colours, and how they become files.
 
-Text and rules take the colour of the page around them, so that a chart reads in dark mode as well; in a file of its own
-it has a dark grey instead.
+Text and rules take the colour of the page around them, so that a chart is readable in dark mode, too; in a separate
+file they are dark grey.
 """
 
 import itertools
@@ -24,15 +24,15 @@ TEXT, TITLE = 12, 14
 LEGEND_COLUMNS = 3
 GRADIENT = 300
 MOST_LETTERS = 50
-"""Of a file's name, whose place on the disk is 255 bytes."""
+"""Maximum number of letters of a file name, which may have 255 bytes."""
 FONT = "Liberation Sans, Arial, Arimo, Helvetica, sans-serif"
-"""The renderer measures the first, which it brings along; letters of the others are as wide, but for the last."""
+"""The renderer ships and measures the first; letters of the others, except the last, have the same widths."""
 TITLE_LETTERS = 46
-"""Of a line of a title: as many as a small screen shows."""
+"""Maximum number of letters in a line of a title, so that it fits a small screen."""
 MOST_TICKS = 12
 MARGIN = 24
-"""Pixels on both sides, one more for each letter of longer texts: in another font than the renderer's, a letter of a
-label or a legend takes up to a pixel more."""
+"""Minimum number of pixels on both sides; a longer text gets one for each of its letters, because a letter may be up to
+a pixel wider in another font than the renderer's."""
 PAGE_INK, FILE_INK = "currentColor", "#333333"
 
 
@@ -41,13 +41,13 @@ class Chart:
     """One chart."""
 
     name: str
-    """Of its files: a number, so that no two have the same, and words."""
+    """Of its files: words, after a number that makes it unique."""
     section: str
     title: str
     """What it shows, in a sentence."""
     spec: dict[str, Any]
     dataset: str
-    """That it is about, by which the page is filtered."""
+    """The dataset that it is about, by which the page is filtered."""
     link: str = ""
     """Its id on the page."""
 
@@ -58,12 +58,12 @@ class Chart:
 
     @cached_property
     def svg(self) -> str:
-        """SVG text for the page, labelled for who cannot see it."""
+        """SVG text for the page, labelled for screen readers."""
         return svg_of(self.spec)
 
     @cached_property
     def svg_file(self) -> str:
-        """SVG text for a file of its own, which has no page around it to take a colour from."""
+        """SVG text for a separate file, which cannot take a colour from a page around it."""
         return re.sub(rf'( (?:fill|stroke)="){PAGE_INK}"', rf'\g<1>{FILE_INK}"', self.svg)
 
     @cached_property
@@ -73,7 +73,7 @@ class Chart:
 
 
 def inline(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
-    """Return `values` as data that stands in the chart."""
+    """Return `values` as data inside the chart."""
     return alt.InlineData(values=[dict(value) for value in values])
 
 
@@ -87,14 +87,14 @@ def whole_ticks(values: Iterable[int], most: int = MOST_TICKS) -> alt.Axis:
 
 
 def draw(name: str, section: str, dataset: str, title: str, chart: Any) -> Chart:  # noqa: ANN401 (altair's charts share no useful base)
-    """Return a chart of altair's in the dress of all charts.
+    """Return an Altair chart in the style of all charts.
 
     Args:
         name: of its files.
         section: of the page that shows it.
         dataset: that it is about.
         title: what it shows, in a sentence.
-        chart: altair's.
+        chart: Altair's.
     """
     lines = textwrap.wrap(visible(title), TITLE_LETTERS, break_on_hyphens=False)
     configured = (
@@ -144,7 +144,7 @@ def _letters(text: str) -> int:
 
 
 def _printable(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return `value` without the control characters that a name may have and XML may not: they end the renderer."""
+    """Return `value` with control characters written out: names may contain them, but in XML they end the renderer."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):

@@ -1,11 +1,11 @@
-"""What a report shows of failed cells."""
+"""Logs of failed cells, as a report shows them."""
 
 import re
 
 from ipsrec_bench.store.records import OUTPUT_FOLLOWS
 
 MOST_LINES = 12
-"""Lines that a page shows of the traceback, and as many of the output."""
+"""Maximum number of lines that a page shows of the traceback, and of the output."""
 _OF_A_LIBRARY = re.compile(r'"[^"\n]*/(?:(?:site|dist)-packages|lib/python3[.]\d+)/([^"\n]+)"')
 _OF_THE_PACKAGE = re.compile(r'"[^"\n]*/(ipsrec_bench/[^"\n]+)"')
 _HOME = re.compile(r"(?<![\w./-])(?:/home/[^/\s\"':]+|/Users/[^/\s\"':]+|/root)(?=[/\s\"':]|$)")
@@ -22,7 +22,7 @@ def log_of(error: str) -> tuple[str, ...]:
 
 
 def last_lines(log: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the end of the traceback and the end of the output in `log`, a mark where lines are left out."""
+    """Return the end of the traceback and the end of the output in `log`, with a mark where lines are left out."""
     cut = log.index(OUTPUT_FOLLOWS) if OUTPUT_FOLLOWS in log else len(log)
     return (*_end(log[:cut]), *log[cut : cut + 1], *_end(log[cut + 1 :]))
 

@@ -1,4 +1,4 @@
-"""Plain text as HTML, Markdown and LaTeX: nothing in it acts, and a few symbols are set as a paper sets them."""
+"""Escapes plain text for HTML, Markdown and LaTeX, and typesets a few symbols as in a paper."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from markupsafe import Markup, escape
 from ipsrec_bench.words import visible
 
 _TEX_SYMBOLS = re.compile(r"(\bd_z\b|\bp(?=, users|, equivalent| <)|(?<=djusted )p\b|[*†](?=:))")
-"""A p where it is a p-value, and marks where a note explains them."""
+"""Matches d_z, `p` as a p-value, and marks that a note explains."""
 _TEX_NUMBERS = re.compile(r"([-+]\d[\d.,]*|[*†])")
-"""Numbers with a sign, and the marks after them."""
+"""Matches numbers with a sign, and the marks after them."""
 _TEX_MARKS = {"*": "^*", "†": r"^\dagger"}
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -30,19 +30,19 @@ _TEX = {
     "λ": r"$\lambda$",
     "τ": r"$\tau$",
     **{mark: f"\\{mark}" for mark in "&%$#_"},
-    **{mark: f"{{{mark}}}" for mark in "[]*"},  # which mean something after the end of a row
+    **{mark: f"{{{mark}}}" for mark in "[]*"},  # special after the end of a row
 }
 _TEX_LETTERS = {*map(chr, range(0x20, 0x7F)), *map(chr, range(0xC0, 0x100))} - {*"\u00d0\u00d7\u00de\u00f0\u00f7\u00fe"}
-"""What pdfTeX can set with its own fonts."""
+"""Letters that pdfTeX can set with its default fonts."""
 
 
 def html_words(text: str) -> Markup:
-    """Return our own words, with names in them, as HTML."""
+    """Return a sentence of ours, which may contain names, as HTML."""
     return Markup(re.sub(r"\bd_z\b", "d<sub>z</sub>", escape(visible(text))))  # noqa: S704 (escaped)
 
 
 def markdown(text: object) -> str:
-    """Return text as Markdown in which everything is inert that Markdown or HTML would act on."""
+    """Return text with everything escaped that Markdown or HTML would interpret."""
     plain = " ".join(str(text).split())
     plain = re.sub("<(?! )", "&lt;", plain.replace("&", "&amp;")).replace(">", "&gt;")  # "p < 0.05" opens no tag
     escaped = re.sub(r"([\\`*_\[\]|~$]|(?<!\S)#)", r"\\\1", plain)
@@ -50,7 +50,7 @@ def markdown(text: object) -> str:
 
 
 def markdown_words(text: str) -> str:
-    """Return our own words, with names in them, as Markdown."""
+    """Return a sentence of ours, which may contain names, as Markdown."""
     return re.sub(r"\bd\\_z\b", "d<sub>z</sub>", markdown(text))
 
 
@@ -61,7 +61,7 @@ def fenced(lines: Sequence[str]) -> str:
 
 
 def latex(text: object) -> str:
-    """Return text as LaTeX in which everything is inert; a letter that pdfTeX lacks is named by its number."""
+    """Return text escaped for LaTeX; a letter that pdfTeX lacks becomes its code point."""
     plain = " ".join(str(text).split())
     return _latex(plain)
 
@@ -71,12 +71,12 @@ def _latex(text: str) -> str:
 
 
 def latex_words(text: str) -> str:
-    """Return our own words, with names in them, as LaTeX."""
+    """Return a sentence of ours, which may contain names, as LaTeX."""
     return _with_symbols(text, _TEX_SYMBOLS)
 
 
 def latex_number(text: str) -> str:
-    """Return what stands in a column of numbers as LaTeX, with minus signs, not hyphens."""
+    """Return an entry of a numeric column as LaTeX, with minus signs instead of hyphens."""
     return _with_symbols(text, _TEX_NUMBERS)
 
 
@@ -86,6 +86,6 @@ def _with_symbols(text: str, symbols: re.Pattern[str]) -> str:
 
 
 def script_json(value: Mapping[str, object]) -> str:
-    """Return JSON that may stand within a script element."""
+    """Return JSON that is safe within a script element."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -28,15 +28,15 @@ class Notice:
 
     @property
     def single(self) -> str:
-        """Its one sentence, which needs no list; empty where there are more, or a log."""
+        """Its only sentence, shown without a list; empty if there are several, or a log."""
         return self.items[0].text if len(self.items) == 1 and not self.items[0].log else ""
 
 
 def notices_of(report: Report, without_charts: str) -> list[Notice]:
-    """Return what stands above the results of a report.
+    """Return the notices above the results of a report.
 
     Args:
-        report: what the page says.
+        report: the content.
         without_charts: a sentence on charts that could not be drawn; empty if all were.
     """
     return [notice for notice in _notices(report, without_charts) if notice.items]
@@ -44,7 +44,7 @@ def notices_of(report: Report, without_charts: str) -> list[Notice]:
 
 def _notices(report: Report, without_charts: str) -> Iterator[Notice]:
     left_out = (Item(f"{', '.join(report.left_out)}."),) if report.left_out else ()
-    yield Notice("Left out, because the raw files are not there:", left_out, "datasets")
+    yield Notice("Left out because raw files are missing:", left_out, "datasets")
     cells = (
         Item(f"{c.dataset}, {c.row.display}, seed {c.seed}: {missing(c)}", last_lines(c.log)) for c in report.missing
     )
@@ -53,7 +53,7 @@ def _notices(report: Report, without_charts: str) -> Iterator[Notice]:
     yield Notice("Cells of one table differ in more than they should:", warnings, "differences")
     yield Notice("Training was cut off:", tuple(Item(cut_off(line)) for line in report.cut_off), "models")
     unread = tuple(Item(sentence) for sentence in report.unread_studies)
-    yield Notice("Tuning studies that this report lacks, because they could not be read:", unread, "studies")
+    yield Notice("Tuning studies that could not be read and are not shown:", unread, "studies")
     notes = [f"{note}." for note in report.notes]
     if without_charts:
         notes.append(without_charts)

@@ -1,4 +1,4 @@
-"""Where the pages of a report lie, and whether they are up to date; light, for a run with nothing to do asks it."""
+"""Paths of a report's pages, and whether these are up to date; imports little, so that a finished run answers fast."""
 
 import hashlib
 import re
@@ -12,18 +12,18 @@ CURRENT = ("html", "md")
 
 
 _PLAIN = re.compile(r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*")
-"""Names that every file system takes as they are and keeps apart; Windows has devices of the names left out."""
+"""Names that are valid and distinct on every file system; those left out are devices on Windows."""
 _MARKED = re.compile(r"--[0-9a-f]{8}$")
 _TAKEN = {"studies", "checkpoints"}
-"""Folders beside the store that are no reports."""
+"""Folders beside the store that are not reports."""
 MOST_LETTERS = 40
 
 
 def file_name(name: str) -> str:
-    """Return a file's name for `name`, another one for every other name, whatever the file system makes of letters.
+    """Return a file name for `name`, distinct for distinct names on every file system.
 
-    A name of few lower-case letters, digits and inner `-`, `_` and `.` stands as it is; any other is spelt with what
-    may stand in a file's name, and ends in a digest.
+    A short name of lower-case letters, digits and inner `-`, `_` and `.` is kept. In any other, other characters are
+    replaced, and a digest is appended.
     """
     if len(name) <= MOST_LETTERS and _PLAIN.fullmatch(name) and not _MARKED.search(name) and name not in _TAKEN:
         return name
@@ -32,17 +32,17 @@ def file_name(name: str) -> str:
 
 
 def report_folder(folder: Path, suite: str) -> Path:
-    """Return the place, below `folder`, of all files of the report on `suite`."""
+    """Return the folder, below `folder`, with all files of the report on `suite`."""
     return folder / file_name(suite)
 
 
 def page_path(folder: Path, suite: str, kind: str) -> Path:
-    """Return the place, below `folder`, of the page on `suite` in the format `kind`."""
+    """Return the path, below `folder`, of the page on `suite` in the format `kind`."""
     return report_folder(folder, suite) / f"{file_name(suite)}.{SUFFIXES[kind]}"
 
 
 def basis_path(folder: Path, suite: str) -> Path:
-    """Return the place of the file that says what the pages on `suite` were made of.
+    """Return the path of the file that records what the pages on `suite` were made from.
 
     It is removed before any file of the report is written, and written again after the last one.
     """
@@ -50,7 +50,7 @@ def basis_path(folder: Path, suite: str) -> Path:
 
 
 def signature(basis: str) -> str:
-    """Return what stands in that file if this code made the pages of `basis`."""
+    """Return the content of that file if this code made the pages from `basis`."""
     package = Path(ipsrec_bench.__file__).parent
     files = (path for path in package.rglob("*.*") if "__pycache__" not in path.parts)
     changed = max(path.stat().st_mtime_ns for path in files)
@@ -58,7 +58,7 @@ def signature(basis: str) -> str:
 
 
 def is_current(folder: Path, suite: str, basis: str) -> bool:
-    """Return whether the pages that `run` writes on `suite` are there, and were made of `basis` by this code."""
+    """Return whether the pages that `run` writes on `suite` exist and were made from `basis` by this code."""
     try:
         made_of = basis_path(folder, suite).read_text(encoding="utf-8")
     except OSError:

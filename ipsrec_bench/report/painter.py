@@ -17,15 +17,15 @@ import vl_convert
 
 def main() -> None:
     """Answer requests until there are no more."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its end leaves no dump behind
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core dump
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks: when it ends, so do requests
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing but answers goes there, whatever the engine prints
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the engine's own output must not mix with answers
         for line in sys.stdin:
             kind, content = json.loads(line)
             try:
                 answer = [_MAKERS[kind](content), None]
-            except Exception as error:  # noqa: BLE001 (of the engine's own kinds, which have no common base)
+            except Exception as error:  # noqa: BLE001 (the engine's errors have no common base class)
                 answer = [None, str(error)]
             print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,4 +1,4 @@
-"""What a report says, as JSON can say it."""
+"""Dataclasses as values that JSON can represent."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
-    """Return `value` with dataclasses as dictionaries, of their fields and of the properties that follow from these.
+    """Return `value` with dataclasses as dictionaries of their fields and properties.
 
     NaN and infinities, which JSON lacks, become null.
     """

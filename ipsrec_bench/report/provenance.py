@@ -1,4 +1,4 @@
-"""Where every number comes from, and a warning where numbers of one table come from different places."""
+"""The origin of every number, and warnings where numbers of one table differ in origin."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from ipsrec_bench.store.queries import Basis, CellSummary
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
 
 SHOWN = 3
-"""Rows that are named in a warning."""
+"""Maximum number of cells that a warning names for each value."""
 
 
 def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[str, int]) -> Iterator[CellLine]:
@@ -36,7 +36,7 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
 
 
 def cut_off_rows(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[CutOff]:
-    """Yield every row of which some training was still getting better when its last allowed epoch ended."""
+    """Yield every row with a training that was still improving when its last allowed epoch ended."""
     trained: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
     for cell in run.cells:
         if cell.key in summaries and summaries[cell.key].status == "complete":
@@ -50,15 +50,15 @@ def cut_off_rows(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[Cut
 def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
     """Yield a sentence for every cell that is left out.
 
-    It ranks other targets than those of the tables, or was imported under the name that a row of the suite has.
+    Such a cell ranks other targets than the tables do, or was imported under the name of a row of the suite.
     """
     beside = {cell.dataset: bases[cell.key] for cell in run.cells if cell.key in bases}
     own = {cell.label for cell in (*run.cells, *run.stale) if cell.type != EXTERNAL}
     for cell in run.stale:
         if cell.type == EXTERNAL and cell.label in own:
             yield (
-                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported, and the suite now has a row"
-                f" '{cell.label}' itself: the import is left out; import it under another name"
+                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported, but the suite now has a row"
+                f" '{cell.label}': the import is left out; import it under another name"
             )
             continue
         words, remedy = stale(cell, bases[cell.key], beside[cell.dataset])
@@ -66,7 +66,7 @@ def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
 
 
 def stale(cell: PlannedCell, its: Basis, wanted: Basis) -> tuple[str, str]:
-    """Return the words that say for what `cell` was made, and what would be wanted; and the remedy."""
+    """Return a clause that says how the basis of `cell` differs from the wanted one, and the remedy."""
     name = f"{cell.display} on {cell.dataset}, seed {cell.seed}"
     other = " and another ".join(its.differences(wanted))
     if cell.type == EXTERNAL:
@@ -75,11 +75,11 @@ def stale(cell: PlannedCell, its: Basis, wanted: Basis) -> tuple[str, str]:
 
 
 def not_taken(run: Run) -> Iterator[str]:
-    """Yield a sentence if the suite was stored with settings that this version of the toolkit does not take."""
+    """Yield a sentence if the suite was stored with settings that this version of the toolkit does not accept."""
     if run.not_taken:
         yield (
-            "The suite was stored by another version of ipsrec-bench. This one does not take these of its settings and"
-            f" shows its own defaults in their place: {'; '.join(run.not_taken)}"
+            "The suite was stored by another version of ipsrec-bench. This one does not accept these of its settings"
+            f" and shows its defaults instead: {'; '.join(run.not_taken)}"
         )
 
 
@@ -92,7 +92,7 @@ def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[s
     if least >= statistics.alpha:
         yield (
             f"{statistics.resamples:,} sign flips cannot give an adjusted p below {least:.4f} in a family of {largest},"
-            f" so that nothing is significant at {statistics.alpha:g}; set statistics.resamples to"
+            f" so nothing can be significant at {statistics.alpha:g}; set statistics.resamples to"
             f" {round(2 * largest / statistics.alpha):,} or more"
         )
 
@@ -103,7 +103,7 @@ def warnings(
     environments: Mapping[str, Environment],
     datasets: Iterable[DatasetLine],
 ) -> Iterator[str]:
-    """Yield a sentence for everything in which cells differ that stand in one table as if they were alike."""
+    """Yield a sentence for every difference between cells of one table that should be alike."""
     cells = [cell for cell in run.cells if cell.key in summaries and summaries[cell.key].status == "complete"]
     trained = [cell for cell in cells if cell.type != EXTERNAL]
     for field in fields(Environment):
@@ -125,9 +125,9 @@ def warnings(
         depth = summaries[cell.key].depth
         if depth is not None:
             yield (
-                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported as lists, the shortest of {depth}"
-                f" items: they are taken for the best of all {items[cell.dataset]:,}; ranks are too good if they are a"
-                f" choice of candidates, and values at cutoffs above {depth} are lower bounds"
+                f"{cell.display} on {cell.dataset}, seed {cell.seed}, was imported as lists; the shortest has {depth}"
+                f" items. Lists are assumed to be the top of all {items[cell.dataset]:,}: ranks are too good if only a"
+                f" selection was ranked, and values at cutoffs above {depth} are lower bounds"
             )
 
 

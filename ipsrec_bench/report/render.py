@@ -47,7 +47,7 @@ _Part = TypeVar("_Part", bound=_OfSection)
 
 FORMATS = ("html", "md", "latex", "json")
 LONG = 12
-"""Lines from which on a table or a list of the HTML page opens only when asked."""
+"""Maximum number of lines of a table or a list that the HTML page shows unasked."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Written:
     pages: Mapping[str, Path]
     charts: tuple[Path, ...]
     tables: tuple[Path, ...]
-    """LaTeX tables, each for a document of one's own."""
+    """LaTeX tables, each to include in another document."""
     left_out: str
     """A sentence on charts that could not be drawn, and why; empty if all were."""
 
@@ -88,16 +88,16 @@ def write_report(
     """Render `report` into `folder/<suite>/`.
 
     HTML is one self-contained file that needs no network; charts lie beside it as SVG and PDF. LaTeX is a document, and
-    a file per table and chart for documents of one's own. JSON holds everything that the others show.
+    a file per table and chart to include in others. JSON holds everything that the others show.
 
     Args:
         report: what the pages say.
         folder: parent of the suite's folder.
         formats: names from `FORMATS`.
-        basis: digest of what the report was made of, by which `pages.is_current` knows it again; it never does if None.
+        basis: digest of what the report was made from, for `pages.is_current`; None: the pages never count as current.
 
     Charts that cannot be drawn are left out, which the pages and `Written.left_out` say. Files of an earlier report are
-    replaced once the new ones are whole.
+    replaced once the new ones are complete.
 
     Raises:
         BenchError: the folder cannot be written.
@@ -150,7 +150,7 @@ def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, 
     """Draw a report's charts.
 
     Returns:
-        The charts, their files by name, the script that makes them answer, and a sentence on what could not be made.
+        The charts, their files by name, the script that makes them interactive, and a sentence on what is missing.
     """
     if clause := extras.missing("report"):
         return [], {}, "", f"Charts are left out: {clause}."
@@ -176,7 +176,7 @@ def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, 
     try:
         script = javascript() if drawn else ""
     except NotDrawnError as error:
-        notes.append(f"Charts do not answer to the mouse: {error}.")
+        notes.append(f"Charts are not interactive: {error}.")
     return drawn, pictures, script, " ".join(notes)
 
 

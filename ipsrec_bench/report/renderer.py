@@ -1,4 +1,4 @@
-"""Charts become pictures in a process of their own, which may end without taking this one along."""
+"""Renders charts in a separate process, so that a crash of the renderer does not end this one."""
 
 import atexit
 import base64
@@ -18,11 +18,11 @@ from ipsrec_bench.files import replace_files
 
 
 class NotDrawnError(Exception):
-    """The renderer refused a chart, or ended while it drew it; says why, in a clause."""
+    """The renderer refused a chart, or ended while it drew it; the message is a clause."""
 
 
 class RendererUnusableError(NotDrawnError):
-    """A renderer ended at the first thing that it was asked: the next one would, too."""
+    """A renderer ended at its first request, so the next one would, too."""
 
 
 def svg_of(specification: Mapping[str, Any]) -> str:
@@ -45,12 +45,12 @@ def pdf_of(svg: str) -> bytes:
 
 @cache
 def javascript() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed`; nothing is fetched by it.
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which sets `window.vegaEmbed` and fetches nothing.
 
     Bundling takes the renderer two seconds, so the script of each renderer version is kept in the user's cache folder.
 
     Raises:
-        NotDrawnError: the renderer does not give it.
+        NotDrawnError: the renderer cannot bundle it.
     """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (Path's raises without a home)
     kept = Path(home, "ipsrec-bench", f"vega-embed-{version('vl-convert-python')}.js")
@@ -77,13 +77,13 @@ def _renderer() -> "_Renderer":
 
 
 class _Renderer:
-    """The other process; it takes half a second to start, and is kept until this one ends."""
+    """The renderer's process; it takes half a second to start and is kept until this one ends."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, kind: str, content: object) -> str:
-        """Return what the other process makes of `content`."""
+        """Return the renderer's answer to a request."""
         if self._process is not None and self._process.poll() is not None:  # killed while it waited
             self.stop()
         fresh = self._process is None
@@ -106,7 +106,7 @@ class _Renderer:
         return str(made)
 
     def stop(self) -> int:
-        """End the other process; return its exit code, negative for a signal."""
+        """End the renderer's process; return its exit code, negative for a signal."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -134,5 +134,5 @@ def _why(code: int) -> str:
     ]
     ended = f"the chart renderer ended by signal {-code}" if code < 0 else f"the chart renderer ended with code {code}"
     if limited:
-        return f"{ended}; it needs address space without a limit, and {' and '.join(limited)} sets one"
+        return f"{ended}; it needs unlimited address space, and {' and '.join(limited)} sets a limit"
     return f"{ended}; there may be too little memory"

@@ -16,7 +16,7 @@ from ipsrec_bench.store.queries import CellSummary, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
 MATRICES = 3
-"""Per-user matrices that are kept: a reference is compared with many, one after the other."""
+"""Number of per-user matrices that are kept: a reference is compared with many rows, one after the other."""
 
 
 def row_of(cell: PlannedCell) -> Row:
@@ -26,7 +26,7 @@ def row_of(cell: PlannedCell) -> Row:
 
 @dataclass(frozen=True)
 class Results:
-    """What the store has of a run: its test ranks and what its cells cost, by key."""
+    """A run with its test ranks and the summaries of its cells, by key."""
 
     run: Run
     ranks: dict[str, TestRanks]
@@ -89,17 +89,17 @@ class Results:
         return sorted({*ours} & {*theirs})
 
     def is_deterministic(self, dataset: str, row: Row) -> bool:
-        """Return whether no seed changes the ranks of `row`; False while nothing of it is complete."""
+        """Return whether the ranks of `row` are the same for every seed; False while no cell of it is complete."""
         keys = self.keys.get((dataset, row.label), {}).values()
         return bool(keys) and all(key in self.summaries and self.summaries[key].deterministic for key in keys)
 
     def is_cut_off(self, dataset: str, row: Row) -> bool:
-        """Return whether some training of `row` was still getting better when its last allowed epoch ended."""
+        """Return whether a training of `row` was still improving when its last allowed epoch ended."""
         keys = self.keys.get((dataset, row.label), {}).values()
         return any(key in self.summaries and self.summaries[key].cut_off for key in keys)
 
     def users(self, dataset: str) -> NDArray[np.int32]:
-        """Return the test users of `dataset`, ascending; none while nothing of it is complete."""
+        """Return the test users of `dataset`, ascending; empty while no cell of it is complete."""
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
         return self.ranks[keys[0]].users if keys else np.empty(0, dtype=np.int32)
 
@@ -153,10 +153,10 @@ class Results:
         return [float(value) for value in np.mean(curves, axis=0)]
 
     def reference(self, dataset: str, name: str, row: Row) -> Row | None:
-        """Return what `row` is compared with; None if there is nothing yet.
+        """Return the row that `row` is compared with: the declared or the best baseline; None if there is none yet.
 
-        That is the declared baseline, or the best baseline. A tuned row is compared with tuned baselines where there
-        are any: with the declared one as it is tuned, or with the best tuned one.
+        A tuned row is compared with a tuned baseline if there is one: the tuned row of the declared baseline, or the
+        best tuned one.
         """
         declared = self.run.suite.statistics.baseline
         if declared == "best":
@@ -170,8 +170,8 @@ class Results:
     def baseline(self, dataset: str, name: str, *, tuned: bool = False) -> Row | None:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
-        The best is chosen among those with the most of the suite's seeds, and, where there are such, among those that
-        are `tuned`, or are not.
+        The best is chosen among those with the most of the suite's seeds and, if there are any, among those that are
+        tuned, or not, as `tuned` says.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
@@ -183,7 +183,7 @@ class Results:
             if row.model not in self.proposed and row.whole and (score := self.score(dataset, row, name))
         ]
         scored = [pair for pair in scored if pair[2].tuned == tuned] or scored
-        # In an unfinished suite, one that has few seeds would leave all others few to be compared on.
+        # In an unfinished suite, a baseline with few seeds would leave all others few common seeds.
         most = max((seeds for seeds, *_ in scored), default=0)
         return max(
             (pair for pair in scored if pair[0] == most > 0),
@@ -192,7 +192,7 @@ class Results:
         )[2]
 
     def unpaired(self) -> list[PlannedCell]:
-        """Return the cells that rank other users than the first of their dataset, so that nothing can be paired."""
+        """Return the cells that rank other users than the first of their dataset, so that they cannot be paired."""
         return [
             cell
             for cell in self.run.cells

@@ -19,7 +19,7 @@ from ipsrec_bench.suite.shipped import find_suite
 
 @dataclass(frozen=True)
 class Run:
-    """One start of a suite, with the cells that it wanted, in the suite's order."""
+    """One start of a suite, with its cells in the suite's order."""
 
     run: int
     suite_name: str
@@ -28,15 +28,15 @@ class Run:
     overrides: tuple[str, ...]
     started: datetime
     cells: tuple[PlannedCell, ...]
-    """With what was imported for its suite."""
+    """Including imports for the suite."""
     stale: tuple[PlannedCell, ...] = ()
-    """Left out: of other targets or candidates than `cells`, or imported under the label of a row of the suite."""
+    """Cells left out: with other targets or candidates than `cells`, or imported under the label of a row."""
     not_taken: tuple[str, ...] = ()
-    """Settings of the suite that this version of the toolkit does not take, like `training.warm_up = 3`."""
+    """Settings of the suite that this version of the toolkit does not accept, like `training.warm_up = 3`."""
 
 
 def read_run(connection: Connection, suite: str | None = None, number: int | None = None) -> Run:
-    """Return the newest run, of all, of the named suite, or the one of this number.
+    """Return the newest run of the store or of the named suite, or the run with this number.
 
     Raises:
         StoreError: there is no such run, or this version cannot read its suite.
@@ -55,22 +55,22 @@ def read_run(connection: Connection, suite: str | None = None, number: int | Non
 
 
 def basis_of(connection: Connection, run: Run, studies: object) -> str:
-    """Return a digest of what a report on `run` is made of: suite, cells, how and when each cell ended, and `studies`.
+    """Return a digest of what a report on `run` depends on: suite, cells, how and when each cell ended, and `studies`.
 
-    The number and the start of the run do not enter: if nothing changed between two runs of a suite, their digests are
-    equal.
+    It does not depend on the number and the start of the run: if nothing changed between two runs of a suite, their
+    digests are equal.
     """
     ended = connection.execute(
         "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
         [[cell.key for cell in run.cells]],
     ).fetchall()
-    made_of = sorted(queries.run_datasets(connection, run.run).items())  # equal ranks may come of another file
+    made_of = sorted(queries.run_datasets(connection, run.run).items())  # equal ranks may come from another file
     content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteFile:
-    """Return the suite of this file, or, of this name, as its newest run in the store had it, else as it ships.
+    """Return the suite of a file, or the named suite: as its newest run in the store had it, else as it ships.
 
     Raises:
         SuiteError: the file is missing or wrong, or an override is.
@@ -90,11 +90,11 @@ def suite_file(suite: str, store: Path, overrides: Iterable[str] = ()) -> SuiteF
 
 
 def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
-    """Return `run` as if its suite had said `overrides` as well, which may change what is shown, not what was run.
+    """Return `run` with `overrides` of its suite, which may change what is shown, not what was run.
 
     Raises:
         SuiteError: an override is wrong.
-        StoreError: it would take another run.
+        StoreError: an override needs another run.
     """
     overrides = tuple(overrides)
     if not overrides:
@@ -108,7 +108,7 @@ def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
     if suite != changed:
         raise StoreError(
             f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs and"
-            " statistics.*; anything else takes another run"
+            " statistics.*; anything else needs another run"
         )
     labels = {cell.label for cell in run.cells}
     baseline = suite.statistics.baseline

@@ -1,4 +1,4 @@
-"""Comparing what a person names: two cells, two rows of a suite, two runs."""
+"""Comparisons of two named cells, rows of a suite, or runs."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import PlannedCell
 
 MIN_KEY = 6
-"""Characters of a key that name a cell."""
+"""Minimum number of characters of a key that name a cell."""
 _Seeds = Mapping[int, str]
 
 
@@ -30,7 +30,7 @@ class _Selection:
     one_cell: bool = False
 
     def shown(self, label: str) -> str:
-        """Return what a row of it is called."""
+        """Return the display name of one of its rows."""
         return f"{self.display}: {label}" if self.whole_run else self.display
 
 
@@ -46,7 +46,7 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     """
     left, right = _select(connection, run, a), _select(connection, run, b)
     if left.whole_run != right.whole_run:
-        raise StoreError(f"'{a}' and '{b}' are not of a kind; compare a run with a run")
+        raise StoreError(f"only one of '{a}' and '{b}' is a run; compare a run with a run")
     shared = [
         (ours, theirs)
         for ours in left.rows
@@ -67,7 +67,7 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     summaries = queries.cell_summaries(connection, keys)
     results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
     for cell in results.unpaired():
-        raise StoreError(f"'{a}' and '{b}' rank other users on {cell.dataset}, so that they cannot be paired")
+        raise StoreError(f"'{a}' and '{b}' rank different users on {cell.dataset}, so they cannot be paired")
     made = compare(
         results,
         [
@@ -82,7 +82,7 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
 
 
 def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
-    """Raise an error if some cells of a dataset may not stand in one table."""
+    """Raise an error if cells of a dataset must not be in one table."""
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         keys = [cell.key for cell in cells if cell.dataset == dataset]
         other = queries.unlike(connection, keys)
@@ -90,8 +90,8 @@ def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: st
             bases = queries.bases(connection, keys)
             first = next(bases[key] for key in keys if key in bases)
             raise StoreError(
-                f"{who} cannot be compared on '{dataset}', for their targets or candidates are not the same: they"
-                f" differ in {' and in '.join(first.differences(bases[other]))}"
+                f"{who} cannot be compared on '{dataset}', because their targets or candidates are not the same:"
+                f" they differ in {' and in '.join(first.differences(bases[other]))}"
             )
 
 
@@ -113,14 +113,14 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     if re.fullmatch(rf"[0-9a-f]{{{MIN_KEY},32}}", name):
         found_cells = queries.find_cells(connection, name)
         if len({cell.key for cell in found_cells}) > 1:
-            raise StoreError(f"several cells have a key that begins with '{name}'; write more of it")
+            raise StoreError(f"several cells have a key that begins with '{name}'; give more of its characters")
         if found_cells:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
             return _Selection(display, _by_row([cell]), one_cell=True)
     raise StoreError(
-        f"'{name}' is no row of the suite '{run.suite_name}' ({listed(labels)}), no suite of the store"
-        f" ({listed(sorted(known))}, or one with @ and the number of a run), and no key of a cell"
+        f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}), nor a suite of the store"
+        f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"
         f"{did_you_mean(name, [*labels, *known])}"
     )
 

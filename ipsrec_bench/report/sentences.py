@@ -1,4 +1,4 @@
-"""What comparisons say, in sentences."""
+"""Sentences about comparisons, searches, slices and failed cells."""
 
 import math
 from collections import defaultdict
@@ -12,13 +12,13 @@ from ipsrec_bench.store.records import Environment
 
 SMALLEST_P = 1e-4
 EQUAL = 1.2
-"""How much longer one search may take than another and be called equal: a budget ends with the trial that spends it."""
+"""Ratio of search times up to which they count as equal: a search ends only after the trial that spends its budget."""
 LISTED = 4
-"""Slices that are named rather than counted."""
+"""Maximum number of slices that are named rather than counted."""
 
 
 def p_value(value: float | None) -> str:
-    """Return a p-value with its sign of comparison, or a dash where there is none."""
+    """Return a p-value, or `< 0.0001`, or a dash where there is none."""
     if value is None:
         return "–"
     return "< 0.0001" if value < SMALLEST_P else f"{value:.4f}"
@@ -35,12 +35,12 @@ def signed(value: float) -> str:
 
 
 def _plain_zero(value: float) -> float:
-    """Return `value`, but 0 without a minus where it is zero up to rounding."""
+    """Return `value` rounded, with negative zero as 0."""
     return round(value, DECIMALS) + 0.0
 
 
 def between(low: float, high: float, shown: Callable[[float], str] = signed) -> str:
-    """Return an interval, or a dash where nothing varied, so that there is none."""
+    """Return an interval, or a dash where nothing varied."""
     return "–" if math.isnan(low) else f"{shown(low)} to {shown(high)}"
 
 
@@ -59,7 +59,7 @@ def span(estimate: Estimate | None) -> str:
 
 
 def finding(c: Comparison, confidence: float) -> str:
-    """Return what a comparison says: which is better, by how much, how sure, of the trained models and the methods."""
+    """Return a comparison in words: which row is better, by how much and how surely, as a model and as a method."""
     varies = not math.isnan(c.low)
     interval = f"{100 * confidence:g}% interval {between(c.low, c.high)}" if varies else "the same for every user"
     values = f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)} ({interval})"
@@ -79,7 +79,7 @@ def finding(c: Comparison, confidence: float) -> str:
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
         if c.detectable is not None:
-            test += f"; a t-test would have found {c.detectable:.4f} with a power of 80%"
+            test += f"; a t-test would have found a difference of {c.detectable:.4f} with a power of 80%"
         elif varies:
             over = f"{c.users:,} users" + (f" and {c.seeds} seeds" if c.crossed else "")
             test += f"; over {over} a t-test finds no difference with a power of 80%, however large"
@@ -89,8 +89,8 @@ def finding(c: Comparison, confidence: float) -> str:
 def cut_off(line: CutOff) -> str:
     """Return how many trainings of a row were cut off."""
     return (
-        f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings reached their best epoch in the"
-        f" last one allowed ({line.epochs}) and might still have got better; raise training.epochs"
+        f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings had their best epoch at the limit"
+        f" ({line.epochs}) and might have improved further; raise training.epochs"
     )
 
 
@@ -105,23 +105,21 @@ def _of_training(c: Comparison) -> str:
     if not c.cut_off:
         return ""
     rows = " and ".join(row.display for row in c.cut_off)
-    return (
-        f" Training of {rows} was cut off by the number of epochs: this is no comparison of models trained to the end."
-    )
+    return f" Training of {rows} was cut off by the epoch limit, so this does not compare fully trained models."
 
 
 def _of_method(c: Comparison) -> str:
     if c.without_seeds:
-        return "No seed changes either, so this is also the comparison of the methods."
+        return "Both models are deterministic, so this is also the comparison of the methods."
     if c.crossed is None:
         each = "" if c.deterministic else " each"
         trainings = f"{'one training' if c.seeds == 1 else f'{c.seeds} trainings'}{' of' + each if each else ''}"
         return f"With {trainings}, no claim about the methods is possible, only about these trained models."
     p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
     if c.of_method == "undecided":
-        return f"That the methods differ, whichever seed trains them, is not shown: {p}."
+        return f"A difference between the methods, across seeds, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
-    return f"As a method, whichever seed trains it, it is {c.of_method}{too}: {p}."
+    return f"As a method, across seeds, it is {c.of_method}{too}: {p}."
 
 
 def missing(cell: MissingCell) -> str:
@@ -141,7 +139,7 @@ def environment(e: Environment) -> str:
 
 
 def tuned_finding(tuned: Tuned, confidence: float, alpha: float) -> str:
-    """Return what a search found, and whether its best settings are better than those before, or merely larger."""
+    """Return the result of a search in words, and whether its gain is shown to be more than luck."""
     unknown = "" if tuned.study.fixed is not None else " The study did not record the settings that it did not search."
     return _found(tuned, confidence, alpha) + unknown
 
@@ -170,7 +168,7 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     return (
         f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval"
         f" {between(gain.low, gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
-        f" {shown}: p {_equals(p)}, times the trials that it was chosen among."
+        f" {shown}: p {_equals(p)}, corrected for the trials that it was chosen among."
         f" {_fresh(tuned, confidence)}"
     )
 
@@ -182,7 +180,7 @@ def _fresh(tuned: Tuned, confidence: float) -> str:
 
 
 def budgets(studies: Sequence[Tuned]) -> str:
-    """Return what each model's searches were given, and whether that was the same for all on one dataset."""
+    """Return the budget of each model's searches, and whether budgets on one dataset are unequal."""
     said = []
     for dataset in dict.fromkeys(tuned.study.dataset for tuned in studies):
         trials: dict[str, int] = defaultdict(int)
@@ -198,7 +196,7 @@ def budgets(studies: Sequence[Tuned]) -> str:
 
 
 def where(table: SliceTable) -> str:
-    """Return where, among the slices, a row is better, worse, and neither; the longest list is a count."""
+    """Return in which slices a row is better, worse or neither; of the longest list, only a count if it is long."""
     groups = {
         "Better": table.named("better"),
         "Worse": table.named("worse"),

@@ -1,4 +1,4 @@
-"""Slices: where, among the users, a difference comes from."""
+"""Comparisons on slices of the test users, which show where a difference comes from."""
 
 from collections.abc import Iterator
 
@@ -11,19 +11,19 @@ from ipsrec_bench.report.content import Row, Slice, SliceTable
 from ipsrec_bench.report.results import Results
 
 Members = tuple[str, str, NDArray[np.bool_]]
-"""Dimension, name, and who belongs to it, bool `[test users]`."""
+"""Dimension, name and members of a slice; members are bool `[test users]`."""
 LENGTH_PARTS = 4
 POPULARITY_PARTS = 3
 SMALLEST_SLICE = 30
-"""Users that a slice needs to be shown: means over fewer are mostly noise."""
+"""Minimum number of users of a slice that is compared: means over fewer are mostly noise."""
 
 
 def slices_of(facts: TargetFacts) -> list[Members]:
-    """Return all slices of the test users that somebody is in; those of one dimension have nobody in common.
+    """Return all non-empty slices of the test users; slices of one dimension are disjoint.
 
     Lengths and popularities are cut at quantiles of the test users, so that slices are about equally large; equal
-    values stay together, and what training never saw is a slice of its own. Slices of several dimensions with the same
-    users are one slice: it stands in the first of these dimensions, and its name says what else it is.
+    values stay together, and what training never saw is a separate slice. Slices with the same users are one slice in
+    the first of their dimensions, and its name lists the others.
     """
     known = facts.provider_count >= 0
     repeat, seen = facts.item_seen, facts.provider_seen
@@ -53,9 +53,8 @@ def slices_of(facts: TargetFacts) -> list[Members]:
 def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
     """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family.
 
-    Slices of too few users, and those that everybody is in, are named and not compared.
-
-    By the t-test over users, or, where it is declared, over users and seeds, whatever else is declared.
+    Slices with too few users, and those of all users, are named and not compared. The test is the t-test over users
+    and seeds if the suite declares it, else the t-test over users.
     """
     declared = results.run.suite.statistics
     test = "crossed" if declared.test == "crossed" else "paired-t"

@@ -1,4 +1,4 @@
-"""What a dataset was made of, in words."""
+"""Sources of a dataset, in words."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ from ipsrec_bench.store.records import RunDataset
 
 ROLES = ("user", "item", "provider", "time")
 ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", *ROLES}
-"""Settings that are part of another line, or of the rest of the protocol."""
+"""Settings that another line or the rest of the protocol shows."""
 IDLE = [("lines", "json"), ("quoting", "auto")]
-"""Settings that are what they are for most files, and say nothing then."""
+"""Usual values of settings, which are not shown."""
 NAMES = {
     "columns": "names of the columns",
-    "unknown": "placeholders of an unknown provider",
+    "unknown": "placeholders for an unknown provider",
     "where": "rows where",
-    "lines": "form of the lines",
+    "lines": "format of the lines",
 }
 
 

@@ -14,20 +14,20 @@ from ipsrec_bench.tuning.results import StudyResult, TrialResult
 from ipsrec_bench.words import visible
 
 CELLS = 48
-"""Of the smoothed surface, along each side."""
+"""Number of cells along each side of the smoothed surface."""
 BANDS = 10
-"""Of the smoothed surface, between its least and its greatest value."""
+"""Number of levels of the smoothed surface, between its least and its greatest value."""
 MIN_SMOOTHED = 8
-"""Complete trials from which on a surface is drawn below them."""
+"""Minimum number of complete trials for a smoothed surface."""
 PANEL = 190
 PANEL_TICKS = 5
 NAME_LETTER = 8
-"""Pixels for a letter of a name that stands beside others below a chart."""
+"""Pixels for a letter of a name below a chart."""
 STATES = {"complete": "#0072B2", "pruned": "#7F7F7F"}
 
 
 def study_charts(study: StudyResult) -> Iterator[Chart]:
-    """Yield the charts of a study: what it did, what it found where, and what mattered."""
+    """Yield the charts of a study: its history, its results by setting, and the importance of settings."""
     name = study.name
     metric = _title(f"validation {study.metric.upper()}")
     yield draw(
@@ -58,7 +58,7 @@ def study_charts(study: StudyResult) -> Iterator[Chart]:
             f"tuning-parallel-{name}",
             "tuning",
             study.dataset,
-            f"Study {name}: the settings of the complete trials, a line each",
+            f"Study {name}: the settings of the complete trials, one line each",
             _parallel(study, metric),
         )
     if study.importance:
@@ -111,7 +111,7 @@ def _surface(study: StudyResult, metric: str) -> Any:  # noqa: ANN401 (as altair
 
 
 class _Axis:
-    """A setting along a side of the surface, from 0 to 1 over what was tried."""
+    """A setting along a side of the surface, scaled to 0 to 1 over the values that were tried."""
 
     def __init__(self, study: StudyResult, name: str) -> None:
         self.name, self._log = name, name in study.logarithmic
@@ -142,9 +142,9 @@ class _Axis:
 
 
 def _bands(points: np.ndarray, complete: Sequence[TrialResult], x: _Axis, y: _Axis) -> Iterator[dict[str, float]]:
-    """Yield rectangles of the smoothed surface, each as wide as its band goes: few, so that the page stays small.
+    """Yield rectangles of the smoothed surface, each as wide as its band: few, so that the page stays small.
 
-    It is drawn where complete trials lie around.
+    The surface covers the range of the complete trials.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     centres, edges = ((np.arange(CELLS + more) + shift) / CELLS for more, shift in ((0, 0.5), (1, 0.0)))
@@ -254,7 +254,7 @@ def _is_number(study: StudyResult, name: str) -> bool:
 
 
 def _order(value: Any) -> tuple[bool, Any]:  # noqa: ANN401 (a setting's value)
-    """Put numbers before words, so that both may stand in one axis."""
+    """Put numbers before words, so that both fit on one axis."""
     return isinstance(value, str), value
 
 
@@ -270,12 +270,12 @@ def _of_trial(study: StudyResult, trial: TrialResult) -> dict[str, Any]:
 
 
 def _field(study: StudyResult, name: str) -> str:
-    """Return a name for a setting in which Vega sees nothing but a name."""
+    """Return a name for a setting that Vega does not read as an expression."""
     return f"setting{list(study.default).index(name)}"
 
 
 def _title(name: str) -> str:
-    """Return a setting's name as an axis may bear it: Vega-Lite makes expressions of titles, and escapes nothing."""
+    """Return a setting's name that is safe as an axis title: Vega-Lite makes expressions of titles, unescaped."""
     return visible(name).replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
 
 

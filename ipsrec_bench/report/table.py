@@ -1,4 +1,4 @@
-"""A table without a format: columns, rows of plain text, a note. HTML, Markdown and LaTeX render the same one."""
+"""Tables without a format: columns, rows of plain text and a note. HTML, Markdown and LaTeX render the same ones."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ipsrec_bench.report.sentences import percent, signed
 
 NONE = "–"
-"""In the place of a value that is not known or does not exist."""
+"""Shown for a value that is unknown or does not exist."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Cell:
     below: str = ""
     """Smaller, on a line below: an interval, a gain."""
     value: float | str | None = None
-    """What the column is sorted by, if not by the text."""
+    """Sort key of the column; None sorts by the text."""
     tone: str = ""
-    """`best`, `second`, or a verdict: how the text looks. With `beside`, a verdict is about that."""
+    """`best`, `second` or a verdict, which styles the text; with `beside`, a verdict styles that instead."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Column:
     """Makes the cell of a line."""
     align: Literal["left", "right"] = "right"
     below: str = ""
-    """Heading of the cells' `below`, which Markdown and LaTeX show as a column of its own; without it, in brackets."""
+    """Heading of the cells' `below`, which Markdown and LaTeX show as a separate column; without it, in brackets."""
     explained: str = ""
     """What the heading means."""
     key: bool = False
@@ -70,7 +70,7 @@ class Row:
 
     cells: tuple[Cell, ...]
     begins: bool = False
-    """Whether a rule above parts it from the line before."""
+    """Whether a rule above separates it from the line before."""
     repeated: tuple[bool, ...] = ()
     """For every column, whether it is a key with the same value as in the line before."""
     indent: bool = False
@@ -99,14 +99,14 @@ class Table:
     """Whether the HTML page shows it only when asked."""
     sortable: bool = True
     latex: str = ""
-    """Name of the LaTeX file that it stands in; empty where LaTeX leaves it out."""
+    """Name of the LaTeX file that contains it; empty where LaTeX leaves it out."""
     page: int = 40
-    """Lines of it that fit on a page of LaTeX."""
+    """Maximum number of its lines on a page in LaTeX."""
     dataset: str = ""
     """The dataset that the whole table is about, by which the HTML page is filtered."""
 
     def flat(self, *, latex: bool = False) -> "Table":
-        """Return the table with a column of its own for what stands below others; in LaTeX, without some columns."""
+        """Return the table with `below` as separate columns; for LaTeX, without the columns that it leaves out."""
         shown = [(place, column) for place, column in enumerate(self.columns) if column.latex or not latex]
         columns: list[Column] = []
         for _, column in shown:
@@ -128,7 +128,7 @@ class Table:
         return replace(self, columns=tuple(columns), rows=tuple(rows))
 
     def pages(self) -> Iterator["Table"]:
-        """Yield the table in parts that fit on a page each, the first line of each with all its keys."""
+        """Yield parts of the table that fit on a page; the first line of each has all its keys."""
         for part, start in enumerate(range(0, len(self.rows), self.page), start=1):
             first, *others = self.rows[start : start + self.page]
             first = replace(first, begins=True, repeated=(False,) * len(first.cells))
@@ -157,7 +157,7 @@ def rows_of(
         lines: what the rows are about, of any type that the columns' functions take.
         dataset: the dataset that a line is about.
         metric: the metric that a line is about.
-        begins: whether a line has a rule above; where a key changes, if not given.
+        begins: whether a line has a rule above; by default where a key changes.
         indent: whether a line's first cell is indented.
     """
     rows: list[Row] = []
@@ -186,7 +186,7 @@ def text(value: object) -> Cell:
 
 
 def number(value: float | None, form: str = ".4f", unit: str = "") -> Cell:
-    """Return a number as a cell, in a format of Python's."""
+    """Return a number as a cell, with a Python format."""
     return Cell(NONE, value="") if value is None else Cell(f"{value:{form}}{unit}", value=exact(value))
 
 

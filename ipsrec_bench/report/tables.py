@@ -1,4 +1,4 @@
-"""The tables of a report: a function each. What they look like is the business of the formats."""
+"""The tables of a report, one function each; the formats decide how they look."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.records import DatasetRow
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-INSIDE = {True: "inside our interval", False: "outside our interval", None: "our seeds cannot say"}
+INSIDE = {True: "inside our interval", False: "outside our interval", None: "unknown (no interval)"}
 
 
 def tables_of(report: Report) -> list[Table]:
@@ -81,13 +81,13 @@ def _metric(name: str) -> str:
 
 def _results(report: Report) -> Iterator[Table]:
     note = (
-        "Best value bold, second underlined; mean over seeds ± standard deviation over seeds, without it where there is"
-        f" one seed or none changes anything. Improv.: relative to {report.baseline_rule}, on the seeds that both"
+        "Best value bold, second underlined; mean over seeds ± standard deviation over seeds, which one seed and"
+        f" deterministic models do not have. Improv.: relative to {report.baseline_rule}, on the seeds that both"
         f" have. *: better with adjusted p < {report.alpha} ({report.test_rule}; {report.correction_rule} over"
         f" {report.family_rule})."
     )
     if report.results.unequal:
-        note += " †: tuned, against a baseline that is not."
+        note += " †: only one of the model and its baseline is tuned."
     yield from _result_tables(report.results, "results", "Results", note, "results", report.seeds)
 
 
@@ -102,7 +102,7 @@ def _result_tables(
         caption: of the table.
         note: how to read it.
         latex: name of the LaTeX file.
-        seeds: that every score should be of; scores of fewer say so. None for printed numbers, which have none.
+        seeds: expected number of seeds; scores of fewer say so. None for printed numbers, which have none.
         section: of the page, if not named like the table.
     """
     common = {"section": section or name, "note": note, "latex": latex, "collapse": "never"}
@@ -175,12 +175,12 @@ def _ablation(report: Report) -> Iterator[Table]:
         return
     first = report.ablation.lines[0]
     note = (
-        f"Beside each variant its difference to the whole model, then the {_interval(report)} ({report.interval_rule});"
+        f"Beside a variant: its difference to the whole model, then the {_interval(report)} ({report.interval_rule});"
         f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over {report.family_rule} of the"
         " ablation."
     )
     if not first.is_variant and first.row.model not in report.results.proposed:
-        note += f" {first.row.display} stands above them for reference."
+        note += f" {first.row.display} is shown above them for reference."
     yield _ablation_table(report.ablation, "ablation", "Ablation", note, "ablation")
 
 
@@ -253,11 +253,11 @@ def _comparisons(report: Report) -> Table:
     note = (
         f"Verdict: by the declared test ({report.test_rule}), {report.correction_rule} over {report.family_rule}, at"
         f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test, uncorrected)?"
-        f" p, users {TIMES} seeds: do the methods differ, whichever seed trains them (crossed random effects,"
-        f" uncorrected)? It needs three seeds. Each {_interval(report)} is of the single comparison: of the difference"
-        f" {report.interval_rule}, of the gain Fieller's over users, of d_z by the delta method over users. Detectable:"
+        f" p, users {TIMES} seeds: do the methods differ across seeds and users (crossed random effects,"
+        f" uncorrected)? It needs three seeds. Each {_interval(report)} is for the single comparison. Difference:"
+        f" {report.interval_rule}. Gain: Fieller's, over users. d_z: delta method, over users. Detectable:"
         f" the smallest difference that the t-test, uncorrected, would have found at {report.alpha} with a power of"
-        f" 80%. Seeds: those that both have; {NONE} where no seed changes either."
+        f" 80%. Seeds: those that both have; {NONE} if both models are deterministic."
     )
     if report.baseline_is_best:
         note += " The best baseline is chosen on the same users, which favours it."
@@ -348,9 +348,9 @@ def _beside_paper(report: Report, lines: Sequence[PublishedLine], name: str, cap
         Column("Published value is", lambda line: text(INSIDE[line.inside]), "left"),
     )
     note = (
-        f"Our interval: where one more training of ours would come out, on the same users (mean ± t {TIMES} standard"
-        f" deviation over seeds {TIMES} √(1 + 1 / seeds)). Where a published value lies outside, the listed differences"
-        " may be why."
+        f"Our interval: prediction interval for one more training of ours on the same users (mean ± t {TIMES} standard"
+        f" deviation over seeds {TIMES} √(1 + 1 / seeds)). The listed differences may explain a published value outside"
+        " of it."
     )
     rows = rows_of(columns, lines, dataset=lambda line: line.dataset, metric=lambda line: line.metric)
     return Table(name, section, caption, columns, rows, note, lines="published values", latex=name)
@@ -388,8 +388,8 @@ def _tuning(report: Report) -> Table:
         Column("Seeds", of(lambda s: text(", ".join(map(str, s.seeds)))), "left", folded=True),
     )
     note = (
-        "Values are of the validation targets, mean over the seeds of a trial; test targets are never ranked in a"
-        f" search. Difference: best less before, paired over seeds, with its {_interval(report)} by the t-test; it"
+        "Values are means over the seeds of a trial, on validation targets; a search never ranks test targets."
+        f" Difference: best minus before, paired over seeds, with its {_interval(report)} by the t-test; it"
         f" needs two seeds. Budgets: {budgets(report.tuned)}"
     )
     rows = rows_of(columns, report.tuned, dataset=lambda tuned: tuned.study.dataset)
@@ -435,11 +435,11 @@ def _datasets(report: Report) -> Table:
     )
     note = (
         "#P-Actions counts interactions with a known provider. Stickiness: share of neighbouring, different items with"
-        " the same known provider; shuffled: the same expected after a shuffle of each user's order. Test users and"
-        f" targets: {report.targets_of}; {NONE} where the store does not know. Tied targets: those with the time of the"
-        " interaction before them, so that the source's order decides. Leaked: those older than the newest training"
-        " interaction, so that the model may know what others did later. Repeated: those with an item of the user's"
-        " history. Unseen: those with an item that no training interaction has. Ids of padding are not counted."
+        " the same known provider; shuffled: its expected value after a shuffle of each user's order. Test users and"
+        f" targets: {report.targets_of}; {NONE} where the store has no record. Tied targets: those with the time of the"
+        " interaction before them, so the source's order decides. Leaked: those older than the newest training"
+        " interaction, so the model may know what others did later. Repeated: those with an item of the user's"
+        " history. Unseen: those with an item that no training interaction has. Padding ids are not counted."
     )
     rows = rows_of(columns, report.datasets, dataset=lambda line: line.label)
     return Table("datasets", "datasets", "Datasets", columns, rows, note, "datasets", sortable=False, latex="datasets")

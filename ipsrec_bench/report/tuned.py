@@ -1,4 +1,4 @@
-"""What tuning studies found, beside what the run says of it."""
+"""Results of tuning studies, and their tests on the run's test ranks."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ def studies_of(
 
 
 def tuned(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> tuple[Tuned, ...]:
-    """Return what each study found, and what the run's test ranks say of it."""
+    """Return each study with its gain and, if the run has both rows, their comparison on test ranks."""
     pairs = [_fresh_rows(results, dataset, study) for dataset, study in studies]
     made = compare(results, dict.fromkeys(pair for pair in pairs if pair is not None))  # one family, equal ones once
     fresh = {(c.dataset, c.row, c.reference): c for c in made}
@@ -60,7 +60,7 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
 
 
 def _settings_of(results: Results, dataset: str, model: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the settings of every row of `model` of which something is complete."""
+    """Yield the settings of every row of `model` that has a complete cell."""
     for row in results.rows:
         keys = results.keys.get((dataset, row.label), {})
         if row.model == model and keys:
@@ -68,7 +68,7 @@ def _settings_of(results: Results, dataset: str, model: str) -> Iterator[Mapping
 
 
 def _split_settings(settings: Mapping[str, Any], study: StudyResult) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a cell without those that `study` searched, and these."""
+    """Return the settings of a cell that `study` did not search, and those that it searched."""
     config = dict(settings.get("config", {}))  # an import has none
     searched = {name: config.pop(name, None) for name in study.default}
     return {**settings, "config": config}, searched
@@ -90,7 +90,7 @@ def _shown(value: object) -> str:
 def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | None:
     """Return the rows of the run that have the best settings and those before, if no trial had their seeds.
 
-    They are alike in all other settings, of model, training and protocol.
+    All other settings, of model, training and protocol, are equal.
     """
     if study.best is None or study.best.settings == study.default:
         return None

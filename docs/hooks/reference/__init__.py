@@ -1,4 +1,4 @@
-"""The generated pages of the site: each is a function of the code it describes, so that it cannot differ from it."""
+"""The generated pages of the site: each is a function of the code that it describes, so it cannot be out of date."""
 
 from pathlib import Path
 

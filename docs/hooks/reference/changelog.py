@@ -7,10 +7,10 @@ _LINK = re.compile(r"\[([^]\n]*)\]\((?!https?://|#)([^)\s]*)\)")
 
 
 def page(root: Path) -> str:
-    """Return CHANGELOG.md with its links as the site has them.
+    """Return CHANGELOG.md with its links adapted to the site.
 
-    Links into docs/ lead to the page of the site. Other files of the repository are not on the site: of a link to them
-    only the text stays.
+    Links into docs/ lead to the page of the site. Other files of the repository are not on the site: a link to them
+    becomes plain text.
     """
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     return _LINK.sub(_on_the_site, text)

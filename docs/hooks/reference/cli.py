@@ -20,8 +20,8 @@ _INTRODUCTION = """\
 This page lists every command with its arguments, options, defaults and environment variables. It is generated from the
 commands themselves; `ipsrec-bench COMMAND --help` prints the same.
 
-The exit code is 0 if all went well, 1 if work was done but something in it failed (a cell, say), and 2 if the command
-could not do what was asked; the error then says why and what to do. `--json` prints JSON for other programs.
+The exit code is 0 on success, 1 if the command finished but part of its work failed (for example a cell), and 2 if the
+command could not run; the error then gives the reason and the remedy. `--json` prints JSON for other programs.
 """
 
 
@@ -30,16 +30,16 @@ class Parameter:
     """An argument or option of a command."""
 
     name: str
-    """Of the function's parameter."""
+    """Name of the function's parameter."""
     info: ParameterInfo
-    """What the command line knows of it."""
+    """Its declaration to Typer."""
     kind: Any
     """Type of its value, without None."""
     default: Any
 
     @property
     def is_argument(self) -> bool:
-        """Whether it is given by its place."""
+        """Whether it is positional."""
         return isinstance(self.info, ArgumentInfo)
 
     @property
@@ -49,10 +49,10 @@ class Parameter:
 
     @property
     def written(self) -> str:
-        """How it is written: names and placeholder of the value."""
+        """Its names and the placeholder of its value."""
         if self.is_argument:
             return self.info.metavar or self.name.upper()
-        # typer.Option takes the first name in the place of the default.
+        # typer.Option takes the first name as its default.
         declared = (self.info.default, *(self.info.param_decls or ()))
         names = ", ".join(name for name in declared if isinstance(name, str))
         return names if self.kind is bool else f"{names} {self.info.metavar or self._placeholder}"
@@ -65,7 +65,7 @@ class Parameter:
 
     @property
     def said(self) -> str:
-        """What is said of it, in Markdown."""
+        """Its description, in Markdown."""
         limits = (("at least", self.info.min), ("at most", self.info.max))
         bounds = " and ".join(f"{words} {limit:,}" for words, limit in limits if limit is not None)
         default = "" if self.kind is bool or self.default in {None, ""} else f"default {code(self.default)}"

@@ -17,7 +17,7 @@ TESTS: dict[str, Callable[..., Any]] = {
     "randomisation": resampling.sign_flip_p,
     "wilcoxon": paired.wilcoxon_p,
 }
-"""What computes the p-values for each value of `statistics.test`."""
+"""Functions that compute the p-values for each value of `statistics.test`."""
 ESTIMATES: dict[str, Callable[..., Any]] = {
     "Bootstrap interval": resampling.bootstrap_intervals,
     "Effect size": effect.effect_size,
@@ -27,7 +27,7 @@ ESTIMATES: dict[str, Callable[..., Any]] = {
     "Correction for multiple comparisons": correction.adjust,
     "Prediction of one more training": effect.next_training,
 }
-"""What else a report says of a comparison."""
+"""Functions behind the other statistics of a comparison in reports."""
 NAMES = get_args(Metric)
 CUTOFF = 10
 RANKS = (1, 2, 3, 4, 5, 10, 11)

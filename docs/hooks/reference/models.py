@@ -64,7 +64,7 @@ def _facts(entry: ModelEntry) -> Iterator[str]:
 
 
 def _preset(config: type[ModelConfig]) -> Iterator[str]:
-    """Yield what a preset sets, where the model has one."""
+    """Yield the settings of the model's preset, if it has one."""
     if issubclass(config, IPSRecConfig):
         changed = {name: value for name, value in config.released.items() if value != config.model_fields[name].default}
         yield 'With `preset = "released"`, the defaults are those of the released code instead:'

@@ -71,7 +71,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Sections of the page: what a section is for, and the objects that it describes."""
+"""Sections of the page: their purpose, and the objects that they describe."""
 _INTRODUCTION = """\
 # Python API
 

@@ -1,4 +1,4 @@
-"""Settings as a person reads them: kind, bounds, default and description of every field of a pydantic model."""
+"""Settings in words: kind, bounds, default and description of every field of a pydantic model."""
 
 import ast
 import inspect
@@ -18,7 +18,7 @@ from ipsrec_bench.settings import LogRange, Settings
 from reference.markdown import code, entry, sentence, toml
 
 Link = Callable[[type[Settings]], str]
-"""Returns the Markdown of a link to where settings are described."""
+"""Returns the Markdown of a link to the description of settings."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Setting:
     field: str
     """Name of the field in its class."""
     key: str
-    """As a suite writes it."""
+    """Name in a suite."""
     kind: str
-    """What may be given: type and bounds."""
+    """Allowed values: type and bounds."""
     default: str
-    """As a suite would write it; empty where the key is required, or is a table with defaults of its own."""
+    """As a suite would write it; empty where the key is required, or is a table with its own defaults."""
     required: bool
     description: str
     search: str
@@ -40,7 +40,7 @@ class Setting:
 
     @property
     def said(self) -> str:
-        """What is said of it, in Markdown."""
+        """Its description, in Markdown."""
         default = "required" if self.required else f"default {code(self.default)}" if self.default else ""
         return entry(self.description, [self.kind, default, self.search])
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filters and folded details for tables, and charts that answer. Without this script the page shows everything.
+// Sorting, filters and folded details for tables, and interactive charts. Without this script the page shows everything.
 
 const mainRows = (table) => [...table.tBodies[0].rows].filter((row) => !row.classList.contains("details"));
 const detailsOf = (row) => (row.nextElementSibling?.classList.contains("details") ? row.nextElementSibling : null);
