@@ -85,8 +85,10 @@ def cost_of_cells(executor: str, cells: int) -> None:
         assert ended == cells
         cost = (last - first - float(str(own))) / cells
         shown = ", ".join(f"{count}: {size >> 20} MiB" for count, size in memory.items())
-        print(f"{executor}: {1000 * cost:.0f} ms a cell beside its own {1000 * float(str(own)) / cells:.0f} ms")
-        print(f"  memory of the process that was started, after so many cells: {shown}", flush=True)
+        print(
+            f"{executor}: {1000 * cost:.0f} ms of overhead per cell, beside {1000 * float(str(own)) / cells:.0f} ms of work"
+        )
+        print(f"  memory of the started process, by finished cells: {shown}", flush=True)
 
 
 def controls(jobs: int, threads: int, settings: list[str]) -> tuple[float, list[tuple[object, ...]]]:

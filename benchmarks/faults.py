@@ -297,7 +297,7 @@ def main() -> None:
         print(f"| {fault} | {count} |")
     median, longest = statistics.median(endings), max(endings)
     print(f"the last process ended {median:.1f} s after a fault (median), {longest:.1f} s at most")
-    print(f"{sum(done.values())} faults in {rounds} rounds, {time.perf_counter() - began:.0f} s: all is well")
+    print(f"{sum(done.values())} faults in {rounds} rounds, {time.perf_counter() - began:.0f} s: all checks passed")
 
 
 if __name__ == "__main__":

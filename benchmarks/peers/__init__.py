@@ -1,4 +1,4 @@
-"""Peers in environments of their own, asked line by line."""
+"""Peers in separate environments, which answer requests line by line."""
 
 import json
 import subprocess
@@ -11,11 +11,11 @@ PEERS = {
     "recbole": ["torch==2.13.0", "numpy==1.26.4", "setuptools<81", "recbole==1.2.1"],
     "rectools": ["torch==2.13.0", "rectools[torch]==0.19.0"],
 }
-"""What is installed for each, from PyPI. RecBole needs a NumPy below 2."""
+"""Packages of each peer, from PyPI. RecBole needs a NumPy below 2."""
 
 
 def install(name: str, folder: Path) -> Path:
-    """Return the Python of `name`'s environment below `folder`, made where it is not there yet."""
+    """Return the Python of `name`'s environment below `folder`, which is created if it is missing."""
     python = folder / name / "bin" / "python"
     done = folder / name / "installed"
     if not done.exists():
@@ -28,7 +28,7 @@ def install(name: str, folder: Path) -> Path:
 
 
 class Peer:
-    """A peer's process, which works only while it is asked."""
+    """A peer's process, which works only on request."""
 
     def __init__(self, python: Path, script: str, arguments: Sequence[object], folder: Path) -> None:
         """Start it in `folder`, where it may leave files, and wait until it has loaded its data."""
@@ -49,7 +49,7 @@ class Peer:
         return self._answer()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
 

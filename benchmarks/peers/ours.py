@@ -4,9 +4,9 @@
 
 with `SAMPLES` `packed` or `prefix` and settings of training, such as `precision=float32`. It answers
 
-- `train STEPS`: train so many batches; targets, seconds, tokens (padded positions that went through the encoder).
-- `rank [USERS]`: rank every user's validation target, or that of the first so many; users, seconds.
-- `flops`: operations of one token's way through the encoder, forward and backward, and of one ranked user's.
+- `train STEPS`: train this many batches; targets, seconds, tokens (padded positions that went through the encoder).
+- `rank [USERS]`: rank every user's validation target, or those of the first USERS; users, seconds.
+- `flops`: operations of one token in the encoder, forward and backward, and of one ranked user.
 - `memory`: peak resident bytes of the process.
 """
 
@@ -34,7 +34,7 @@ from ipsrec_bench.training.samples import packed_windows, prefix_windows
 
 
 def main() -> None:
-    """Load, say so, and answer."""
+    """Load the data, report that, and answer requests."""
     folder, name, model_name, max_length, samples, *settings = sys.argv[1:]
     length, packed = int(max_length), samples == "packed"
     training = Training.model_validate(dict(setting.split("=") for setting in settings), strict=False)

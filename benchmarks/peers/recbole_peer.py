@@ -5,10 +5,10 @@
 loads `FOLDER/DATASET/DATASET.inter` (`ml-100k`: the file in RecBole's package) and answers each line on standard
 input with one line of JSON on standard output:
 
-- `train STEPS`: train so many batches of 256 prefix samples; targets and seconds.
+- `train STEPS`: train this many batches of 256 prefix samples; targets and seconds.
 - `anomaly off`: as installed, importing RecBole turns autograd's anomaly detection on; this turns it off.
 - `rank BATCH`: rank every user's validation target against all items at that `eval_batch_size`; users, seconds.
-- `fit EPOCHS`: train so many epochs, ranking the validation targets after each; seconds of training and MRR@10 each.
+- `fit EPOCHS`: train this many epochs, ranking the validation targets after each; seconds of training and MRR@10 each.
 - `memory`: peak resident bytes of the process.
 """
 
@@ -29,7 +29,7 @@ from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
 
 def settings(folder, name, max_length):
-    """Return what differs from RecBole's defaults."""
+    """Return the settings that differ from RecBole's defaults."""
     return {
         **({} if name == "ml-100k" else {"data_path": folder}),
         "USER_ID_FIELD": "user_id",
@@ -53,7 +53,7 @@ def settings(folder, name, max_length):
 
 
 def main() -> None:
-    """Load, say so, and answer."""
+    """Load the data, report that, and answer requests."""
     folder, name, model_name, max_length = sys.argv[1:]
     sys.argv = sys.argv[:1]  # RecBole reads the rest as settings
     config = Config(model=model_name, dataset=name, config_dict=settings(folder, name, int(max_length)))

@@ -24,10 +24,10 @@ from rectools.models import SASRecModel  # noqa: E402
 
 
 class OnDemand(Callback):
-    """Let the trainer go on only for the steps that were asked for."""
+    """Let the trainer run only the requested steps."""
 
     def __init__(self) -> None:
-        """Begin without a wish."""
+        """Begin without a request."""
         self.left = 0
         self.targets = 0
         self.began = time.perf_counter()
@@ -50,7 +50,7 @@ class OnDemand(Callback):
 
 
 def main() -> None:
-    """Train without end, as far as it is asked for."""
+    """Train without end, one request after the other."""
     folder, name, max_length = sys.argv[1:]
     table = pd.read_csv(Path(folder) / name / f"{name}.inter", sep="\t", usecols=[0, 1, 2])
     table.columns = [Columns.User, Columns.Item, Columns.Datetime]

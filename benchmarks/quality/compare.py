@@ -1,4 +1,4 @@
-"""What packing and bfloat16 cost in quality, and how long a quality takes: both out of a store.
+"""The cost of packing and bfloat16 in quality, and the time to reach a quality, from a store.
 
     ipsrec-bench run benchmarks/quality/beauty.toml --store beauty.duckdb
     python benchmarks/quality/compare.py beauty.duckdb --threshold 0.0363
