@@ -85,9 +85,8 @@ def cost_of_cells(executor: str, cells: int) -> None:
         assert ended == cells
         cost = (last - first - float(str(own))) / cells
         shown = ", ".join(f"{count}: {size >> 20} MiB" for count, size in memory.items())
-        print(
-            f"{executor}: {1000 * cost:.0f} ms of overhead per cell, beside {1000 * float(str(own)) / cells:.0f} ms of work"
-        )
+        work = float(str(own)) / cells
+        print(f"{executor}: {1000 * cost:.0f} ms of overhead per cell, beside {1000 * work:.0f} ms of its own work")
         print(f"  memory of the started process, by finished cells: {shown}", flush=True)
 
 
