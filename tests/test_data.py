@@ -209,6 +209,22 @@ def test_a_path_is_a_file_and_not_a_pattern(prepared_table):
     assert raw_sequences(bracketed) == {"x": ["y"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "mark"), [("user;item;time\nx;y;1\n", "';'"), ("user\titem\ttime\nx\ty\t1\n", "a tab")]
+)
+def test_the_error_of_a_missing_column_names_the_delimiter_that_the_header_seems_to_have(prepared_table, text, mark):
+    with pytest.raises(DataError) as caught:
+        prepared_table(text)
+    assert f"set `delimiter` if another character (perhaps {mark}) separates the columns" in str(caught.value)
+
+
+def test_a_file_in_the_working_directory_is_not_the_suites_and_the_error_says_where_it_belongs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text(LOG, encoding="utf-8")
+    with pytest.raises(DataError, match=r"log\.csv: there is no such file; a path of a suite is relative to .*raw"):
+        prepare("x", TableSource(path="log.csv"), tmp_path / "data")
+
+
 def test_missing_files_and_variables_are_named(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"none\.csv: there is no such file"):
         prepare("x", TableSource(path=str(tmp_path / "none.csv")), tmp_path)

@@ -105,11 +105,22 @@ def source_paths(source: DatasetSpec, data_dir: Path) -> list[Path]:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         which = " and ".join(map(str, missing))
-        raise MissingDataError(f"{which}: there is no such file{source.origin and f'; {source.origin}'}")
+        origin = source.origin and f"; {source.origin}"
+        raise MissingDataError(f"{which}: there is no such file{origin}{_of_another_folder(written, paths, data_dir)}")
     for path in paths:
         if not path.stat().st_size:
             raise DataError(f"{path}: the file is empty")
     return paths
+
+
+def _of_another_folder(written: Sequence[str], paths: Sequence[Path], data_dir: Path) -> str:
+    here = [name for name, path in zip(written, paths, strict=True) if not path.is_file() and Path(name).is_file()]
+    if not here:
+        return ""
+    return (
+        f"; a path of a suite is relative to {data_dir / 'raw'}, and {here[0]} is in the working directory: move it, or"
+        " write its absolute path"
+    )
 
 
 def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_dir: Path) -> list[str]:
@@ -432,8 +443,11 @@ def find_column(table: duckdb.DuckDBPyRelation, wanted: Column, role: str, path:
 
 
 def _of_one_column(table: duckdb.DuckDBPyRelation, path: Path) -> str:
-    alone = len(table.columns) == 1 and kind_of(path) == "text"
-    return "; set `delimiter` if it is another one, and `columns` if the file has no header" if alone else ""
+    if len(table.columns) > 1 or kind_of(path) != "text":
+        return ""
+    marks = {";": "';'", "\t": "a tab", "|": "'|'", ",": "','"}
+    seen = next((f" (perhaps {name})" for mark, name in marks.items() if mark in table.columns[0]), "")
+    return f"; set `delimiter` if another character{seen} separates the columns, and `columns` if there is no header"
 
 
 def _has_column(table: duckdb.DuckDBPyRelation, wanted: Column) -> bool:
