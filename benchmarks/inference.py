@@ -29,6 +29,7 @@ from scipy import stats
 
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.stats.crossed import crossed_test
@@ -245,7 +246,7 @@ def speed() -> None:
         fill(wide, datasets=3, models=10, seeds=5, users=20_000)
         began = time.perf_counter()
         with reading(wide) as connection:
-            content = build_report(connection, read_run(connection))
+            content = build_report(read_material(connection, read_run(connection)))
         written = write_report(content, Path(folder) / "out", FORMATS)
         size = written.pages["html"].stat().st_size / 1e6
         seconds = time.perf_counter() - began
@@ -258,7 +259,7 @@ def speed() -> None:
 def _timed(path: Path, overrides: list[str]) -> float:
     began = time.perf_counter()
     with reading(path) as connection:
-        build_report(connection, shown_otherwise(read_run(connection), overrides))
+        build_report(read_material(connection, shown_otherwise(read_run(connection), overrides)))
     return time.perf_counter() - began
 
 

@@ -10,6 +10,7 @@ from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.store.connect import reading, writing
@@ -122,4 +123,4 @@ def fill(
 
 def built(path: Path, suite: str | None = None) -> Report:
     with reading(path) as connection:
-        return build_report(connection, read_run(connection, suite))
+        return build_report(read_material(connection, read_run(connection, suite)))

@@ -14,7 +14,7 @@ from ipsrec_bench.data.target_facts import target_facts
 from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.runs import read_run
-from ipsrec_bench.report.selections import compare_named
+from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.run.imports import Labels, import_ranks
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.stats.paired import paired_t_test
@@ -27,7 +27,8 @@ from .planted import built, difference_of, fill, planted_ranks
 
 def compared(path, a, b):
     with reading(path) as connection:
-        return compare_named(connection, read_run(connection), a, b)
+        named = read_named(connection, read_run(connection), a, b)
+    return compare_named(named)
 
 
 def test_two_rows_are_compared_on_every_metric(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.run.engine import execute
 from ipsrec_bench.run.merge import check_parts, merge
@@ -116,7 +117,7 @@ def test_a_run_of_no_cells_reports_what_is_there(tiny_suite, tmp_path):
     ended = run_share(tiny_suite, tmp_path, store, None, counting)
     assert (ended.complete, ended.failed) == (0, 0)
     with reading(store) as connection:
-        report = build_report(connection, read_run(connection))
+        report = build_report(read_material(connection, read_run(connection)))
     assert (report.cells, len(report.missing)) == (4, 4 - complete)
 
 

@@ -9,6 +9,7 @@ import pytest
 from ipsrec_bench.errors import StoreError, SuiteError
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.report.sentences import finding, where
@@ -405,7 +406,7 @@ def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
                 "statistics.baseline=pop",
             ],
         )
-        report = build_report(connection, changed)
+        report = build_report(read_material(connection, changed))
         assert [line.metric for line in report.results.lines] == ["ndcg@1", "ndcg@20"]
         assert {c.reference.label for c in report.comparisons} == {"pop"}
         assert report.comparisons[0].p == report.comparisons[0].crossed.test.p

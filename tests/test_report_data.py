@@ -13,6 +13,7 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.failures import log_of
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.store.connect import reading, writing
@@ -32,7 +33,7 @@ def run(tmp_path, bench, name: str, dataset: str, rest: str = "", *options: str)
     done = bench("run", f"{name}.toml", "--quiet", *options)
     assert (done.returncode, done.stderr) == (0, "")
     with reading(tmp_path / STORE) as connection:
-        return build_report(connection, read_run(connection, name))
+        return build_report(read_material(connection, read_run(connection, name)))
 
 
 SHOP = f'path = "{CASES}/shop.csv"'

@@ -12,6 +12,7 @@ from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.sentences import finding, where
@@ -104,7 +105,7 @@ def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
     assert "± 0.0000" not in text
     assert "trainings of each" not in text
     with reading(tmp_path / STORE) as connection:
-        report = build_report(connection, read_run(connection))
+        report = build_report(read_material(connection, read_run(connection)))
     assert [(line.row.label, line.seed) for line in report.provenance] == [("pop", None), ("repeat", None)]
     assert [line.best_epochs for line in report.costs] == [(), ()]
     compared = bench("compare", "pop", "repeat").stdout
@@ -298,7 +299,7 @@ def test_if_targets_can_be_misses_the_note_on_a_cutoff_of_all_items_mentions_the
         run = read_run(connection)
         protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
         suite = run.suite.model_copy(update={"protocol": protocol})
-        (note,) = build_report(connection, replace(run, suite=suite)).notes
+        (note,) = build_report(read_material(connection, replace(run, suite=suite))).notes
     assert note.endswith(said)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.sentences import budgets, tuned_finding
@@ -69,7 +70,7 @@ def planted(tmp_path):
 
 def built(path, *studies):
     with reading(path) as connection:
-        return build_report(connection, read_run(connection, "planted"), studies)
+        return build_report(read_material(connection, read_run(connection, "planted")), studies)
 
 
 def test_only_studies_of_the_runs_models_on_its_data_are_shown(planted):

@@ -10,6 +10,7 @@ import pytest
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import CellStarted, EpochDone, RunPlanned, RunStarted
+from ipsrec_bench.report.content import Report
 from ipsrec_bench.run.journal import Journal
 from ipsrec_bench.store.connect import writing
 
@@ -20,21 +21,37 @@ pytest.importorskip("textual")
 
 from ipsrec_bench.ui.app import THEMES, Browser
 from ipsrec_bench.ui.plots import Series, chart
+from ipsrec_bench.ui.reading import read_comparison, read_content
 
 PICTURES = Path(__file__).parent / "fixtures" / "ui"
+SIZES = ((80, 24), (110, 30), (200, 50))
+FAST = "resamples = 100"
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two suites, one of them with a failed cell and a missing one; all its times are fixed."""
     path = tmp_path_factory.mktemp("ui") / "results.duckdb"
-    fill(path, datasets=("books", "films"), errors=[("sasrec", 2)], leave_out=[("ipsrec-s", 3)], users=60)
+    fill(
+        path,
+        datasets=("books", "films"),
+        errors=[("sasrec", 2)],
+        leave_out=[("ipsrec-s", 3)],
+        users=60,
+        statistics=FAST,
+    )
     with writing(path) as connection:
         connection.execute("UPDATE runs SET suite = 'first'")
-    fill(path, users=60)
+    fill(path, users=60, statistics=FAST)
     with writing(path) as connection:
         connection.execute("UPDATE runs SET started = TIMESTAMP '2026-01-02 03:04:05' + run * INTERVAL 1 HOUR")
     return path
+
+
+@pytest.fixture(scope="module")
+def report(store: Path) -> Report:
+    """The report on the suite `planted`."""
+    return built(store, "planted")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,13 +82,13 @@ class Seen:
 
 def tour(
     store: Path,
-    *steps: str,
+    *steps: str | tuple[int, int],
     size: tuple[int, int] = (110, 30),
     suite: str | None = None,
     write_report: Callable[[str], Path] = never_written,
     before: Callable[[Browser], None] = lambda _: None,
 ) -> list[Seen]:
-    """Open the browser, and look at it now and after each step: keys with blanks between them."""
+    """Open the browser, and look at it now and after each step: keys with blanks between them, or a new size."""
 
     async def walk() -> list[Seen]:
         app = Browser(store, write_report, suite)
@@ -87,7 +104,10 @@ def tour(
 
             found = [await look()]
             for step in steps:
-                await pilot.press(*step.split())
+                if isinstance(step, str):
+                    await pilot.press(*step.split())
+                else:
+                    await pilot.resize_terminal(*step)
                 found.append(await look())
             return found
 
@@ -142,16 +162,15 @@ def test_a_failed_cell_shows_its_log(first):
     assert "MemoryError: too big" in first["log"]
 
 
-def test_the_tables_show_the_numbers_of_the_report(store, planted):
-    for line in built(store, "planted").results.lines:
+def test_the_tables_show_the_numbers_of_the_report(report, planted):
+    for line in report.results.lines:
         for cell in line.cells:
             assert f"{cell.score.mean:.4f}" in planted["tables"]
     assert "parameters" in planted["costs"]
     assert "interactions" in planted["datasets"]
 
 
-def test_a_comparison_opens_with_every_statistic_of_its_pair(store, planted):
-    report = built(store, "planted")
+def test_a_comparison_opens_with_every_statistic_of_its_pair(report, planted):
     first = report.comparisons[0]
     same = [c for c in report.comparisons if (c.row, c.reference) == (first.row, first.reference)]
     for comparison in same:
@@ -261,22 +280,59 @@ def test_the_report_is_opened_where_there_is_a_display(store, tmp_path, monkeypa
     assert opened == [page.resolve().as_uri()]
 
 
-def test_names_that_would_act_on_a_terminal_are_written_out(tmp_path):
-    path = fill(tmp_path / "nasty.duckdb", datasets=("\x1b[31mred",), users=30)
-    assert "\\x1b[31mred" in tour(path, suite="planted")[0]
+def test_names_are_shown_as_they_are_and_leave_room_for_the_numbers(tmp_path):
+    rows = [("pop", "[red]x[/]"), ("pop", "\u202ecba"), ("pop", "🎲"), ("pop", "long " * 30)]
+    path = fill(tmp_path / "nasty.duckdb", datasets=("\x1b[31mred",), rows=rows, seeds=(1,), users=30)
+    small, wide = tour(path, (200, 30), suite="planted", size=(80, 24))
+    for name in (r"pop \[red\]x\[/\]", r"pop \\u202ecba", "pop 🎲", "pop long long .*…"):
+        assert re.search(rf"^ \\x1b\[31mred +{name} +1  ✓ done", small.text, re.MULTILINE), name
+    assert len(re.findall("long", wide.text)) > len(re.findall("long", small.text))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (110, 30), (200, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_the_screens_look_as_they_did(store, monkeypatch, size):
+@pytest.fixture(scope="module")
+def sizes(store: Path) -> dict[str, Seen]:
+    """Three screens, each of them while the terminal becomes smaller."""
+    names, steps = [], []
+    for screen, key in (("suites", "r"), ("cells", "enter"), ("curves", "5")):
+        for across, down in reversed(SIZES):
+            names.append(f"{screen}-{across}x{down}")
+            steps += [key, (across, down)] if (across, down) == SIZES[-1] else [(across, down)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(store.parent)
+        _, *seen = tour(Path(store.name), *steps)
+    sized = [one for one, step in zip(seen, steps, strict=True) if not isinstance(step, str)]
+    return dict(zip(names, sized, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PICTURES.glob("*.txt")))
+def test_the_screens_look_as_they_did(sizes, name):
     """To accept new pictures, run this test with IPSREC_BENCH_NEW_PICTURES=1 and look at the difference."""
-    monkeypatch.chdir(store.parent)
-    screens = tour(Path(store.name), "enter", "5", size=size)
-    for name, screen in zip(("suites", "cells", "curves"), screens, strict=True):
-        wanted = PICTURES / f"{name}-{size[0]}x{size[1]}.txt"
-        if os.environ.get("IPSREC_BENCH_NEW_PICTURES"):
-            wanted.parent.mkdir(exist_ok=True)
-            wanted.write_text(screen.text + "\n", encoding="utf-8")
-        assert screen.text + "\n" == wanted.read_text(encoding="utf-8")
+    picture = PICTURES / f"{name}.txt"
+    if os.environ.get("IPSREC_BENCH_NEW_PICTURES"):
+        picture.write_text(sizes[name].text + "\n", encoding="utf-8")
+    assert sizes[name].text + "\n" == picture.read_text(encoding="utf-8")
+
+
+def test_the_picture_in_the_documentation_is_true():
+    page = (PICTURES.parents[2] / "docs" / "how-to" / "ui.md").read_text(encoding="utf-8")
+    shown = re.search(r"```text title=.*\n([^`]*)```", page)[1]
+    picture = (PICTURES / "cells-80x24.txt").read_text(encoding="utf-8")
+    assert shown.splitlines() == [line for line in picture.splitlines() if line]
+
+
+def test_the_store_is_closed_while_statistics_are_made(store, monkeypatch):
+    made = []
+
+    def statistics(*_):
+        with writing(store, patience=0.0):  # refused while it is open for reading
+            made.append(True)
+        return made
+
+    monkeypatch.setattr("ipsrec_bench.report.build.build_report", statistics)
+    monkeypatch.setattr("ipsrec_bench.report.selections.compare", statistics)
+    read_content(store, "planted", 2)
+    read_comparison(store, "planted", None, "pop", "sasrec")
+    assert len(made) == 2
 
 
 def test_a_chart_goes_from_its_least_to_its_greatest_value():

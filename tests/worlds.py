@@ -6,6 +6,7 @@ from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.paired import paired_t_test
@@ -51,7 +52,7 @@ def run_suite(folder: Path, suite: str, *settings: str) -> None:
 def report_of(folder: Path, suite: str, *settings: str) -> Report:
     run_suite(folder, suite, *settings)
     with reading(folder / "reports" / "ipsrec-bench.duckdb") as connection:
-        return build_report(connection, read_run(connection, suite))
+        return build_report(read_material(connection, read_run(connection, suite)))
 
 
 def only(world: str) -> tuple[str, str]:

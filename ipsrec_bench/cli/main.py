@@ -443,13 +443,14 @@ def compare(
     from ipsrec_bench.cli.printing import print_comparisons
     from ipsrec_bench.report.provenance import not_taken
     from ipsrec_bench.report.runs import read_run, shown_otherwise
-    from ipsrec_bench.report.selections import compare_named
+    from ipsrec_bench.report.selections import compare_named, read_named
     from ipsrec_bench.store.connect import reading
     from ipsrec_bench.suite.load import suite_name
 
     with reading(store) as connection:
         run = shown_otherwise(read_run(connection, suite and suite_name(suite)), overrides or ())
-        made = compare_named(connection, run, a, b)
+        named = read_named(connection, run, a, b)
+    made = compare_named(named)
     for sentence in not_taken(run):
         typer.echo(visible(sentence), err=True)
     print_comparisons(made, run.suite.statistics, as_json=as_json)
@@ -731,6 +732,7 @@ def report_on(
         The page to look at first.
     """
     from ipsrec_bench.report.build import build_report
+    from ipsrec_bench.report.material import read_material
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.report.runs import basis_of, read_run, shown_otherwise
     from ipsrec_bench.store.connect import reading
@@ -748,7 +750,8 @@ def report_on(
             check_file(connection, name, Path(suite), store)
         run = shown_otherwise(read_run(connection, name, number), overrides)
         basis = basis_of(connection, run, state)
-        content = build_report(connection, run, studies, unread)
+        material = read_material(connection, run)
+    content = build_report(material, studies, unread)
     for sentence in unread:
         typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
     written = write_report(content, output, formats, basis=None if unread else basis)

@@ -11,6 +11,7 @@ from ipsrec_bench.cli.options import STORE, StoreOption
 from ipsrec_bench.cli.watch import WatchedArgument
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.extras import require
+from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.ui.app import WriteReport
@@ -33,8 +34,11 @@ def ui(suite: WatchedArgument = None, store: StoreOption = STORE) -> None:
     from ipsrec_bench.suite.load import suite_name
     from ipsrec_bench.ui.app import Browser
 
-    Browser(store, _writer(store), suite and suite_name(suite)).run()
-    typer.echo(f"Store: {store}")
+    browser = Browser(store, _writer(store), suite and suite_name(suite))
+    browser.run()
+    if browser.return_code:  # it has printed the traceback
+        raise typer.Exit(browser.return_code)
+    typer.echo(f"Store: {visible(str(store))}")
 
 
 def _writer(store: Path) -> "WriteReport":

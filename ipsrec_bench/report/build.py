@@ -31,6 +31,7 @@ from ipsrec_bench.report.content import (
     SurfacePoint,
 )
 from ipsrec_bench.report.failures import log_of
+from ipsrec_bench.report.material import Material
 from ipsrec_bench.report.provenance import (
     cell_lines,
     cut_off_rows,
@@ -44,8 +45,6 @@ from ipsrec_bench.report.runs import Run
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.tuned import studies_of, tuned
-from ipsrec_bench.store import queries
-from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Training
@@ -66,23 +65,18 @@ CURVE_POINTS = 60
 """Cutoffs at which an HR@N curve is drawn, evenly over the logarithm of N."""
 
 
-def build_report(
-    connection: Connection, run: Run, studies: Sequence[StudyResult] = (), unread: Sequence[str] = ()
-) -> Report:
-    """Return the report on `run`.
+def build_report(material: Material, studies: Sequence[StudyResult] = (), unread: Sequence[str] = ()) -> Report:
+    """Return the report on a run.
 
     Args:
-        connection: the store.
-        run: what the report is about.
+        material: what the store has of the run.
         studies: tuning studies, which are not in the store; those of the run's models on its data are shown.
         unread: a sentence for each study that could not be read; the report says that it lacks them.
 
     """
-    keys = [cell.key for cell in run.cells]
-    summaries = queries.cell_summaries(connection, keys)
-    environments = queries.environments(connection, {s.environment for s in summaries.values()})
-    omitted = list(left_out(run, queries.bases(connection, [*keys, *(cell.key for cell in run.stale)])))
-    results = Results(run, queries.test_ranks(connection, keys), summaries)
+    run, summaries, environments = material.run, material.summaries, material.environments
+    omitted = list(left_out(run, material.bases))
+    results = Results(run, material.ranks, summaries)
     for cell in results.unpaired():
         remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
         omitted.append(
@@ -92,7 +86,7 @@ def build_report(
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
     results = Results(run, results.ranks, summaries)
     comparisons = _against_baseline(results)
-    datasets = _dataset_lines(connection, run, summaries)
+    datasets = _dataset_lines(material, run)
     own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
     numbers = {name: number for number, name in enumerate(environments, start=1)}
@@ -111,9 +105,9 @@ def build_report(
         results=_result_table(results, comparisons),
         comparisons=comparisons,
         ablation=_ablation_table(results),
-        slices=tuple(_slices(connection, results, comparisons, datasets)),
+        slices=tuple(_slices(material, results, comparisons, datasets)),
         datasets=datasets,
-        curves=tuple(_curves(connection, run, summaries)),
+        curves=tuple(_curves(material, run)),
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
@@ -323,14 +317,14 @@ def _ablation_table(results: Results) -> AblationTable | None:
 
 
 def _slices(
-    connection: Connection,
+    material: Material,
     results: Results,
     comparisons: Sequence[Comparison],
     datasets: Iterable[DatasetLine],
 ) -> Iterator[SliceTable]:
     """Yield the slices of every finding's row and dataset, where the store has the facts that define them."""
     for line in datasets:
-        facts = queries.target_facts(connection, line.statistics.fingerprint, results.run.suite.protocol.split_name)
+        facts = material.targets[line.statistics.fingerprint]
         facts = None if facts is None else facts.of(results.users(line.label))
         if facts is None:
             continue
@@ -397,30 +391,27 @@ def _missing(run: Run, summaries: dict[str, CellSummary]) -> Iterable[MissingCel
             yield missing
 
 
-def _dataset_lines(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> tuple[DatasetLine, ...]:
-    recorded = queries.run_datasets(connection, run.run)
+def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
+    summaries, ranked = material.summaries, material.users
     fingerprints = {cell.dataset: summaries[cell.key].fingerprint for cell in run.cells if cell.key in summaries}
-    known = queries.datasets(connection, set(fingerprints.values()))
     own = [cell for cell in run.cells if cell.type != EXTERNAL]
-    ranked = queries.ranked_users(connection, [cell.key for cell in own])
     users = {cell.dataset: ranked[cell.key] for cell in own if cell.key in ranked}
     lines = []
     for label, fingerprint in fingerprints.items():
         # Another suite may have the same sequences with another filter or sample, which are not shown here.
-        made_of = recorded.get(label)
+        made_of = material.recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
             source = source_facts(made_of)
         else:
             said = {"filter": _said_filter(run, label)}
             source = ()
-        split = queries.split_statistics(connection, fingerprint, run.suite.protocol.split_name)
         of_label = users.get(label, {})
         lines.append(
             DatasetLine(
                 label,
-                replace(known[fingerprint], **said),
-                split,
+                replace(material.datasets[fingerprint], **said),
+                material.splits[fingerprint],
                 source,
                 test=of_label.get("test"),
                 valid=of_label.get("valid"),
@@ -443,14 +434,14 @@ def _dataset_facts(line: DatasetLine) -> Iterator[tuple[str, str]]:
         yield "users of the split", f"{s.test_users:,} for the test and {s.valid_users:,} for validation"
 
 
-def _curves(connection: Connection, run: Run, summaries: dict[str, CellSummary]) -> Iterable[Curves]:
+def _curves(material: Material, run: Run) -> Iterable[Curves]:
     points = defaultdict(list)
-    for point in queries.learning_curves(connection, [cell.key for cell in run.cells]):
+    for point in material.curves:
         points[point.key].append(point)
     charts: dict[tuple[str, str], list[PlannedCell]] = defaultdict(list)
     for cell in run.cells:
         if points[cell.key]:  # curves of different metrics do not share an axis
-            charts[cell.dataset, str(summaries[cell.key].stop_metric)].append(cell)
+            charts[cell.dataset, str(material.summaries[cell.key].stop_metric)].append(cell)
     for (dataset, stop_metric), cells in charts.items():
         yield Curves(
             dataset,

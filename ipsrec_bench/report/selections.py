@@ -34,8 +34,18 @@ class _Selection:
         return f"{self.display}: {label}" if self.whole_run else self.display
 
 
-def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comparison]:
-    """Compare `a` with `b`, on every dataset and metric that both have.
+@dataclass(frozen=True)
+class Named:
+    """What two names mean: the rows that are compared, with the ranks of their cells."""
+
+    a: str
+    b: str
+    results: Results
+    pairs: tuple[Pair, ...]
+
+
+def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
+    """Return what `a` and `b` mean, on every dataset and metric that both have.
 
     Each is a row of `run`, like `sasrec` or `ipsrec-s w/o CL`; the beginning of a cell's key; or a run, `SUITE` for its
     newest or `SUITE@NUMBER`, whose rows are compared with those of the same name in the other run. Metrics and
@@ -68,16 +78,23 @@ def compare_named(connection: Connection, run: Run, a: str, b: str) -> list[Comp
     results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
     for cell in results.unpaired():
         raise StoreError(f"'{a}' and '{b}' rank different users on {cell.dataset}, so they cannot be paired")
-    made = compare(
-        results,
-        [
-            Pair(ours[0], name, results.row(f"A: {ours[1]}"), results.row(f"B: {theirs[1]}"))
-            for ours, theirs in shared
-            for name in run.suite.protocol.shown
-        ],
+    pairs = (
+        Pair(ours[0], name, results.row(f"A: {ours[1]}"), results.row(f"B: {theirs[1]}"))
+        for ours, theirs in shared
+        for name in run.suite.protocol.shown
     )
+    return Named(a, b, results, tuple(pairs))
+
+
+def compare_named(named: Named) -> list[Comparison]:
+    """Compare the rows that were read; the store may be closed.
+
+    Raises:
+        StoreError: the two have no complete cells of the same seed.
+    """
+    made = compare(named.results, named.pairs)
     if not made:
-        raise StoreError(f"'{a}' and '{b}' have no complete cells of the same seed")
+        raise StoreError(f"'{named.a}' and '{named.b}' have no complete cells of the same seed")
     return list(made)
 
 

@@ -38,6 +38,7 @@ class Browser(App[None]):
         Binding("question_mark", "help", "Help"),
         Binding("t", "theme", "Theme", show=False),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
     ]
 
     def __init__(self, store: Path, write_report: WriteReport, suite: str | None = None) -> None:

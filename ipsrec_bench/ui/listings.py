@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from ipsrec_bench.store.records import PlannedCell, reason_of
@@ -47,6 +48,21 @@ class Listing:
     """A sentence that stands in place of the lines, where there are none."""
     fixed: int = 1
     """Columns that stay when the table is scrolled sideways."""
+
+
+def fixed_widths(listing: Listing, room: int) -> list[int]:
+    """Return the widths of the columns that stay in place; the widest are cut where they need more than `room`."""
+    needed = {
+        number: max(
+            cell_len(cell) for cell in (listing.heads[number], *(line.cells[number].plain for line in listing.lines))
+        )
+        for number in range(listing.fixed)
+    }
+    widths = [0] * listing.fixed
+    for left, number in zip(range(listing.fixed, 0, -1), sorted(needed, key=needed.__getitem__), strict=True):
+        widths[number] = min(needed[number], max(1, room // left))
+        room -= widths[number]
+    return widths
 
 
 def suites_listing(suites: Sequence[SuiteLine]) -> Listing:
@@ -123,7 +139,7 @@ def curves_listing(page: SuitePage) -> Listing:
         )
         lines.append(Line(f"{dataset}\0{label}", cells, (dataset, label), label))
     empty = "No cell of this run has a learning curve: nothing is trained yet, or its models count."
-    return Listing(("dataset", "model", "seeds", "best", ""), tuple(lines), empty)
+    return Listing(("dataset", "model", "seeds", "best", ""), tuple(lines), empty, fixed=2)
 
 
 def logs_listing(page: SuitePage | None, journals: Sequence[JournalLine]) -> Listing:
@@ -198,8 +214,8 @@ def facts_of(cell: PlannedCell, page: SuitePage) -> Mapping[str, str]:
 
 
 def text(value: str, style: str = "") -> Text:
-    """Return a cell that stands left."""
-    return Text(visible(value), style)
+    """Return a cell that stands left; it ends in an ellipsis where its column is narrower."""
+    return Text(visible(value), style, no_wrap=True, overflow="ellipsis")
 
 
 def right(value: str, style: str = "") -> Text:

@@ -118,17 +118,20 @@ def read_suite(store: Path, suite: str, number: int | None) -> SuitePage:
 def read_content(store: Path, suite: str, number: int) -> "Report":
     """Return what a report on a run says, without tuning studies."""
     from ipsrec_bench.report.build import build_report  # the statistics take long to import
+    from ipsrec_bench.report.material import read_material
 
     with reading(store, PATIENCE_SECONDS) as connection:
-        return build_report(connection, read_run(connection, suite, number))
+        material = read_material(connection, read_run(connection, suite, number))
+    return build_report(material)
 
 
 def read_comparison(
     store: Path, suite: str, number: int | None, a: str, b: str
 ) -> "tuple[list[Comparison], Statistics]":
     """Compare what two names mean, as `ipsrec-bench compare` does, with the statistics of a run."""
-    from ipsrec_bench.report.selections import compare_named
+    from ipsrec_bench.report.selections import compare_named, read_named
 
     with reading(store, PATIENCE_SECONDS) as connection:
         run = read_run(connection, suite, number)
-        return compare_named(connection, run, a, b), run.suite.statistics
+        named = read_named(connection, run, a, b)
+    return compare_named(named), run.suite.statistics

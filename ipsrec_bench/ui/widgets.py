@@ -1,7 +1,8 @@
 """The parts that screens are made of: a table that keeps its place, a chart, the picture of a run."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from itertools import zip_longest
+from typing import ClassVar, NamedTuple
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,8 +13,18 @@ from textual.widgets import DataTable
 
 from ipsrec_bench.tui.dashboard import dashboard
 from ipsrec_bench.ui.following import Follower
-from ipsrec_bench.ui.listings import Line, Listing
+from ipsrec_bench.ui.listings import Line, Listing, fixed_widths
 from ipsrec_bench.ui.plots import Series, chart
+
+FIXED_SHARE = 0.6
+"""Share of the terminal's width that columns which stay in place take at most; long names would take all of it."""
+
+
+class _Column(NamedTuple):
+    head: str
+    right: bool | None
+    width: int | None
+    """Characters; None for as many as the longest cell has."""
 
 
 class Lines(DataTable[Text]):
@@ -46,6 +57,7 @@ class Lines(DataTable[Text]):
         self._listing: Listing | None = None
         self._words: Sequence[str] = ()
         self._shown: list[Line] = []
+        self._columns: Sequence[_Column] = ()
 
     @property
     def current(self) -> Line | None:
@@ -56,14 +68,13 @@ class Lines(DataTable[Text]):
         """Show `listing` in place of what was shown."""
         if listing == self._listing:
             return
-        if self._listing is None or listing.heads != self._listing.heads:
-            self.clear(columns=True)
-            for number, head in enumerate(listing.heads):
-                numeric = bool(listing.lines) and listing.lines[0].cells[number].justify == "right"
-                self.add_column(Text(head, justify="right" if numeric else "left"))
-            self.fixed_columns = listing.fixed
         self._listing = listing
         self._fill()
+
+    def on_resize(self) -> None:
+        """Give the columns that stay in place their share of the new width."""
+        if self._listing is not None and self._columns_of(self._listing) != self._columns:
+            self._fill()
 
     def keep(self, text: str) -> int:
         """Show only lines that have every word of `text`; return how many these are."""
@@ -72,14 +83,28 @@ class Lines(DataTable[Text]):
         return len(self._shown)
 
     def _fill(self) -> None:
+        listing = self._listing
+        if listing is None:
+            return
         before, across, down = self.current, self.scroll_x, self.scroll_y
-        self.clear()
-        self._shown = [line for line in self._listing.lines if line.has(self._words)] if self._listing else []
+        columns = self._columns_of(listing)
+        self.clear(columns=columns != self._columns)
+        if columns != self._columns:
+            self._columns = columns
+            for column in columns:
+                self.add_column(Text(column.head, justify="right" if column.right else "left"), width=column.width)
+            self.fixed_columns = listing.fixed
+        self._shown = [line for line in listing.lines if line.has(self._words)]
         for line in self._shown:
             self.add_row(*line.cells, key=line.id)
         place = next((i for i, line in enumerate(self._shown) if before is not None and line.id == before.id), 0)
         self.move_cursor(row=place, animate=False)
         self.scroll_to(across, down, animate=False, force=True)
+
+    def _columns_of(self, listing: Listing) -> Sequence["_Column"]:
+        widths = fixed_widths(listing, int(self.app.size.width * FIXED_SHARE))
+        aligned = [cell.justify == "right" for cell in listing.lines[0].cells] if listing.lines else []
+        return [_Column(*found) for found in zip_longest(listing.heads, aligned, widths)]
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Say which line Enter was pressed on."""

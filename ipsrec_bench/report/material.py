@@ -1,0 +1,63 @@
+"""Everything that a report needs from the store, read at once: the store is closed before the statistics begin."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ipsrec_bench.data.target_facts import TargetFacts
+from ipsrec_bench.report.runs import Run
+from ipsrec_bench.store import queries
+from ipsrec_bench.store.connect import Connection
+from ipsrec_bench.store.queries import (
+    Basis,
+    CellSummary,
+    CurvePoint,
+    DatasetRow,
+    RankedUsers,
+    RunDataset,
+    SplitStatistics,
+    TestRanks,
+)
+from ipsrec_bench.store.records import Environment
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the store has of a run."""
+
+    run: Run
+    summaries: dict[str, CellSummary]
+    """By key, as in all that is of cells."""
+    environments: dict[str, Environment]
+    bases: Mapping[str, Basis]
+    """Of the run's cells and of its stale ones."""
+    ranks: dict[str, TestRanks]
+    users: Mapping[str, Mapping[str, RankedUsers]]
+    """By key, then by split."""
+    curves: Sequence[CurvePoint]
+    recorded: Mapping[str, RunDataset]
+    """What the run was started on, by label."""
+    datasets: Mapping[str, DatasetRow]
+    """By fingerprint, as are `splits` and `targets`."""
+    splits: Mapping[str, SplitStatistics | None]
+    targets: Mapping[str, TargetFacts | None]
+
+
+def read_material(connection: Connection, run: Run) -> Material:
+    """Return what the store has of `run`."""
+    keys = [cell.key for cell in run.cells]
+    summaries = queries.cell_summaries(connection, keys)
+    fingerprints = {one.fingerprint for one in summaries.values()}
+    split = run.suite.protocol.split_name
+    return Material(
+        run,
+        summaries,
+        queries.environments(connection, {one.environment for one in summaries.values()}),
+        queries.bases(connection, [*keys, *(cell.key for cell in run.stale)]),
+        queries.test_ranks(connection, keys),
+        queries.ranked_users(connection, keys),
+        queries.learning_curves(connection, keys),
+        queries.run_datasets(connection, run.run),
+        queries.datasets(connection, fingerprints),
+        {one: queries.split_statistics(connection, one, split) for one in fingerprints},
+        {one: queries.target_facts(connection, one, split) for one in fingerprints},
+    )
