@@ -240,6 +240,16 @@ def test_a_missing_store_is_an_error_in_one_sentence(tmp_path):
     assert "there is no result store yet" in tour(tmp_path / "later.duckdb")[0]
 
 
+def test_control_c_quits(tmp_path):
+    async def leave() -> int | None:
+        app = Browser(tmp_path / "later.duckdb", never_written)
+        async with app.run_test() as pilot:
+            await pilot.press("ctrl+c")
+            return app.return_code
+
+    assert asyncio.run(leave()) == 0
+
+
 def test_a_locked_store_is_a_sentence_until_it_is_free(store, monkeypatch):
     monkeypatch.setattr("ipsrec_bench.ui.reading.PATIENCE_SECONDS", 0.1)
     with held_by_another_process(store):

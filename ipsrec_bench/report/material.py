@@ -3,21 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
-from ipsrec_bench.store.queries import (
-    Basis,
-    CellSummary,
-    CurvePoint,
-    DatasetRow,
-    RankedUsers,
-    RunDataset,
-    SplitStatistics,
-    TestRanks,
-)
-from ipsrec_bench.store.records import Environment
+from ipsrec_bench.store.queries import Basis, CellSummary, CurvePoint, RankedUsers, TestRanks
+from ipsrec_bench.store.records import DatasetRow, Environment, RunDataset
 
 
 @dataclass(frozen=True)
