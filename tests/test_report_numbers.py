@@ -109,7 +109,7 @@ def test_models_that_count_are_fitted_once_for_all_seeds(tmp_path, bench):
     assert [(line.row.label, line.seed) for line in report.provenance] == [("pop", None), ("repeat", None)]
     assert [line.best_epochs for line in report.costs] == [(), ()]
     compared = bench("compare", "pop", "repeat").stdout
-    assert "both models are deterministic" in compared
+    assert "both deterministic" in compared
 
 
 RANDOM = """

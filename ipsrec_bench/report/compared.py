@@ -46,7 +46,7 @@ def verdict_rule(statistics: Statistics) -> str:
 
 def _seeds(comparison: Comparison) -> str:
     if comparison.without_seeds:
-        return "both models are deterministic"
+        return "both deterministic"
     return f"{comparison.seeds} {'seed' if comparison.seeds == 1 else 'seeds'} in common"
 
 
