@@ -702,7 +702,10 @@ def test_a_file_is_read_by_options_as_by_a_suite(tmp_path, bench):
     [
         (["nosuch.csv"], "nosuch.csv: there is no such file, and no known dataset has this name"),
         (["no/such"], "no/such: there is no such file"),
-        (["positive-contro"], "is not a known dataset"),
+        (
+            ["positive-contro"],
+            "is not a known dataset; did you mean 'positive-control'?; a dataset of a suite needs --suite SUITE",
+        ),
         (["nosuch.csv", "--columns", "a,b"], "nosuch.csv: there is no such file, and --columns needs one"),
         (["positive-control", "--user", "u"], "positive-control: there is no such file, and --user needs one"),
         (["log.csv", "--suite", "s.toml"], "log.csv: --suite and --stand-in do not apply to a file"),

@@ -44,7 +44,7 @@ def file_of_page(name: str) -> str:
 def folder(tmp_path: Path) -> Path:
     for name in ("my_models.py", "test_my_models.py"):
         (tmp_path / name).write_text(file_of_page(name), encoding="utf-8")
-    (tmp_path / "mine.toml").write_text(WORLD + file_of_page("mine.toml"), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(file_of_page("mine.toml"), encoding="utf-8")
     return tmp_path
 
 
@@ -195,8 +195,8 @@ def test_a_users_settings_are_checked_like_the_zoos(folder):
 
 
 def test_a_tuned_suite_finds_the_module_of_its_model(folder, bench):
-    text = WORLD + file_of_page("mine.toml") + "[tune.space.decayed-sum]\ndecay = [0.25, 0.75]\n"
-    (folder / "mine.toml").write_text(text.replace("epochs = 2", "epochs = 1"), encoding="utf-8")
+    text = file_of_page("mine.toml") + "[tune.space.decayed-sum]\ndecay = [0.25, 0.75]\n"
+    (folder / "mine.toml").write_text(text.replace("epochs = 5", "epochs = 1"), encoding="utf-8")
     done = bench("tune", "mine.toml", "--model", "decayed-sum", "--trials", "2", "--set", "protocol.filter=2-core")
     assert (done.returncode, done.stderr) == (0, "")
     (tuned,) = (folder / "suites/tuned").glob("*.toml")

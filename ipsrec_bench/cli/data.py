@@ -305,18 +305,20 @@ def _file_suite(path: Path, given: "Mapping[str, object]", overrides: list[str],
 
 def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str], data_dir: Path) -> "SuiteFile":
     """Return the given suite, or one of the known dataset `name`, with its stand-in or archive ready."""
-    from ipsrec_bench.data.datasets import known_datasets
+    from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.report.runs import suite_file
     from ipsrec_bench.run.plan import known_datasets_of
     from ipsrec_bench.suite.load import adhoc_suite
 
-    if (
-        suite is None
-        and (Path(name).suffix or Path(name).name != name)
-        and known_datasets(data_dir).entry(name) is None
-    ):
+    known = known_datasets(data_dir)
+    if suite is None and known.entry(name) is None and (Path(name).suffix or Path(name).name != name):
         raise DataError(f"{name}: there is no such file, and no known dataset has this name")
+    if suite is None and not overrides:
+        try:
+            known_dataset(name, known)
+        except DataError as error:
+            raise DataError(f"{error}; a dataset of a suite needs --suite SUITE") from None
     file = suite_file(suite, store, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
     known_datasets_of(file, data_dir).provide(name)
     return file

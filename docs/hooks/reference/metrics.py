@@ -55,7 +55,7 @@ def page() -> str:
             table(("Rank", *(code(f"{name}@{CUTOFF}") for name in NAMES)), _gains()),
             _ELSEWHERE,
             "## Tests {#tests}",
-            f"[`statistics.test`](suite.md#statistics.test) chooses. {docstring(Statistics, 'test')}",
+            f"[`statistics.test`](suite.md#statistics.test): {docstring(Statistics, 'test')}",
             *_tests(),
             "## Further statistics {#further}",
             *(part for name, function in ESTIMATES.items() for part in (f"### {name}", *_described(function))),
