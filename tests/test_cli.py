@@ -220,6 +220,7 @@ def test_downloads_go_below_raw_or_say_where_else(bench, tmp_path):
     assert "NOT as published: 2 users, 4 items" in bench("data", "stats", "mine").stdout
 
 
+@pytest.mark.usefixtures("pictures")
 def test_stand_ins_pass_the_whole_pipeline_and_are_never_mistaken_for_the_data(bench, tmp_path):
     assert bench("data", "synth", "--like", "twitch", "--scale", "0.002").stdout == "data/stand-ins/twitch-0.002\n"
     refused(bench("data", "synth", "--like", "twich"), "there is no stand-in for 'twich'; did you mean 'twitch'?")
