@@ -1,7 +1,8 @@
+# ruff: noqa: INP001 (a script, not a module of a package)
 """Make the reports of the gallery: `python docs/gallery.py [SUITE ...]`.
 
-It runs the suites of the gallery and those that are named, then writes the pages. Its store is reports/gallery.duckdb, so
-that cells are trained once.
+It runs the suites of the gallery and those that are named, then writes the pages. The store is reports/gallery.duckdb,
+so complete cells are not trained again.
 """
 
 import subprocess
@@ -14,13 +15,14 @@ SUITES = ["quick", str(GALLERY / "beauty.toml")]
 
 
 def main() -> None:
+    """Run the suites and write the pages."""
     for suite in dict.fromkeys([*SUITES, *sys.argv[1:]]):
         bench("run", suite, "--jobs", "2", "--threads", "1")
     bench("report", "--format", "site", "--output", GALLERY)
 
 
 def bench(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "ipsrec_bench", *map(str, arguments), "--store", STORE], check=True)
+    subprocess.run([sys.executable, "-m", "ipsrec_bench", *map(str, arguments), "--store", STORE], check=True)  # noqa: S603 (our own)
 
 
 if __name__ == "__main__":
