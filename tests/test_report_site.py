@@ -150,7 +150,7 @@ def test_named_suites_make_a_site_of_these_only_and_what_it_no_longer_has_is_rem
 def test_a_file_of_somebody_else_is_not_overwritten(reports, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
-    with pytest.raises(BenchError, match="'index.html' there is not part of a site of ipsrec-bench and is not over"):
+    with pytest.raises(BenchError, match=r"'index\.html' there is not part of a site of ipsrec-bench and is not over"):
         write_site(reports, tmp_path)
     assert (tmp_path / "site" / "index.html").read_text() == "mine"
 
@@ -168,7 +168,7 @@ def test_a_list_that_names_files_outside_of_the_site_removes_none_of_them(report
 def test_a_list_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / MARKER).write_text("[")
-    with pytest.raises(BenchError, match="cannot be read; move the folder away"):
+    with pytest.raises(BenchError, match=r"cannot be read; move the folder away"):
         write_site([], tmp_path)
 
 

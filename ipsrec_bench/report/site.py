@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -96,7 +97,7 @@ class _Site:
             by_folder.setdefault((self.folder / name).parent, {})[PurePosixPath(name).name] = content
         self._try(lambda: self._list(self._written | self._earlier))
         for folder, members in by_folder.items():
-            self._try(lambda folder=folder, members=members: replace_files(folder, members))
+            self._try(partial(replace_files, folder, members))
 
     def clear(self) -> None:
         """Remove the files of the earlier site that were not written again, and folders that are empty then."""
