@@ -9,7 +9,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -48,15 +48,17 @@ from ipsrec_bench.cli.options import (
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
 from ipsrec_bench.cli.ui import ui
 from ipsrec_bench.cli.watch import watch
-from ipsrec_bench.errors import BenchError
+from ipsrec_bench.errors import BenchError, StoreError
 from ipsrec_bench.extras import missing, require
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
+    from ipsrec_bench.report.content import History, Report
     from ipsrec_bench.run.admission import Admission
     from ipsrec_bench.run.engine import MakeExecutor
     from ipsrec_bench.run.executors.choice import Cluster, Workers
     from ipsrec_bench.run.plan import Plan
+    from ipsrec_bench.store.connect import Connection
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.tuning.results import StudyResult
 
@@ -374,6 +376,7 @@ app.command(rich_help_panel="Run", epilog=examples("ipsrec-bench resume quick"))
         "ipsrec-bench report",
         "ipsrec-bench report quick paper --format html,latex --output out",
         "ipsrec-bench report quick --set statistics.test=crossed --open",
+        "ipsrec-bench report --format site       all suites, linked from reports/site/index.html",
     ),
 )
 def report(
@@ -382,13 +385,15 @@ def report(
         typer.Argument(
             metavar="[SUITE]...",
             autocompletion=completion.suites,
-            help="Suite files or names of suites; by default the suite of the latest run.",
+            help="Suite files or names of suites; by default the suite of the latest run, for a site all suites.",
         ),
     ] = None,
     formats: Annotated[
         str,
         typer.Option(
-            "--format", help="html, md, latex (a document, tables and charts) or json; separate several by commas."
+            "--format",
+            help="html, md, latex (a document, tables and charts), json or site (a folder with an index and a page for"
+            " each suite); separate several by commas.",
         ),
     ] = "html,md",
     overrides: ReportSetOption = None,
@@ -401,16 +406,22 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Open each report in the browser.")] = False,
 ) -> None:
     """Write the report on the newest run of each SUITE."""
+    from ipsrec_bench.report.pages import SITE
     from ipsrec_bench.report.render import parse_formats
 
     wanted = parse_formats(formats)
-    for suite in suites or (None,):
-        written = report_on(
-            store, output or store.parent, suite, overrides=overrides or (), formats=wanted, storage=storage
-        )
-        typer.echo(f"Report: {written}")
+    single = [name for name in wanted if name != SITE]
+    folder = output or store.parent
+    pages = [
+        report_on(store, folder, suite, overrides=overrides or (), formats=single, storage=storage)
+        for suite in (suites or (None,) if single else ())
+    ]
+    if SITE in wanted:
+        pages.append(site_on(store, folder, suites or (), overrides or (), storage))
+    for page in pages:
+        typer.echo(f"Report: {page}")
         if open_it:
-            typer.launch(str(written))
+            typer.launch(str(page))
 
 
 @app.command(
@@ -736,28 +747,85 @@ def report_on(
     from ipsrec_bench.report.render import write_report
     from ipsrec_bench.report.runs import basis_of, read_run, shown_otherwise
     from ipsrec_bench.store.connect import reading
-    from ipsrec_bench.store.queries import check_file
-    from ipsrec_bench.suite.load import is_suite_path, suite_name
 
-    name = suite and suite_name(suite)
     state = (
         _state_of_studies(store) if storage is None else None
     )  # before they are read, so that later changes count as new
     unread: list[str] = []
     studies = _studies(store, storage, unread)
     with reading(store) as connection:
-        if suite and name and is_suite_path(suite) and Path(suite).is_file():
-            check_file(connection, name, Path(suite), store)
-        run = shown_otherwise(read_run(connection, name, number), overrides)
+        run = shown_otherwise(read_run(connection, suite and _stored_name(connection, suite, store), number), overrides)
         basis = basis_of(connection, run, state)
         material = read_material(connection, run)
     content = build_report(material, studies, unread)
-    for sentence in unread:
-        typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
+    _say_unread(unread)
     written = write_report(content, output, formats, basis=None if unread else basis)
     if written.left_out:
         typer.echo(visible(written.left_out), err=True)
     return written.main
+
+
+def site_on(
+    store: Path, output: Path, suites: Sequence[str], overrides: Iterable[str] = (), storage: str | None = None
+) -> Path:
+    """Write a site of the newest runs of `suites`, all of the store if none are named, and return its index.
+
+    A suite that is not named and cannot be read is left out; what the site lacks is said on its index and on standard
+    error.
+    """
+    from ipsrec_bench.report.build import build_report
+    from ipsrec_bench.report.history import history_of
+    from ipsrec_bench.report.material import read_material
+    from ipsrec_bench.report.runs import read_run, shown_otherwise
+    from ipsrec_bench.report.site import write_site
+    from ipsrec_bench.store.connect import reading
+    from ipsrec_bench.store.queries import suite_summaries
+
+    unread: list[str] = []
+    studies = _studies(store, storage, unread)
+    _say_unread(unread)
+    left_out: list[str] = []
+
+    with reading(store) as connection:
+        named = [_stored_name(connection, suite, store) for suite in suites]
+        wanted = dict.fromkeys(named or (summary.suite for summary in suite_summaries(connection)))
+
+    def pages() -> "Iterator[tuple[Report, History]]":
+        for name in wanted:
+            with reading(store) as connection:  # closed before statistics and charts, for nobody can write meanwhile
+                try:
+                    run = read_run(connection, name)
+                except StoreError as error:
+                    if named:
+                        raise
+                    left_out.append(f"{name}: {error}")
+                    continue
+                run = shown_otherwise(run, overrides)
+                material, history = read_material(connection, run), history_of(connection, run)
+            yield build_report(material, studies, unread), history
+
+    if not wanted:
+        raise StoreError(f"{store}: the store holds no run yet; run a suite first")
+    index, undrawn = write_site(pages(), output, left_out)
+    for sentence in (*left_out, *undrawn):
+        typer.echo(visible(sentence), err=True)
+    return index
+
+
+def _stored_name(connection: "Connection", suite: str, store: Path) -> str:
+    """Return the name that the store has for a suite, given by its name or its file."""
+    from ipsrec_bench.store.queries import check_file
+    from ipsrec_bench.suite.load import is_suite_path, suite_name
+
+    name = suite_name(suite)
+    if is_suite_path(suite) and Path(suite).is_file():
+        check_file(connection, name, Path(suite), store)
+    return name
+
+
+def _say_unread(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        typer.echo(f"The report lacks a tuning study: {visible(sentence)}", err=True)
 
 
 def current_page(store: Path, number: int) -> Path | None:

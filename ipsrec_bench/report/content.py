@@ -1,5 +1,6 @@
 """The content of a report as a tree of dataclasses; templates decide how it looks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -543,3 +544,29 @@ class Report:
         if sampled:
             parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")
         return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """One run of a suite, as the store knows it now."""
+
+    run: int
+    started: datetime
+    versions: tuple[str, ...]
+    """Of ipsrec-bench, with which its cells were trained."""
+    cells: int
+    complete: int
+    failed: int
+    changes: tuple[str, ...] | None
+    """A clause for each setting that differs from the run before; None for the first run."""
+    values: Mapping[tuple[str, Row], float]
+    """By dataset and row, the metric, mean over seeds."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs of a suite."""
+
+    metric: str
+    runs: tuple[PastRun, ...]
+    """Newest first."""

@@ -14,7 +14,9 @@ CURRENT = ("html", "md")
 _PLAIN = re.compile(r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 """Names that are valid and distinct on every file system; those left out are devices on Windows."""
 _MARKED = re.compile(r"--[0-9a-f]{8}$")
-_TAKEN = {"studies", "checkpoints"}
+SITE = "site"
+"""Folder of the format `site`."""
+_TAKEN = {"studies", "checkpoints", SITE}
 """Folders beside the store that are not reports."""
 MOST_LETTERS = 40
 

@@ -26,7 +26,7 @@ from ipsrec_bench.report.markup import (
     script_json,
 )
 from ipsrec_bench.report.notices import notices_of
-from ipsrec_bench.report.pages import CURRENT, basis_path, page_path, report_folder, signature
+from ipsrec_bench.report.pages import CURRENT, SITE, basis_path, page_path, report_folder, signature
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
 from ipsrec_bench.report.sentences import environment, finding, tuned_finding, where
@@ -46,6 +46,8 @@ class _OfSection(Protocol):
 _Part = TypeVar("_Part", bound=_OfSection)
 
 FORMATS = ("html", "md", "latex", "json")
+"""Formats of one report."""
+ALL_FORMATS = (*FORMATS, SITE)
 LONG = 12
 """Maximum number of lines of a table or a list that the HTML page shows unasked."""
 
@@ -68,18 +70,18 @@ class Written:
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Return the formats named in `text`, in the order of `FORMATS`.
+    """Return the formats named in `text`, in the order of `ALL_FORMATS`.
 
     Raises:
         BenchError: one is unknown.
     """
     wanted = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in wanted:
-        if name not in FORMATS:
-            raise BenchError(f"--format {name}: allowed: {listed(FORMATS)}{did_you_mean(name, FORMATS)}")
+        if name not in ALL_FORMATS:
+            raise BenchError(f"--format {name}: allowed: {listed(ALL_FORMATS)}{did_you_mean(name, ALL_FORMATS)}")
     if not wanted:
-        raise BenchError(f"--format names no format; allowed: {listed(FORMATS)}")
-    return tuple(name for name in FORMATS if name in wanted)
+        raise BenchError(f"--format names no format; allowed: {listed(ALL_FORMATS)}")
+    return tuple(name for name in ALL_FORMATS if name in wanted)
 
 
 def write_report(
@@ -104,10 +106,10 @@ def write_report(
     """
     pages = {name: page_path(folder, report.suite, name) for name in FORMATS if name in formats}
     target = report_folder(folder, report.suite)
-    charts, pictures, script, left_out = _drawn(report) if {*formats} - {"json"} else ([], {}, "", "")
+    charts, pictures, script, left_out = drawn(report) if {*formats} - {"json"} else ([], {}, "", "")
     files: dict[str, str | bytes] = {**pictures}
     tables = tables_of(report)
-    common = {"report": report, "version": __version__, "notices": notices_of(report, left_out)}
+    common = {"report": report, "notices": notices_of(report, left_out)}
     latex_tables: dict[str, str] = {}
     if "md" in formats:
         page = _environment().get_template("report.md.j2")
@@ -121,7 +123,9 @@ def write_report(
         content = plain(report) | {"version": __version__}
         files[pages["json"].name] = json.dumps(content, indent=1, ensure_ascii=False)
     if "html" in formats:
-        files[pages["html"].name] = _html(report, tables, charts, script, common)
+        files[pages["html"].name] = html_page(
+            "report.html.j2", tables=tables, charts=charts, vega=script, library="", **common
+        )
     made_of = basis_path(folder, report.suite)
     try:
         made_of.unlink(missing_ok=True)
@@ -146,7 +150,7 @@ def _remove_charts(folder: Path, pictures: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, str]:
+def drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, str]:
     """Draw a report's charts.
 
     Returns:
@@ -180,9 +184,18 @@ def _drawn(report: Report) -> tuple[list["Chart"], dict[str, str | bytes], str, 
     return drawn, pictures, script, " ".join(notes)
 
 
-def _html(
-    report: Report, tables: Sequence[Table], charts: Sequence["Chart"], script: str, common: Mapping[str, object]
+def html_page(
+    template: str, *, tables: Sequence[Table], charts: Sequence["Chart"] = (), vega: str = "", **content: object
 ) -> str:
+    """Return a page in HTML.
+
+    Args:
+        template: its file's name.
+        tables: those of the page.
+        charts: those of the page.
+        vega: the script that makes charts answer.
+        content: further variables of the template.
+    """
     environment = _environment()
     loader = environment.loader
     assert loader is not None
@@ -191,16 +204,14 @@ def _html(
         section: [(chart, Markup(chart.svg), Markup(script_json(chart.spec))) for chart in members]  # noqa: S704 (our own)
         for section, members in _by_section(charts).items()
     }
-    return environment.get_template("report.html.j2").render(
-        **common,
+    return environment.get_template(template).render(
+        **content,
         tables=_by_section(tables),
         charts=shown,
-        datasets=[line.label for line in report.datasets],
-        metrics=list(dict.fromkeys(line.metric for line in report.results.lines)),
         LONG=LONG,
         style=Markup(sources["style.css"]),  # noqa: S704 (our own)
         script=Markup(sources["report.js"]),  # noqa: S704 (our own)
-        vega=Markup(script),  # noqa: S704 (the library's)
+        vega=Markup(vega),  # noqa: S704 (the library's)
     )
 
 
@@ -234,6 +245,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= _FILTERS
+    environment.globals["version"] = __version__
     return environment
 
 

@@ -24,6 +24,8 @@ class Cell:
     """Sort key of the column; None sorts by the text."""
     tone: str = ""
     """`best`, `second` or a verdict, which styles the text; with `beside`, a verdict styles that instead."""
+    link: str = ""
+    """Address that the text leads to, in HTML."""
 
 
 @dataclass(frozen=True)

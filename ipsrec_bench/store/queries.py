@@ -386,6 +386,18 @@ def run_summaries(connection: Connection, suite: str) -> list[RunSummary]:
     return [RunSummary(run, started, tuple(overrides), *counts) for run, started, overrides, *counts in rows]
 
 
+def run_versions(connection: Connection, suite: str) -> dict[int, tuple[str, ...]]:
+    """Return, for each run of a suite, the versions of ipsrec-bench that trained its cells."""
+    rows = connection.execute(
+        """
+        SELECT run, list_sort(list(DISTINCT package)) FROM runs JOIN run_cells USING (run)
+        JOIN cells USING (key) JOIN environments USING (environment) WHERE suite = ? GROUP BY run
+        """,
+        [suite],
+    ).fetchall()
+    return {run: tuple(versions) for run, versions in rows}
+
+
 def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, CellSummary]:
     """Return summaries of the cells with these keys."""
     *columns, _, _ = columns_of(CellSummary)
