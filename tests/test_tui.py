@@ -393,6 +393,11 @@ def test_long_and_wide_names_are_cut_with_an_ellipsis():
     assert key in state_after(events).running
 
 
+def test_the_name_of_the_last_dataset_takes_the_room_to_its_right():
+    text = shown(state_after(plan(("a-name-of-forty-characters-of-a-dataset-1",), ("pop",), (1,))), width=80, height=24)
+    assert "   a-name-of-forty-characters-of-a-dataset-1\n" in text
+
+
 def test_the_summary_has_every_row_with_means_counts_and_time():
     events = [
         *plan(labels=("pop", "sasrec"), started={"baseline": "pop"}),
@@ -535,7 +540,7 @@ def test_hidden_characters_of_names_and_errors_are_written_out():
     ]
     state = state_after(events)
     text = shown(state, width=200)
-    assert text.count(r"a\x1b[2Jb\u202ec\nd") == 9
+    assert text.count(r"a\x1b[2Jb\u202ec\nd") == 10
     text += printed(summary(state), width=200)
     for event in events:
         text += plain_line(event, datetime(2026, 1, 2, tzinfo=UTC)) or ""

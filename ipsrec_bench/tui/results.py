@@ -43,6 +43,8 @@ class _Shape:
     """Datasets beside each other."""
     gap: int
     """Columns before each dataset."""
+    width: int
+    """Columns of the screen."""
 
     @property
     def cell(self) -> int:
@@ -92,7 +94,7 @@ def _shape(plan: Layout, width: int, room: int) -> _Shape:
             cell = columns + VALUE + DIFFERENCE + gap
             across = max(1, min(len(plan.datasets), (width - min(longest, LEAST_NAME)) // cell))
             name = min(longest, max(LEAST_NAME, width - across * cell))
-            shape = _Shape(name, columns, has_marks, across, gap)
+            shape = _Shape(name, columns, has_marks, across, gap, width)
             bands = ceil(len(plan.datasets) / across)
             is_cut = name + across * cell > width or bands * (len(plan.labels) + 1) >= room
             worse = (is_cut, bands if is_cut else 0, not has_marks, bands, name < longest, -gap)
@@ -151,8 +153,10 @@ def _band(
     found: Mapping[tuple[str, str], Standing],
 ) -> list[Text]:
     shown = order if len(order) <= rows else order[: rows - 1]
-    heads = [(" " * shape.gap + fit(dataset, shape.cell), "bold") for dataset in datasets]
-    lines = [line(" " * shape.name, *heads)]
+    *others, last = datasets
+    heads = "".join(" " * shape.gap + fit(dataset, shape.cell) for dataset in others) + " " * shape.gap
+    rest = shape.width - shape.name - cell_len(heads)  # nothing is to the right of the last name
+    lines = [line(" " * shape.name, (heads + fit(last, max(shape.cell, rest)).rstrip(), "bold"))]
     for label in shown:
         parts: list[Part] = [(fit(label, shape.name), "")]
         for dataset in datasets:
