@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 _log = logging.getLogger("mkdocs.hooks.reference")  # below "mkdocs", so that a warning fails a strict build
+_GALLERY = "gallery/site"
 _LOADED = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"' >]+"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|icon|preload|preconnect))[^>]*\bhref=[\"']?(?:https?:)?//[^\"' >]+"
@@ -38,10 +39,16 @@ def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Add the generated pages."""
+    """Add the generated pages, and the chart library of the gallery, which is not part of this project."""
     from mkdocs.structure.files import File
 
-    for path, content in pages(Path(config.config_file_path).parent).items():
+    from ipsrec_bench.report.renderer import javascript
+    from ipsrec_bench.report.site import LIBRARY
+
+    generated = pages(Path(config.config_file_path).parent)
+    if files.get_file_from_path(f"{_GALLERY}/{LIBRARY}") is None:  # docs/gallery.py leaves one on disk
+        generated[f"{_GALLERY}/{LIBRARY}"] = javascript()
+    for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
     return files
 
