@@ -331,6 +331,7 @@ def test_failed_cells_end_in_exit_code_1(tiny_suite, bench):
     assert "\n1 cell failed; " in bench(*arguments, "--set", "seeds=[1]").stderr
 
 
+@pytest.mark.usefixtures("pictures")
 def test_tuning_resumes_where_it_stopped(tiny_suite, bench, tmp_path, finished_once):
     assert bench("tune", tiny_suite, "--model", "ipsrec-s", "--trials", "2", "--quiet").stdout == ""
     arguments = ["tune", tiny_suite, "--model", "ipsrec-s", "--dataset", "world", "--trials", "4"]

@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -100,11 +101,18 @@ def test_the_newest_run_is_shown_or_that_of_a_suite_by_its_name_or_its_file(stor
         assert f"Title of {title}: 1 cells" in bench("watch", *words).stdout
 
 
+class Interrupting(threading.Event):
+    """An event whose waiting is interrupted by Ctrl-C."""
+
+    def wait(self, _timeout=None):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_run_under_way_is_shown_rather_than_a_newer_one_that_had_nothing_to_do(store, bench, monkeypatch):
     with Journal(store, "tiny") as written:
         written.write(run_of("live")[0])
         write(store, "tiny", run_of("newer"))
-        monkeypatch.setattr(journal.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(journal, "threading", SimpleNamespace(Event=Interrupting))
         assert "Title of live" in bench("watch").stdout
     assert "Title of newer" in bench("watch").stdout
 
@@ -194,7 +202,7 @@ def test_a_watcher_of_a_live_run_sees_it_to_its_end(store, bench):
 def test_ctrl_c_leaves_watch_alone_and_not_the_run(store, bench, monkeypatch):
     with Journal(store, "tiny") as written:
         written.write(run_of("tiny")[0])
-        monkeypatch.setattr(journal.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(journal, "threading", SimpleNamespace(Event=Interrupting))
         done = bench("watch")
         assert (done.returncode, done.stderr) == (130, "Interrupted. The run is left as it is.\n")
         assert is_live(written.path)
