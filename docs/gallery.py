@@ -11,7 +11,7 @@ from pathlib import Path
 
 GALLERY = Path(__file__).parent / "gallery"
 STORE = Path("reports") / "gallery.duckdb"
-SUITES = ["quick", str(GALLERY / "beauty.toml")]
+SUITES = ["quick", "controls", str(GALLERY / "beauty.toml")]
 
 
 def main() -> None:
