@@ -27,7 +27,8 @@ from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.plan import make_plan
 from ipsrec_bench.run.workplace import STATE
 from ipsrec_bench.suite.load import parse_suite
-from ipsrec_bench.training import objective, softmax, state
+from ipsrec_bench.training import softmax, state
+from ipsrec_bench.training.tasks import api
 from ipsrec_bench.training.weights import load_model
 
 SUITE = """
@@ -111,7 +112,7 @@ def _written_after_every_epoch(monkeypatch):
 def train(plans, tmp_path, monkeypatch):
     """Train a cell of the suite in a folder of the test; the events come with the record."""
 
-    monkeypatch.setattr(objective, "CASTING_PAYS", 1)  # for batches of tests, too
+    monkeypatch.setattr(api, "CASTING_PAYS", 1)  # for batches of tests, too
 
     def run(label, folder, precision="float32", until=lambda _: False, threads=1):
         plan = plans[precision]

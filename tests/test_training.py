@@ -20,10 +20,11 @@ from ipsrec_bench.training import softmax
 from ipsrec_bench.training.catalogue import gbce, sampled_softmax
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
-from ipsrec_bench.training.objective import batch_losses, provider_loss
+from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.optimiser import Optimiser, _FusedAdam
 from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import full_cross_entropy
+from ipsrec_bench.training.tasks.provider_prediction import provider_loss
 from ipsrec_bench.training.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
@@ -362,21 +363,24 @@ def test_options_of_the_loss_change_it_as_documented(world):
             return batch_losses(model, base.model_copy(update=update), batch, packed=False)
 
     plain = losses()
-    assert plain.total == plain.cross_entropy + 0.1 * plain.contrastive
-    assert losses(lambda_=0.0).contrastive is None
+    assert plain.total == plain.parts["next-item"] + 0.1 * plain.parts["provider-contrast"]
+    assert "provider-contrast" not in losses(lambda_=0.0).parts
     user = model.encode(batch.histories, every_position=False).user
     scores = user @ model.item_vectors().T
     with_padding = torch.nn.functional.cross_entropy(scores, batch.targets)
-    torch.testing.assert_close(losses(padding_class=True).cross_entropy, with_padding.detach())
-    assert with_padding > plain.cross_entropy
+    torch.testing.assert_close(losses(padding_class=True).parts["next-item"], with_padding.detach())
+    assert with_padding > plain.parts["next-item"]
     one_user = dataclasses.replace(batch, histories=dataclasses.replace(batch.histories, users=torch.zeros(64).long()))
     with torch.no_grad():  # there is no other user as a negative
         alone = batch_losses(model, base, one_user, packed=False)
         released = batch_losses(model, base.model_copy(update={"same_user_negatives": True}), one_user, packed=False)
-    assert alone.contrastive == 0
+    assert alone.parts["provider-contrast"] == 0
     apart = dataclasses.replace(batch, histories=dataclasses.replace(batch.histories, users=torch.arange(64)))
     with torch.no_grad():
-        torch.testing.assert_close(released.contrastive, batch_losses(model, base, apart, packed=False).contrastive)
+        torch.testing.assert_close(
+            released.parts["provider-contrast"],
+            batch_losses(model, base, apart, packed=False).parts["provider-contrast"],
+        )
     norms = sum(p.norm() for name, p in model.named_parameters() if not name.endswith("bias"))
     torch.testing.assert_close(losses(weight_norm=0.01).total - plain.total, 0.01 * norms.detach())
     blind = build_model("sasrec", base, sizes)
@@ -428,7 +432,7 @@ def test_training_is_reproducible_and_learns(world, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert [e.loss for e in first.epochs] == [e.loss for e in second.epochs]
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert first.epochs[-1].cross_entropy < first.epochs[0].cross_entropy
+    assert first.epochs[-1].losses["next-item"] < first.epochs[0].losses["next-item"]
 
 
 def test_a_loss_that_is_not_finite_is_an_error(world, tmp_path):

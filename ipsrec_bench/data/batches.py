@@ -22,6 +22,11 @@ class Histories:
     """int64 `[B, L]`."""
     lengths: Tensor
     """int64 `[B]`, 1 to L."""
+    times: Tensor | None = None
+    """float64 `[B, L]`: times of the interactions, 0 at padding. None unless the model declares `uses_times`."""
+    next_times: Tensor | None = None
+    """float64 `[B]`: the time of the interaction that follows the history, which is when the next item is asked for.
+    None unless the model declares `uses_times`."""
 
     @property
     def newest(self) -> Tensor:
@@ -36,16 +41,25 @@ class Histories:
 class ResidentSequences:
     """A dataset's flat arrays on one device, from which batches are gathered by index arithmetic."""
 
-    def __init__(self, data: PreparedDataset, device: torch.device) -> None:
-        """Copy the arrays of `data` to `device` (8 bytes per interaction)."""
+    def __init__(self, data: PreparedDataset, device: torch.device, *, times: bool = False) -> None:
+        """Copy the arrays of `data` to `device`: 8 bytes per interaction, and 8 more with `times`."""
         self.device = device
         self._items = torch.from_numpy(np.array(data.items)).to(device)
         self._providers = torch.from_numpy(np.array(data.providers)).to(device)
+        self._times = torch.from_numpy(np.array(data.times, dtype=np.float64)).to(device) if times else None
 
-    def gather(self, users: NDArray[np.int64], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Histories:
+    def gather(
+        self,
+        users: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        *,
+        ask_at: NDArray[np.int64] | None = None,
+    ) -> Histories:
         """Return the histories made of the flat positions `begins[i]` up to, not including, `ends[i]`.
 
-        L is the length of the longest.
+        L is the length of the longest. `next_times` are the times at the positions `ask_at`, by default `ends`: the
+        position of a history's target.
         """
         lengths, begin = self.to_device(ends - begins), self.to_device(begins)
         steps = torch.arange(int((ends - begins).max()), device=self.device)
@@ -56,6 +70,8 @@ class ResidentSequences:
             items=torch.where(real, self._items[flat], 0).long(),
             providers=torch.where(real, self._providers[flat], 0).long(),
             lengths=lengths,
+            times=None if self._times is None else torch.where(real, self._times[flat], 0.0),
+            next_times=None if self._times is None else self._times[self.to_device(ends if ask_at is None else ask_at)],
         )
 
     def at(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

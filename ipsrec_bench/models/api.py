@@ -10,7 +10,7 @@ is declared in `ipsrec_bench.models.registry` for the toolkit's models, and on t
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.models.configs import ModelConfig
 
 
@@ -34,15 +35,22 @@ class Sizes:
     """Providers are 1 (unknown) to `providers`; 0 is padding."""
     max_length: int
 
+    @property
+    def mask_token(self) -> int:
+        """The id that tasks put in place of a hidden item, for models that implement `MaskedEncoder`."""
+        return self.items + 1
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """User vectors computed from histories; contrastive models add a second view of the same user."""
+    """User vectors computed from histories; some models add a second view of the same user."""
 
     user: Tensor
     """`[B, d]` for the last position, or `[B, L, d]` for every position; scored against the items."""
     provider: Tensor | None = None
     """The provider view of the user, of the same shape; None if the model has no second view."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Whatever else the model's own tasks need, by name: tensors of the same first dimensions as `user`."""
 
 
 class Model(nn.Module):
@@ -55,13 +63,25 @@ class Model(nn.Module):
     causal: ClassVar[bool] = False
     """Whether it can predict at every position in one pass."""
     uses_providers: ClassVar[bool] = False
+    uses_times: ClassVar[bool] = False
+    """Whether histories must come with times."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
+        """Load `state_dict` as torch does, but resize buffers to match it: their sizes may depend on the data."""
+        for name, buffer in list(self.named_buffers()):
+            owner, _, own_name = name.rpartition(".")
+            if name in state_dict:
+                sized = torch.empty_like(state_dict[name], device=buffer.device)
+                self.get_submodule(owner).register_buffer(own_name, sized)
+        return super().load_state_dict(state_dict, strict, assign)
 
 
 class SequentialModel(Model, ABC):
     """A model that turns histories into user vectors, which are scored against item vectors by dot product.
 
     It is built as `Class(config, sizes)` and draws its weights from torch's global generator. It does not depend on
-    the loss or the optimiser. `item_vectors` may be called before `encode`.
+    the loss or the optimiser: its settings name the tasks that it is trained for. `item_vectors` may be called before
+    `encode`. An item bias is one more dimension: 1 in the user vectors, the bias in the item vectors.
     """
 
     mixed_precision: ClassVar[bool] = False
@@ -80,6 +100,30 @@ class SequentialModel(Model, ABC):
     def item_vectors(self) -> Tensor:
         """Return `[items + 1, d]`; row 0 is padding and never a candidate."""
 
+    def prepare(self, log: "TrainingLog") -> None:
+        """Take what the model needs of the training interactions, such as a graph, into its buffers.
+
+        It is called once, before the first step. Buffers are saved with the weights, and may have any size.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """Return a term that is added to the loss and depends on the weights alone; None if there is none."""
+        return None
+
+
+class MaskedEncoder(ABC):
+    """A model that can also encode histories in which items are hidden, from both sides.
+
+    A hidden item has the id `Sizes.mask_token`, and provider 0.
+    """
+
+    @abstractmethod
+    def encode_masked(self, histories: Histories) -> Tensor:
+        """Return a state for every position, `[B, L, d]`, each from all real positions of its history.
+
+        The product of a state and an item vector is the score of the item at this place.
+        """
+
 
 class ProviderPredictor(ABC):
     """A model that can also predict the provider of the next item."""
@@ -97,6 +141,19 @@ class TrainingLog:
     items: NDArray[np.int32]
     providers: NDArray[np.int32]
     times: NDArray[np.int64] | NDArray[np.float64]
+
+    def item_providers(self, items: int) -> NDArray[np.int64]:
+        """Return the provider with which each of `items` occurs most often, int64 `[items + 1]`.
+
+        Of several, the one with the lowest number. Padding has provider 0, an item that does not occur the unknown one.
+        """
+        both = np.stack([self.items, self.providers]).astype(np.int64)
+        pairs, counts = np.unique(both, axis=1, return_counts=True)
+        order = np.lexsort((-pairs[1], counts))  # an item's last entry is its most frequent provider
+        found = np.full(items + 1, UNKNOWN_PROVIDER, dtype=np.int64)
+        found[0] = 0
+        found[pairs[0, order]] = pairs[1, order]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +193,3 @@ class CountingModel(Model, ABC):
     @abstractmethod
     def pick(self, histories: Histories) -> PickedScores:
         """Return the items picked for each history, and their scores."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
-        """Load `state_dict` as torch does, but resize the tables to match it."""
-        for name, table in self.state_dict().items():
-            owner, _, buffer = name.rpartition(".")
-            sized = torch.empty_like(state_dict.get(name, table), device=table.device)
-            self.get_submodule(owner).register_buffer(buffer, sized)
-        return super().load_state_dict(state_dict, strict, assign)

@@ -3,21 +3,18 @@
 Nothing here imports torch until a model is built, so a suite of the toolkit's models is checked in a moment.
 """
 
-import hashlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
 from ipsrec_bench.models import configs
 from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.own_code import hash_of_code, imported, own_class
 
 if TYPE_CHECKING:
     from ipsrec_bench.models.api import Model, Sizes
@@ -42,6 +39,8 @@ class ModelEntry:
     """Whether it is fitted by counting instead of gradients."""
     deterministic: bool = False
     """Whether no seed changes its ranks."""
+    uses_times: bool = False
+    """Whether histories must come with times."""
     code: str = ""
     """Hash of the source files of a model outside the toolkit: a changed file gives new cells."""
 
@@ -51,9 +50,15 @@ class ModelEntry:
 
 
 def _entry(
-    title: str, path: str, config: type[ModelConfig], *, causal: bool = True, providers: bool = False
+    title: str,
+    path: str,
+    config: type[ModelConfig],
+    *,
+    causal: bool = True,
+    providers: bool = False,
+    times: bool = False,
 ) -> ModelEntry:
-    return ModelEntry(title, config, f"{__package__}.{path}", causal, providers)
+    return ModelEntry(title, config, f"{__package__}.{path}", causal, providers, uses_times=times)
 
 
 def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False) -> ModelEntry:
@@ -117,7 +122,7 @@ def model_entry(name: str) -> ModelEntry:
 
 def build_model(name: str, config: ModelConfig, sizes: "Sizes") -> "Model":
     """Import and build the model `name`, with freshly drawn weights."""
-    model: Model = _imported(model_entry(name).path)(config, sizes)
+    model: Model = imported(model_entry(name).path)(config, sizes)
     return model
 
 
@@ -144,28 +149,11 @@ def _installed() -> Iterator[EntryPoint]:
     yield from entry_points(group=ENTRY_POINTS)
 
 
-def _imported(path: str) -> Any:  # noqa: ANN401 (any attribute)
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)
-
-
 def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     """Return the entry of a class outside the toolkit, from the class's declarations."""
     from ipsrec_bench.models.api import CountingModel, SequentialModel
 
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(import_module(module), attribute, None)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
-            raise ModelError(
-                f"'{name}': there is no module '{module}'; put its file beside the suite, or install its package"
-            ) from None
-        raise ModelError(f"'{name}' cannot be imported: {type(error).__name__}: {error}") from error
-    if found is None:
-        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'")
-    if not (isinstance(found, type) and issubclass(found, SequentialModel | CountingModel)):
-        raise ModelError(f"'{name}' is not a class derived from SequentialModel or CountingModel")
+    found = own_class(name, path, (SequentialModel, CountingModel))
     counts = issubclass(found, CountingModel)
     deterministic = issubclass(found, CountingModel) and found.deterministic
     config = getattr(found, "config_type", None)
@@ -180,18 +168,6 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
         uses_providers=found.uses_providers,
         counts=counts,
         deterministic=deterministic,
-        code=_hash_of_code(found, version),
+        uses_times=found.uses_times,
+        code=hash_of_code(found, version),
     )
-
-
-@cache
-def _hash_of_code(model: type, version: str) -> str:
-    """Return a hash of the version of the model's package and the files of its classes, excluding the toolkit's.
-
-    The files are read once, right after the class is imported: a later edit does not change the class.
-    """
-    digest = hashlib.sha256(version.encode())
-    for part in model.__mro__:
-        if part.__module__.partition(".")[0] not in {"ipsrec_bench", "torch", "abc", "builtins"}:
-            digest.update(Path(inspect.getfile(part)).read_bytes())
-    return digest.hexdigest()

@@ -91,7 +91,7 @@ def train_cell(
     max_length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
     model = build_model(cell.type, cell.config, sizes).to(device)
-    sequences = ResidentSequences(data, device)
+    sequences = ResidentSequences(data, device, times=model_entry(cell.type).uses_times)
     split = split_dataset(data, cell.protocol)
 
     def validate() -> Validation:
@@ -227,6 +227,8 @@ def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
 
 def _epoch_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Epoch], None]:
     def listen(epoch: Epoch) -> None:
+        if epoch.valid is None:  # a stage before the main one
+            return
         rate = epoch.targets / epoch.train_seconds if epoch.train_seconds else 0.0
         emit(EpochDone(*_name(key, cell), epoch.epoch, epoch.loss, epoch.valid, rate))
 

@@ -196,7 +196,7 @@ def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -
     from ipsrec_bench.data.batches import ResidentSequences
     from ipsrec_bench.models.api import Sizes
     from ipsrec_bench.models.configs import ModelConfig
-    from ipsrec_bench.models.registry import build_model
+    from ipsrec_bench.models.registry import build_model, model_entry
     from ipsrec_bench.ranking.rank import USERS_PER_BATCH, USERS_PER_BATCH_ON_CUDA, rank_targets
 
     gauge = _Gauge(place.device)
@@ -204,7 +204,7 @@ def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -
     length = cell.protocol.max_length
     sizes = Sizes(data.num_users, data.num_items, data.num_providers, length)
     model = build_model(cell.type, cell.config, sizes).to(gauge.device)
-    sequences = ResidentSequences(data, gauge.device)
+    sequences = ResidentSequences(data, gauge.device, times=model_entry(cell.type).uses_times)
     most = USERS_PER_BATCH_ON_CUDA if gauge.on_cuda else USERS_PER_BATCH * torch.get_num_threads()
     step = -(-len(targets.users) // most)
     chosen = Targets(targets.users[::step], targets.positions[::step])

@@ -20,6 +20,7 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError
+from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import check_file, complete_keys, place_of, unlike
 from ipsrec_bench.store.records import (
@@ -33,6 +34,7 @@ from ipsrec_bench.store.records import (
 )
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Protocol
+from ipsrec_bench.training.curve import Epoch
 
 
 def claim_name(connection: Connection, file: SuiteFile, store: Path) -> None:
@@ -155,7 +157,7 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
         "started": record.started.replace(tzinfo=None),
     }
     cell = _insert_numbered(connection, "cells", row, "cell")
-    _insert(connection, "epochs", ({"cell": cell, **vars(epoch)} for epoch in record.epochs))
+    _insert(connection, "epochs", (_epoch_row(cell, epoch) for epoch in record.epochs if epoch.stage == MAIN))
     for split, ranks in (record.ranks or {}).items():
         columns = {"user": ranks.users.astype(np.int32), "higher": ranks.higher, "ties": ranks.ties}
         with _as_table(connection, columns) as arrays:
@@ -208,3 +210,12 @@ def _environment(connection: Connection, environment: Environment) -> str:
     name = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     _insert(connection, "environments", [{"environment": name, **row}], how="INSERT OR IGNORE")
     return name
+
+
+def _epoch_row(cell: int, epoch: Epoch) -> dict[str, Any]:
+    return {
+        "cell": cell,
+        "cross_entropy": epoch.losses.get("next-item", epoch.loss),
+        "contrastive": epoch.losses.get("provider-contrast"),
+        **{name: value for name, value in vars(epoch).items() if name not in {"stage", "losses"}},
+    }

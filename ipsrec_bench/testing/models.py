@@ -10,7 +10,8 @@ class TestMine(SequentialModelCase):
 import contextlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ipsrec_bench.data.batches import Histories, ResidentSequences
+from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, Sizes, TrainingLog, Views
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
@@ -32,8 +34,10 @@ from ipsrec_bench.testing import worlds
 from ipsrec_bench.training.catalogue import exact
 from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
-from ipsrec_bench.training.objective import CASTING_PAYS, batch_losses
-from ipsrec_bench.training.samples import packed_windows, prefix_windows
+from ipsrec_bench.training.index import TrainingIndex
+from ipsrec_bench.training.objective import Objective
+from ipsrec_bench.training.samples import history_windows, interaction_windows, packed_windows, prefix_windows
+from ipsrec_bench.training.tasks.api import CASTING_PAYS, TrainingStep
 from ipsrec_bench.training.weights import load_weights, save_weights
 
 SIZES = Sizes(users=9, items=30, providers=7, max_length=6)
@@ -72,6 +76,10 @@ class _ModelCase:
         torch.manual_seed(seed)
         return build_model(self.model, self.config, sizes).eval()
 
+    def resident(self, data: PreparedDataset) -> ResidentSequences:
+        """Return the sequences of `data` on the CPU, with what the model needs."""
+        return ResidentSequences(data, torch.device("cpu"), times=self.entry.uses_times)
+
     def train(self, folder: Path, epochs: int, enough: float = inf) -> tuple[Model, float]:
         """Train on the world, in `folder`, and return the model with its MRR on the test targets.
 
@@ -80,7 +88,7 @@ class _ModelCase:
         data = worlds.build(self.world, folder)
         sizes = Sizes(data.num_users, data.num_items, data.num_providers, worlds.MAX_LENGTH)
         model = self.build(sizes)
-        sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+        sequences, split = self.resident(data), leave_one_out(data)
 
         def mrr(part: str) -> float:
             targets = split.test if part == "test" else split.valid
@@ -88,7 +96,7 @@ class _ModelCase:
             return float(metric(f"mrr@{data.num_items}", ranks.realistic).mean())
 
         def stop_at_enough(epoch: Epoch) -> None:
-            if epoch.valid > enough:
+            if epoch.valid is not None and epoch.valid > enough:
                 raise _EnoughError
 
         with contextlib.suppress(_EnoughError):
@@ -144,6 +152,33 @@ class SequentialModelCase(_ModelCase):
             torch.nn.init.normal_(parameter, std=0.5)
         return model
 
+    def stage_losses(
+        self, model: SequentialModel, data: PreparedDataset, samples: int, dtype: torch.dtype = torch.float32
+    ) -> Iterator[Tensor]:
+        """Yield the loss of each stage on its first `samples` prefixes, histories or interactions of `data`.
+
+        If there are fewer, they are repeated.
+        """
+        config, split, sequences = self.config, leave_one_out(data), self.resident(data)
+        assert isinstance(config, NeuralConfig)
+        index = TrainingIndex(data, sequences, split, SIZES.max_length)
+        model.prepare(index.log)
+        for stage in config.stages():
+            objective, rng = Objective(config, stage), np.random.default_rng(0)
+            match stage.samples:
+                case "targets":
+                    windows = prefix_windows(data, split, SIZES.max_length)
+                case "histories":
+                    windows = history_windows(data, split, SIZES.max_length)
+                case "interactions":
+                    windows = interaction_windows(data, split)
+            for _, _, task in objective.tasks:
+                task.begin_epoch(model, index, rng)
+            batch = windows.gather(sequences, np.resize(np.arange(len(windows.ends)), samples))
+            yield objective.losses(
+                TrainingStep(model, batch, False, objective.first, exact(dtype), dtype, index, rng)
+            ).total
+
     def test_shapes(self) -> None:
         """Views are [B, d], or [B, L, d] at every position; item vectors are [items + 1, d]."""
         model, batch = self.build_large(), _histories((6, 1, 4))
@@ -193,15 +228,18 @@ class SequentialModelCase(_ModelCase):
             data = worlds.build(self.world, Path(folder))
             length = max(worlds.LENGTHS)
             model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, length))
-            sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
-            losses = []
+            sequences, split = self.resident(data), leave_one_out(data)
+            objective, losses = Objective(config, config.stages()[-1]), []
             whole_histories = packed_windows(data, split, length, 0, np.random.default_rng(0))
             for packed, windows in ((True, whole_histories), (False, prefix_windows(data, split, length))):
                 whole = windows.gather(sequences, torch.arange(len(windows.ends)).numpy())
+                index = TrainingIndex(data, sequences, split, length)
                 with torch.no_grad():
-                    losses.append(batch_losses(model, config, whole, packed=packed))
-        for packed_loss, prefix_loss in zip(*(vars(part).values() for part in losses), strict=True):
-            if packed_loss is not None:
+                    step = TrainingStep(model, whole, packed, objective.first, index=index)
+                    losses.append(objective.losses(step).parts)
+        for name, _, task in objective.tasks:
+            if task.per_target:
+                packed_loss, prefix_loss = (part[name] for part in losses)
                 torch.testing.assert_close(packed_loss, prefix_loss, rtol=0, atol=1e-5)
 
     def test_bfloat16_products_change_little(self) -> None:
@@ -212,15 +250,11 @@ class SequentialModelCase(_ModelCase):
         with tempfile.TemporaryDirectory() as folder:
             data = worlds.build(self.world, Path(folder))
             sizes = Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length)
-            windows = prefix_windows(data, leave_one_out(data), SIZES.max_length)
-            sequences = ResidentSequences(data, torch.device("cpu"))
-            every = np.resize(np.arange(len(windows.ends)), CASTING_PAYS)  # enough to be cast
             for dtype in (torch.float32, torch.bfloat16):
                 model = self.build(sizes)
                 assert isinstance(model, SequentialModel)
-                batch = windows.gather(sequences, every)
-                losses = batch_losses(model, config, batch, packed=False, catalogue_loss=exact(dtype), dtype=dtype)
-                losses.total.backward()  # type: ignore[no-untyped-call]
+                for loss in self.stage_losses(model, data, CASTING_PAYS, dtype):  # enough tokens to be cast
+                    loss.backward()  # type: ignore[no-untyped-call]
                 gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
                 found.append(torch.cat(gradients))
         gradient, rounded_gradient = found
@@ -242,16 +276,11 @@ class SequentialModelCase(_ModelCase):
 
     def test_gradient_reaches_every_parameter(self) -> None:
         """The training loss has a gradient for every parameter, except those declared in `without_gradient`."""
-        model, config = self.build_large(), self.config
-        assert isinstance(config, NeuralConfig)
         with tempfile.TemporaryDirectory() as folder:
             data = worlds.build("cycle", Path(folder))
-            sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
-            windows = prefix_windows(data, split, SIZES.max_length)
-            some = torch.arange(min(64, len(windows.ends))).numpy()
-            batch = windows.gather(sequences, some)
-        batch.histories.users.remainder_(SIZES.users)
-        batch_losses(model, config, batch, packed=False).total.backward()  # type: ignore[no-untyped-call]
+            model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
+            for loss in self.stage_losses(model, data, 64):
+                loss.backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
             if not re.search(self.without_gradient, name):
                 assert parameter.grad is not None, f"{name} takes no part in the loss"
@@ -347,12 +376,23 @@ def _histories(lengths: tuple[int, ...]) -> Histories:
     items, providers = (
         torch.randint(1, top + 1, real.shape, generator=generator) * real for top in (SIZES.items, SIZES.providers)
     )
-    return Histories(torch.arange(len(lengths)), items, providers, torch.tensor(lengths))
+    times = torch.randint(1, 1000, real.shape, generator=generator).cumsum(dim=1).double()
+    ends = torch.tensor(lengths)
+    return Histories(torch.arange(len(lengths)), items, providers, ends, times * real, times[:, -1] + 1000)
 
 
 def _rows(batch: Histories, row: int, length: int) -> Histories:
     one = slice(row, row + 1)
-    return Histories(batch.users[one], batch.items[one, :length], batch.providers[one, :length], batch.lengths[one])
+    assert batch.times is not None
+    assert batch.next_times is not None
+    return Histories(
+        batch.users[one],
+        batch.items[one, :length],
+        batch.providers[one, :length],
+        batch.lengths[one],
+        batch.times[one, :length],
+        batch.next_times[one],
+    )
 
 
 def _changed(batch: Histories, items_from: int, providers_from: int) -> Histories:
@@ -360,7 +400,7 @@ def _changed(batch: Histories, items_from: int, providers_from: int) -> Historie
     items, providers = batch.items.clone(), batch.providers.clone()
     for ids, top, begin in ((items, SIZES.items, items_from), (providers, SIZES.providers, providers_from)):
         ids[:, begin:] = torch.where(ids[:, begin:] > 0, ids[:, begin:] % top + 1, 0)
-    return Histories(batch.users, items, providers, batch.lengths)
+    return replace(batch, items=items, providers=providers)
 
 
 def _views(model: SequentialModel, batch: Histories, *, every_position: bool = False) -> list[Tensor]:

@@ -1,18 +1,24 @@
 """A training's learning curve."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ipsrec_bench.models.stages import MAIN
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a learning curve, numbered from 1; losses are means over its targets."""
+    """One epoch of a stage, numbered from 1 in each stage; losses are means over its samples."""
 
     epoch: int
     loss: float
-    cross_entropy: float
-    contrastive: float | None
-    valid: float
-    """The stopping metric on the validation targets."""
+    """The loss that was minimised: the weighted sum of those of the tasks, and penalties."""
+    valid: float | None
+    """The stopping metric on the validation targets; None in a stage before the main one."""
     train_seconds: float
     valid_seconds: float
     targets: int
+    """Number of samples: training targets, histories or interactions."""
+    stage: str = MAIN
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """The loss of each task before its weight, and `penalty` where there is one."""

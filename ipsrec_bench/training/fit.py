@@ -1,10 +1,11 @@
 """The training loop."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,26 @@ from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, TrainingLog
+from ipsrec_bench.models.api import CountingModel, Model, SequentialModel
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
+from ipsrec_bench.models.stages import Stage
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.catalogue import CatalogueLoss, catalogue_loss, product_dtype
 from ipsrec_bench.training.curve import Epoch
-from ipsrec_bench.training.objective import Losses, batch_losses
+from ipsrec_bench.training.index import TrainingIndex
+from ipsrec_bench.training.objective import Losses, Objective
 from ipsrec_bench.training.optimiser import Optimiser
-from ipsrec_bench.training.samples import Windows, packed_windows, prefix_windows
+from ipsrec_bench.training.samples import (
+    Batch,
+    Windows,
+    history_windows,
+    interaction_windows,
+    packed_windows,
+    prefix_windows,
+)
 from ipsrec_bench.training.state import Progress, StateFile
-from ipsrec_bench.training.streams import MAIN, Streams
+from ipsrec_bench.training.streams import Streams
+from ipsrec_bench.training.tasks.api import TrainingStep
 from ipsrec_bench.training.weights import load_weights, save_weights
 
 STEP_SECONDS = 0.2
@@ -108,9 +119,11 @@ class Loop:
 
 
 def fit(model: Model, config: ModelConfig, interactions: TrainingData, training: Training, loop: Loop) -> Fitted:
-    """Train `model` until its validation has not improved for `patience` epochs; leave it with its best weights.
+    """Train `model` through its stages, and leave it with its best weights.
 
-    Random draws in an epoch depend only on the seed and the epoch; the caller draws the initial weights.
+    A stage before the main one has a fixed number of epochs. The main one ends when its validation has not improved for
+    `patience` epochs. Random draws in an epoch depend only on the seed, the stage and the epoch; the caller draws the
+    initial weights.
     The best weights are kept in the checkpoint (safetensors).
 
     Args:
@@ -128,50 +141,24 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
         return _count(model, interactions, loop)
     assert isinstance(model, SequentialModel)
     assert isinstance(config, NeuralConfig)
-    data, sequences, split = interactions.data, interactions.sequences, interactions.split
-    checkpoint, state = loop.checkpoint, loop.state
-    dtype = product_dtype(training.precision, sequences.device)
-    counts = cache(partial(_item_counts, data, split))
-    prefixes = None if loop.packed else prefix_windows(data, split, loop.max_length)
+    checkpoint = loop.checkpoint
+    index = TrainingIndex(interactions.data, interactions.sequences, interactions.split, loop.max_length)
+    if type(model).prepare is not SequentialModel.prepare:
+        model.prepare(index.log)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
-    progress = state.restore(model, optimiser, checkpoint, loop.about or {}) if state is not None else Progress()
-    curve = progress.curve
-    saved = checkpoint.stat() if curve else None
-    steps = _Steps(model, config, sequences, optimiser, loop.packed, dtype, loop.on_step)
-    while len(curve) < training.epochs and not _is_out_of_patience(progress, training.patience):
-        epoch = len(curve) + 1
-        streams = Streams(loop.seed, MAIN, epoch)
-        streams.start(model)
-        model.train()
-        began = time.perf_counter()
-        order = streams.generator("order")
-        windows = prefixes or packed_windows(data, split, loop.max_length, training.min_context, order)
-        batches = windows.batches(training.batch_size, order)
-        loss_over = catalogue_loss(training, dtype, counts, streams.generator("negatives"), loop.tile_parts)
-        sums = steps.through(epoch, windows, batches, loss_over, progress)
-        total, cross_entropy, contrastive = sums.means()
-        trained = time.perf_counter()
-        validation = loop.validate()
-        curve.append(
-            Epoch(
-                epoch=epoch,
-                loss=total,
-                cross_entropy=cross_entropy,
-                contrastive=contrastive,
-                valid=validation.value,
-                train_seconds=trained - began,
-                valid_seconds=time.perf_counter() - trained,
-                targets=sums.targets,
-            )
-        )
-        progress.halved |= loop.tile_parts > 1
-        if progress.best is None or validation.value > progress.best.valid:
-            progress.best, progress.facts = curve[-1], validation.facts
-            save_weights(model, checkpoint, loop.about)
-            saved = checkpoint.stat()
-        if state is not None:
-            state.write(model, optimiser, progress, checkpoint)
-        loop.on_epoch(curve[-1])
+    progress = Progress()
+    if loop.state is not None:
+        progress = loop.state.restore(model, optimiser, checkpoint, loop.about or {})
+    saved = checkpoint.stat() if progress.best is not None else None
+    resumed_in = progress.curve[-1].stage if progress.curve else None
+    for stage in config.stages():
+        if stage.epochs is not None and progress.epochs_of(stage.name) >= stage.epochs:
+            continue
+        if resumed_in != stage.name:  # it begins here
+            optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
+            progress.first_loss = None
+        trainer = _StageTrainer(model, config, stage, interactions, training, loop, index, optimiser)
+        saved = trainer.train(progress) or saved
     best = progress.best
     assert best is not None
     assert saved is not None
@@ -180,59 +167,136 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
         raise ModelError(f"{checkpoint}: another program has changed the best weights; run the cell again")
     load_weights(model, checkpoint)
     return Fitted(
-        tuple(curve),
+        tuple(progress.curve),
         best.epoch,
-        best.valid,
+        progress.best_valid,
         progress.facts,
-        sum(epoch.train_seconds for epoch in curve),
+        sum(epoch.train_seconds for epoch in progress.curve),
         progress.halved,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Steps:
-    """What every step of a training uses."""
+@dataclass(eq=False)
+class _StageTrainer:
+    """What every epoch of a stage uses."""
 
     model: SequentialModel
     config: NeuralConfig
-    sequences: ResidentSequences
+    stage: Stage
+    interactions: TrainingData
+    training: Training
+    loop: Loop
+    index: TrainingIndex
     optimiser: Optimiser
-    packed: bool
-    dtype: torch.dtype
-    on_step: Callable[[Step], object]
 
-    def through(
+    def __post_init__(self) -> None:
+        self._objective = Objective(self.config, self.stage)
+        self._dtype = product_dtype(self.training.precision, self.interactions.sequences.device)
+        self._packed = self.loop.packed and self.stage.samples == "targets"
+        self._fixed = None if self._packed else self._windows(np.random.default_rng())  # which draws nothing
+
+    def train(self, progress: Progress) -> os.stat_result | None:
+        """Train to the end of the stage; return the status of the file of best weights if it has written any."""
+        loop, saved = self.loop, None
+        while not _is_over(self.stage, progress, self.training):
+            epoch, facts = self._train_epoch(progress), progress.facts
+            if self.stage.epochs is None:
+                began = time.perf_counter()
+                validation = loop.validate()
+                epoch = replace(epoch, valid=validation.value, valid_seconds=time.perf_counter() - began)
+                facts = validation.facts
+            progress.curve.append(epoch)
+            progress.halved |= loop.tile_parts > 1
+            if epoch.valid is not None and (progress.best is None or epoch.valid > progress.best_valid):
+                progress.best, progress.facts = epoch, facts
+                save_weights(self.model, loop.checkpoint, loop.about)
+                saved = loop.checkpoint.stat()
+            if loop.state is not None:
+                loop.state.write(self.model, self.optimiser, progress, loop.checkpoint)
+            loop.on_epoch(epoch)
+        return saved
+
+    def _train_epoch(self, progress: Progress) -> Epoch:
+        """Train the next epoch of the stage; return it without validation."""
+        number = progress.epochs_of(self.stage.name) + 1
+        streams = Streams(self.loop.seed, self.stage.name, number)
+        streams.start(self.model)
+        self.model.train()
+        began = time.perf_counter()
+        order, draws = streams.generator("order"), streams.generator("tasks")
+        for _, _, task in self._objective.tasks:
+            task.begin_epoch(self.model, self.index, draws)
+        windows = self._fixed or self._windows(order)
+        passes = (windows.batches(self.training.batch_size, order) for _ in range(self.stage.copies))
+        batches = [batch for one_pass in passes for batch in one_pass]
+        negatives = streams.generator("negatives")
+        loss_over = catalogue_loss(
+            self.training, self._dtype, lambda: self.index.item_counts, negatives, self.loop.tile_parts
+        )
+        sums = self._through(number, windows, batches, partial(self._step, loss_over, draws), progress)
+        loss, losses = sums.means()
+        return Epoch(
+            epoch=number,
+            loss=loss,
+            valid=None,
+            train_seconds=time.perf_counter() - began,
+            valid_seconds=0.0,
+            targets=sums.samples,
+            stage=self.stage.name,
+            losses=losses,
+        )
+
+    def _windows(self, rng: np.random.Generator) -> Windows:
+        data, split, length = self.interactions.data, self.interactions.split, self.loop.max_length
+        match self.stage.samples:
+            case "targets" if self._packed:
+                return packed_windows(data, split, length, self.training.min_context, rng)
+            case "targets":
+                return prefix_windows(data, split, length)
+            case "histories":
+                return history_windows(data, split, length)
+            case "interactions":
+                return interaction_windows(data, split)
+
+    def _step(self, loss_over: CatalogueLoss, draws: np.random.Generator, batch: Batch) -> TrainingStep:
+        return TrainingStep(
+            self.model, batch, self._packed, self._objective.first, loss_over, self._dtype, self.index, draws
+        )
+
+    def _through(
         self,
         epoch: int,
         windows: Windows,
         batches: list[NDArray[np.int64]],
-        loss_over: CatalogueLoss,
+        step_of: Callable[[Batch], TrainingStep],
         progress: Progress,
     ) -> "_Sums":
         """Train on the batches of an epoch; return the sums of their losses."""
+        sequences = self.interactions.sequences
         began = reported = time.perf_counter()
-        sums = _Sums(self.sequences.device)
-        on_cpu = self.sequences.device.type == "cpu"  # where reading a loss does not wait for a device
+        sums = _Sums(sequences.device)
+        on_cpu = sequences.device.type == "cpu"  # where reading a loss does not wait for a device
         for step, chosen in enumerate(batches, start=1):
-            batch = windows.gather(self.sequences, chosen)
-            losses = batch_losses(
-                self.model, self.config, batch, packed=self.packed, catalogue_loss=loss_over, dtype=self.dtype
-            )
+            losses = self._objective.losses(step_of(windows.gather(sequences, chosen)))
             if on_cpu or progress.first_loss is None:
                 _check_loss(float(losses.total.detach()), progress, f"at step {step} of epoch {epoch}")
             self.optimiser.step(losses.total)
-            sums.add(losses, len(batch.targets))
+            sums.add(losses, int(windows.fresh[chosen].sum()))
             now = time.perf_counter()
             if now - reported >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
                 reported = now
-                total = sums.means()[0]
+                total, _ = sums.means()
                 _check_loss(total, progress, f"by step {step} of epoch {epoch}")
-                self.on_step(Step(epoch, step, len(batches), total, sums.targets / (now - began)))
+                self.loop.on_step(Step(epoch, step, len(batches), total, sums.samples / (now - began)))
         return sums
 
 
-def _is_out_of_patience(progress: Progress, patience: int) -> bool:
-    return progress.best is not None and len(progress.curve) - progress.best.epoch >= patience
+def _is_over(stage: Stage, progress: Progress, training: Training) -> bool:
+    trained = progress.epochs_of(stage.name)
+    if stage.epochs is not None:
+        return trained >= stage.epochs
+    out_of_patience = progress.best is not None and trained - progress.best.epoch >= training.patience
+    return trained >= training.epochs or out_of_patience
 
 
 def _check_loss(loss: float, progress: Progress, when: str) -> None:
@@ -256,36 +320,33 @@ def _check_loss(loss: float, progress: Progress, when: str) -> None:
 
 
 class _Sums:
-    """Sums of losses over targets, kept on the device so that no step waits for them."""
+    """Sums of losses over samples, kept on the device so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
-        self.targets = 0
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
-        self._contrastive = False
+        self.samples = 0
+        self._device = device
+        self._names: list[str] = []
+        self._sums = torch.empty(0)
 
-    def add(self, losses: Losses, targets: int) -> None:
-        parts = [losses.total, losses.cross_entropy, *([] if losses.contrastive is None else [losses.contrastive])]
-        self._contrastive = losses.contrastive is not None
-        self._sums[: len(parts)] += targets * torch.stack([part.detach() for part in parts])
-        self.targets += targets
+    def add(self, losses: Losses, samples: int) -> None:
+        if not self._names:
+            self._names = list(losses.parts)
+            self._sums = torch.zeros(1 + len(self._names), dtype=torch.float64, device=self._device)
+        parts = [losses.total, *losses.parts.values()]
+        self._sums += samples * torch.stack([part.detach() for part in parts])
+        self.samples += samples
 
-    def means(self) -> tuple[float, float, float | None]:
-        """Return the mean loss, cross-entropy and, where there is one, contrastive loss."""
-        total, cross_entropy, contrastive = (self._sums / self.targets).tolist()
-        return total, cross_entropy, contrastive if self._contrastive else None
-
-
-def _item_counts(data: PreparedDataset, split: Split) -> NDArray[np.int64]:
-    """Return the training interactions of each item, int64 `[items + 1]`."""
-    return np.bincount(data.items[split.trained(data)], minlength=data.num_items + 1)
+    def means(self) -> tuple[float, dict[str, float]]:
+        """Return the mean of the loss, and of its parts by name."""
+        total, *parts = (self._sums / self.samples).tolist()
+        return total, dict(zip(self._names, parts, strict=True))
 
 
 def _count(model: CountingModel, interactions: TrainingData, loop: Loop) -> Fitted:
-    data, began = interactions.data, time.perf_counter()
-    inside = interactions.split.trained(data)
-    users = np.repeat(np.arange(data.num_users), np.diff(data.offsets))
+    began = time.perf_counter()
+    log = TrainingIndex(interactions.data, interactions.sequences, interactions.split, loop.max_length).log
     before = torch.get_rng_state()
-    model.fit(TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside]))
+    model.fit(log)
     if model.deterministic and not torch.equal(before, torch.get_rng_state()):
         raise ModelError(
             f"{type(model).__name__} draws random numbers, so one fit cannot be shared by all seeds; declare"
@@ -296,5 +357,5 @@ def _count(model: CountingModel, interactions: TrainingData, loop: Loop) -> Fitt
     counted = time.perf_counter()
     found = loop.validate()
     seconds = time.perf_counter() - counted
-    loop.on_epoch(Epoch(1, 0.0, 0.0, None, found.value, counted - began, seconds, int(inside.sum())))
+    loop.on_epoch(Epoch(1, 0.0, found.value, counted - began, seconds, len(log.items)))
     return Fitted((), 1, found.value, found.facts, counted - began)

@@ -1,5 +1,7 @@
 """Training samples as windows over the flat arrays; nothing is copied until a batch is gathered.
 
+Most tasks are computed on training targets and the histories before them; this is about those first.
+
 A window is a run of at most `max_length` inputs that ends at some position, together with the number of its
 last positions to predict from. The two kinds of samples differ only in their windows:
 
@@ -12,11 +14,15 @@ last positions to predict from. The two kinds of samples differ only in their wi
   Positions count from the beginning of the window, as they count from that of the history in ranking.
 
 Either way the targets are the same, and a batch holds about `batch_size` of them.
+
+Two other kinds of samples have no targets: the training part of a history (`history_windows`), and a single training
+interaction (`interaction_windows`). A batch holds `batch_size` of them.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +38,7 @@ negatives that are all as old as their anchor."""
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Histories and their targets."""
+    """Histories and their targets; without targets, the other tensors are empty."""
 
     histories: Histories
     predicted: Tensor
@@ -53,10 +59,13 @@ class Windows:
     """Number of the window's last positions that are predicted from."""
     offsets: NDArray[np.int64]
     max_length: int
+    have_targets: bool = True
+    """Whether a window predicts the next item from its last positions. If not, `fresh` counts it as one sample, and its
+    newest input is as far as a task may see."""
 
     @property
     def targets(self) -> int:
-        """Number of training targets in an epoch."""
+        """Number of training targets in an epoch; of windows, where they have no targets."""
         return int(self.fresh.sum())
 
     def batches(self, batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -73,6 +82,9 @@ class Windows:
         """Return the batch of the windows `chosen`."""
         users, begins = self._users_and_begins(chosen)
         ends, fresh = self.ends[chosen], self.fresh[chosen]
+        if not self.have_targets:
+            nothing = torch.empty(0, dtype=torch.int64, device=sequences.device)
+            return Batch(sequences.gather(users, begins, ends, ask_at=ends - 1), nothing, nothing, nothing)
         histories = sequences.gather(users, begins, ends)
         width = histories.items.shape[1]
         row = np.repeat(np.arange(len(chosen)), fresh)
@@ -82,7 +94,8 @@ class Windows:
         return Batch(histories, predicted, *sequences.at(position + 1))
 
     def _users_and_begins(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        users = np.searchsorted(self.offsets, self.ends[chosen], side="right") - 1
+        newest = self.ends[chosen] if self.have_targets else self.ends[chosen] - 1  # a position of the user's own
+        users = np.searchsorted(self.offsets, newest, side="right") - 1
         return users, np.maximum(self.offsets[users], self.ends[chosen] - self.max_length)
 
 
@@ -90,6 +103,22 @@ def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Wind
     """Return one window per training target: every training interaction except each user's first."""
     ends = np.flatnonzero(data.ranges(data.offsets[:-1] + 1, split.train_ends))
     return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length)
+
+
+def history_windows(data: PreparedDataset, split: Split, max_length: int) -> Windows:
+    """Return windows without targets that hold every training interaction exactly once, the newest ones full."""
+    lengths = split.train_ends - data.offsets[:-1]
+    windows = -(-lengths // max_length)
+    user = np.repeat(np.arange(data.num_users), windows)
+    nth = (np.cumsum(windows)[user] - 1) - np.arange(len(user))  # counted from the newest, which is 0
+    ends = split.train_ends[user] - nth * max_length
+    return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length, have_targets=False)
+
+
+def interaction_windows(data: PreparedDataset, split: Split) -> Windows:
+    """Return a window without targets for every training interaction, which holds only that interaction."""
+    ends = np.flatnonzero(split.trained(data)) + 1
+    return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), 1, have_targets=False)
 
 
 def packed_windows(

@@ -8,6 +8,7 @@ so the ranks could not be reproduced.
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.optimiser import Optimiser
 from ipsrec_bench.training.weights import write_tensors
 
-FORMAT = 1
+FORMAT = 2
 SECONDS = 30.0
 """Minimum seconds between two writes of a training's state."""
 SHARE = 50
@@ -46,9 +47,19 @@ class Progress:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Further results of the best epoch's validation, besides its metric."""
     first_loss: float | None = None
-    """The loss of the very first step, by which divergence is judged."""
+    """The loss of the first step of the stage, by which divergence is judged."""
     halved: bool = False
     """Whether an epoch was trained with half the tile, for lack of memory."""
+
+    @property
+    def best_valid(self) -> float:
+        """The metric of the best epoch; minus infinity before there is one."""
+        valid = None if self.best is None else self.best.valid
+        return -math.inf if valid is None else valid
+
+    def epochs_of(self, stage: str) -> int:
+        """Return the number of epochs of the stage of that name that have been trained."""
+        return sum(epoch.stage == stage for epoch in self.curve)
 
 
 class StateFile:
@@ -107,8 +118,9 @@ class StateFile:
         model.load_state_dict(tensors["weights"])
         optimiser.load_state(tensors["moments"])
         curve = [Epoch(**epoch) for epoch in about["curve"]]
-        best = curve[about["best"] - 1]
-        write_tensors(checkpoint, tensors.get("best", tensors["weights"]), text, durably=False)
+        best = None if about["best"] is None else curve[about["best"]]
+        if best is not None:
+            write_tensors(checkpoint, tensors.get("best", tensors["weights"]), text, durably=False)
         facts = {name: fact.numpy().copy() for name, fact in tensors.get("facts", {}).items()}
         return Progress(curve, best, facts, about["first_loss"], about["halved"])
 
@@ -124,7 +136,6 @@ class StateFile:
         Raises:
             StoreError: the state cannot be written.
         """
-        assert progress.best is not None
         began = time.perf_counter()
         if began - self._last < SECONDS:
             return
@@ -135,13 +146,13 @@ class StateFile:
         if began - self._last < SHARE * took:
             return
         tensors["facts"] = {name: torch.from_numpy(np.ascontiguousarray(fact)) for name, fact in progress.facts.items()}
-        if progress.best is not progress.curve[-1]:
+        if progress.best is not None and progress.best is not progress.curve[-1]:
             # The checkpoint alone is not enough: the next epoch may be the best and replace it before writing a state.
             tensors["best"] = load_file(checkpoint)
         about = {
             "identity": self._identity,
             "curve": [asdict(epoch) for epoch in progress.curve],
-            "best": progress.best.epoch,
+            "best": None if progress.best is None else progress.curve.index(progress.best),
             "first_loss": progress.first_loss,
             "halved": progress.halved,
         }

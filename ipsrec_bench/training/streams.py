@@ -13,8 +13,8 @@ from torch import nn
 
 from ipsrec_bench.kernels.dropout import Dropout
 
-INIT, MAIN, TEST = "init", "main", "test"
-"""Stages: what precedes the first epoch, the training itself, and the ranking of test targets."""
+INIT, TEST = "init", "test"
+"""What precedes the first epoch, and the ranking of test targets; between them are the stages of the training."""
 
 
 @dataclass(frozen=True)

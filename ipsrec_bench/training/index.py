@@ -1,0 +1,72 @@
+"""Lookups in the training interactions of a split, for tasks. It holds no held-out interaction."""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipsrec_bench.data.batches import Histories, ResidentSequences
+from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import Split
+from ipsrec_bench.models.api import TrainingLog
+
+
+class TrainingIndex:
+    """Lookups in the training interactions; each is built when it is first asked for."""
+
+    def __init__(self, data: PreparedDataset, sequences: ResidentSequences, split: Split, max_length: int) -> None:
+        """Take the data, and the maximum length of a history."""
+        self._data, self._sequences, self._split, self.max_length = data, sequences, split, max_length
+        self.num_items, self.num_users, self.num_providers = data.num_items, data.num_users, data.num_providers
+
+    @cached_property
+    def log(self) -> TrainingLog:
+        """The training interactions, one entry each, ordered by user, then time."""
+        inside = self._split.trained(self._data)
+        users = np.repeat(np.arange(self._data.num_users), np.diff(self._data.offsets))
+        data = self._data
+        return TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside])
+
+    @cached_property
+    def item_counts(self) -> NDArray[np.int64]:
+        """The training interactions of each item, int64 `[items + 1]`."""
+        return np.bincount(self.log.items, minlength=self.num_items + 1)
+
+    @cached_property
+    def item_providers(self) -> NDArray[np.int64]:
+        """The provider with which each item occurs most often in training, as `TrainingLog.item_providers`."""
+        return self.log.item_providers(self.num_items)
+
+    @cached_property
+    def _targets_by_item(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the training targets ordered by their item, and where each item's begin, `[items + 2]`."""
+        data = self._data
+        positions = np.flatnonzero(data.ranges(data.offsets[:-1] + 1, self._split.train_ends))
+        items = np.asarray(data.items)[positions]
+        order = np.argsort(items, kind="stable")
+        return positions[order], np.searchsorted(items[order], np.arange(self.num_items + 2))
+
+    def same_target(self, items: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return, for each of `items [N]`, the position of a training target that is the same item, drawn uniformly.
+
+        Raises:
+            ValueError: one of the items is no training target.
+        """
+        positions, begins = self._targets_by_item
+        counts = begins[items + 1] - begins[items]
+        if not counts.all():
+            raise ValueError("an item is no training target")
+        found: NDArray[np.int64] = positions[begins[items] + rng.integers(counts)]
+        return found
+
+    def histories_before(self, positions: NDArray[np.int64]) -> Histories:
+        """Return the histories before the interactions at flat `positions [N]`, cut to the maximum length.
+
+        Raises:
+            ValueError: a position is not that of a training target.
+        """
+        users = np.searchsorted(self._data.offsets, positions, side="right") - 1
+        if (positions >= self._split.train_ends[users]).any() or (positions <= self._data.offsets[users]).any():
+            raise ValueError("a position is not that of a training target")
+        begins = np.maximum(self._data.offsets[users], positions - self.max_length)
+        return self._sequences.gather(users, begins, positions)

@@ -1,0 +1,1 @@
+"""What models are trained for; one file for each task, which turns a batch into one loss."""

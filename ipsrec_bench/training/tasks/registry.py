@@ -1,0 +1,61 @@
+"""Every task by name, and your own classes. Nothing here imports torch until a task of your own is looked up."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ipsrec_bench.errors import ModelError, did_you_mean, listed
+from ipsrec_bench.models.stages import TaskUse
+from ipsrec_bench.own_code import hash_of_code, imported, own_class
+from ipsrec_bench.settings import Settings
+from ipsrec_bench.training.tasks import configs
+
+if TYPE_CHECKING:
+    from ipsrec_bench.training.tasks.api import Task
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """What is known about a task before it is built."""
+
+    config: type[Settings]
+    path: str
+    """`module:Class`, imported when the task is built."""
+    code: str = ""
+    """Hash of the source files of a task outside the toolkit: a changed file gives new cells."""
+
+
+def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
+    return TaskEntry(config, f"{__package__}.{path}")
+
+
+REGISTRY: dict[str, TaskEntry] = {
+    "next-item": _entry("next_item:NextItem"),
+    "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
+    "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
+}
+
+
+def task_entry(name: str) -> TaskEntry:
+    """Return the entry of the task `name`: one of the toolkit's, or a class as `module:Class`.
+
+    Raises:
+        ModelError: there is no such task, or its class does not declare what a task must.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    if ":" not in name:
+        raise ModelError(
+            f"there is no task '{name}'{did_you_mean(name, REGISTRY) or f'; known: {listed(REGISTRY)}'}; write your own"
+            " class as 'module:Class'"
+        )
+    from ipsrec_bench.training.tasks.api import Task
+
+    found = own_class(name, name, (Task,))
+    return TaskEntry(found.settings_type, name, hash_of_code(found, ""))
+
+
+def build_task(use: TaskUse) -> "Task[Any]":
+    """Import and build a task with its settings."""
+    entry = task_entry(use.name)
+    task: Task[Any] = imported(entry.path)(entry.config.model_validate(dict(use.settings)))
+    return task
