@@ -24,8 +24,9 @@ class PublishedDataset(Settings):
     users: int
     items: int
     actions: int
-    providers: int
-    provider_actions: int
+    providers: int | None = None
+    """None if the paper gives none, as the next one."""
+    provider_actions: int | None = None
     max_length: int
 
 
@@ -39,6 +40,8 @@ class PublishedRow(Settings):
     """Settings that distinguish it from other rows of its type; none if it is the model itself."""
     common: Mapping[str, float] = Field({})
     """Settings that the paper gives for it."""
+    training: Mapping[str, str | float] = Field({})
+    """Training settings that distinguish it from other rows of its type."""
 
 
 class PublishedValues(Settings):
@@ -70,15 +73,20 @@ class Paper(Settings):
     title: str
     short: str
     doi: str
-    proposed: tuple[str, ...]
-    test: str
+    proposed: tuple[str, ...] = ()
+    """Rows whose printed gains over the others are in the tables."""
+    test: str = "none"
+    padding: int = 0
+    """Number of padding ids in each of its counts of users, items and providers."""
+    note: str = ""
+    """What a reader of its numbers should know, in a sentence."""
     protocol: dict[str, Any]
     training: dict[str, Any]
     """Settings with the same names as a suite's: the paper's and, where it is silent, its code's."""
     datasets: dict[str, PublishedDataset]
     rows: dict[str, PublishedRow]
     results: PublishedTable
-    ablation: PublishedTable
+    ablation: PublishedTable | None = None
 
     def type_of(self, row: str) -> str:
         """Return the model of a row."""
@@ -87,8 +95,8 @@ class Paper(Settings):
     def value(self, dataset: str, metric: str, row: str) -> float | None:
         """Return the value printed for a row, in whichever table has it; None if none has."""
         for table in (self.results, self.ablation):
-            line = table.values.get(dataset, {}).get(metric)
-            if line is not None and row in table.rows:
+            line = None if table is None else table.values.get(dataset, {}).get(metric)
+            if table is not None and line is not None and row in table.rows:
                 return line.values[table.rows.index(row)]
         return None
 

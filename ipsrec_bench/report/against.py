@@ -21,9 +21,6 @@ from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
 
-PADDING = 1
-"""Number of padding ids in each of the paper's counts of users, items and providers."""
-
 
 def against_papers(
     results: Results, summaries: Mapping[str, CellSummary], datasets: Iterable[DatasetLine]
@@ -60,7 +57,7 @@ def paper_tables(paper: Paper) -> PaperTables:
             (d.title, (d.users, d.items, d.actions, d.providers, d.provider_actions)) for d in paper.datasets.values()
         ),
         _result_table(paper),
-        _ablation_table(paper, paper.ablation),
+        None if paper.ablation is None else _ablation_table(paper, paper.ablation),
         tuple(
             f"{paper.datasets[check.dataset].title} {check.metric.upper()}, {paper.rows[check.row].title}: printed"
             f" {100 * check.printed:.1f}%, but relative to the best baseline of the"
@@ -69,6 +66,7 @@ def paper_tables(paper: Paper) -> PaperTables:
             for check in check_gains(paper)
             if not check.agrees
         ),
+        paper.note,
     )
 
 
@@ -137,9 +135,13 @@ def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary
     for cell in results.run.cells:
         if cell.dataset != dataset or cell.key not in results.ranks or row_of(cell).tuned:
             continue
-        config = summaries[cell.key].settings["config"]
+        settings = summaries[cell.key].settings
         for name, published in paper.rows.items():
-            agrees = all(config.get(key) == value for key, value in published.settings.items())
+            agrees = all(
+                settings.get(part, {}).get(key) == value
+                for part, wanted in (("config", published.settings), ("training", published.training))
+                for key, value in wanted.items()
+            )
             if paper.type_of(name) == cell.type and agrees and bool(published.settings) == bool(cell.variant):
                 found.setdefault(name, row_of(cell))
     return found
@@ -150,7 +152,7 @@ def _differences(
 ) -> Iterator[str]:
     """Yield how our cells on a dataset differ from the paper's, and what cannot be checked against it."""
     published, counted = paper.datasets[line.label], line.statistics
-    yield from (f"{line.label}: {difference}" for difference in _data_differences(published, line))
+    yield from (f"{line.label}: {difference}" for difference in _data_differences(published, line, paper.padding))
     ties = paper.protocol["ties"]
     yield f"{line.label}: ties: here the middle of the tied ranks; the paper: {ties}"
     yield (
@@ -169,7 +171,7 @@ def _differences(
                 "mask_history": paper.protocol["mask_history"],
                 "max_length": published.max_length,
             },
-            "training": paper.training,
+            "training": {**paper.training, **paper.rows[names[cell.label]].training},
             "config": paper.rows[names[cell.label]].common,
         }
         for part, values in wanted.items():
@@ -184,20 +186,20 @@ def _differences(
         yield f"{line.label}: seeds: {len(results.run.suite.seeds)} here; {paper.protocol['seeds']}"
 
 
-def _data_differences(published: PublishedDataset, line: DatasetLine) -> Iterator[str]:
+def _data_differences(published: PublishedDataset, line: DatasetLine, padding: int) -> Iterator[str]:
     counted = line.statistics
     if counted.filter != "none":
         yield f"filter: {counted.filter} here, none in the paper"
     if counted.scale < 1:
         yield f"users: a sample of {100 * counted.scale:g}% here, all in the paper"
     for what, ours, theirs in (
-        ("users", counted.users, published.users - PADDING),
-        ("items", counted.items, published.items - PADDING),
+        ("users", counted.users, published.users - padding),
+        ("items", counted.items, published.items - padding),
         ("interactions", counted.actions, published.actions),
-        ("providers", counted.providers, published.providers - PADDING),
+        ("providers", counted.providers, None if published.providers is None else published.providers - padding),
         ("interactions with a provider", counted.known_provider_actions, published.provider_actions),
     ):
-        if ours != theirs:
+        if theirs is not None and ours != theirs:
             yield f"{what}: {ours:,} here, {theirs:,} in the paper"
 
 

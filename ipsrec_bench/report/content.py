@@ -383,11 +383,18 @@ class PaperTables:
     title: str
     short: str
     doi: str
-    datasets: tuple[tuple[str, tuple[int, ...]], ...]
+    datasets: tuple[tuple[str, tuple[int | None, ...]], ...]
     """Its table of datasets: title; users, items, interactions, providers, interactions with providers."""
     results: ResultTable
-    ablation: AblationTable
+    ablation: AblationTable | None
     flagged: tuple[str, ...]
+    note: str
+    """What a reader of its numbers should know; may be empty."""
+
+    @property
+    def prints_gains(self) -> bool:
+        """Whether the paper prints percentages, which can be recomputed."""
+        return bool(self.results.proposed)
 
 
 @dataclass(frozen=True)

@@ -330,10 +330,11 @@ def _published(report: Report, against: AgainstPaper, place: int) -> Iterator[Ta
     yield from _result_tables(
         paper.results, f"paper-results{tail}", name.format(2), "", f"papers{tail}", section=printed
     )
-    yield _ablation_table(paper.ablation, f"paper-ablation{tail}", name.format(3), "", f"papers{tail}", printed)
+    if paper.ablation is not None:
+        yield _ablation_table(paper.ablation, f"paper-ablation{tail}", name.format(3), "", f"papers{tail}", printed)
 
 
-def _nth(place: int) -> Callable[[tuple[str, Sequence[int]]], Cell]:
+def _nth(place: int) -> Callable[[tuple[str, Sequence[int | None]]], Cell]:
     return lambda line: count(line[1][place])
 
 
