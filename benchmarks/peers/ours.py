@@ -2,9 +2,11 @@
 
     python ours.py FOLDER DATASET MODEL MAX_LENGTH SAMPLES [SETTING=VALUE ...]
 
-with `SAMPLES` `packed` or `prefix` and settings of training, such as `precision=float32`. It answers
+with `SAMPLES` `packed` or `prefix` and settings of training, such as `precision=float32`, or of the model, such as
+`model.preset=recbole`; `stage=NAME` trains that stage instead of the main one. It answers
 
-- `train STEPS`: train this many batches; targets, seconds, tokens (padded positions that went through the encoder).
+- `train STEPS`: train this many batches; targets (or histories, or interactions, by the stage's samples), seconds,
+  tokens (padded positions that went through the encoder).
 - `rank [USERS]`: rank every user's validation target, or those of the first USERS; users, seconds.
 - `flops`: operations of one token in the encoder, forward and backward, and of one ranked user.
 - `memory`: peak resident bytes of the process.
@@ -24,34 +26,46 @@ from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.split import Targets, leave_one_out
 from ipsrec_bench.models.api import Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.run.environment import keep_freed_memory, peak_memory
 from ipsrec_bench.suite.schema import TableSource, Training
 from ipsrec_bench.training.catalogue import catalogue_loss, product_dtype
-from ipsrec_bench.training.objective import batch_losses
+from ipsrec_bench.training.index import TrainingIndex
+from ipsrec_bench.training.objective import Objective
 from ipsrec_bench.training.optimiser import Optimiser
-from ipsrec_bench.training.samples import packed_windows, prefix_windows
+from ipsrec_bench.training.samples import prefix_windows, windows_of
+from ipsrec_bench.training.tasks.api import TrainingStep
 
 
 def main() -> None:
     """Load the data, report that, and answer requests."""
     folder, name, model_name, max_length, samples, *settings = sys.argv[1:]
     length, packed = int(max_length), samples == "packed"
-    training = Training.model_validate(dict(setting.split("=") for setting in settings), strict=False)
+    chosen_settings = dict(setting.split("=") for setting in settings)
+    stage_name = chosen_settings.pop("stage", MAIN)
+    own = {name: chosen_settings.pop(name) for name in list(chosen_settings) if name.startswith("model.")}
+    training = Training.model_validate(chosen_settings, strict=False)
     keep_freed_memory()
     torch.set_flush_denormal(True)
     began = time.perf_counter()
     data = prepare(name, TableSource(path=f"{folder}/{name}/{name}.inter"), Path(folder) / "prepared")
-    sequences, split = ResidentSequences(data, torch.device("cpu")), leave_one_out(data)
+    times = model_entry(model_name).uses_times
+    sequences, split = ResidentSequences(data, torch.device("cpu"), times=times), leave_one_out(data)
     built = time.perf_counter() - began
-    config = model_entry(model_name).config()
+    config = model_entry(model_name).config.model_validate(
+        {name.removeprefix("model."): value for name, value in own.items()}, strict=False
+    )
+    stage = next(stage for stage in config.stages() if stage.name == stage_name)
+    objective, index = Objective(config, stage), TrainingIndex(data, sequences, split, length)
+    packed = packed and stage.samples == "targets"
     torch.manual_seed(0)
     model = build_model(model_name, config, Sizes(data.num_users, data.num_items, data.num_providers, length))
+    model.prepare(index.log)
     optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
     rng = np.random.default_rng(0)
     dtype = product_dtype(training.precision, sequences.device)
-    counts = np.bincount(data.items, minlength=data.num_items + 1)
-    loss_over = catalogue_loss(training, dtype, lambda: counts, rng)
+    loss_over = catalogue_loss(training, dtype, lambda: index.item_counts, rng)
     windows, batches = None, iter(())
 
     def train(steps: int) -> dict:
@@ -62,17 +76,15 @@ def main() -> None:
         for _ in range(steps):
             chosen = next(batches, None)
             if chosen is None:  # what an epoch begins with counts
-                windows = (
-                    packed_windows(data, split, length, training.min_context, rng)
-                    if packed
-                    else prefix_windows(data, split, length)
-                )
+                windows = windows_of(stage.samples, data, split, length, packing=rng if packed else None)
+                for _, _, task in objective.tasks:
+                    task.begin_epoch(model, index, rng)
                 batches = iter(windows.batches(training.batch_size, rng))
                 chosen = next(batches)
             batch = windows.gather(sequences, chosen)
-            losses = batch_losses(model, config, batch, packed=packed, catalogue_loss=loss_over, dtype=dtype)
-            optimiser.step(losses.total)
-            targets += len(batch.targets)
+            step = TrainingStep(model, batch, packed, objective.first, loss_over, dtype, index, rng)
+            optimiser.step(objective.losses(step).total)
+            targets += int(windows.fresh[chosen].sum())
             tokens += batch.histories.items.numel()
         return {"targets": targets, "tokens": tokens, "seconds": time.perf_counter() - began}
 

@@ -36,7 +36,7 @@ from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.index import TrainingIndex
 from ipsrec_bench.training.objective import Objective
-from ipsrec_bench.training.samples import history_windows, interaction_windows, packed_windows, prefix_windows
+from ipsrec_bench.training.samples import packed_windows, prefix_windows, windows_of
 from ipsrec_bench.training.tasks.api import CASTING_PAYS, TrainingStep
 from ipsrec_bench.training.weights import load_weights, save_weights
 
@@ -165,13 +165,7 @@ class SequentialModelCase(_ModelCase):
         model.prepare(index.log)
         for stage in config.stages():
             objective, rng = Objective(config, stage), np.random.default_rng(0)
-            match stage.samples:
-                case "targets":
-                    windows = prefix_windows(data, split, SIZES.max_length)
-                case "histories":
-                    windows = history_windows(data, split, SIZES.max_length)
-                case "interactions":
-                    windows = interaction_windows(data, split)
+            windows = windows_of(stage.samples, data, split, SIZES.max_length)
             for _, _, task in objective.tasks:
                 task.begin_epoch(model, index, rng)
             batch = windows.gather(sequences, np.resize(np.arange(len(windows.ends)), samples))

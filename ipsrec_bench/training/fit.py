@@ -26,14 +26,7 @@ from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.index import TrainingIndex
 from ipsrec_bench.training.objective import Losses, Objective
 from ipsrec_bench.training.optimiser import Optimiser
-from ipsrec_bench.training.samples import (
-    Batch,
-    Windows,
-    history_windows,
-    interaction_windows,
-    packed_windows,
-    prefix_windows,
-)
+from ipsrec_bench.training.samples import Batch, Windows, windows_of
 from ipsrec_bench.training.state import Progress, StateFile
 from ipsrec_bench.training.streams import Streams
 from ipsrec_bench.training.tasks.api import TrainingStep
@@ -193,7 +186,7 @@ class _StageTrainer:
         self._objective = Objective(self.config, self.stage)
         self._dtype = product_dtype(self.training.precision, self.interactions.sequences.device)
         self._packed = self.loop.packed and self.stage.samples == "targets"
-        self._fixed = None if self._packed else self._windows(np.random.default_rng())  # which draws nothing
+        self._fixed = None if self._packed else self._windows()
 
     def train(self, progress: Progress) -> os.stat_result | None:
         """Train to the end of the stage; return the status of the file of best weights if it has written any."""
@@ -246,17 +239,11 @@ class _StageTrainer:
             losses=losses,
         )
 
-    def _windows(self, rng: np.random.Generator) -> Windows:
+    def _windows(self, packing: np.random.Generator | None = None) -> Windows:
         data, split, length = self.interactions.data, self.interactions.split, self.loop.max_length
-        match self.stage.samples:
-            case "targets" if self._packed:
-                return packed_windows(data, split, length, self.training.min_context, rng)
-            case "targets":
-                return prefix_windows(data, split, length)
-            case "histories":
-                return history_windows(data, split, length)
-            case "interactions":
-                return interaction_windows(data, split)
+        return windows_of(
+            self.stage.samples, data, split, length, packing=packing, min_context=self.training.min_context
+        )
 
     def _step(self, loss_over: CatalogueLoss, draws: np.random.Generator, batch: Batch) -> TrainingStep:
         return TrainingStep(

@@ -29,6 +29,7 @@ from torch import Tensor
 from ipsrec_bench.data.batches import Histories, ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
+from ipsrec_bench.models.stages import Samples
 
 POOL_BATCHES = 4
 """Number of batches per pool. Batches are cut from shuffled pools sorted by length: this saves padding, but a batch's
@@ -97,6 +98,34 @@ class Windows:
         newest = self.ends[chosen] if self.have_targets else self.ends[chosen] - 1  # a position of the user's own
         users = np.searchsorted(self.offsets, newest, side="right") - 1
         return users, np.maximum(self.offsets[users], self.ends[chosen] - self.max_length)
+
+
+def windows_of(
+    samples: Samples,
+    data: PreparedDataset,
+    split: Split,
+    max_length: int,
+    *,
+    packing: np.random.Generator | None = None,
+    min_context: int = 0,
+) -> Windows:
+    """Return the windows of a stage with these `samples`.
+
+    Args:
+        samples: what a batch consists of.
+        data: the sequences.
+        split: their split.
+        max_length: maximum length of a history.
+        packing: draws the places where packed histories are cut; None for targets as prefixes.
+        min_context: as in `packed_windows`.
+    """
+    if samples == "histories":
+        return history_windows(data, split, max_length)
+    if samples == "interactions":
+        return interaction_windows(data, split)
+    if packing is None:
+        return prefix_windows(data, split, max_length)
+    return packed_windows(data, split, max_length, min_context, packing)
 
 
 def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Windows:
