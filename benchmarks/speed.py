@@ -93,12 +93,14 @@ class Bench:
         steps: int,
         batches: tuple[int, ...] = (),
         length: int = 50,
+        settings: tuple[str, ...] = (),
     ) -> None:
         """Measure `model` in batches of 256 targets, of `batches` too, beside `peers`, and print the table."""
         contenders, dtypes = {}, {}
         for dtype, batch in [*((dtype, 256) for dtype in DTYPES), *((FAST, batch) for batch in batches)]:
             name = f"ours, {samples}, {named(dtype)}, batches of {batch:,}"
-            peer = self.ours(data, model, length, samples, f"precision={named(dtype)}", f"batch_size={batch}")
+            own = (f"precision={named(dtype)}", f"batch_size={batch}", *settings)
+            peer = self.ours(data, model, length, samples, *own)
             contenders[name], dtypes[name] = Contender(peer, f"train {max(1, steps * 256 // batch)}"), dtype
         first = next(iter(contenders.values())).peer
         contenders |= peers
@@ -165,6 +167,14 @@ class Bench:
             title = f"{theirs}, MovieLens-100k, L = 50"
             self.training(title, data, ours, "prefix", self.recbole_pair(data, theirs, 3), 10)
 
+    def zoo(self) -> None:
+        """The cited models that RecBole has, too; S3-Rec by stage."""
+        data = worlds.movielens(self.folder, self.recbole)
+        for ours, theirs, samples, settings, steps in ZOO:
+            title = f"{theirs}, MovieLens-100k, L = 50"
+            peers = self.recbole_pair(data, theirs, 3)
+            self.training(title, data, ours, samples, peers, steps, settings=settings)
+
     def sasrec_large(self) -> None:
         """SASRec on 20,000 users and 49,000 items."""
         data = worlds.synthetic(self.folder, 20_000, 49_100, 1_000, 49)
@@ -208,7 +218,16 @@ class Bench:
         print(f"\nfloor: {ready['users'] * floor:.2f} s, of it encoder {ready['users'] * 50 * token / float32:.2f} s")
 
 
-CASES = ("sasrec_movielens", "prefix_models", "sasrec_large", "ipsrec", "ranking")
+ZOO = (
+    ("bert4rec", "BERT4Rec", "prefix", ("model.preset=recbole",), 10),
+    ("nextitnet", "NextItNet", "packed", (), 60),
+    ("gc-san", "GCSAN", "prefix", (), 10),
+    ("s3rec", "S3Rec:pretrain", "packed", ("stage=pretrain",), 10),
+    ("s3rec", "S3Rec:finetune", "packed", (), 60),
+    ("sgl", "SGL", "packed", (), 10),
+)
+"""Our name, RecBole's, the samples, our settings, and the number of our steps in a round."""
+CASES = ("sasrec_movielens", "prefix_models", "zoo", "sasrec_large", "ipsrec", "ranking")
 """Cases that are run by default: their data are at hand."""
 
 

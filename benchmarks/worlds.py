@@ -16,12 +16,14 @@ HEADER = ["user_id:token", "item_id:token", "timestamp:float", "provider_id:toke
 def movielens(folder: Path, recbole: Path) -> str:
     """Copy the MovieLens-100k file that the RecBole environment of the Python `recbole` carries; return its name."""
     (packaged,) = recbole.parent.parent.glob("lib/python*/site-packages/recbole/dataset_example/ml-100k/ml-100k.inter")
+    films = packaged.with_suffix(".item").read_text(encoding="utf-8").splitlines()[1:]
+    genre = {film.split("\t")[0]: film.split("\t")[3].split()[0] for film in films}
     target = folder / "ml-100k" / "ml-100k.inter"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         rows = (line.split("\t") for line in packaged.read_text(encoding="utf-8").splitlines()[1:])
-        # The file has no providers: all items get the same one.
-        lines = ["\t".join(HEADER), *(f"{user}\t{item}\t{time}\t0" for user, item, _, time in rows)]
+        # The file has no providers: a film's first genre takes their place.
+        lines = ["\t".join(HEADER), *(f"{user}\t{item}\t{time}\t{genre[item]}" for user, item, _, time in rows)]
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "ml-100k"
 

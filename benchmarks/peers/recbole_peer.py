@@ -2,7 +2,8 @@
 
     python recbole_peer.py FOLDER DATASET MODEL MAX_LENGTH
 
-loads `FOLDER/DATASET/DATASET.inter` (`ml-100k`: the file in RecBole's package) and answers each line on standard
+loads `FOLDER/DATASET/DATASET.inter` (`ml-100k`: the file in RecBole's package); `MODEL` is RecBole's name of a model, or
+`S3Rec:pretrain` or `S3Rec:finetune` for its stages, whose attribute is the column `class`. It answers each line on standard
 input with one line of JSON on standard output:
 
 - `train STEPS`: train this many batches of 256 prefix samples; targets and seconds.
@@ -26,6 +27,17 @@ from recbole.config import Config  # noqa: E402
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.data.dataloader import FullSortEvalDataLoader  # noqa: E402
 from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
+
+
+def of_model(model, stage):
+    """Return the settings that a model needs beyond those of all."""
+    if model == "SGL":  # it draws one negative for each positive
+        negative = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+        return {"train_neg_sample_args": negative, "loss_type": "BPR"}
+    if model == "S3Rec":
+        columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
+        return {"load_col": columns, "item_attribute": "class", "train_stage": stage, "pre_model_path": "s3rec.pth"}
+    return {}
 
 
 def settings(folder, name, max_length):
@@ -56,7 +68,9 @@ def main() -> None:
     """Load the data, report that, and answer requests."""
     folder, name, model_name, max_length = sys.argv[1:]
     sys.argv = sys.argv[:1]  # RecBole reads the rest as settings
-    config = Config(model=model_name, dataset=name, config_dict=settings(folder, name, int(max_length)))
+    model_name, _, stage = model_name.partition(":")
+    chosen = settings(folder, name, int(max_length)) | of_model(model_name, stage)
+    config = Config(model=model_name, dataset=name, config_dict=chosen)
     logging.disable(logging.CRITICAL)
     init_seed(config["seed"], reproducibility=True)
     began = time.perf_counter()
@@ -65,6 +79,8 @@ def main() -> None:
     built = time.perf_counter() - began
     init_seed(config["seed"], reproducibility=True)
     model = get_model(model_name)(config, train_data.dataset)
+    if stage == "pretrain":  # what the other stage begins with
+        torch.save({"state_dict": model.state_dict(), "other_parameter": model.other_parameter()}, "s3rec.pth")
     trainer = get_trainer(config["MODEL_TYPE"], model_name)(config, model)
     batches = iter(())
 
