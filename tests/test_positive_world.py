@@ -7,7 +7,17 @@ import pytest
 from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.report.content import Report
 
-from .worlds import ATTENTION_ONLY, TWINS, Zoo, check_that_the_whole_zoo_was_run, controls, gains, report_of, verdicts
+from .worlds import (
+    ATTENTION_ONLY,
+    TESTED,
+    TWINS,
+    Zoo,
+    check_that_what_is_tested_was_run,
+    controls,
+    gains,
+    report_of,
+    verdicts,
+)
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10"])
@@ -36,8 +46,8 @@ def test_the_quick_suite_shows_a_significant_gain_within_its_memory(tmp_path):
     assert max(line.peak_memory for line in report.costs) < 2 * 10**9
 
 
-def test_the_whole_zoo_was_run(zoo):
-    check_that_the_whole_zoo_was_run(zoo)
+def test_what_is_tested_was_run(zoo):
+    check_that_what_is_tested_was_run(zoo)
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10"])
@@ -55,7 +65,7 @@ def test_families_rank_as_planted_where_the_provider_decides(zoo, name):
     floor = dict.fromkeys(["gru4rec", "sasrec", "sr-gnn", "markov", "provider-pop"], "pop")
     assert set(zoo.verdicts(floor, name).values()) == {"better"}
     assert min(zoo.gains(floor, name).values()) > 0.1
-    blind = {name for name, entry in REGISTRY.items() if not entry.uses_providers}
+    blind = {name for name in TESTED if not REGISTRY[name].uses_providers}
     best_blind = max(zoo.mean(model, name) for model in blind)
     assert all(zoo.mean(model, name) > 1.05 * best_blind for model in carrying)
 
