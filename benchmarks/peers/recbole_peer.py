@@ -3,8 +3,8 @@
     python recbole_peer.py FOLDER DATASET MODEL MAX_LENGTH
 
 loads `FOLDER/DATASET/DATASET.inter` (`ml-100k`: the file in RecBole's package). `MODEL` is RecBole's name of a model,
-or `S3Rec:pretrain` or `S3Rec:finetune` for its stages, whose attribute is the column `class`. The script answers each line
-on standard input with one line of JSON on standard output:
+or `S3Rec:pretrain` or `S3Rec:finetune` for its stages, whose attribute is the column `class`. The script answers each
+line on standard input with one line of JSON on standard output:
 
 - `train STEPS`: train this many batches of 256 prefix samples; targets and seconds.
 - `anomaly off`: as installed, importing RecBole turns autograd's anomaly detection on; this turns it off.
