@@ -1,9 +1,11 @@
 """The conformance suite catches the defects that it should catch, and parity with references is really checked."""
 
+import random
 import subprocess
 import sys
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,10 +16,11 @@ from ipsrec_bench.models.configs import NeuralConfig, TransformerConfig
 from ipsrec_bench.models.pop import Pop
 from ipsrec_bench.models.sasrec import SASRec
 from ipsrec_bench.suite.schema import Training
-from ipsrec_bench.testing import CountingModelCase, SequentialModelCase
+from ipsrec_bench.testing import CountingModelCase, SequentialModelCase, TaskCase
 from ipsrec_bench.testing.reference import compare, main
 from ipsrec_bench.testing.references import REFERENCES
 from ipsrec_bench.testing.references.api import ReferenceFile
+from ipsrec_bench.training.tasks.api import Task
 
 from .conftest import ROOT
 
@@ -148,6 +151,181 @@ class TestTied(SequentialModelCase):
 class TestSound(SequentialModelCase):
     model = f"{__name__}:Sound"
     settings: ClassVar = {"embedding_size": 16, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+
+
+class SoundTask(Task):
+    """Each target against a random item; the others below break it in one way each."""
+
+    per_target = True
+
+    def losses(self, step):
+        """Return a loss for each target."""
+        drawn = torch.from_numpy(step.rng.integers(1, step.item_vectors.shape[0], size=len(step.batch.targets)))
+        ahead = step.item_vectors[step.batch.targets] - step.item_vectors[drawn]
+        return torch.nn.functional.softplus(-(step.main.user * ahead).sum(dim=1))
+
+    def loss(self, step):
+        return self.losses(step).mean()
+
+
+class IsInfinite(SoundTask):
+    def loss(self, step):
+        return super().loss(step) / 0.0
+
+
+class HasALossForEachTarget(SoundTask):
+    def loss(self, step):
+        return self.losses(step)
+
+
+class HasNoGradient(SoundTask):
+    def loss(self, step):
+        return super().loss(step).detach() + 0.0 * step.item_vectors.sum()
+
+
+class HasAnInfiniteGradient(SoundTask):
+    def loss(self, step):
+        return super().loss(step) + (step.item_vectors[0].detach() * 0.0 * step.item_vectors.sum()).sqrt().sum()
+
+
+class MakesItsOwnGenerator(SoundTask):
+    def loss(self, step):
+        return super().loss(step) * np.random.default_rng().random()
+
+
+class RemembersEarlierEpochs(SoundTask):
+    epochs = 0
+
+    def begin_epoch(self, model, index, rng):  # noqa: ARG002 (as tasks declare it)
+        self.epochs += 1
+
+    def loss(self, step):
+        return super().loss(step) * self.epochs
+
+
+class DrawsFromTorch(SoundTask):
+    def loss(self, step):
+        return super().loss(step) + torch.rand(())
+
+
+class DrawsFromNumpy(SoundTask):
+    def begin_epoch(self, model, index, rng):  # noqa: ARG002 (as tasks declare it)
+        self.drawn = np.random.rand()  # noqa: NPY002 (the defect)
+
+    def loss(self, step):
+        return super().loss(step) + self.drawn
+
+
+class DrawsFromPython(SoundTask):
+    def loss(self, step):
+        return super().loss(step) + random.random()  # noqa: S311 (the defect)
+
+
+class ReadsTheFirstRow(SoundTask):
+    def loss(self, step):
+        return self.losses(step)[0]
+
+
+class DrawsMostlyEarlyRows(SoundTask):
+    def loss(self, step):
+        losses = self.losses(step)
+        return losses[: step.rng.integers(1, len(losses), endpoint=True)].mean()
+
+
+class CountsPadding(SoundTask):
+    def loss(self, step):
+        return super().loss(step) * (step.batch.histories.items == 0).float().mean()
+
+
+class DrawsAmongPadding(SoundTask):
+    def loss(self, step):
+        rows, width = step.batch.histories.items.shape
+        drawn = torch.from_numpy(step.rng.integers(width, size=(rows, 1)))
+        return super().loss(step) + (step.batch.histories.items.gather(1, drawn) > 0).float().mean()
+
+
+class SumsOverTargets(SoundTask):
+    def loss(self, step):
+        return super().loss(step) * len(step.batch.histories.items)
+
+
+class MasksInPlace(SoundTask):
+    def loss(self, step):
+        step.batch.histories.items[:, 0] = 1
+        return super().loss(step)
+
+
+class ChangesTheModel(SoundTask):
+    def loss(self, step):
+        loss = super().loss(step)
+        with torch.no_grad():
+            step.model.item_embedding.weight[0] = 1.0
+        return loss
+
+
+class TrainsTheModel(SoundTask):
+    def loss(self, step):
+        step.model.train()
+        return super().loss(step)
+
+
+class ReadsAfterTheTarget(SoundTask):
+    def loss(self, step):
+        data, last = step.index._data, step.index._split.train_ends
+        newest = torch.from_numpy(np.array(data.items)[np.minimum(last, len(data.items) - 1)]).long()
+        return super().loss(step) + step.item_vectors[newest].mean()
+
+
+class CountsAllInteractions(SoundTask):
+    def begin_epoch(self, model, index, rng):  # noqa: ARG002 (as tasks declare it)
+        self.counts = torch.from_numpy(np.bincount(index._data.items, minlength=index.num_items + 1))
+
+    def loss(self, step):
+        return super().loss(step) + (step.item_vectors.mean(dim=1) * self.counts).mean()
+
+
+class ReadsHeldOutTimes(SoundTask):
+    def loss(self, step):
+        return super().loss(step) * float(step.index._data.times.max())
+
+
+def task_case_of(task: type, **attributes: object):
+    settings = {"embedding_size": 8, "inner_size": 16}
+    return type(
+        "Case", (TaskCase,), {"task": f"{__name__}:{task.__name__}", "model_settings": settings, **attributes}
+    )()
+
+
+@pytest.mark.parametrize(
+    ("task", "test"),
+    [
+        (IsInfinite, "test_its_loss_is_a_finite_number"),
+        (HasALossForEachTarget, "test_its_loss_is_a_finite_number"),
+        (HasNoGradient, "test_it_has_a_gradient"),
+        (HasAnInfiniteGradient, "test_it_has_a_gradient"),
+        (MakesItsOwnGenerator, "test_equal_generators_give_equal_losses"),
+        (RemembersEarlierEpochs, "test_equal_generators_give_equal_losses"),
+        (DrawsFromTorch, "test_equal_generators_give_equal_losses"),
+        (DrawsFromTorch, "test_it_draws_from_the_steps_generator_alone"),
+        (DrawsFromNumpy, "test_it_draws_from_the_steps_generator_alone"),
+        (DrawsFromPython, "test_it_draws_from_the_steps_generator_alone"),
+        (ReadsTheFirstRow, "test_the_order_of_the_batch_does_not_matter"),
+        (DrawsMostlyEarlyRows, "test_the_order_of_the_batch_does_not_matter"),
+        (CountsPadding, "test_padding_changes_nothing"),
+        (DrawsAmongPadding, "test_padding_changes_nothing"),
+        (SumsOverTargets, "test_packed_and_prefix_losses_agree"),
+        (MasksInPlace, "test_it_leaves_model_and_batch_as_they_are"),
+        (ChangesTheModel, "test_it_leaves_model_and_batch_as_they_are"),
+        (TrainsTheModel, "test_it_leaves_model_and_batch_as_they_are"),
+        (ReadsAfterTheTarget, "test_it_never_reads_held_out_interactions"),
+        (CountsAllInteractions, "test_it_never_reads_held_out_interactions"),
+        (ReadsHeldOutTimes, "test_it_never_reads_held_out_interactions"),
+    ],
+)
+def test_each_defect_of_a_task_fails_its_test_and_a_sound_task_passes_it(task, test):
+    getattr(task_case_of(SoundTask), test)()
+    with pytest.raises(AssertionError):
+        getattr(task_case_of(task), test)()
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)

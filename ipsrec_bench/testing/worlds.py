@@ -1,13 +1,18 @@
 """Tiny worlds in which the next item is certain, so that a model of the right kind must rank it first.
 
-Each world is a log (user, item, provider, time) over `ITEMS` items, which `build` prepares like any other dataset.
+The exception is `mixture`, on which tasks are tested. Each world is a log (user, item, provider, time) over `ITEMS`
+items, which `build` prepares like any other dataset.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.split import Split
 from ipsrec_bench.suite.schema import TableSource
 
 ITEMS = 12
@@ -45,7 +50,12 @@ def loyalty(user: int, step: int, length: int) -> int:
     return user % PROVIDERS + PROVIDERS * away
 
 
-WORLDS = {"cycle": cycle, "habit": habit, "fashion": fashion, "pairs": pairs, "loyalty": loyalty}
+def mixture(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds have one signature)
+    """Nothing decides: histories look random, some items come twice in a row, and some users are alike."""
+    return (5 * (user % 50) + 7 * step * step + 3 * (user % 7) * step) % 97 % ITEMS
+
+
+WORLDS = {"cycle": cycle, "habit": habit, "fashion": fashion, "pairs": pairs, "loyalty": loyalty, "mixture": mixture}
 
 
 def build(world: str, folder: Path) -> PreparedDataset:
@@ -53,6 +63,16 @@ def build(world: str, folder: Path) -> PreparedDataset:
     path = folder.resolve() / f"{world}.csv"
     path.write_text("user,item,provider,time\n" + "\n".join(_rows(world)), encoding="utf-8")
     return prepare(world, TableSource(path=str(path)), folder)
+
+
+def with_other_held_out(data: PreparedDataset, split: Split) -> PreparedDataset:
+    """Return `data` with other items, providers and times in all interactions that `split` does not train on."""
+    held_out = ~split.trained(data)
+    items, providers = (
+        np.where(held_out, ids % top + 1, ids).astype(ids.dtype)
+        for ids, top in ((data.items, data.num_items), (data.providers, data.num_providers))
+    )
+    return replace(data, items=items, providers=providers, times=data.times + 1000 * held_out)
 
 
 def _rows(world: str) -> Iterator[str]:
