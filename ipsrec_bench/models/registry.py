@@ -86,6 +86,8 @@ REGISTRY: dict[str, ModelEntry] = {
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
+    "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
+    "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

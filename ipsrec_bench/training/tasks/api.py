@@ -84,6 +84,22 @@ class TrainingStep:
         )
 
     @cached_property
+    def newest(self) -> Encoded:
+        """The main encoding of the batch, at the last position of each history: B of them."""
+        main, histories = self.main, self.batch.histories
+        if not self.packed:
+            return main
+        count, width = histories.items.shape
+        last = torch.arange(count, device=histories.items.device) * width + histories.lengths - 1
+        chosen = torch.searchsorted(self.batch.predicted, last)
+        return Encoded(
+            main.user[chosen],
+            None if main.provider is None else main.provider[chosen],
+            histories.users,
+            {name: view[chosen] for name, view in main.extra.items()},
+        )
+
+    @cached_property
     def item_vectors(self) -> Tensor:
         """`[items + 1, d]`."""
         return self.model.item_vectors()

@@ -29,9 +29,11 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 
 
 REGISTRY: dict[str, TaskEntry] = {
+    "augmented-contrast": _entry("augmented_contrast:AugmentedContrast", configs.AugmentedContrastConfig),
     "next-item": _entry("next_item:NextItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
+    "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
 }
 
 
