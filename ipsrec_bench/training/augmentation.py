@@ -17,7 +17,7 @@ on which they are.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,19 +30,36 @@ from ipsrec_bench.training.tasks.api import TrainingStep
 from ipsrec_bench.training.tasks.configs import AugmentationConfig
 
 
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """Histories that an operator has made of others."""
+
+    histories: Histories
+    ends: Tensor
+    """int64 `[B]`: the position in the old history that follows the newest interaction of the new one."""
+
+
 def crop(histories: Histories, begin: Tensor, count: Tensor) -> Histories:
-    """Return the `count [B]` interactions from the position `begin [B]` on, moved to the first position."""
-    width = histories.items.shape[1]
+    """Return the `count [B]` interactions from the position `begin [B]` on, moved to the first position.
+
+    The next item is asked for when the user had the interaction that follows them.
+    """
+    last = histories.items.shape[1] - 1
     steps = _steps(histories)
-    source = (begin[:, None] + steps).clamp(max=width - 1)
+    source = (begin[:, None] + steps).clamp(max=last)
     kept = steps < count[:, None]
-    times = histories.times
+    times, next_times = histories.times, histories.next_times
+    if times is not None and next_times is not None:
+        end = begin + count
+        following = times.gather(1, end.clamp(max=last)[:, None])[:, 0]
+        next_times = torch.where(end < histories.lengths, following, next_times)
     return replace(
         histories,
         items=histories.items.gather(1, source) * kept,
         providers=histories.providers.gather(1, source) * kept,
         lengths=count,
         times=None if times is None else times.gather(1, source) * kept,
+        next_times=next_times,
     )
 
 
@@ -99,7 +116,7 @@ def order_within(begin: Tensor, count: Tensor, order: Tensor) -> Tensor:
 
 def augment(
     histories: Histories, operator: str, settings: AugmentationConfig, mask_token: int, rng: np.random.Generator
-) -> Histories:
+) -> Changed:
     """Return every history changed by `operator`, with draws of `rng`."""
     lengths, longest = histories.lengths, histories.items.shape[1]
     match operator:
@@ -108,18 +125,19 @@ def augment(
                 count = share_of(lengths, settings.eta, longest).clamp(min=1)
             else:
                 count = lengths.clamp(max=settings.window)
-            return crop(histories, draw_begins(lengths, count, rng), count)
+            begin = draw_begins(lengths, count, rng)
+            return Changed(crop(histories, begin, count), begin + count)
         case "mask":
             count = share_of(lengths, settings.gamma, longest) * (lengths > 1)
-            return mask(histories, draw_positions(histories, count, rng), mask_token)
+            return Changed(mask(histories, draw_positions(histories, count, rng), mask_token), lengths)
         case "reorder":
             count = share_of(lengths, settings.beta, longest)
             begin = draw_begins(lengths, count, rng)
-            return reorder(histories, draw_order(histories, begin, count, rng))
+            return Changed(reorder(histories, draw_order(histories, begin, count, rng)), lengths)
     raise ValueError(f"there is no operator '{operator}'")
 
 
-def views(step: TrainingStep, number: int, settings: AugmentationConfig) -> Histories:
+def views(step: TrainingStep, number: int, settings: AugmentationConfig) -> Changed:
     """Return `number` views of the step's B histories: first the B first ones, then the B second ones, and so on.
 
     Each view of a history is made by another of the operators, drawn at random.
@@ -133,24 +151,24 @@ def views(step: TrainingStep, number: int, settings: AugmentationConfig) -> Hist
     changed = [augment(histories, name, settings, mask_token, rng) for name in operators]
     order = rng.permuted(np.tile(np.arange(len(operators)), (len(histories.items), 1)), axis=1)[:, :number]
     chosen = torch.from_numpy(order.T.copy().reshape(-1)).to(histories.items.device)
-    return selected(changed, chosen)
+    ends = torch.stack([one.ends for one in changed])[chosen, _row(chosen, len(histories.items))]
+    return Changed(selected([one.histories for one in changed], chosen), ends)
 
 
-def selected(changed: Sequence[Histories], chosen: Tensor) -> Histories:
-    """Return for each entry i of `chosen [number * B]` row i modulo B of the histories `changed[chosen[i]]`."""
-    one = changed[0]
-    row = torch.arange(len(chosen), device=chosen.device) % len(one.items)
+def selected(given: Sequence[Histories], chosen: Tensor) -> Histories:
+    """Return for each entry i of `chosen [number * B]` row i modulo B of the histories `given[chosen[i]]`."""
+    row = _row(chosen, len(given[0].items))
 
     def of(name: str) -> Tensor:
-        return torch.stack([getattr(histories, name) for histories in changed])[chosen, row]
+        return torch.stack([getattr(histories, name) for histories in given])[chosen, row]
 
     return Histories(
-        users=one.users[row],
+        users=of("users"),
         items=of("items"),
         providers=of("providers"),
         lengths=of("lengths"),
-        times=None if one.times is None else of("times"),
-        next_times=None if one.next_times is None else one.next_times[row],
+        times=None if given[0].times is None else of("times"),
+        next_times=None if given[0].next_times is None else of("next_times"),
     )
 
 
@@ -169,6 +187,10 @@ def check_operators(settings: AugmentationConfig, model: SequentialModel) -> Non
 
 def _steps(histories: Histories) -> Tensor:
     return torch.arange(histories.items.shape[1], device=histories.items.device)
+
+
+def _row(chosen: Tensor, count: int) -> Tensor:
+    return torch.arange(len(chosen), device=chosen.device) % count
 
 
 def _within(histories: Histories, begin: Tensor, count: Tensor) -> Tensor:

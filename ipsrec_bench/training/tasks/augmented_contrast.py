@@ -27,7 +27,7 @@ class AugmentedContrast(Task[AugmentedContrastConfig]):
         Raises:
             ModelError: an operator hides items, and the model has no mask token.
         """
-        views = step.encode(augmentation.views(step, 2, self.settings))
+        views = step.encode(augmentation.views(step, 2, self.settings).histories)
         first, second = views.user.chunk(2)
         return self.contrast(first, second, step.batch.histories.users)
 

@@ -47,6 +47,13 @@ class AugmentationConfig(Settings):
         return operators
 
 
+class AugmentedNextItemConfig(AugmentationConfig):
+    """Settings of `ipsrec_bench.training.tasks.augmented_next_item`."""
+
+    operators: tuple[Operator, ...] = Field(("crop", "mask", "reorder", "slide"), min_length=1)
+    """Operators of which each history gets one, drawn at random. `mask` needs a model with a mask token."""
+
+
 class AugmentedContrastConfig(PairContrastConfig, AugmentationConfig):
     """Settings of `ipsrec_bench.training.tasks.augmented_contrast`."""
 
