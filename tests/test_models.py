@@ -59,6 +59,24 @@ class TestSRGNN(SequentialModelCase):
     settings: ClassVar = {"embedding_size": 16, "step": 2}
 
 
+class TestCL4SRec(SequentialModelCase):
+    model, settings = "cl4srec", SMALL
+
+
+class TestCL4SRecReleased(SequentialModelCase):
+    model = "cl4srec"
+    settings: ClassVar = {**SMALL, "preset": "released", "similarity": "cosine", "tau": 0.5}
+
+
+class TestDuoRec(SequentialModelCase):
+    model, settings = "duorec", SMALL
+
+
+class TestDuoRecReleased(SequentialModelCase):
+    model = "duorec"
+    settings: ClassVar = {**SMALL, "preset": "released"}
+
+
 class TestGRU4RecF(SequentialModelCase):
     model, settings = "gru4rec-f", RECURRENT
 

@@ -87,6 +87,8 @@ class SequentialModel(Model, ABC):
     mixed_precision: ClassVar[bool] = False
     """Whether `encode` also works under torch's autocast to bfloat16, which trains several times faster where the
     processor supports it. In-place operations that mix dtypes are the usual reason why it fails."""
+    reads_mask_token: ClassVar[bool] = False
+    """Whether `encode` also takes hidden items, which have the id `Sizes.mask_token` and provider 0."""
 
     @abstractmethod
     def encode(self, histories: Histories, *, every_position: bool) -> Views:

@@ -91,6 +91,8 @@ REGISTRY: dict[str, ModelEntry] = {
     "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
     "lrurec": _entry("LRURec", "lrurec:LRURec", configs.LRURecConfig),
     "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
+    "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
+    "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

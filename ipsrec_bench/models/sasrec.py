@@ -27,10 +27,15 @@ class SASRec(SequentialModel):
 
     def encode(self, histories: Histories, *, every_position: bool) -> Views:
         """Return the user view `[B, d]`, or `[B, L, d]` at every position."""
-        items = self.item_embedding(histories.items)
+        items = self.embed(histories.items)
         if every_position:
             return Views(self.encoder(items))
         return Views(self.encoder(items, histories.newest)[:, 0])
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Map item ids `[B, L]` to vectors `[B, L, d]`."""
+        embedded: Tensor = self.item_embedding(items)
+        return embedded
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ipsrec_bench.training.tasks.configs import PairContrastConfig
+
 
 def item_to_provider(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tensor:
     """Return eq. 12, averaged over the batch: one direction, negatives from the provider side.
@@ -46,6 +48,25 @@ def nt_xent(user: Tensor, provider: Tensor, owners: Tensor, tau: float) -> Tenso
     hidden[torch.arange(2 * n, device=user.device), positive] = False
     similarity = _without(both / tau @ both.T, hidden)
     return F.cross_entropy(similarity, positive)
+
+
+def pair_loss(first: Tensor, second: Tensor, users: Tensor, settings: PairContrastConfig) -> Tensor:
+    """Return NT-Xent between the two views `[B, d]` of histories of `users [B]`."""
+    owners = torch.arange(len(users), device=users.device) if settings.same_user_negatives else users
+    return contrastive_loss(first, second, owners, contrast="nt-xent", similarity=settings.similarity, tau=settings.tau)
+
+
+def alignment(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean distance between the two views `[B, d]` of a sample (Wang and Isola, ICML 2020)."""
+    return (first - second).norm(dim=1).mean()
+
+
+def uniformity(views: Tensor) -> Tensor:
+    """Return log of the mean of exp(-2 distance) over all pairs of `views [B, d]`.
+
+    Wang and Isola (ICML 2020) square the distance; DuoRec's code, whose measure this is, does not.
+    """
+    return torch.pdist(views).mul(-2).exp().mean().log()
 
 
 def _alike(owners: Tensor) -> Tensor:

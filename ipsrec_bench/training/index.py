@@ -59,6 +59,31 @@ class TrainingIndex:
         found: NDArray[np.int64] = positions[begins[items] + rng.integers(counts)]
         return found
 
+    @cached_property
+    def _ranks(self) -> NDArray[np.int64]:
+        """The rank of each training target among those of its item, by flat position; -1 at other positions."""
+        positions, begins = self._targets_by_item
+        ranks = np.full(len(self._data.items), -1, dtype=np.int64)
+        ranks[positions] = np.arange(len(positions)) - np.repeat(begins[:-1], np.diff(begins))
+        return ranks
+
+    def another_of_same_target(self, positions: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return, for each training target at flat `positions [N]`, the position of another one that is the same item.
+
+        It is drawn uniformly from all others. A target whose item is no other training target gives itself.
+
+        Raises:
+            ValueError: a position is not that of a training target.
+        """
+        targets, begins = self._targets_by_item
+        items, own = np.asarray(self._data.items)[positions], self._ranks[positions]
+        if (own < 0).any():
+            raise ValueError("a position is not that of a training target")
+        others = begins[items + 1] - begins[items] - 1
+        drawn = rng.integers(np.maximum(others, 1))
+        found: NDArray[np.int64] = targets[begins[items] + drawn + ((drawn >= own) & (others > 0))]
+        return found
+
     def histories_before(self, positions: NDArray[np.int64]) -> Histories:
         """Return the histories before the interactions at flat `positions [N]`, cut to the maximum length.
 

@@ -48,6 +48,9 @@ class Batch:
     """int64 `[N]`: the item that follows each of them."""
     target_providers: Tensor
     """int64 `[N]`: their providers."""
+    newest: NDArray[np.int64] | None = None
+    """The flat position of each history's newest target, `[B]`, by which tasks look up training interactions. None if
+    there are no targets, or if the histories are not those of a dataset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ class Windows:
         nth = np.arange(len(row)) - np.repeat(np.cumsum(fresh) - fresh, fresh)
         position = (ends - fresh)[row] + nth  # the flat position of the input that is predicted from
         predicted = sequences.to_device(row * width + position - begins[row])
-        return Batch(histories, predicted, *sequences.at(position + 1))
+        return Batch(histories, predicted, *sequences.at(position + 1), newest=ends)
 
     def _users_and_begins(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         newest = self.ends[chosen] if self.have_targets else self.ends[chosen] - 1  # a position of the user's own

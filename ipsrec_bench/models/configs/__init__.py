@@ -6,14 +6,17 @@ baselines, the released code for IPSRec. A search range is declared on its field
 
 from ipsrec_bench.models.configs.backbones import ESASRecConfig, HSTUConfig, LRURecConfig, TiSASRecConfig
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
+from ipsrec_bench.models.configs.contrast import CL4SRecConfig, DuoRecConfig
 from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
 
 __all__ = [
+    "CL4SRecConfig",
     "CaserConfig",
     "ContrastiveConfig",
+    "DuoRecConfig",
     "ESASRecConfig",
     "GRU4RecConfig",
     "HSTUConfig",

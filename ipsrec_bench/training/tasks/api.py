@@ -84,6 +84,33 @@ class TrainingStep:
         )
 
     @cached_property
+    def newest(self) -> Encoded:
+        """The main encoding of the batch, at the last position of each history: B of them."""
+        main = self.main
+        if not self.packed:
+            return main
+        newest = self._newest
+        return Encoded(
+            main.user[newest],
+            None if main.provider is None else main.provider[newest],
+            main.owners[newest],
+            {name: view[newest] for name, view in main.extra.items()},
+        )
+
+    @property
+    def newest_targets(self) -> Tensor:
+        """int64 `[B]`: the item that follows the last position of each history."""
+        return self.batch.targets[self._newest] if self.packed else self.batch.targets
+
+    @cached_property
+    def _newest(self) -> Tensor:
+        """int64 `[B]`: which of the predicted positions of packed histories is the last one of each."""
+        histories = self.batch.histories
+        count, width = histories.items.shape
+        last = torch.arange(count, device=histories.items.device) * width + histories.lengths - 1
+        return torch.searchsorted(self.batch.predicted, last)
+
+    @cached_property
     def item_vectors(self) -> Tensor:
         """`[items + 1, d]`."""
         return self.model.item_vectors()

@@ -2,12 +2,75 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ipsrec_bench.settings import Settings
 
 HEAVIEST = 1e6
 """Upper bound on temperatures and weights."""
+
+
+class PairContrastConfig(Settings):
+    """Settings of a contrastive loss between two views of each history (NT-Xent)."""
+
+    tau: float = Field(1.0, ge=1e-4, le=HEAVIEST)
+    """Temperature."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """Similarity of two views."""
+    same_user_negatives: bool = False
+    """Whether views of other histories of the same user are negatives, too. Of prefix samples, a batch has several of a
+    user; of packed ones, only those of long histories that are cut."""
+
+
+Operator = Literal["crop", "mask", "reorder", "slide"]
+
+
+class AugmentationConfig(Settings):
+    """Settings of the operators that change a history (`ipsrec_bench.training.augmentation`)."""
+
+    operators: tuple[Operator, ...] = ("crop", "mask", "reorder")
+    """Operators to draw from. `mask` needs a model with a mask token."""
+    eta: float = Field(0.6, gt=0, le=1)
+    """Share of a history that `crop` keeps."""
+    gamma: float = Field(0.3, ge=0, le=1)
+    """Share of the items that `mask` hides."""
+    beta: float = Field(0.6, ge=0, le=1)
+    """Share of a history whose order `reorder` shuffles."""
+    window: int = Field(10, ge=1, le=1_000_000)
+    """Number of interactions that `slide` keeps."""
+
+    @field_validator("operators")
+    @classmethod
+    def _differ(cls, operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
+        if len(set(operators)) < len(operators):
+            raise ValueError("an operator is given twice")
+        return operators
+
+
+class AugmentedNextItemConfig(AugmentationConfig):
+    """Settings of `ipsrec_bench.training.tasks.augmented_next_item`."""
+
+    operators: tuple[Operator, ...] = Field(("crop", "mask", "reorder", "slide"), min_length=1)
+    """Operators of which each history gets one, drawn at random. `mask` needs a model with a mask token."""
+
+
+class AugmentedContrastConfig(PairContrastConfig, AugmentationConfig):
+    """Settings of `ipsrec_bench.training.tasks.augmented_contrast`."""
+
+    operators: tuple[Operator, ...] = Field(("crop", "mask", "reorder"), min_length=2)
+    """Operators of which each history gets two different ones, drawn at random. `mask` needs a model with a mask
+    token."""
+
+
+class SameTargetContrastConfig(PairContrastConfig):
+    """Settings of `ipsrec_bench.training.tasks.same_target_contrast`."""
+
+    contrast: Literal["un", "su", "us", "us_x"] = "us"
+    """Which views are contrasted. `un` (unsupervised): two dropout passes of a history. `su` (supervised): the history
+    and another one with the same target. `us`: the sum of both. `us_x`: the second dropout pass and the history with
+    the same target."""
+    semantic_weight: float = Field(1.0, ge=0)
+    """Weight of `su` in the sum of `us`, where `un` has the weight 1."""
 
 
 class ProviderContrastConfig(Settings):

@@ -29,10 +29,13 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 
 
 REGISTRY: dict[str, TaskEntry] = {
+    "augmented-contrast": _entry("augmented_contrast:AugmentedContrast", configs.AugmentedContrastConfig),
+    "augmented-next-item": _entry("augmented_next_item:AugmentedNextItem", configs.AugmentedNextItemConfig),
     "next-item": _entry("next_item:NextItem"),
     "next-or-first-item": _entry("next_or_first_item:NextOrFirstItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
+    "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
 }
 
 
