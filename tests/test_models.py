@@ -54,6 +54,18 @@ class TestSASRec(SequentialModelCase):
     model, settings = "sasrec", SMALL
 
 
+class TestSGL(SequentialModelCase):
+    model, world = "sgl", "habit"
+    settings: ClassVar = {"embedding_size": 16}
+    reads_histories = False
+
+
+class TestSGLAsRecBole(SequentialModelCase):
+    model, world = "sgl", "habit"
+    settings: ClassVar = {"embedding_size": 16, "preset": "recbole"}
+    reads_histories = False
+
+
 class TestSRGNN(SequentialModelCase):
     model = "sr-gnn"
     settings: ClassVar = {"embedding_size": 16, "step": 2}

@@ -6,6 +6,7 @@ baselines, the released code for IPSRec. A search range is declared on its field
 
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
 from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
+from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
@@ -24,6 +25,7 @@ __all__ = [
     "ProviderPredictionConfig",
     "RecentPopConfig",
     "SASRecFConfig",
+    "SGLConfig",
     "SRGNNConfig",
     "TransformerConfig",
 ]

@@ -29,9 +29,12 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 
 
 REGISTRY: dict[str, TaskEntry] = {
+    "bpr": _entry("bpr:BPR", configs.BPRConfig),
+    "graph-contrast": _entry("graph_contrast:GraphContrast", configs.GraphContrastConfig),
     "next-item": _entry("next_item:NextItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
+    "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
 }
 
 
