@@ -1,5 +1,7 @@
 """The user-item graph, the tasks on single interactions, and models that know their users."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -139,7 +141,7 @@ def test_kept_vectors_are_those_of_the_present_weights(tmp_path):
     assert torch.equal(seen[-1], anew())
     load_weights(model, tmp_path / "first.safetensors")
     assert torch.equal(vectors(model), seen[0])
-    assert not any(torch.equal(one, other) for one, other in zip(seen, seen[1:], strict=False))
+    assert not any(torch.equal(one, other) for one, other in pairwise(seen))
 
 
 def test_evaluation_propagates_once(tmp_path, monkeypatch):

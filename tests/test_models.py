@@ -37,6 +37,18 @@ class TestItemKNN(CountingModelCase):
     model, world = "item-knn", "pairs"
 
 
+class TestVSKNN(CountingModelCase):
+    model, world = "v-sknn", "habit"
+
+
+class TestSTAN(CountingModelCase):
+    model, world = "stan", "habit"
+
+
+class TestSequentialRules(CountingModelCase):
+    model = "sequential-rules"
+
+
 class TestProviderPop(CountingModelCase):
     model, world = "provider-pop", "loyalty"
 

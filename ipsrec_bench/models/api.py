@@ -71,7 +71,7 @@ class Model(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
         """Load `state_dict` as torch does, but resize buffers to match it: their sizes may depend on the data."""
-        for name, buffer in list(self.named_buffers()):
+        for name, buffer in list(self.named_buffers(remove_duplicate=False)):  # empty ones may be the same tensor
             owner, _, own_name = name.rpartition(".")
             if name in state_dict:
                 sized = torch.empty_like(state_dict[name], device=buffer.device)

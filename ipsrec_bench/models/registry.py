@@ -64,7 +64,9 @@ def _entry(
     return ModelEntry(title, config, f"{__package__}.{path}", causal, providers, uses_times=times, uses_users=users)
 
 
-def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False) -> ModelEntry:
+def _counting(
+    title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False, times: bool = False
+) -> ModelEntry:
     return ModelEntry(
         title,
         config,
@@ -73,6 +75,7 @@ def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *,
         uses_providers=providers,
         counts=True,
         deterministic=True,
+        uses_times=times,
     )
 
 
@@ -83,6 +86,9 @@ REGISTRY: dict[str, ModelEntry] = {
     "repeat": _counting("Repeat", "repeat:Repeat"),
     "markov": _counting("Markov", "markov:Markov"),
     "item-knn": _counting("ItemKNN", "item_knn:ItemKNN", configs.ItemKNNConfig),
+    "v-sknn": _counting("V-SKNN", "v_sknn:VSKNN", configs.SessionKNNConfig),
+    "stan": _counting("STAN", "stan:STAN", configs.STANConfig, times=True),
+    "sequential-rules": _counting("SequentialRules", "sequential_rules:SequentialRules", configs.SequentialRulesConfig),
     "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
     # The paper's baselines, blind to providers.
     "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),

@@ -45,6 +45,9 @@ class SGL(GraphEncoder, SequentialModel):
 
     edge_users: Tensor
     edge_items: Tensor
+    _edges: OrderedEdges | None
+    _whole: BipartiteGraph | None
+    _kept: Vectors | None
 
     def __init__(self, config: SGLConfig, sizes: Sizes) -> None:
         """Build the tables for `sizes` and draw the weights; the graph has no edges before `prepare`."""
@@ -115,12 +118,11 @@ class SGL(GraphEncoder, SequentialModel):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ANN401 (torch's signature)
         self._forget()
-        return super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def _forget(self) -> None:
-        self._edges: OrderedEdges | None = None
-        self._whole: BipartiteGraph | None = None
-        self._kept: Vectors | None = None
+        self._edges = self._whole = self._kept = None
         self._kept_for: object = None
 
     def _vectors(self, *, anew: bool) -> Vectors:
@@ -139,7 +141,7 @@ class SGL(GraphEncoder, SequentialModel):
             self._kept, self._kept_for = found, state
         if grad:  # a fused optimiser changes weights without a new version
             for vectors in found:
-                vectors.register_hook(self._used)
+                vectors.register_hook(self._used)  # type: ignore[no-untyped-call]
         return found
 
     def _used(self, _: Tensor) -> None:

@@ -5,7 +5,14 @@ baselines, the released code for IPSRec. A search range is declared on its field
 """
 
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
-from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
+from ipsrec_bench.models.configs.counting import (
+    ItemKNNConfig,
+    ProviderPopConfig,
+    RecentPopConfig,
+    SequentialRulesConfig,
+    SessionKNNConfig,
+    STANConfig,
+)
 from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
@@ -27,5 +34,8 @@ __all__ = [
     "SASRecFConfig",
     "SGLConfig",
     "SRGNNConfig",
+    "STANConfig",
+    "SequentialRulesConfig",
+    "SessionKNNConfig",
     "TransformerConfig",
 ]

@@ -95,8 +95,7 @@ class TrainingStep:
 
     @cached_property
     def negatives(self) -> Tensor:
-        """int64 `[N]`: for each sample, an item drawn uniformly from those that its user has not interacted with in
-        training; drawn once, for all tasks."""
+        """int64 `[N]`: for each sample, an item that its user has not interacted with in training, drawn uniformly."""
         owners = self.main.owners
         drawn = self.sure_index.other_items(owners.cpu().numpy(), self.rng)
         return torch.from_numpy(drawn).to(owners.device)

@@ -1,4 +1,4 @@
-"""Bayesian personalised ranking (Rendle, Freudenthaler, Gantner and Schmidt-Thieme, UAI 2009), with uniform negatives."""
+"""Bayesian personalised ranking (Rendle, Freudenthaler, Gantner and Schmidt-Thieme, UAI 2009): a pairwise loss."""
 
 import torch.nn.functional as F
 from torch import Tensor

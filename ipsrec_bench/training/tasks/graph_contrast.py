@@ -1,8 +1,8 @@
 """The contrast between two views of the user-item graph, each without a share of its edges (SGL-ED).
 
-The InfoNCE of an anchor of view 1 against all vectors of view 2 is a softmax over a catalogue: normalised vectors over
-tau are its factors. It is computed tile by tile, as that over the items (`ipsrec_bench.training.softmax`), so its memory
-is bounded for any number of users.
+The InfoNCE of an anchor of view 1 against all vectors of view 2 is a softmax over a catalogue, whose factors are the
+normalised vectors. It is computed tile by tile like that over the items (`ipsrec_bench.training.softmax`), so its
+memory is bounded for any number of users.
 """
 
 import numpy as np
@@ -56,6 +56,6 @@ class GraphContrast(Task[GraphContrastConfig]):
         return loss * len(users) if self.settings.reduction == "sum" else loss
 
     def _against(self, anchors: Tensor, others: Tensor, rows: Tensor, first: int, dtype: torch.dtype) -> Tensor:
-        """Return the mean over `rows [N]` of -log softmax(cosines of an anchor with all `others` / tau)[its own row]."""
+        """Return the mean over `rows [N]` of -log softmax(cosines of its anchor with `others` / tau)[row]."""
         anchor = F.normalize(F.embedding(rows, anchors), dim=1) / self.settings.tau
         return full_cross_entropy(anchor, F.normalize(others, dim=1), rows, first=first, dtype=dtype)
