@@ -37,6 +37,18 @@ class TestItemKNN(CountingModelCase):
     model, world = "item-knn", "pairs"
 
 
+class TestVSKNN(CountingModelCase):
+    model, world = "v-sknn", "habit"
+
+
+class TestSTAN(CountingModelCase):
+    model, world = "stan", "habit"
+
+
+class TestSequentialRules(CountingModelCase):
+    model = "sequential-rules"
+
+
 class TestProviderPop(CountingModelCase):
     model, world = "provider-pop", "loyalty"
 
@@ -52,6 +64,18 @@ class TestCaser(SequentialModelCase):
 
 class TestSASRec(SequentialModelCase):
     model, settings = "sasrec", SMALL
+
+
+class TestSGL(SequentialModelCase):
+    model, world = "sgl", "habit"
+    settings: ClassVar = {"embedding_size": 16}
+    reads_histories = False
+
+
+class TestSGLAsRecBole(SequentialModelCase):
+    model, world = "sgl", "habit"
+    settings: ClassVar = {"embedding_size": 16, "preset": "recbole"}
+    reads_histories = False
 
 
 class TestSRGNN(SequentialModelCase):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.graphs import BipartiteGraph
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class Model(nn.Module):
     uses_providers: ClassVar[bool] = False
     uses_times: ClassVar[bool] = False
     """Whether histories must come with times."""
+    uses_users: ClassVar[bool] = False
+    """Whether it knows users by id, so that it cannot rank for users without training interactions."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
         """Load `state_dict` as torch does, but resize buffers to match it: their sizes may depend on the data."""
-        for name, buffer in list(self.named_buffers()):
+        for name, buffer in list(self.named_buffers(remove_duplicate=False)):  # empty ones may be the same tensor
             owner, _, own_name = name.rpartition(".")
             if name in state_dict:
                 sized = torch.empty_like(state_dict[name], device=buffer.device)
@@ -125,6 +128,27 @@ class MaskedEncoder(ABC):
 
         The product of a state and an item vector is the score of the item at this place.
         """
+
+
+class GraphEncoder(ABC):
+    """A model whose vectors are two tables, propagated over the graph of training interactions."""
+
+    @property
+    @abstractmethod
+    def num_edges(self) -> int:
+        """Number of edges of the whole graph."""
+
+    @abstractmethod
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Return the tables before propagation: users `[users, d]` and items `[items + 1, d]`."""
+
+    @abstractmethod
+    def graph(self, kept: Tensor | None = None) -> BipartiteGraph:
+        """Return the graph of all edges, or of those where `kept`, bool `[edges]`, is true."""
+
+    @abstractmethod
+    def propagate(self, graph: BipartiteGraph) -> tuple[Tensor, Tensor]:
+        """Return the vectors of all users and of all items, propagated over `graph`."""
 
 
 class ProviderPredictor(ABC):

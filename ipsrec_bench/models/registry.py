@@ -41,6 +41,8 @@ class ModelEntry:
     """Whether no seed changes its ranks."""
     uses_times: bool = False
     """Whether histories must come with times."""
+    uses_users: bool = False
+    """Whether it knows users by id, so that it cannot rank for users without training interactions."""
     code: str = ""
     """Hash of the source files of a model outside the toolkit: a changed file gives new cells."""
 
@@ -57,11 +59,14 @@ def _entry(
     causal: bool = True,
     providers: bool = False,
     times: bool = False,
+    users: bool = False,
 ) -> ModelEntry:
-    return ModelEntry(title, config, f"{__package__}.{path}", causal, providers, uses_times=times)
+    return ModelEntry(title, config, f"{__package__}.{path}", causal, providers, uses_times=times, uses_users=users)
 
 
-def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False) -> ModelEntry:
+def _counting(
+    title: str, path: str, config: type[ModelConfig] = ModelConfig, *, providers: bool = False, times: bool = False
+) -> ModelEntry:
     return ModelEntry(
         title,
         config,
@@ -70,6 +75,7 @@ def _counting(title: str, path: str, config: type[ModelConfig] = ModelConfig, *,
         uses_providers=providers,
         counts=True,
         deterministic=True,
+        uses_times=times,
     )
 
 
@@ -80,10 +86,14 @@ REGISTRY: dict[str, ModelEntry] = {
     "repeat": _counting("Repeat", "repeat:Repeat"),
     "markov": _counting("Markov", "markov:Markov"),
     "item-knn": _counting("ItemKNN", "item_knn:ItemKNN", configs.ItemKNNConfig),
+    "v-sknn": _counting("V-SKNN", "v_sknn:VSKNN", configs.SessionKNNConfig),
+    "stan": _counting("STAN", "stan:STAN", configs.STANConfig, times=True),
+    "sequential-rules": _counting("SequentialRules", "sequential_rules:SequentialRules", configs.SequentialRulesConfig),
     "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
     # The paper's baselines, blind to providers.
     "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
-    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
+    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False, users=True),
+    "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
     # Backbones of today, blind to providers.
@@ -176,5 +186,6 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
         counts=counts,
         deterministic=deterministic,
         uses_times=found.uses_times,
+        uses_users=found.uses_users,
         code=hash_of_code(found, version),
     )

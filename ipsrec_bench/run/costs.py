@@ -140,5 +140,8 @@ def _tables(cell: Cell, data: PreparedDataset, *, copies: int) -> int:
     """Return the bytes of `copies` copies of the item and provider tables in float32."""
     if not isinstance(cell.config, NeuralConfig):
         return 0
-    rows = data.num_items + (data.num_providers if model_entry(cell.type).uses_providers else 0)
+    entry = model_entry(cell.type)
+    rows = data.num_items
+    rows += data.num_providers if entry.uses_providers else 0
+    rows += data.num_users if entry.uses_users else 0
     return 4 * copies * cell.config.embedding_size * rows

@@ -45,6 +45,10 @@ class KnownModel(Interface):
     def deterministic(self) -> bool:
         """Whether no seed changes its ranks."""
 
+    @property
+    def uses_users(self) -> bool:
+        """Whether it knows users by id, so that it cannot rank for users without training interactions."""
+
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
 
@@ -282,6 +286,12 @@ def _rows(
         known = find_model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
+    if known.uses_users and file.suite.protocol.split == "user-holdout":
+        raise file.error(
+            where,
+            f"'{type_name}' learns a vector for each user, and protocol.split = 'user-holdout' tests users that"
+            " training does not see; remove the model, or set split = 'leave-one-out' or 'temporal'",
+        )
     for variant in variants:
         try:
             check_name(variant)

@@ -144,6 +144,9 @@ class SequentialModelCase(_ModelCase):
         """Whether the model with these settings is used at every position."""
         return self.entry.packs(self.config)
 
+    reads_histories: ClassVar[bool] = True
+    """Whether views depend on the history; not if they depend on the user's number alone."""
+
     def build_large(self, sizes: Sizes = SIZES) -> SequentialModel:
         """Return the model with weights larger than at the start, so that differences show."""
         model = self.build(sizes)
@@ -292,6 +295,19 @@ class SequentialModelCase(_ModelCase):
         assert torch.equal(model.item_vectors(), loaded.item_vectors())
         for before, after in zip(_views(model, batch), _views(loaded, batch), strict=True):
             assert torch.equal(before, after)
+
+    def test_histories_and_users_are_read_as_declared(self) -> None:
+        """Other items change a view unless `reads_histories` is false; other users do if the model declares users."""
+        model, batch = self.build_large(), _histories((6, 5, 6))
+        others = replace(batch, users=batch.users.flip(0))
+        for what, changed, declared in (
+            ("items", _changed(batch, items_from=0, providers_from=6), self.reads_histories),
+            ("users", others, self.entry.uses_users),
+        ):
+            moved = [not torch.equal(before[0], after[0]) for before, after in _both(model, batch, changed)]
+            assert any(moved) == declared, (
+                f"other {what} {'change' if any(moved) else 'do not change'} the views, which is not what is declared"
+            )
 
     def test_providers_are_used_as_declared(self) -> None:
         """Changing the providers changes a view if, and only if, the model declares that it uses them."""

@@ -38,6 +38,31 @@ class TrainingIndex:
         return self.log.item_providers(self.num_items)
 
     @cached_property
+    def _missing_before(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each distinct training item of each user: how many smaller items the user lacks, and the users' bounds.
+
+        The number is increased by the user's number times the number of items, so that all are in ascending order.
+        """
+        pairs = np.unique(self.log.users * (self.num_items + 1) + self.log.items)
+        users, items = np.divmod(pairs, self.num_items + 1)
+        begins = np.searchsorted(users, np.arange(self.num_users + 1))
+        return users * self.num_items + items - 1 - (np.arange(len(pairs)) - begins[users]), begins
+
+    def other_items(self, users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return, for each of `users [N]`, an item without a training interaction of the user, drawn uniformly.
+
+        A user who has all items gets any of them.
+        """
+        missing, begins = self._missing_before
+        had = begins[users + 1] - begins[users]
+        had = np.where(had == self.num_items, 0, had)
+        # The nth item that the user lacks has n + 1 for its place among them, and the user's smaller items before it.
+        nth = rng.integers(self.num_items - had)
+        smaller = np.searchsorted(missing, users * self.num_items + nth, side="right") - begins[users]
+        found: NDArray[np.int64] = 1 + nth + np.where(had > 0, smaller, 0)
+        return found
+
+    @cached_property
     def _targets_by_item(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of the training targets ordered by their item, and where each item's begin, `[items + 2]`."""
         data = self._data

@@ -7,7 +7,15 @@ baselines, the released code for IPSRec. A search range is declared on its field
 from ipsrec_bench.models.configs.backbones import ESASRecConfig, HSTUConfig, LRURecConfig, TiSASRecConfig
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
 from ipsrec_bench.models.configs.contrast import CL4SRecConfig, DuoRecConfig
-from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
+from ipsrec_bench.models.configs.counting import (
+    ItemKNNConfig,
+    ProviderPopConfig,
+    RecentPopConfig,
+    SequentialRulesConfig,
+    SessionKNNConfig,
+    STANConfig,
+)
+from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
@@ -31,7 +39,11 @@ __all__ = [
     "ProviderPredictionConfig",
     "RecentPopConfig",
     "SASRecFConfig",
+    "SGLConfig",
     "SRGNNConfig",
+    "STANConfig",
+    "SequentialRulesConfig",
+    "SessionKNNConfig",
     "TiSASRecConfig",
     "TransformerConfig",
 ]

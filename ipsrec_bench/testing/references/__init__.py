@@ -1,12 +1,13 @@
 """Every reference that our models are compared with; one file for each source of references."""
 
-from ipsrec_bench.testing.references import backbones, duorec, ipsrec, recbole
+from ipsrec_bench.testing.references import backbones, duorec, graphs, ipsrec, recbole
 from ipsrec_bench.testing.references.api import Reference
 
 REFERENCES: tuple[Reference, ...] = (
     *ipsrec.REFERENCES,
     *backbones.REFERENCES,
     *duorec.REFERENCES,
+    *graphs.REFERENCES,
     *recbole.REFERENCES,
 )
 """In this order; the first that matches a file is used."""

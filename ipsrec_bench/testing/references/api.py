@@ -171,7 +171,9 @@ class Reference:
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     """Changes the weights before they are renamed, such as a table that we keep in two parts."""
     outputs: "Callable[[SequentialModel, NeuralConfig, ReferenceFile], Outputs] | None" = None
-    """Computes the outputs that are this model's own; those of `common_outputs` are computed for every model."""
+    """Computes the outputs that are this model's own."""
+    common: bool = True
+    """Whether those of `common_outputs` are computed, too, for which a file needs histories."""
 
     def matches(self, file: ReferenceFile) -> bool:
         """Return whether `file` is of this reference."""
@@ -201,7 +203,7 @@ class Reference:
     def compute(self, file: ReferenceFile) -> dict[str, Tensor]:
         """Return the outputs that we compute, by name; the model's own replace the common ones."""
         model, config = self.load(file)
-        found = dict(common_outputs(model, config, file))
+        found = dict(common_outputs(model, config, file)) if self.common else {}
         if self.outputs is not None:
             found.update(self.outputs(model, config, file))
         return found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import MaskedEncoder, SequentialModel, Views
+from ipsrec_bench.models.api import GraphEncoder, MaskedEncoder, SequentialModel, Views
 from ipsrec_bench.models.stages import Samples
 from ipsrec_bench.settings import Settings
 from ipsrec_bench.training.catalogue import CatalogueLoss, exact
@@ -116,6 +116,18 @@ class TrainingStep:
         return self.model.item_vectors()
 
     @property
+    def positives(self) -> Tensor:
+        """int64 `[N]`: the items that the samples are about, their targets or, in single interactions, their own."""
+        return self.batch.targets if len(self.batch.targets) else self.batch.histories.items[:, 0]
+
+    @cached_property
+    def negatives(self) -> Tensor:
+        """int64 `[N]`: for each sample, an item that its user has not interacted with in training, drawn uniformly."""
+        owners = self.main.owners
+        drawn = self.sure_index.other_items(owners.cpu().numpy(), self.rng)
+        return torch.from_numpy(drawn).to(owners.device)
+
+    @property
     def sure_index(self) -> TrainingIndex:
         """The index.
 
@@ -185,6 +197,22 @@ def filled_up(histories: Histories) -> Histories:
         times=None if times is None else F.pad(times, (0, 0, 0, missing)),
         next_times=None if next_times is None else F.pad(next_times, (0, missing)),
     )
+
+
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    """Return the "mean" or the "sum" of `losses [N]`."""
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def graph_encoder(model: SequentialModel, task: str) -> GraphEncoder:
+    """Return `model`, which has a graph.
+
+    Raises:
+        ModelError: it is not a `GraphEncoder`; `task` needs one.
+    """
+    if not isinstance(model, GraphEncoder):
+        raise ModelError(f"the task '{task}' needs the user-item graph, and the model does not implement GraphEncoder")
+    return model
 
 
 class Task(ABC, Generic[S]):

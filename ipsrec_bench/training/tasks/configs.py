@@ -73,6 +73,37 @@ class SameTargetContrastConfig(PairContrastConfig):
     """Weight of `su` in the sum of `us`, where `un` has the weight 1."""
 
 
+Reduction = Literal["mean", "sum"]
+
+
+class BPRConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.bpr`."""
+
+    reduction: Reduction = "mean"
+    """Whether the loss is the mean or the sum over the samples of a batch."""
+
+
+class GraphContrastConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.graph_contrast`."""
+
+    tau: float = Field(0.2, ge=1e-4, le=HEAVIEST)
+    """Temperature."""
+    drop_ratio: float = Field(0.1, ge=0, le=0.99)
+    """Share of the edges that each view drops."""
+    reduction: Reduction = "mean"
+    """Whether the loss is the mean or the sum over the samples of a batch."""
+
+
+class RowPenaltyConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.row_penalty`."""
+
+    form: Literal["squares", "norms"] = "squares"
+    """`squares`: half the squared norms of the rows of a sample. `norms`: the norms of the three matrices of rows, not
+    squared, divided by the size of the batch."""
+    reduction: Reduction = "mean"
+    """Whether the squares are averaged or summed over the samples of a batch."""
+
+
 class ProviderContrastConfig(Settings):
     """Settings of `ipsrec_bench.training.tasks.provider_contrast`, as in the settings of the IPSRec models."""
 
