@@ -92,6 +92,8 @@ REGISTRY: dict[str, ModelEntry] = {
     "fdsa": _entry("FDSA", "fdsa:FDSA", configs.FDSAConfig, providers=True),
     "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
     "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.DIFSRConfig, providers=True),
+    "mssr": _entry("MSSR", "mssr:MSSR", configs.MSSRConfig, providers=True),
+    "diff": _entry("DIFF", "diff:DIFF", configs.DIFFConfig, causal=False, providers=True),
     # The paper's models.
     "ipsrec-s": _entry("IPSRec-S", "ipsrec_s:IPSRecS", configs.IPSRecSConfig, providers=True),
     "ipsrec-c": _entry("IPSRec-C", "ipsrec_c:IPSRecC", configs.IPSRecCConfig, providers=True),

@@ -9,10 +9,12 @@ from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfi
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
+from ipsrec_bench.models.configs.streams import DIFFConfig, MSSRConfig
 
 __all__ = [
     "CaserConfig",
     "ContrastiveConfig",
+    "DIFFConfig",
     "DIFSRConfig",
     "FDSAConfig",
     "GRU4RecConfig",
@@ -20,6 +22,7 @@ __all__ = [
     "IPSRecConfig",
     "IPSRecSConfig",
     "ItemKNNConfig",
+    "MSSRConfig",
     "ModelConfig",
     "NeuralConfig",
     "ProviderPopConfig",

@@ -27,7 +27,8 @@ class ProviderPrediction(Task[ProviderPredictionConfig]):
                 "the settings include the prediction of providers, but the model is not a ProviderPredictor; set"
                 " attribute_weight = 0"
             )
-        logits = step.model.provider_logits(step.main.user)
+        name = step.model.provider_input
+        logits = step.model.provider_logits(step.main.extra[name] if name else step.main.user)
         return provider_loss(logits, step.batch.target_providers, unknown_class=self.settings.unknown_class)
 
 

@@ -29,9 +29,11 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 
 
 REGISTRY: dict[str, TaskEntry] = {
+    "alignment": _entry("alignment:Alignment", configs.AlignmentConfig),
     "next-item": _entry("next_item:NextItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
+    "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig),
 }
 
 
