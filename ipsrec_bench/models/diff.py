@@ -82,9 +82,9 @@ class FrequencyFilter(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
         self.norm = nn.LayerNorm(config.embedding_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, x: Tensor, basis: Tensor) -> Tensor:
-        """Map `[B, L, d]` to `[B, L, d]`, given the `basis [B, L, k]` of the low frequencies."""
-        low = basis @ (basis.transpose(1, 2) @ x)
+    def forward(self, x: Tensor, basis: Tensor | None) -> Tensor:
+        """Map `[B, L, d]` to `[B, L, d]`, given the `basis [B, L, k]` of the low frequencies; None if all are low."""
+        low = x if basis is None else basis @ (basis.transpose(1, 2) @ x)
         out: Tensor = self.norm(x + self.dropout(low + self.beta**2 * (x - low)))
         return out
 
@@ -111,7 +111,7 @@ class DIFFLayer(nn.Module):
         streams: tuple[Tensor, Tensor],
         providers: Tensor,
         positions: Tensor,
-        basis: Tensor,
+        basis: Tensor | None,
         mask: Tensor,
         read: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -170,12 +170,12 @@ class DIFF(SequentialModel):
             item_ids, provider_ids = F.pad(item_ids, missing), F.pad(provider_ids, missing)
         length, device = item_ids.shape[1], item_ids.device
         items, providers = self.item_embedding(item_ids), self.provider_embedding(provider_ids)
-        positions = self.position_embedding(torch.arange(length, device=device)).expand_as(items)
+        steps = torch.arange(length, device=device)
+        positions = self.position_embedding(steps).expand_as(items)
         mask = causal_mask(length, device)
         if self.widens:  # states of padding are read, so they must not see padding
-            mask = mask & (item_ids > 0)[:, None, None]
-        transformed = torch.full_like(lengths[:1], length) if self.padded_filter else lengths
-        basis = low_frequencies(transformed, length, min(self.frequencies, length // 2 + 1))
+            mask = mask & (steps <= histories.newest)[:, None, None]
+        basis = self._basis(lengths, length)
         x = self.dropout(self.norm(items))
         streams = x, self._fused([x, providers, positions])
         for index, layer in enumerate(self.layers, start=1):
@@ -188,6 +188,15 @@ class DIFF(SequentialModel):
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""
         return self.item_embedding.weight
+
+    def _basis(self, lengths: Tensor, width: int) -> Tensor | None:
+        """Return the basis of the low frequencies, `[B, width, k]`, or `[1, width, k]` over all columns."""
+        every = width // 2 + 1
+        if not self.padded_filter:
+            return low_frequencies(lengths, width, min(self.frequencies, every))
+        if self.frequencies >= every:  # a product would leave noise in rows of zeros, which the norm would enlarge
+            return None
+        return low_frequencies(torch.full_like(lengths[:1], width), width, self.frequencies)
 
     def _fused(self, sources: list[Tensor]) -> Tensor:
         """Return one vector for each position, `[B, L, d]`."""

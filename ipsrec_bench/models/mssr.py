@@ -225,12 +225,12 @@ class MSSR(SequentialModel, ProviderPredictor):
         x = self.dropout(self.norm(self.item_embedding(items)))
         c = z = self.provider_embedding(providers)
         steps = torch.arange(length, device=device)
+        mask = causal_mask(length, device)
+        if self.raw:  # states of padding are read, so they must not see padding
+            mask = mask & (steps <= histories.newest)[:, None, None]
         if self.backward:
             steps = (histories.newest - steps).clamp_(min=0)
         p = self.position_embedding(steps).expand(len(items), -1, -1)
-        mask = causal_mask(length, device)
-        if self.raw:  # states of padding are read, so they must not see padding
-            mask = mask & (items > 0)[:, None, None]
         item_weights, provider_weights = (
             weights.flatten().softmax(0).view_as(weights) for weights in (self.item_weights, self.provider_weights)
         )

@@ -3,5 +3,11 @@
 from ipsrec_bench.testing.references import diff, ipsrec, mssr, recbole, side_information
 from ipsrec_bench.testing.references.api import Reference
 
-REFERENCES: tuple[Reference, ...] = (*ipsrec.REFERENCES, *recbole.REFERENCES, *side_information.REFERENCES, *mssr.REFERENCES, *diff.REFERENCES)
+REFERENCES: tuple[Reference, ...] = (
+    *ipsrec.REFERENCES,
+    *recbole.REFERENCES,
+    *side_information.REFERENCES,
+    *mssr.REFERENCES,
+    *diff.REFERENCES,
+)
 """In this order; the first that matches a file is used."""
