@@ -126,6 +126,36 @@ class TestDIFSR(SequentialModelCase):
     model, settings = "dif-sr", SMALL
 
 
+class TestMSSR(SequentialModelCase):
+    model, settings = "mssr", SMALL
+
+
+class TestMSSRReleased(SequentialModelCase):
+    model = "mssr"
+    settings: ClassVar = {**SMALL, "preset": "released", "attribute_size": 8, "n_layers": 2}
+    without_gradient = "provider_embedding"
+
+
+class TestMSSRBackward(SequentialModelCase):
+    model = "mssr"
+    settings: ClassVar = {**SMALL, "positions": "backward", "similarity": "cosine", "n_layers": 3, "n_heads": 1}
+
+
+class TestDIFF(SequentialModelCase):
+    model, settings = "diff", SMALL
+
+
+class TestDIFFReleased(SequentialModelCase):
+    model = "diff"
+    settings: ClassVar = {**SMALL, "preset": "released", "fusion": "gate", "align_weight": 1.0}
+    without_gradient = "provider_embedding"
+
+
+class TestDIFFSum(SequentialModelCase):
+    model = "diff"
+    settings: ClassVar = {**SMALL, "fusion": "sum", "c": 2}
+
+
 class TestIPSRecS(SequentialModelCase):
     model, settings = "ipsrec-s", SMALL
 

@@ -154,9 +154,12 @@ class GraphEncoder(ABC):
 class ProviderPredictor(ABC):
     """A model that can also predict the provider of the next item."""
 
+    provider_input: ClassVar[str] = ""
+    """The name in `Views.extra` of the view that predicts providers; if empty, the user view does."""
+
     @abstractmethod
     def provider_logits(self, user: Tensor) -> Tensor:
-        """Map user vectors `[N, d]` to a logit per provider, `[N, providers + 1]`."""
+        """Map user vectors, or those of the view `provider_input`, to a logit per provider, `[N, providers + 1]`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,8 @@ REGISTRY: dict[str, ModelEntry] = {
     "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False, users=True),
     "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
+    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
+    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
     # Backbones of today, blind to providers.
@@ -106,9 +108,11 @@ REGISTRY: dict[str, ModelEntry] = {
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),
-    "fdsa": _entry("FDSA", "fdsa:FDSA", configs.TransformerConfig, providers=True),
+    "fdsa": _entry("FDSA", "fdsa:FDSA", configs.FDSAConfig, providers=True),
     "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
-    "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.ProviderPredictionConfig, providers=True),
+    "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.DIFSRConfig, providers=True),
+    "mssr": _entry("MSSR", "mssr:MSSR", configs.MSSRConfig, providers=True),
+    "diff": _entry("DIFF", "diff:DIFF", configs.DIFFConfig, causal=False, providers=True),
     # The paper's models.
     "ipsrec-s": _entry("IPSRec-S", "ipsrec_s:IPSRecS", configs.IPSRecSConfig, providers=True),
     "ipsrec-c": _entry("IPSRec-C", "ipsrec_c:IPSRecC", configs.IPSRecCConfig, providers=True),

@@ -17,15 +17,19 @@ from ipsrec_bench.models.configs.counting import (
 )
 from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
-from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
+from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
+from ipsrec_bench.models.configs.streams import DIFFConfig, MSSRConfig
 
 __all__ = [
     "CL4SRecConfig",
     "CaserConfig",
     "ContrastiveConfig",
+    "DIFFConfig",
+    "DIFSRConfig",
     "DuoRecConfig",
     "ESASRecConfig",
+    "FDSAConfig",
     "GRU4RecConfig",
     "HSTUConfig",
     "IPSRecCConfig",
@@ -33,6 +37,7 @@ __all__ = [
     "IPSRecSConfig",
     "ItemKNNConfig",
     "LRURecConfig",
+    "MSSRConfig",
     "ModelConfig",
     "NeuralConfig",
     "ProviderPopConfig",

@@ -1,13 +1,16 @@
 """Every reference that our models are compared with; one file for each source of references."""
 
-from ipsrec_bench.testing.references import backbones, duorec, graphs, ipsrec, recbole
+from ipsrec_bench.testing.references import backbones, diff, duorec, graphs, ipsrec, mssr, recbole, side_information
 from ipsrec_bench.testing.references.api import Reference
 
 REFERENCES: tuple[Reference, ...] = (
     *ipsrec.REFERENCES,
     *backbones.REFERENCES,
+    *diff.REFERENCES,
     *duorec.REFERENCES,
     *graphs.REFERENCES,
+    *mssr.REFERENCES,
     *recbole.REFERENCES,
+    *side_information.REFERENCES,
 )
 """In this order; the first that matches a file is used."""

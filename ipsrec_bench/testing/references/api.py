@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.errors import ModelError
-from ipsrec_bench.models.api import SequentialModel, Sizes
+from ipsrec_bench.models.api import SequentialModel, Sizes, TrainingLog
 from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.training.objective import batch_losses
@@ -101,6 +102,14 @@ class ReferenceFile:
         providers = self.given("providers") if "in/providers" in self.tensors else torch.zeros_like(ids)
         users = self.given("user") if "in/user" in self.tensors else torch.zeros_like(lengths)
         return Histories(users, ids, providers, lengths, *self._times(lengths))
+
+    @property
+    def log(self) -> TrainingLog:
+        """One interaction with each item, for models that count the providers of items."""
+        providers = self.given("item_provider")[1:]
+        nothing = np.zeros(len(providers), dtype=np.int64)
+        items = np.arange(1, len(providers) + 1, dtype=np.int32)
+        return TrainingLog(nothing, items, providers.numpy().astype(np.int32), nothing)
 
     def batch(self) -> Batch:
         """Return the histories with their targets, as one sample each."""
@@ -196,8 +205,11 @@ class Reference:
         assert isinstance(config, NeuralConfig)
         model = build_model(self.model, config, file.sizes)
         assert isinstance(model, SequentialModel)
+        if "in/item_provider" in file.tensors:
+            model.prepare(file.log)
+        prepared = {name: tensor for name, tensor in model.state_dict().items() if name in dict(model.named_buffers())}
         kept = self.convert({name: tensor for name, tensor in file.weights.items() if name not in self.unused})
-        model.load_state_dict({self.our_name(name): tensor for name, tensor in kept.items()})
+        model.load_state_dict({**prepared, **{self.our_name(name): tensor for name, tensor in kept.items()}})
         return model.eval(), config
 
     def compute(self, file: ReferenceFile) -> dict[str, Tensor]:

@@ -115,3 +115,34 @@ class ProviderContrastConfig(Settings):
     """Similarity of two views."""
     same_user_negatives: bool = False
     """Whether other samples of the same user are negatives, too."""
+
+
+class ProviderPredictionConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.provider_prediction`."""
+
+    unknown_class: bool = False
+    """Whether the unknown provider is a class like the others. If not, it has no logit, and a target whose provider is
+    unknown has no positive."""
+
+
+class StreamContrastConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.stream_contrast`."""
+
+    tau: float = Field(1.0, ge=1e-4, le=HEAVIEST)
+    """Temperature."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """Similarity of two vectors."""
+    same_user_negatives: bool = False
+    """Whether other samples of the same user are negatives, too."""
+
+
+class AlignmentConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.alignment`."""
+
+    temperature: float = Field(0.1, ge=1e-4, le=HEAVIEST)
+    """Temperature."""
+    unknown_class: bool = False
+    """Whether the unknown provider is one like the others. If not, an interaction that has it belongs to no pair."""
+    padding: bool = False
+    """Whether padding counts, as in the released code of DIFF: padded columns are negatives, and padded rows count in
+    the mean, which divides the loss by the number of columns."""

@@ -33,12 +33,15 @@ REGISTRY: dict[str, TaskEntry] = {
     "augmented-next-item": _entry("augmented_next_item:AugmentedNextItem", configs.AugmentedNextItemConfig),
     "bpr": _entry("bpr:BPR", configs.BPRConfig),
     "graph-contrast": _entry("graph_contrast:GraphContrast", configs.GraphContrastConfig),
+    "alignment": _entry("alignment:Alignment", configs.AlignmentConfig),
     "next-item": _entry("next_item:NextItem"),
     "next-or-first-item": _entry("next_or_first_item:NextOrFirstItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
     "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
+    "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
+    "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig),
 }
 
 
