@@ -129,7 +129,8 @@ def step_of(histories, seed=0, **attributes):
 def kinds_of(view, histories):
     """Return for each row which operator made it: a crop is shorter, a mask hides, anything else reorders."""
     hidden = (view.items == MASK).any(dim=1)
-    return ["mask" if h else "crop" if s else "reorder" for h, s in zip(hidden, view.lengths < histories.lengths)]
+    shorter = view.lengths < histories.lengths
+    return ["mask" if h else "crop" if s else "reorder" for h, s in zip(hidden, shorter, strict=True)]
 
 
 def test_the_two_views_of_a_history_come_from_different_operators_drawn_uniformly():

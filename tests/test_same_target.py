@@ -86,7 +86,8 @@ def test_histories_with_the_same_target_precede_it(world, way):
     step = step_of(world, way)
     newest = step.batch.newest
     width = step.batch.histories.items.shape[1]
-    last = {int(flat) // width: int(target) for flat, target in zip(step.batch.predicted, step.batch.targets)}
+    pairs = zip(step.batch.predicted.tolist(), step.batch.targets.tolist(), strict=True)
+    last = {flat // width: target for flat, target in pairs}
     assert [last[row] for row in range(len(newest))] == np.asarray(world.items)[newest].tolist()
     found = same_target(step)
     again = step.index.another_of_same_target(newest, np.random.default_rng(0))

@@ -91,11 +91,9 @@ REGISTRY: dict[str, ModelEntry] = {
     "sequential-rules": _counting("SequentialRules", "sequential_rules:SequentialRules", configs.SequentialRulesConfig),
     "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
     # The paper's baselines, blind to providers.
-    "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False, users=True),
     "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
     "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
-    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
     # Backbones of today, blind to providers.

@@ -37,7 +37,6 @@ REGISTRY: dict[str, TaskEntry] = {
     "next-item": _entry("next_item:NextItem"),
     "next-or-first-item": _entry("next_or_first_item:NextOrFirstItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
-    "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
     "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
