@@ -68,6 +68,12 @@ class Attention(nn.Module):
         attended: Tensor = self.dropout(weights) @ values
         return attended
 
+    def by_scores(self, scores: Tensor, values: Tensor, mask: Tensor, width: int) -> Tensor:
+        """Return the same, given `scores [B, h, T, S]` in place of the products of queries and keys."""
+        weights = (scores / math.sqrt(width)).masked_fill(~mask, -torch.inf).softmax(dim=-1)
+        attended: Tensor = self.dropout(weights) @ values
+        return attended
+
 
 class MultiHeadAttention(nn.Module):
     """softmax(Q K^T / sqrt(d / h)) V over h heads (paper, eq. 4), then a dense layer and dropout."""

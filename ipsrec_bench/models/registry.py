@@ -82,16 +82,16 @@ REGISTRY: dict[str, ModelEntry] = {
     "item-knn": _counting("ItemKNN", "item_knn:ItemKNN", configs.ItemKNNConfig),
     "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
     # The paper's baselines, blind to providers.
-    "gru4rec": _entry("GRU4Rec", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
+    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),
-    "fdsa": _entry("FDSA", "fdsa:FDSA", configs.TransformerConfig, providers=True),
+    "fdsa": _entry("FDSA", "fdsa:FDSA", configs.FDSAConfig, providers=True),
     "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
-    "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.ProviderPredictionConfig, providers=True),
+    "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.DIFSRConfig, providers=True),
     # The paper's models.
     "ipsrec-s": _entry("IPSRec-S", "ipsrec_s:IPSRecS", configs.IPSRecSConfig, providers=True),
     "ipsrec-c": _entry("IPSRec-C", "ipsrec_c:IPSRecC", configs.IPSRecCConfig, providers=True),

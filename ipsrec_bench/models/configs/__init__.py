@@ -7,12 +7,14 @@ baselines, the released code for IPSRec. A search range is declared on its field
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
 from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
-from ipsrec_bench.models.configs.providers import ProviderPredictionConfig, SASRecFConfig
+from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
 
 __all__ = [
     "CaserConfig",
     "ContrastiveConfig",
+    "DIFSRConfig",
+    "FDSAConfig",
     "GRU4RecConfig",
     "IPSRecCConfig",
     "IPSRecConfig",

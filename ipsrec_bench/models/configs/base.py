@@ -1,5 +1,6 @@
 """The base classes of all models' settings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,13 @@ def check_weights(count: int, settings: str) -> None:
     """Raise ValueError if an encoder would have `count` weights and that is too many; `settings` name the cause."""
     if count > MOST_WEIGHTS:
         raise ValueError(f"{settings} give {count:,} weights; allowed: up to {MOST_WEIGHTS:,}")
+
+
+def filled_in(settings: Any, presets: Mapping[str, Mapping[str, object]]) -> Any:  # noqa: ANN401 (any value)
+    """Return raw `settings` with those of the preset that they name, where they do not set them themselves."""
+    if isinstance(settings, Mapping) and isinstance(name := settings.get("preset"), str):
+        return {**presets.get(name, {}), **settings}
+    return settings
 
 
 class ModelConfig(Settings):

@@ -21,3 +21,11 @@ class ProviderContrastConfig(Settings):
     """Similarity of two views."""
     same_user_negatives: bool = False
     """Whether other samples of the same user are negatives, too."""
+
+
+class ProviderPredictionConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.provider_prediction`."""
+
+    unknown_class: bool = False
+    """Whether the unknown provider is a class like the others. If not, it has no logit, and a target whose provider is
+    unknown has no positive."""

@@ -6,17 +6,18 @@ from torch import Tensor
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import ProviderPredictor
-from ipsrec_bench.settings import Settings
 from ipsrec_bench.training.tasks.api import Task, TrainingStep
+from ipsrec_bench.training.tasks.configs import ProviderPredictionConfig
 
 
-class ProviderPrediction(Task[Settings]):
+class ProviderPrediction(Task[ProviderPredictionConfig]):
     """Binary cross-entropy of the next item's provider, given the user vector."""
 
+    settings_type = ProviderPredictionConfig
     per_target = True
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """Return the mean over targets and known providers.
+        """Return the mean over targets and providers.
 
         Raises:
             ModelError: the model does not predict providers.
@@ -26,17 +27,23 @@ class ProviderPrediction(Task[Settings]):
                 "the settings include the prediction of providers, but the model is not a ProviderPredictor; set"
                 " attribute_weight = 0"
             )
-        return provider_loss(step.model.provider_logits(step.main.user), step.batch.target_providers)
+        logits = step.model.provider_logits(step.main.user)
+        return provider_loss(logits, step.batch.target_providers, unknown_class=self.settings.unknown_class)
 
 
-def provider_loss(logits: Tensor, providers: Tensor) -> Tensor:
-    """Return the binary cross-entropy of "the next item's provider is p", averaged over targets and known providers.
+def provider_loss(logits: Tensor, providers: Tensor, *, unknown_class: bool = False) -> Tensor:
+    """Return the binary cross-entropy of "the next item's provider is p", averaged over targets and providers.
 
     Args:
         logits: `[N, providers + 1]`.
-        providers: int64 `[N]`; a target with an unknown provider has no positive.
+        providers: int64 `[N]`.
+        unknown_class: whether the unknown provider counts. If not, a target that has it has no positive.
     """
     # With labels y in {0, 1}, the loss of a logit x is softplus(x) - y x.
-    known = logits[:, UNKNOWN_PROVIDER + 1 :]
-    own = logits.gather(1, providers[:, None])[:, 0].masked_fill(providers == UNKNOWN_PROVIDER, 0.0)
-    return (F.softplus(known).sum() - own.sum()) / max(known.numel(), 1)
+    own = logits.gather(1, providers[:, None])[:, 0]
+    if unknown_class:
+        counted = logits[:, 1:]
+    else:
+        counted = logits[:, UNKNOWN_PROVIDER + 1 :]
+        own = own.masked_fill(providers == UNKNOWN_PROVIDER, 0.0)
+    return (F.softplus(counted).sum() - own.sum()) / max(counted.numel(), 1)

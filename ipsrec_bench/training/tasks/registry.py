@@ -31,7 +31,7 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 REGISTRY: dict[str, TaskEntry] = {
     "next-item": _entry("next_item:NextItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
-    "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
+    "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
 }
 
 
