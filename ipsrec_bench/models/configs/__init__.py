@@ -8,13 +8,14 @@ from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, Transfor
 from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
-from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
+from ipsrec_bench.models.configs.sequences import CaserConfig, GCSANConfig, GRU4RecConfig, NextItNetConfig, SRGNNConfig
 
 __all__ = [
     "CaserConfig",
     "ContrastiveConfig",
     "DIFSRConfig",
     "FDSAConfig",
+    "GCSANConfig",
     "GRU4RecConfig",
     "IPSRecCConfig",
     "IPSRecConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "ItemKNNConfig",
     "ModelConfig",
     "NeuralConfig",
+    "NextItNetConfig",
     "ProviderPopConfig",
     "ProviderPredictionConfig",
     "RecentPopConfig",
