@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import Sizes, TrainingLog
@@ -101,6 +102,21 @@ class TestDuoRecReleased(SequentialModelCase):
     settings: ClassVar = {**SMALL, "preset": "released"}
 
 
+class TestNextItNet(SequentialModelCase):
+    model = "nextitnet"
+    settings: ClassVar = {"embedding_size": 16, "dilations": [1, 2], "block_num": 1}
+
+
+class TestNextItNetRecBole(SequentialModelCase):
+    model = "nextitnet"
+    settings: ClassVar = {"embedding_size": 16, "dilations": [1], "block_num": 2, "preset": "recbole"}
+
+
+class TestGCSAN(SequentialModelCase):
+    model = "gc-san"
+    settings: ClassVar = {**SMALL, "step": 2}
+
+
 class TestGRU4RecF(SequentialModelCase):
     model, settings = "gru4rec-f", RECURRENT
 
@@ -116,6 +132,11 @@ class TestSASRecFConcat(SequentialModelCase):
 
 class TestFDSA(SequentialModelCase):
     model, settings = "fdsa", SMALL
+
+
+class TestFDSARecBole(SequentialModelCase):
+    model = "fdsa"
+    settings: ClassVar = {**SMALL, "preset": "recbole"}
 
 
 class TestNOVA(SequentialModelCase):
@@ -154,6 +175,21 @@ class TestDIFFReleased(SequentialModelCase):
 class TestDIFFSum(SequentialModelCase):
     model = "diff"
     settings: ClassVar = {**SMALL, "fusion": "sum", "c": 2}
+
+
+class TestDIFSRConcat(SequentialModelCase):
+    model, without_gradient = "dif-sr", "^$"
+    settings: ClassVar = {**SMALL, "fusion": "concat", "attribute_size": 8}
+
+
+class TestDIFSRGate(SequentialModelCase):
+    model, without_gradient = "dif-sr", "^$"
+    settings: ClassVar = {**SMALL, "fusion": "gate", "attribute_size": 8}
+
+
+class TestDIFSRReleased(SequentialModelCase):
+    model, without_gradient = "dif-sr", "^provider_embedding.weight$"  # which is never trained
+    settings: ClassVar = {**SMALL, "fusion": "gate", "preset": "released"}
 
 
 class TestIPSRecS(SequentialModelCase):
@@ -314,6 +350,53 @@ def test_defaults_are_those_of_the_paper_and_its_baselines():
     assert found("gru4rec") == {**neural, "hidden_size": 128, "n_layers": 1, "dropout": 0.3}
     assert found("caser") == {**neural, "n_vertical": 8, "n_horizontal": 16, "dropout": 0.4, "weight_norm": 1e-4}
     assert found("sr-gnn") == {**neural, "step": 1}
+    convolutions = {"kernel_size": 3, "dilations": (1, 4), "block_num": 5, "reads": "newest", "weight_norm": 1e-5}
+    assert found("nextitnet") == {**neural, **convolutions}
+    assert found("gc-san") == {**transformer, "step": 1, "attention_weight": 0.6, "table_norm": 5e-5}
+
+
+def test_settings_that_were_added_later_leave_the_keys_of_old_cells_as_they_were():
+    transformer = model_entry("sasrec").config().model_dump()
+    assert model_entry("fdsa").config().model_dump() == transformer
+    assert model_entry("dif-sr").config().model_dump() == {**transformer, "attribute_weight": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "settings"),
+    [
+        ("fdsa", "recbole", {"shared_input": True}),
+        ("nextitnet", "recbole", {"reads": "last-column"}),
+        ("dif-sr", "released", {"raw_scores": True, "frozen_providers": True, "unknown_class": True}),
+    ],
+)
+def test_a_preset_chooses_settings_and_gives_way_to_explicit_ones(model, preset, settings):
+    config = model_entry(model).config
+    chosen = config(preset=preset)
+    assert chosen == config(preset=preset, padding_class=True, **settings)
+    assert chosen.model_dump() == config(padding_class=True, **settings).model_dump()  # equal settings, equal cells
+    assert not config(preset=preset, padding_class=False).padding_class
+    with pytest.raises(ValidationError):
+        config(preset=[])
+
+
+def test_dif_sr_refuses_widths_that_its_heads_do_not_divide():
+    with pytest.raises(ValidationError, match="n_heads = 2 must divide attribute_size = 5"):
+        model_entry("dif-sr").config(attribute_size=5)
+
+
+def test_released_dif_sr_depends_on_the_maximum_length_and_ours_does_not():
+    torch.manual_seed(0)
+    for fusion, preset, equal in (("concat", "paper", True), ("gate", "paper", True), ("gate", "released", False)):
+        config = model_entry("dif-sr").config.model_validate({**SMALL, "fusion": fusion, "preset": preset})
+        model = build_model("dif-sr", config, Sizes(users=5, items=30, providers=9, max_length=10)).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        items, providers = torch.randint(1, 31, (1, 4)), torch.randint(1, 10, (1, 4))
+        history = Histories(torch.zeros(1, dtype=torch.int64), items, providers, torch.tensor([4]))
+        before = model.encode(history, every_position=False).user
+        model.position_embedding.weight.data[4:] += 1.0
+        after = model.encode(history, every_position=False).user
+        assert torch.equal(before, after) == equal
 
 
 def test_a_session_graph_by_hand():

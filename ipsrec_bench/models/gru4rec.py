@@ -1,14 +1,26 @@
-"""GRU4Rec: session-based recommendations with recurrent neural networks (Hidasi et al., ICLR 2016).
+"""GRU4Rec as in RecBole: session-based recommendations with recurrent neural networks (Hidasi et al., ICLR 2016).
 
-Implemented as in RecBole, which follows Tan, Xu and Liu ("Improved Recurrent Neural Networks for Session-based
-Recommendations", DLRS 2016) and which the IPSRec paper compares with: dropout on the item embeddings, a GRU without
-biases, a dense layer back to the embedding's size, cross-entropy over all items. The GRU is PyTorch's, which applies
-the reset gate after the product with U_n; the paper applies it before:
+RecBole follows Tan, Xu and Liu ("Improved Recurrent Neural Networks for Session-based Recommendations", DLRS 2016), and
+the IPSRec paper compares with its version: dropout on the item embeddings, a GRU without biases, a dense layer back to
+the embedding's size, cross-entropy over all items. The GRU is PyTorch's, which applies the reset gate after the product
+with U_n; the paper applies it before:
 
     r = sigmoid(W_r x_t + U_r h_{t-1})             z = sigmoid(W_z x_t + U_z h_{t-1})
     n = tanh(W_n x_t + r * U_n h_{t-1})            h_t = (1 - z) * n + z * h_{t-1}
 
 The user vector is W_d h_t + b_d; scores are dot products with the item embeddings.
+
+This is not the official GRU4Rec (github.com/hidasib/GRU4Rec), and says little about it: Hidasi and Czapp ("The Effect
+of Third Party Implementations on Reproducibility", RecSys 2023) compared six reimplementations with the official one,
+and found that they rank worse, some of them far worse. The official code differs in
+
+- the loss: BPR-max or cross-entropy over the target and sampled negatives, not a softmax over all items;
+- sampling: negatives are the other targets of the batch, and further items drawn by a power of their popularity;
+- batches: sessions run in parallel, one step of each per batch. The state is carried over from step to step, and the
+  gradient ends there;
+- the output: scores are products of the state itself with output embeddings, plus an item bias. With constrained
+  embeddings, these are the input embeddings; without, inputs are one-hot or have a table of their own;
+- the optimiser: Adagrad, with momentum in some settings.
 """
 
 from torch import Tensor, nn

@@ -7,7 +7,10 @@ feature, whose hidden states are concatenated before the output,
     u_t = W_d [h_t^i; h_t^p] + b_d,
 
 trained jointly on one cross-entropy over all items, as in RecBole's GRU4RecF. Each GRU is the one in
-`ipsrec_bench.models.gru4rec`.
+`ipsrec_bench.models.gru4rec`. The paper also has trainings in which the two networks take turns.
+
+RecBole computes the same. In training, it applies dropout to the item embeddings alone, and has a class for padding in
+its softmax (`padding_class = true`).
 """
 
 import torch

@@ -103,6 +103,13 @@ REGISTRY: dict[str, ModelEntry] = {
     "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
     "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
     "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
+    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
+    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
+    "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
+    "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
+    # Further models blind to providers, which the paper cites.
+    "nextitnet": _entry("NextItNet", "nextitnet:NextItNet", configs.NextItNetConfig),
+    "gc-san": _entry("GC-SAN", "gc_san:GCSAN", configs.GCSANConfig, causal=False),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

@@ -6,7 +6,8 @@ The usual baseline for "adding the feature" in the literature (RecBole's SASRecF
     x_t = e_t^i + e_t^p                  (`fusion = "sum"`), or
     x_t = W [e_t^i; e_t^p] + b           (`fusion = "concat"`, from 2d to d).
 
-Everything else is `ipsrec_bench.models.sasrec`; scores use the item embeddings alone.
+Everything else is `ipsrec_bench.models.sasrec`; scores use the item embeddings alone. RecBole has `concat`, and a class
+for padding in its softmax (`padding_class = true`).
 """
 
 import torch

@@ -52,25 +52,39 @@ def _shares(edges: Tensor) -> Tensor:
 class GraphCell(nn.Module):
     """One round of message passing and the gated update (eq. 1 to 5)."""
 
-    def __init__(self, d: int) -> None:
-        """Build the weights of width `d`."""
+    def __init__(self, d: int, *, bias: bool = True) -> None:
+        """Build the weights of width `d`; `bias` says whether received messages get a further bias, b_1 and b_2."""
         super().__init__()
         self.incoming = nn.Linear(d, d)
         self.outgoing = nn.Linear(d, d)
-        self.incoming_bias = nn.Parameter(torch.empty(d))
-        self.outgoing_bias = nn.Parameter(torch.empty(d))
+        self.incoming_bias = nn.Parameter(torch.empty(d)) if bias else None
+        self.outgoing_bias = nn.Parameter(torch.empty(d)) if bias else None
         self.message_gates = nn.Linear(2 * d, 3 * d)  # reset, update, new
         self.state_gates = nn.Linear(d, 3 * d)
 
     def forward(self, states: Tensor, incoming: Tensor, outgoing: Tensor) -> Tensor:
         """Map node states `[B, L, d]` and edges `[B, L, L]` to new states `[B, L, d]`."""
-        received = incoming @ self.incoming(states) + self.incoming_bias
-        answered = outgoing @ self.outgoing(states) + self.outgoing_bias
+        received = incoming @ self.incoming(states)
+        answered = outgoing @ self.outgoing(states)
+        if self.incoming_bias is not None and self.outgoing_bias is not None:
+            received, answered = received + self.incoming_bias, answered + self.outgoing_bias
         message = self.message_gates(torch.cat([received, answered], dim=-1)).chunk(3, dim=-1)
         state = self.state_gates(states).chunk(3, dim=-1)
         reset, update = (torch.sigmoid(m + s) for m, s in zip(message[:2], state[:2], strict=True))
         new = torch.tanh(message[2] + reset * state[2])
         return (1 - update) * states + update * new
+
+
+def states_along(items: Tensor, vectors: Tensor, cell: GraphCell, rounds: int) -> Tensor:
+    """Return the states along the histories `items [B, L]`, `[B, L, d]`, after `rounds` of message passing.
+
+    The states of the nodes are first the `vectors [B, L, d]` of the items. States at padded positions have no meaning.
+    """
+    nodes, incoming, outgoing = session_graph(items)
+    states = vectors
+    for _ in range(rounds):
+        states = cell(states, incoming, outgoing)
+    return states.gather(1, nodes[:, :, None].expand_as(states))
 
 
 class SRGNN(SequentialModel):
@@ -101,11 +115,7 @@ class SRGNN(SequentialModel):
         """
         if every_position:
             raise NotImplementedError
-        nodes, incoming, outgoing = session_graph(histories.items)
-        states = self.item_embedding(histories.items)  # [B, L, d]
-        for _ in range(self.step):
-            states = self.cell(states, incoming, outgoing)
-        positions = states.gather(1, nodes[:, :, None].expand_as(states))
+        positions = states_along(histories.items, self.item_embedding(histories.items), self.cell, self.step)
         last = histories.last(positions)
         alpha = self.attend_score(torch.sigmoid(self.attend_last(last)[:, None] + self.attend_all(positions)))
         alpha = alpha.masked_fill((histories.items == 0)[:, :, None], 0.0)

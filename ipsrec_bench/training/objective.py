@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import SequentialModel
@@ -64,7 +64,7 @@ class Objective:
         assert total is not None
         penalty = step.model.penalty()
         if self._weight_norm:
-            norms = self._weight_norm * _weight_norms(step.model)
+            norms = self._weight_norm * weight_norms(step.model)
             penalty = norms if penalty is None else penalty + norms
         if penalty is not None:
             parts["penalty"] = penalty
@@ -90,7 +90,7 @@ def batch_losses(
     return objective.losses(TrainingStep(model, batch, packed, objective.first, catalogue_loss, dtype))
 
 
-def _weight_norms(model: SequentialModel) -> Tensor:
-    """Return the sum of the Euclidean norms of the model's weight tensors, without biases."""
-    norms = [p.norm() for name, p in model.named_parameters() if not name.endswith("bias")]
+def weight_norms(module: nn.Module) -> Tensor:
+    """Return the sum of the Euclidean norms of the module's weight tensors, without biases."""
+    norms = [p.norm() for name, p in module.named_parameters() if not name.endswith("bias")]
     return torch.stack(norms).sum()

@@ -153,7 +153,7 @@ def search_space(file: SuiteFile, cell: Cell) -> Space:
             f" [tune.space.{cell.model}]"
         )
         raise file.error(place, sentence) if cell.model in file.suite.tune.space else ModelError(sentence)
-    current = cell.config.model_dump(mode="json", by_alias=True)
+    current = _current(cell.config)
     for name in where:
         if name not in current:
             raise file.error(
@@ -210,6 +210,16 @@ def with_settings(cell: Cell, chosen: Mapping[str, Any]) -> Cell:
         raise ModelError(sentence) from None
     except ConflictError as error:
         raise ModelError(f"training.{error.key}: {error}") from None
+
+
+def _current(config: Settings) -> dict[str, Any]:
+    """Return the settings as plain JSON values, with those that a dump leaves out at their default."""
+    left_out = {
+        field.alias or name: getattr(config, name)
+        for name, field in type(config).model_fields.items()
+        if field.exclude_if is not None and not isinstance(getattr(config, name), Mapping)
+    }
+    return {**left_out, **config.model_dump(mode="json", by_alias=True)}
 
 
 def _ranges(config: type[Settings]) -> dict[str, LogRange]:

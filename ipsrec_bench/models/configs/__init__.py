@@ -18,7 +18,7 @@ from ipsrec_bench.models.configs.counting import (
 from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
 from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
-from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SRGNNConfig
+from ipsrec_bench.models.configs.sequences import CaserConfig, GCSANConfig, GRU4RecConfig, NextItNetConfig, SRGNNConfig
 from ipsrec_bench.models.configs.streams import DIFFConfig, MSSRConfig
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "DuoRecConfig",
     "ESASRecConfig",
     "FDSAConfig",
+    "GCSANConfig",
     "GRU4RecConfig",
     "HSTUConfig",
     "IPSRecCConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "MSSRConfig",
     "ModelConfig",
     "NeuralConfig",
+    "NextItNetConfig",
     "ProviderPopConfig",
     "ProviderPredictionConfig",
     "RecentPopConfig",

@@ -1,11 +1,21 @@
 """The settings of the paper's baselines that are not Transformers."""
 
 import math
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, MOST_WEIGHTS, WIDEST, NeuralConfig, Rate, check_weights
+from ipsrec_bench.models.configs.base import (
+    DEEPEST,
+    HEAVIEST,
+    MOST_WEIGHTS,
+    WIDEST,
+    NeuralConfig,
+    Rate,
+    TransformerConfig,
+    check_weights,
+    filled_in,
+)
 
 
 class GRU4RecConfig(NeuralConfig):
@@ -49,3 +59,58 @@ class SRGNNConfig(NeuralConfig):
 
     step: int = Field(1, ge=1, le=100)
     """Number of propagation rounds over the session graph."""
+
+
+class NextItNetConfig(NeuralConfig):
+    """Settings of `ipsrec_bench.models.nextitnet`; defaults are RecBole 1.2.1's.
+
+    `preset = "recbole"` selects what RecBole does differently from the paper, too.
+    """
+
+    preset: Literal["paper", "recbole"] = Field("paper", exclude=True)
+    """Source of the defaults. The preset itself does not enter a cell's key; the resulting settings do."""
+    kernel_size: int = Field(3, ge=1, le=64)
+    """Number of positions that a convolution reads."""
+    dilations: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field((1, 4), min_length=1, max_length=DEEPEST)
+    """Dilation of the first convolution of each residual block; the second has twice that."""
+    block_num: int = Field(5, ge=1, le=DEEPEST)
+    """How often the blocks of `dilations` are repeated."""
+    weight_norm: float = Field(1e-5, ge=0, le=HEAVIEST)
+    reads: Literal["newest", "last-column"] = "newest"
+    """The position whose state is the user's: the newest interaction, or, as in RecBole, the last of the maximum
+    length's columns, which is padding in short histories."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
+        return filled_in(value, {"recbole": {"reads": "last-column", "padding_class": True}})
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_weights(
+            2 * self.n_layers * self.kernel_size * self.embedding_size**2,
+            "dilations, block_num, kernel_size and embedding_size",
+        )
+        return self
+
+    @property
+    def n_layers(self) -> int:
+        """Number of residual blocks."""
+        return len(self.dilations) * self.block_num
+
+    @property
+    def packs(self) -> bool:
+        """Not if the last column is read."""
+        return self.reads == "newest"
+
+
+class GCSANConfig(TransformerConfig):
+    """Settings of `ipsrec_bench.models.gc_san`; defaults are RecBole 1.2.1's."""
+
+    step: int = Field(1, ge=1, le=100)
+    """Number of propagation rounds over the session graph."""
+    attention_weight: float = Field(0.6, ge=0, le=1)
+    """Weight w of the Transformer's output in the user vector; the newest item's state has 1 - w. The paper advises
+    0.4 to 0.8."""
+    table_norm: float = Field(5e-5, ge=0, le=HEAVIEST)
+    """Weight of a penalty on the loss: the Euclidean norm of the item table, divided by its number of rows."""
