@@ -29,6 +29,15 @@ def init_weights(module: nn.Module) -> None:
             module.weight[module.padding_idx].zero_()
 
 
+def init_xavier(module: nn.Module) -> None:
+    """Draw all matrices from Xavier's normal distribution; padding rows are zero, and vectors stay as they are."""
+    for weight in module.parameters(recurse=False):
+        if weight.dim() > 1:
+            nn.init.xavier_normal_(weight)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx].detach())
+
+
 def causal_mask(length: int, device: torch.device) -> Tensor:
     """Return bool `[length, length]`, true where query t may see key s: s <= t."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()

@@ -86,6 +86,11 @@ REGISTRY: dict[str, ModelEntry] = {
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
+    # Backbones of today, blind to providers.
+    "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
+    "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
+    "lrurec": _entry("LRURec", "lrurec:LRURec", configs.LRURecConfig),
+    "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

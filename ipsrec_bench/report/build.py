@@ -186,7 +186,7 @@ def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
 
 def _objective(training: Training) -> str:
     if training.approximation:
-        return f"an approximation: {training.approximation} a batch"
+        return f"an approximation: {training.approximation}{'' if training.negatives_per == 'target' else ' a batch'}"
     return "cross-entropy over all items"
 
 

@@ -107,6 +107,8 @@ def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int
     weights = 12 * layers * width**2 + getattr(config, "n_horizontal", 0) * config.embedding_size * length**2
     scored = data.num_items if training.objective == "softmax" else training.negatives
     scores = 12 * training.batch_size * (scored + training.batch_size)
+    if training.objective != "softmax" and training.negatives_per == "target":  # each negative's vector and gradient
+        scores += 12 * training.batch_size * training.negatives * config.embedding_size
     process = MOST_CUDA_PROCESS if cuda else MOST_PROCESS
     return process + 64 * len(data.items) + _tables(cell, data, copies=8) + int(32 * weights + kept + scores)
 

@@ -102,6 +102,7 @@ class Cell:
         """Return the resolved settings that enter the key, as plain JSON values; settings without effect do not."""
         idle = {
             "negatives": self.training.objective == "softmax",
+            "negatives_per": self.training.objective == "softmax" or self.training.negatives_per == "batch",
             "calibration": self.training.objective != "gbce",
             "min_context": self.training.samples == "prefix",
         }

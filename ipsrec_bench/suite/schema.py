@@ -355,12 +355,15 @@ class Training(Settings):
     min_context: int = Field(0, ge=0, le=LONGEST_HISTORY)
     """Packed samples: a history longer than the maximum length is cut into windows at places drawn anew each epoch, and
     every target is predicted from more than this many inputs. More context costs more windows."""
-    objective: Literal["softmax", "sampled-softmax", "gbce"] = "softmax"
+    objective: Literal["softmax", "sampled-softmax", "bce", "gbce"] = "softmax"
     """Loss of the next item. `softmax` is the exact cross-entropy over all items. `sampled-softmax` and `gbce`
-    approximate it with `negatives` items per batch, for catalogues whose exact loss costs too much; every table names
-    them."""
+    approximate it with `negatives` sampled items, for catalogues whose exact loss costs too much. `bce` is the binary
+    cross-entropy of the original SASRec. Every table names an objective that is not `softmax`."""
     negatives: int = Field(256, ge=1, le=1_000_000)
-    """Items drawn for each batch by an approximate objective."""
+    """Items drawn by an objective that samples."""
+    negatives_per: Literal["batch", "target"] = "batch"
+    """What an objective that samples draws its `negatives` for: once for each batch, whose targets share them, or for
+    each target. For a target, they cost memory for `negatives` vectors; the original SASRec draws one."""
     calibration: float = Field(0.75, ge=0, le=1)
     """The calibration t of gBCE."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -385,7 +388,9 @@ class Training(Settings):
         if self.objective == "softmax":
             return ""
         calibration = f", t = {self.calibration:g}" if self.objective == "gbce" else ""
-        return f"{self.objective}, {self.negatives} negatives{calibration}"
+        drawn = "1 negative" if self.negatives == 1 else f"{self.negatives} negatives"
+        per_target = " per target" if self.negatives_per == "target" else ""
+        return f"{self.objective}, {drawn}{per_target}{calibration}"
 
 
 class Statistics(Settings):

@@ -50,14 +50,54 @@ def exact(dtype: torch.dtype, tile_parts: int = 1) -> CatalogueLoss:
     return loss
 
 
-def sampled_softmax(counts: NDArray[np.int64], negatives: int, rng: np.random.Generator) -> CatalogueLoss:
+def scored(users: Tensor, items: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores of the targets, `[N]`, and of their negatives, `[N, K]`.
+
+    Args:
+        users: `[N, d]`.
+        items: `[V, d]`.
+        targets: int64 `[N]`.
+        negatives: int64 `[K]` where all targets share them, or `[N, K]`.
+    """
+    own = (users * _rows(items, targets)).sum(dim=1)
+    if negatives.dim() == 1:
+        return own, users @ _rows(items, negatives).T
+    return own, (_rows(items, negatives) @ users[:, :, None])[:, :, 0]
+
+
+def softmax_loss(own: Tensor, against: Tensor) -> Tensor:
+    """Return the mean of -log softmax of `own [N]` among itself and its negatives `against [N, K]`."""
+    return -F.log_softmax(torch.cat([own[:, None], against], dim=1), dim=1)[:, 0].mean()
+
+
+def bce_loss(own: Tensor, against: Tensor, power: float = 1.0) -> Tensor:
+    """Return the mean binary cross-entropy of `own [N]` and `against [N, K]`, over K + 1 terms for each target.
+
+    The likelihood of the positive, sigmoid(own), is raised to `power`. A score of -inf adds nothing.
+    """
+    terms = power * F.softplus(-own) + F.softplus(against).sum(dim=1)
+    return (terms / (against.shape[1] + 1)).mean()
+
+
+def gbce_power(calibration: float, negatives: int, others: int) -> float:
+    """Return beta = alpha (t (1 - 1 / alpha) + 1 / alpha), the power of gBCE.
+
+    alpha is the share of the `others`, the items that are not the target, that is sampled; t is `calibration`.
+    """
+    alpha = min(negatives / max(others, 1), 1.0)
+    return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+
+def sampled_softmax(
+    counts: NDArray[np.int64], negatives: int, rng: np.random.Generator, *, per_target: bool = False
+) -> CatalogueLoss:
     """Return a softmax over each target and `negatives` items, drawn once per batch and shared by its targets.
 
-    Items are drawn in proportion to `counts` + 1 (`counts [V]`: their training interactions), with replacement. The
-    partition of the softmax is estimated by importance sampling (Bengio and Senecal, IEEE TNN 2008): the exponential
-    of a negative's score is divided by its expected number of draws, whose logarithm is subtracted from the score
-    ("logQ correction"). The target itself is always included, without correction, and does not count as a negative if
-    it is drawn, so the estimate of the partition is unbiased.
+    Items are drawn in proportion to `counts` + 1 (`counts [V]`: their training interactions), with replacement; with
+    `per_target`, anew for each target. The partition of the softmax is estimated by importance sampling (Bengio and
+    Senecal, IEEE TNN 2008): the exponential of a negative's score is divided by its expected number of draws, whose
+    logarithm is subtracted from the score ("logQ correction"). The target itself is always included, without
+    correction, and does not count as a negative if it is drawn, so the estimate of the partition is unbiased.
     """
     weights = counts + 1.0
     running = np.cumsum(weights)
@@ -65,35 +105,42 @@ def sampled_softmax(counts: NDArray[np.int64], negatives: int, rng: np.random.Ge
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
         below = running[first - 1] if first else 0.0
         mass = running[-1] - below
-        drawn = np.searchsorted(running, below + mass * rng.random(negatives), side="right").clip(first, len(items) - 1)
+        draws = below + mass * rng.random((len(targets), negatives) if per_target else negatives)
+        drawn = np.searchsorted(running, draws, side="right").clip(first, len(items) - 1)
         candidates = torch.from_numpy(drawn).to(targets.device)
         expected = torch.from_numpy(np.log(weights[drawn] / mass * negatives)).to(users)
-        scores = users @ _rows(items, candidates).T - expected
-        scores = scores.masked_fill(candidates == targets[:, None], -torch.inf)
-        own = (users * _rows(items, targets)).sum(dim=1, keepdim=True)
-        return -F.log_softmax(torch.cat([own, scores], dim=1), dim=1)[:, 0].mean()
+        own, against = scored(users, items, targets, candidates)
+        against = (against - expected).masked_fill(candidates == targets[:, None], -torch.inf)
+        return softmax_loss(own, against)
 
     return loss
 
 
-def gbce(calibration: float, negatives: int, rng: np.random.Generator) -> CatalogueLoss:
-    """Return gBCE (Petrov and Macdonald, RecSys 2023): binary cross-entropy that corrects for sampling.
+def bce(
+    negatives: int, rng: np.random.Generator, *, calibration: float = 0.0, per_target: bool = False
+) -> CatalogueLoss:
+    """Return the binary cross-entropy of each target and `negatives` items, of SASRec (Kang and McAuley, ICDM 2018).
 
-    The likelihood of the positive is raised to the power beta = alpha (t (1 - 1 / alpha) + 1 / alpha), where alpha is
-    the share of items sampled and t is `calibration`: 0 is plain binary cross-entropy, 1 is fully calibrated.
-    `negatives` items are drawn uniformly once per batch and shared by its targets; a target is never its own negative.
+    Items are drawn uniformly, once per batch and shared by its targets, or with `per_target` anew for each target, as
+    in SASRec with one negative. A target is never its own negative. With a `calibration` t above 0, it is gBCE
+    (Petrov and Macdonald, RecSys 2023), which corrects for sampling by `gbce_power`: 1 is fully calibrated.
     """
 
     def loss(users: Tensor, items: Tensor, targets: Tensor, *, first: int) -> Tensor:
-        alpha = min(negatives / max(len(items) - first - 1, 1), 1.0)
-        beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
-        candidates = torch.from_numpy(rng.integers(first, len(items), size=negatives)).to(targets.device)
-        against = F.softplus(users @ _rows(items, candidates).T)
-        against = against.masked_fill(candidates == targets[:, None], 0.0)
-        own = (users * _rows(items, targets)).sum(dim=1)
-        return ((beta * F.softplus(-own) + against.sum(dim=1)) / (negatives + 1)).mean()
+        size = (len(targets), negatives) if per_target else negatives
+        candidates = torch.from_numpy(rng.integers(first, len(items), size=size)).to(targets.device)
+        own, against = scored(users, items, targets, candidates)
+        against = against.masked_fill(candidates == targets[:, None], -torch.inf)
+        return bce_loss(own, against, gbce_power(calibration, negatives, len(items) - first - 1))
 
     return loss
+
+
+def gbce(
+    calibration: float, negatives: int, rng: np.random.Generator, *, per_target: bool = False
+) -> CatalogueLoss:
+    """Return `bce` with a calibration."""
+    return bce(negatives, rng, calibration=calibration, per_target=per_target)
 
 
 def catalogue_loss(
@@ -112,13 +159,16 @@ def catalogue_loss(
         rng: draws negatives.
         tile_parts: number of parts into which the tiles of the exact loss are cut.
     """
+    per_target = training.negatives_per == "target"
     match training.objective:
         case "softmax":
             return exact(dtype, tile_parts)
         case "sampled-softmax":
-            return sampled_softmax(counts(), training.negatives, rng)
+            return sampled_softmax(counts(), training.negatives, rng, per_target=per_target)
+        case "bce":
+            return bce(training.negatives, rng, per_target=per_target)
         case "gbce":
-            return gbce(training.calibration, training.negatives, rng)
+            return gbce(training.calibration, training.negatives, rng, per_target=per_target)
 
 
 def _rows(items: Tensor, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Defaults are the paper's and, where it is silent, those of the code that produce
 baselines, the released code for IPSRec. A search range is declared on its field.
 """
 
+from ipsrec_bench.models.configs.backbones import ESASRecConfig, HSTUConfig, LRURecConfig, TiSASRecConfig
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
 from ipsrec_bench.models.configs.counting import ItemKNNConfig, ProviderPopConfig, RecentPopConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
@@ -13,11 +14,14 @@ from ipsrec_bench.models.configs.sequences import CaserConfig, GRU4RecConfig, SR
 __all__ = [
     "CaserConfig",
     "ContrastiveConfig",
+    "ESASRecConfig",
     "GRU4RecConfig",
+    "HSTUConfig",
     "IPSRecCConfig",
     "IPSRecConfig",
     "IPSRecSConfig",
     "ItemKNNConfig",
+    "LRURecConfig",
     "ModelConfig",
     "NeuralConfig",
     "ProviderPopConfig",
@@ -25,5 +29,6 @@ __all__ = [
     "RecentPopConfig",
     "SASRecFConfig",
     "SRGNNConfig",
+    "TiSASRecConfig",
     "TransformerConfig",
 ]

@@ -100,7 +100,7 @@ class ReferenceFile:
         ids, lengths = self.given(items), self.given(length)
         providers = self.given("providers") if "in/providers" in self.tensors else torch.zeros_like(ids)
         users = self.given("user") if "in/user" in self.tensors else torch.zeros_like(lengths)
-        return Histories(users, ids, providers, lengths)
+        return Histories(users, ids, providers, lengths, *self._times(lengths))
 
     def batch(self) -> Batch:
         """Return the histories with their targets, as one sample each."""
@@ -109,8 +109,42 @@ class ReferenceFile:
         providers = self.given("item_provider")[target] if "in/item_provider" in self.tensors else nothing
         return Batch(self.histories(), nothing, target, providers)
 
+    def packed_batch(self, targets: str) -> Batch:
+        """Return the histories with a target for each of their items, given by the left-padded input `targets`."""
+        histories = self.histories()
+        real = torch.arange(histories.items.shape[1]) < histories.lengths[:, None]
+        found = padded_right(self.given(targets), histories.lengths)[real]
+        return Batch(histories, torch.nonzero(real.flatten())[:, 0], found, torch.zeros_like(found))
+
+    def _times(self, lengths: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the times of the histories and of their targets, as far as the file has them."""
+        if "in/unix_ts" in self.tensors:  # the last one is the target's
+            found = self.given("unix_ts").double()
+            return padded_right(found[:, :-1], lengths), found[:, -1]
+        if "in/times_left" in self.tensors:
+            return padded_right(self.given("times_left").double(), lengths), None
+        return None, None
+
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+
+def padded_right(left: Tensor, lengths: Tensor) -> Tensor:
+    """Return values `[B, L, ...]` that are padded on the left as values padded on the right with 0."""
+    steps = torch.arange(left.shape[1])
+    return _moved(left, steps + (left.shape[1] - lengths)[:, None], steps < lengths[:, None])
+
+
+def padded_left(right: Tensor, lengths: Tensor) -> Tensor:
+    """Return values `[B, L, ...]` that are padded on the right as values padded on the left with 0."""
+    places = torch.arange(right.shape[1]) - (right.shape[1] - lengths)[:, None]
+    return _moved(right, places, places >= 0)
+
+
+def _moved(values: Tensor, places: Tensor, real: Tensor) -> Tensor:
+    rows = torch.arange(len(values))[:, None]
+    moved = values[rows, places.clamp(0, values.shape[1] - 1)]
+    return torch.where(real.view(*real.shape, *[1] * (values.dim() - 2)), moved, 0)
 
 
 Outputs = Iterator[tuple[str, Tensor]]

@@ -30,6 +30,7 @@ def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
 
 REGISTRY: dict[str, TaskEntry] = {
     "next-item": _entry("next_item:NextItem"),
+    "next-or-first-item": _entry("next_or_first_item:NextOrFirstItem"),
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction"),
 }

@@ -1,0 +1,179 @@
+"""The settings of newer backbones: encoders of the item sequence, two of which also see times."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights
+from ipsrec_bench.models.stages import TaskUse
+
+Similarity = Literal["dot", "cosine"]
+
+
+class _PositionsConfig(NeuralConfig):
+    """Settings of models whose public code counts positions from the newest item."""
+
+    released: ClassVar[Mapping[str, object]] = {"positions": "backward"}
+
+    preset: Literal["default", "released"] = Field("default", exclude=True)
+    """`released` sets what the public code does differently. The preset itself does not enter a cell's key; the
+    resulting settings do."""
+    positions: Literal["forward", "backward"] = "forward"
+    """From where positions are counted: `forward` from the oldest item, `backward` from the newest one, as released.
+    One more item then moves all positions, so `backward` is trained on prefixes. (The public code trains windows of
+    which only the last position is what it is in ranking.)"""
+
+    @property
+    def packs(self) -> bool:
+        """Only with positions that do not depend on what follows."""
+        return self.positions == "forward"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
+        if isinstance(value, Mapping) and value.get("preset") == "released":
+            return {**cls.released, **value}
+        return value
+
+
+class _PaddedConfig(_PositionsConfig):
+    """Settings of models whose public code also pads on the left and lets attention see the padding."""
+
+    released = {**_PositionsConfig.released, "sees_padding": True}  # noqa: RUF012 (a class variable by its base)
+
+    sees_padding: bool = False
+    """Whether the padding before short histories takes part, as released: it is filled up to the maximum length with
+    items that are zero, and attention sees them with their positions. Needs `positions = "backward"`."""
+
+    @model_validator(mode="after")
+    def _padding_has_positions(self) -> Self:
+        if self.sees_padding and self.positions == "forward":
+            raise ValueError("sees_padding = true needs positions = 'backward'")
+        return self
+
+
+class ESASRecConfig(_PaddedConfig):
+    """Settings of `ipsrec_bench.models.esasrec`.
+
+    Defaults are those of RecTools 0.19, whose SASRec with LiGR layers is the authors' public code.
+    """
+
+    embedding_size: int = Field(256, ge=1, le=WIDEST)
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of LiGR layers."""
+    n_heads: int = Field(4, ge=1, le=WIDEST)
+    """Number of attention heads; must divide `embedding_size`."""
+    inner_factor: int = Field(4, ge=1, le=64)
+    """Width of the feed-forward layers, in multiples of `embedding_size`."""
+    inner_bias: bool = False
+    """Whether the feed-forward layers have biases."""
+    activation: Literal["swiglu", "gelu", "relu"] = "swiglu"
+    """Activation of the feed-forward layers; `swiglu` has a third weight matrix."""
+    dropout: Rate = 0.2
+    """Dropout rate of embeddings, attention weights, and outputs of attention and feed-forward layers."""
+    similarity: Similarity = "dot"
+    """How user vectors are scored against item vectors."""
+    temperature: float = Field(1.0, ge=1e-4, le=HEAVIEST)
+    """Scores are divided by it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_heads(self.embedding_size, self.n_heads)
+        check_weights(
+            self.n_layers * self.embedding_size**2 * (6 + 3 * self.inner_factor),
+            "n_layers, embedding_size and inner_factor",
+        )
+        return self
+
+
+class HSTUConfig(_PositionsConfig):
+    """Settings of `ipsrec_bench.models.hstu`.
+
+    Sizes are those of RecTools 0.19; the temperature is that of the authors' configurations.
+    """
+
+    embedding_size: int = Field(256, ge=1, le=WIDEST)
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of layers."""
+    n_heads: int = Field(4, ge=1, le=WIDEST)
+    """Number of attention heads; must divide `embedding_size`."""
+    time: bool = True
+    """Whether attention has a bias for the time between an item and the next request; without it, the model does not
+    read times."""
+    time_buckets: int = Field(128, ge=1, le=100_000)
+    """Number of the last bucket of time differences; the buckets are logarithmic."""
+    relative_positions: bool = True
+    """Whether attention has a bias for the distance between two positions."""
+    dropout: Rate = 0.2
+    """Dropout rate of embeddings and of the input of each layer's output map."""
+    attention_dropout: Rate = 0.0
+    """Dropout rate of the attended values."""
+    similarity: Similarity = "cosine"
+    """How user vectors are scored against item vectors."""
+    temperature: float = Field(0.05, ge=1e-4, le=HEAVIEST)
+    """Scores are divided by it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_heads(self.embedding_size, self.n_heads)
+        check_weights(self.n_layers * 5 * self.embedding_size**2, "n_layers and embedding_size")
+        return self
+
+
+class LRURecConfig(NeuralConfig):
+    """Settings of `ipsrec_bench.models.lrurec`, as in the authors' code.
+
+    The authors train with AdamW and weight decay 0.01; here it is Adam without decay.
+    """
+
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of layers."""
+    dropout: Rate = 0.2
+    """Dropout rate of embeddings and in feed-forward layers."""
+    recurrent_dropout: Rate = 0.2
+    """Dropout rate of the outputs of the recurrent layers."""
+    predicts_first: bool = False
+    """Whether the padding before a history that is shorter than the maximum length is trained to predict its first
+    item, as released."""
+
+    def own_tasks(self) -> tuple[TaskUse, ...]:
+        """Return the next item, with the first item if it is predicted, too."""
+        return (TaskUse("next-or-first-item"),) if self.predicts_first else super().own_tasks()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_weights(self.n_layers * 16 * self.embedding_size**2, "n_layers and embedding_size")
+        return self
+
+
+class TiSASRecConfig(_PaddedConfig):
+    """Settings of `ipsrec_bench.models.tisasrec`; defaults are those of pmixer's port of the authors' code."""
+
+    embedding_size: int = Field(50, ge=1, le=WIDEST)
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of layers."""
+    n_heads: int = Field(1, ge=1, le=WIDEST)
+    """Number of attention heads; must divide `embedding_size`."""
+    time_span: int = Field(256, ge=1, le=100_000)
+    """Largest time interval that is told from others (k in the paper), in units of `time_unit`."""
+    time_unit: Literal["own", "second"] = "own"
+    """Unit of time intervals. `own`: the shortest interval between two items of the history so far, as the paper's
+    personalised intervals, but never from later interactions. `second`: the unit of the data, if it is known, which is
+    for data whose times are already scaled."""
+    dropout: Rate = 0.2
+    """Dropout rate of all embeddings, of attention weights and of feed-forward layers."""
+    table_norm: float = Field(2.5e-5, ge=0, le=HEAVIEST)
+    """Weight of a penalty on the loss: the sum of the Euclidean norms of the tables of items, positions and time
+    intervals. The port has twice this weight, and a loss that is twice the mean of its terms."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_heads(self.embedding_size, self.n_heads)
+        check_weights(self.n_layers * 5 * self.embedding_size**2, "n_layers and embedding_size")
+        return self
+
+
+def _check_heads(embedding_size: int, n_heads: int) -> None:
+    if embedding_size % n_heads:
+        raise ValueError(f"n_heads = {n_heads} must divide embedding_size = {embedding_size}")
