@@ -112,6 +112,63 @@ class TestIPSRecCCosine(SequentialModelCase):
     settings: ClassVar = {**SMALL, "similarity": "cosine", "tau": 0.2, "tie_weights": False}
 
 
+class TestESASRec(SequentialModelCase):
+    model = "esasrec"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1}
+
+
+class TestESASRecReleased(SequentialModelCase):
+    model = "esasrec"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "preset": "released", "inner_bias": True}
+
+
+class TestESASRecBackward(SequentialModelCase):
+    model = "esasrec"
+    settings: ClassVar = {
+        "embedding_size": 16,
+        "dropout": 0.1,
+        "positions": "backward",
+        "activation": "gelu",
+        "similarity": "cosine",
+        "temperature": 0.2,
+    }
+
+
+class TestHSTU(SequentialModelCase):
+    model = "hstu"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "attention_dropout": 0.1}
+
+
+class TestHSTUReleased(SequentialModelCase):
+    model = "hstu"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "preset": "released"}
+
+
+class TestHSTUWithoutTime(SequentialModelCase):
+    model = "hstu"
+    settings: ClassVar = {"embedding_size": 16, "dropout": 0.1, "time": False, "relative_positions": False}
+
+
+class TestLRURec(SequentialModelCase):
+    model = "lrurec"
+    settings: ClassVar = {"embedding_size": 16, "dropout": 0.1, "recurrent_dropout": 0.1}
+
+
+class TestLRURecReleased(SequentialModelCase):
+    model = "lrurec"
+    settings: ClassVar = {"embedding_size": 16, "dropout": 0.1, "recurrent_dropout": 0.1, "predicts_first": True}
+
+
+class TestTiSASRec(SequentialModelCase):
+    model = "tisasrec"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "time_span": 32}
+
+
+class TestTiSASRecReleased(SequentialModelCase):
+    model = "tisasrec"
+    settings: ClassVar = {"embedding_size": 16, "dropout": 0.1, "preset": "released", "time_unit": "second"}
+
+
 def test_the_whole_zoo_is_under_test():
     cases = CountingModelCase.__subclasses__() + SequentialModelCase.__subclasses__()
     assert {case.model for case in cases if hasattr(case, "model")} >= set(REGISTRY)

@@ -14,7 +14,6 @@ positions backward from the newest item, and it pads on the left without masking
 attends to zero items, whose number and positions depend on the maximum length.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -10,9 +10,10 @@ A recurrence that is linear and diagonal, with complex states of width 2d, and t
 Input is the normalised item embedding; there are no positions. Scores are dot products with the item embeddings, plus a
 bias of each item, which is one more dimension here.
 
-The prefix sums of the recurrence take log2(L) steps of doubling: after step k, h_t is the sum over the newest 2^k
-inputs. In the authors' code, the padding before a history that is shorter than the maximum length is trained to predict
-its first item; that is the setting `predicts_first`. The imaginary part of b_out has no effect there and is absent here.
+The sums of the recurrence take log2(L) steps of doubling: after step k, h_t is the sum over the newest 2^k inputs.
+
+In the authors' code, the padding before a history that is shorter than the maximum length is trained to predict its
+first item, which is the setting `predicts_first`. The imaginary part of b_out has no effect, and is absent here.
 """
 
 import math

@@ -136,9 +136,7 @@ def bce(
     return loss
 
 
-def gbce(
-    calibration: float, negatives: int, rng: np.random.Generator, *, per_target: bool = False
-) -> CatalogueLoss:
+def gbce(calibration: float, negatives: int, rng: np.random.Generator, *, per_target: bool = False) -> CatalogueLoss:
     """Return `bce` with a calibration."""
     return bce(negatives, rng, calibration=calibration, per_target=per_target)
 

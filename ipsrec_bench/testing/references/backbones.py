@@ -58,7 +58,7 @@ def _hstu_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _rectools_outputs(model: SequentialModel, config: NeuralConfig, file: ReferenceFile) -> Outputs:
+def _rectools_outputs(model: SequentialModel, _config: NeuralConfig, file: ReferenceFile) -> Outputs:
     """Yield the states, and the losses over all positions, with the negatives that the file gives for each."""
     assert isinstance(model, ESASRec | HSTU)
     batch = file.packed_batch("shifted_targets")
@@ -124,7 +124,7 @@ def _tisasrec(file: ReferenceFile) -> Mapping[str, object]:
     return {"preset": "released", "time_unit": "second", "table_norm": float(file.about["l2_emb"])}
 
 
-def _tisasrec_outputs(model: SequentialModel, config: NeuralConfig, file: ReferenceFile) -> Outputs:
+def _tisasrec_outputs(model: SequentialModel, _config: NeuralConfig, file: ReferenceFile) -> Outputs:
     """Yield the states, and the loss over all positions with one negative each."""
     batch = file.packed_batch("shifted_targets")
     step = TrainingStep(model, batch, packed=True)
