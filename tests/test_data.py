@@ -9,9 +9,11 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.data.split import leave_one_out, split_dataset
@@ -483,3 +485,25 @@ def test_times_are_kept_and_belong_to_the_fingerprint(prepared_table):
         "user,item,provider,time\nu,1,p,1970-01-01 00:00:01\nu,2,p,1970-01-01 00:00:02\n", "stamps.csv"
     )
     assert stamps.times.tolist() == [1_000_000, 2_000_000]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "time_format", "per_second", "seconds"),
+    [
+        ("3", "86403", "", 1, 86_400),
+        ("1e3", "1000.5", "", 1, 0.5),
+        ("1999-12-31", "2000-01-01", "", 1_000_000, 86_400),
+        ("2000-01-01 00:00:00.25", "2000-01-01 00:00:01", "", 1_000_000, 0.75),
+        ("2000-01-01 00:00:00.123456789", "2000-01-01 00:00:01", "", 1_000_000_000, 1 - 0.123456789),
+        ("31.12.1999", "01.01.2000", "%d.%m.%Y", 1_000_000, 86_400),
+        ("0:00:00.000000001", "0:00:02.000000001", "%H:%M:%S.%n", 1_000_000_000, 2),
+    ],
+)
+def test_models_get_times_in_seconds(prepared_table, first, second, time_format, per_second, seconds):
+    log = f"user,item,provider,time\nu,a,p,{first}\nu,b,p,{second}\n"
+    data = prepared_table(log, time_format=time_format)
+    assert data.times_per_second == per_second
+    sequences = ResidentSequences(data, torch.device("cpu"), times=True)
+    histories = sequences.gather(np.array([0]), np.array([0]), np.array([1]))
+    assert histories.times.dtype == torch.float64
+    assert float(histories.next_times - histories.times[:, 0]) == pytest.approx(seconds, abs=1e-6)

@@ -79,7 +79,7 @@ def test_every_key_of_a_suite_can_be_linked_to():
 def test_the_suite_page_gives_type_bounds_and_default():
     said = {one.key: one.said for one in suite.keys(schema.Training)}
     assert "whole number, at least 1 and at most 1,000,000 · default `50`" in said["epochs"]
-    assert '`"softmax"`, `"sampled-softmax"`, `"gbce"` · default `"softmax"`' in said["objective"]
+    assert '`"softmax"`, `"sampled-softmax"`, `"bce"`, `"gbce"` · default `"softmax"`' in said["objective"]
     assert "required" in {one.key: one.said for one in suite.keys(schema.Suite)}["title"]
 
 

@@ -17,7 +17,7 @@ from ipsrec_bench.models.api import Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax
-from ipsrec_bench.training.catalogue import gbce, sampled_softmax
+from ipsrec_bench.training.catalogue import bce, bce_loss, gbce, gbce_power, sampled_softmax, scored, softmax_loss
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.objective import batch_losses
@@ -242,6 +242,51 @@ def test_gbce_is_its_definition(calibration):
         others = [1 - torch.sigmoid(user @ table[n]) for n in negatives if n != target]
         terms.append(-(positive.log() + sum(o.log() for o in others)) / 4)
     torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("per_target", [False, True])
+def test_bce_is_its_definition(per_target):
+    """With one negative per target, it is the loss of the original SASRec, halved: the mean of two terms."""
+    torch.manual_seed(0)
+    users, table, wanted = torch.randn(5, 4), torch.randn(11, 4), torch.randint(1, 11, (5,))
+    found = bce(2, np.random.default_rng(1), per_target=per_target)(users, table, wanted, first=1)
+    negatives = np.random.default_rng(1).integers(1, 11, size=(5, 2) if per_target else 2)
+    terms = []
+    for user, target, drawn in zip(users, wanted.tolist(), np.broadcast_to(negatives, (5, 2)), strict=True):
+        labels = torch.tensor([1.0] + [0.0] * sum(drawn != target))
+        scores = torch.stack([user @ table[item] for item in (target, *drawn[drawn != target])])
+        terms.append(torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="sum") / 3)
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+def test_negatives_per_target_are_drawn_like_those_per_batch():
+    """One target alone has the same negatives either way, and therefore the same loss and gradient."""
+    torch.manual_seed(0)
+    counts = np.arange(11)
+    for loss in (
+        lambda rng, per_target: sampled_softmax(counts, 6, rng, per_target=per_target),
+        lambda rng, per_target: gbce(0.5, 6, rng, per_target=per_target),
+    ):
+        found = []
+        for per_target in (False, True):
+            torch.manual_seed(1)
+            users, table = torch.randn(1, 4, requires_grad=True), torch.nn.Parameter(torch.randn(11, 4))
+            value = loss(np.random.default_rng(3), per_target)(users, table, torch.tensor([7]), first=1)
+            value.backward()
+            found.append((value.detach(), users.grad, table.grad.to_dense()))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_sampled_losses_of_all_items_are_those_of_the_catalogue():
+    torch.manual_seed(0)
+    users, table, wanted = torch.randn(5, 4), torch.randn(8, 4), torch.tensor([1, 7, 3, 3, 2])
+    others = torch.stack([torch.tensor([item for item in range(1, 8) if item != target]) for target in wanted])
+    own, against = scored(users, table, wanted, others)
+    exact_loss = full_cross_entropy(users, table, wanted, first=1, dtype=torch.float32)
+    torch.testing.assert_close(softmax_loss(own, against), exact_loss)
+    assert gbce_power(1.0, 6, 6) == gbce_power(0.0, 6, 6) == 1.0
+    torch.testing.assert_close(bce_loss(own, against, 1.0), bce_loss(own, against))
 
 
 def test_adam_is_torchs_bit_for_bit():

@@ -23,7 +23,8 @@ class Histories:
     lengths: Tensor
     """int64 `[B]`, 1 to L."""
     times: Tensor | None = None
-    """float64 `[B, L]`: times of the interactions, 0 at padding. None unless the model declares `uses_times`."""
+    """float64 `[B, L]`: times of the interactions in seconds, 0 at padding. Numbers in a file, whose unit is unknown,
+    count as seconds. None unless the model declares `uses_times`."""
     next_times: Tensor | None = None
     """float64 `[B]`: the time of the interaction that follows the history, which is when the next item is asked for.
     None unless the model declares `uses_times`."""
@@ -46,7 +47,7 @@ class ResidentSequences:
         self.device = device
         self._items = torch.from_numpy(np.array(data.items)).to(device)
         self._providers = torch.from_numpy(np.array(data.providers)).to(device)
-        self._times = torch.from_numpy(np.array(data.times, dtype=np.float64)).to(device) if times else None
+        self._times = torch.from_numpy(np.array(data.times / data.times_per_second)).to(device) if times else None
 
     def gather(
         self,

@@ -133,14 +133,14 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         if isinstance(source, TableSource) and source.duplicates is not None:
             extreme = {"newest": "max", "oldest": "min"}[source.duplicates.keep]
             same = ", ".join(f"same{i}" for i in range(len(source.duplicates.columns)))
-            connection.execute(_WITHOUT_DUPLICATES.format(extreme=extreme, time=time, columns=same))
+            connection.execute(_WITHOUT_DUPLICATES.format(extreme=extreme, time=time.sql, columns=same))
         _filter(connection, source.filter, _place(paths))
         count_providers(connection, getattr(source, "unknown", ()))
         reading = reading_of(connection, notes, paths[1] if len(paths) > 1 else None)
         connection.execute(_NUMBER_USERS)
         connection.execute(_NUMBER_ITEMS)
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
-        columns = connection.execute(_ORDERED.format(time=time), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
+        columns = connection.execute(_ORDERED.format(time=time.sql), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
         for table in ("users", "items", "providers"):
             path = str((folder / f"{table}.parquet").absolute())
             connection.table(table).order("id").write_parquet(path, compression="zstd")
@@ -174,6 +174,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
     meta = {
         "format": PREPARED_FORMAT,
         "fingerprint": fingerprint.hexdigest(),
+        "times_per_second": time.per_second,
         "num_items": items,
         "num_providers": providers + UNKNOWN_PROVIDER,
         "stand_in": bool(stand_in),

@@ -3,10 +3,10 @@
 ```
 items.npy      int32, one per interaction, in user-then-time order; 1..items (0 is padding, never stored)
 providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
-times.npy      int64 or float64, likewise: whole numbers, other numbers, or microseconds since 1970
+times.npy      int64 or float64, likewise: whole numbers, other numbers, or micro- or nanoseconds since 1970
 offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
 users.parquet, items.parquet, providers.parquet    raw id <-> dense id
-meta.json      format, fingerprint, statistics, what reading found, source and the sha256 of its files
+meta.json      format, fingerprint, unit of times, statistics, what reading found, source and the sha256 of its files
 ```
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 5
+PREPARED_FORMAT = 6
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class PreparedDataset:
     """sha256 of the raw files by name: the interactions, then the item table if there is one."""
     statistics: DatasetStatistics
     reading: Reading
+    times_per_second: int
+    """How many units of `times` make a second. The unit of numbers in a file is unknown; they count as seconds."""
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
         """Pickle the name and the absolute path: a copy in another process maps the same files."""
@@ -114,4 +116,5 @@ def load_prepared(name: str, path: Path) -> PreparedDataset:
             largest_providers=tuple((name, count) for name, count in meta["reading"]["largest_providers"]),
             stickiness_without_largest=meta["reading"]["stickiness_without_largest"],
         ),
+        times_per_second=meta["times_per_second"],
     )

@@ -15,6 +15,7 @@ the machine's time zone; a time without a zone is UTC.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import NoReturn
 
@@ -26,6 +27,8 @@ from ipsrec_bench.words import visible
 RowPlace = Callable[[int], str]
 """Returns the location of a row of the file."""
 
+MICROSECONDS, NANOSECONDS = 1_000_000, 1_000_000_000
+"""In a second."""
 MOST_NUMBER = 2**63
 MOST_EXACT = 2**53
 """Up to this, a 64-bit float represents every whole number."""
@@ -71,8 +74,19 @@ _OF_ZONE = (
 _OF_SECOND = r"coalesce(TRY_CAST(rpad(regexp_extract(time, ':\d{2}[.,](\d{1,9})', 1), 9, '0') AS BIGINT), 0)"
 
 
-def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: RowPlace) -> str:
-    """Return the SQL that turns the text `time` of the table `raw` into int64 or float64, in the order of time.
+@dataclass(frozen=True)
+class TimeExpression:
+    """The SQL that turns the text `time` of the table `raw` into int64 or float64, in the order of time."""
+
+    sql: str
+    per_second: int = 1
+    """How many of the resulting numbers make a second. The unit of numbers is unknown; they count as seconds."""
+
+
+def time_expression(
+    connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: RowPlace
+) -> TimeExpression:
+    """Return the SQL that reads the times of the table `raw`, and their unit.
 
     Args:
         connection: holds `raw`, whose times are not empty.
@@ -87,12 +101,12 @@ def time_expression(connection: duckdb.DuckDBPyConnection, time_format: str, fil
     if time_format:
         return column.described(time_format)
     if column.are_plain_numbers():
-        return "CAST(time AS BIGINT)"
+        return TimeExpression("CAST(time AS BIGINT)")
     connection.execute(_SHAPES)
     if column.are_whole():
-        return column.whole()
+        return TimeExpression(column.whole())
     if column.all_are(_NUMBER):
-        return column.fractional()
+        return TimeExpression(column.fractional())
     if not column.all_are(_STAMP):
         column.refuse_other_forms()
     return column.stamped()
@@ -180,7 +194,7 @@ class _Column:
         )
         return "CAST(trim(time) AS DOUBLE)"
 
-    def stamped(self) -> str:
+    def stamped(self) -> TimeExpression:
         """Return the SQL for dates and times that begin with the year."""
         self._refuse_mixture(_ZONED, "a time zone")
         self._refuse_mixture(_HALVED, "AM or PM", among=".*:.*")
@@ -208,14 +222,15 @@ class _Column:
         )
         if fine:
             self._refuse(f"abs({micros}) > {MOST_SECONDS} * 1000000", "which is too far from 1970 for nanoseconds")
-            return f"({micros} * 1000 + {_OF_SECOND})"
-        return f"({micros} + {_OF_SECOND} // 1000)" if self._some_are(f".*{_FRACTION}.*") else micros
+            return TimeExpression(f"({micros} * 1000 + {_OF_SECOND})", NANOSECONDS)
+        with_fraction = self._some_are(f".*{_FRACTION}.*")
+        return TimeExpression(f"({micros} + {_OF_SECOND} // 1000)" if with_fraction else micros, MICROSECONDS)
 
-    def described(self, time_format: str) -> str:
+    def described(self, time_format: str) -> TimeExpression:
         """Return the SQL for times in the format `time_format`."""
         quoted = time_format.replace("'", "''")
         moment = f"try_strptime(trim(time), '{quoted}')"
-        unit = "epoch_ns" if "%n" in time_format else "epoch_us"
+        fine = "%n" in time_format
         try:
             self._refuse(f"{moment} IS NULL", f"which does not match time_format = '{time_format}'")
         except duckdb.Error as error:
@@ -223,7 +238,7 @@ class _Column:
                 f"{self._file}: time_format = '{time_format}' is not a time format: {str(error).splitlines()[0]}; use"
                 " strptime notation, for example %d.%m.%Y %H:%M:%S"
             ) from None
-        return f"{unit}({moment})"
+        return TimeExpression(f"epoch_{'ns' if fine else 'us'}({moment})", NANOSECONDS if fine else MICROSECONDS)
 
     def refuse_other_forms(self) -> NoReturn:
         """Raise an error on the first time of an unknown form, or else of another form than those before it."""

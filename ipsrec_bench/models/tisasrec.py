@@ -19,8 +19,8 @@ Implemented as pmixer's port of the authors' code, with these differences:
 - There the user's shortest interval is that of the whole history, held-out interactions included. Here it is the
   shortest up to item i, so that no position sees what follows.
 - A key's bias, to which softmax is invariant, is absent.
-- A pair of items needs no vector of its own: queries are multiplied by the vectors of all intervals, and each pair looks
-  up one product. Dropout of these vectors is therefore the same for all pairs of a batch.
+- A pair of items needs no vector of its own: queries are multiplied by the vectors of all intervals, and each pair
+  looks up one product. Dropout of these vectors is therefore the same for all pairs of a batch.
 """
 
 import math
