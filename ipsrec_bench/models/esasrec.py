@@ -31,7 +31,7 @@ class InnerLayers(nn.Module):
     def __init__(self, config: ESASRecConfig) -> None:
         """Take the widths and the activation from `config`."""
         super().__init__()
-        d, inner = config.embedding_size, config.embedding_size * config.inner_factor
+        d, inner = config.embedding_size, config.inner_size
         self.activation = config.activation
         self.inner = nn.Linear(d, inner, bias=config.inner_bias)
         self.outer = nn.Linear(inner, d, bias=config.inner_bias)
