@@ -75,7 +75,8 @@ class LiGRLayer(nn.Module):
         attended = self.attention(*heads, mask, width=x.shape[2] // self.n_heads)
         x = x + self.attention_gate(x).sigmoid() * self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         inner = self.dropout(self.inner_layers(self.inner_norm(x)))
-        return x + self.inner_gate(x).sigmoid() * inner
+        out: Tensor = x + self.inner_gate(x).sigmoid() * inner
+        return out
 
 
 class ESASRec(SequentialModel):
@@ -106,7 +107,7 @@ class ESASRec(SequentialModel):
         if self.sees_padding:
             histories = padded_left(histories, self.position_embedding.num_embeddings)
         positions = positions_of(histories, backward=self.backward_positions)
-        x = self.dropout(self.item_embedding(histories.items) + self.position_embedding(positions))
+        x: Tensor = self.dropout(self.item_embedding(histories.items) + self.position_embedding(positions))
         mask = causal_mask(x.shape[1], x.device)
         for index, layer in enumerate(self.layers, start=1):
             newest_only = index == len(self.layers) and not every_position
