@@ -15,6 +15,7 @@ from ipsrec_bench.testing import CountingModelCase, SequentialModelCase
 
 SMALL = {"embedding_size": 16, "inner_size": 32, "hidden_dropout": 0.1, "attention_dropout": 0.1}
 RELEASED_LOSS = {"contrast": "nt-xent", "same_user_negatives": True, "padding_class": True}
+LIGR = {"embedding_size": 16, "n_heads": 2, "inner_size": 32, "dropout": 0.1}
 RECURRENT = {"embedding_size": 16, "hidden_size": 32, "dropout": 0.1}
 
 
@@ -223,11 +224,13 @@ class TestIPSRecCCosine(SequentialModelCase):
 class TestESASRec(SequentialModelCase):
     model = "esasrec"
     settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1}
+    model, settings = "esasrec", LIGR
 
 
 class TestESASRecReleased(SequentialModelCase):
     model = "esasrec"
     settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "preset": "released", "inner_bias": True}
+    settings: ClassVar = {**LIGR, "preset": "released", "inner_bias": True}
 
 
 class TestESASRecBackward(SequentialModelCase):
@@ -235,6 +238,7 @@ class TestESASRecBackward(SequentialModelCase):
     settings: ClassVar = {
         "embedding_size": 16,
         "dropout": 0.1,
+        **LIGR,
         "positions": "backward",
         "activation": "gelu",
         "similarity": "cosine",

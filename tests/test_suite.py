@@ -278,6 +278,7 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
         replaced("[datasets.world]", "[datasets.renamed]"),
         replaced("[models.sasrec]", "[models.sasrec]\nn_layers = 2"),  # the default, written out
         replaced("epochs = 2", "epochs = 2\nnegatives = 9\ncalibration = 0.5"),  # of objectives that are not asked for
+        replaced("epochs = 2", 'epochs = 2\nnegatives_per = "target"'),
     ]
     for text in same:
         assert keys(text) == original
@@ -294,8 +295,15 @@ def test_the_key_depends_on_what_changes_ranks_and_on_nothing_else():
         replaced("epochs = 2", f'epochs = 2\nprecision = "{other}"'),
         replaced("epochs = 2", 'epochs = 2\noptimiser = "lazy-adam"'),
         replaced("epochs = 2", 'epochs = 2\nobjective = "gbce"'),
+        replaced("epochs = 2", 'epochs = 2\nobjective = "bce"'),
     ):
         assert set(keys(text)) & set(original) == set(original) - trained  # counting is not training
+    one, other, default = (
+        keys(replaced("epochs = 2", f'epochs = 2\nobjective = "bce"\n{line}'))
+        for line in ('negatives_per = "target"', "", 'negatives_per = "batch"')
+    )
+    assert other == default
+    assert set(one) & set(other) == set(original) - trained
     assert not set(keys(TINY_SUITE, "other data")) & set(original)
     changed = keys(replaced("{ lambda = 0 }", "{ lambda = 0.2 }"))
     assert [a == b for a, b in zip(changed, original, strict=True)] == [True, True, True, True, False] * 2

@@ -128,6 +128,7 @@ class HSTU(SequentialModel):
         items = self.item_embedding(histories.items)
         positions = positions_of(histories, backward=self.backward_positions)
         x = self.dropout(math.sqrt(items.shape[2]) * items + self.position_embedding(positions))
+        x: Tensor = self.dropout(math.sqrt(items.shape[2]) * items + self.position_embedding(positions))
         mask, biases = causal_mask(x.shape[1], x.device), self._by_time(histories)
         for index, (layer, bias) in enumerate(zip(self.layers, biases, strict=True), start=1):
             newest_only = index == len(self.layers) and not every_position
@@ -142,6 +143,7 @@ class HSTU(SequentialModel):
     def _by_time(self, histories: Histories) -> list[Tensor | None]:
         """Return the time bias of every layer, `[B, L, L]`, in one look-up."""
         tables = [layer.time_bias for layer in self.layers if layer.time_bias is not None]
+        tables = [bias for layer in self.layers if isinstance(bias := layer.time_bias, Tensor)]
         if not tables:
             return [None] * len(self.layers)
         biases = F.embedding(time_buckets(histories, self.last_bucket), torch.stack(tables, dim=1))

@@ -110,6 +110,11 @@ REGISTRY: dict[str, ModelEntry] = {
     # Further models blind to providers, which the paper cites.
     "nextitnet": _entry("NextItNet", "nextitnet:NextItNet", configs.NextItNetConfig),
     "gc-san": _entry("GC-SAN", "gc_san:GCSAN", configs.GCSANConfig, causal=False),
+    # Backbones of today, blind to providers.
+    "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
+    "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
+    "lrurec": _entry("LRURec", "lrurec:LRURec", configs.LRURecConfig),
+    "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

@@ -95,8 +95,7 @@ def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int
     config, training, length = cell.config, cell.training, cell.protocol.max_length
     if cell.code or not isinstance(config, NeuralConfig):
         return None
-    sizes = [value for value in config.model_dump().values() if type(value) is int]
-    layers, width = getattr(config, "n_layers", 1), sum(sizes)
+    layers, width = getattr(config, "n_layers", 1), config.layer_width
     # Packed windows overlap, and are padded to the longest of their batch: twice the tokens each time.
     repeated = length if training.samples == "prefix" else 4 * length / (length - training.min_context)
     tokens = training.batch_size * min(length, repeated)

@@ -66,6 +66,8 @@ class ESASRecConfig(_PaddedConfig):
     """Number of attention heads; must divide `embedding_size`."""
     inner_factor: int = Field(4, ge=1, le=64)
     """Width of the feed-forward layers, in multiples of `embedding_size`."""
+    inner_size: int = Field(1024, ge=1, le=4 * WIDEST)
+    """Width of the feed-forward layers."""
     inner_bias: bool = False
     """Whether the feed-forward layers have biases."""
     activation: Literal["swiglu", "gelu", "relu"] = "swiglu"
@@ -83,6 +85,8 @@ class ESASRecConfig(_PaddedConfig):
         check_weights(
             self.n_layers * self.embedding_size**2 * (6 + 3 * self.inner_factor),
             "n_layers, embedding_size and inner_factor",
+            self.n_layers * self.embedding_size * (6 * self.embedding_size + 3 * self.inner_size),
+            "n_layers, embedding_size and inner_size",
         )
         return self
 
@@ -136,6 +140,11 @@ class LRURecConfig(NeuralConfig):
     predicts_first: bool = False
     """Whether the padding before a history that is shorter than the maximum length is trained to predict its first
     item, as released."""
+
+    @property
+    def layer_width(self) -> int:
+        """With the states, which are twice as wide and complex, and the feed-forward layer."""
+        return super().layer_width + 8 * self.embedding_size
 
     def own_tasks(self) -> tuple[TaskUse, ...]:
         """Return the next item, with the first item if it is predicted, too."""

@@ -61,6 +61,11 @@ class NeuralConfig(ModelConfig):
     """Further tasks of the main stage: a table for each, by its name or `module:Class`, with its settings and its
     `weight` (1 if not set)."""
 
+    @property
+    def layer_width(self) -> int:
+        """The sum of a layer's widths, from which the memory of a step is bounded: by default, of all whole numbers."""
+        return sum(value for value in self.model_dump().values() if type(value) is int)
+
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the training, in order; the last is the main one."""
         return (Stage(self.main_tasks()),)

@@ -29,6 +29,7 @@ def _esasrec(file: ReferenceFile) -> Mapping[str, object]:
     return {
         "preset": "released",
         "padding_class": True,
+        "inner_size": file.size("d") * file.size("ff_multiplier"),
         "inner_bias": file.about["bias_in_ff"] == "yes",
         "activation": file.about["ff_activation"],
         "similarity": file.about.get("similarity", "dot"),
@@ -170,6 +171,7 @@ REFERENCES = (
             "feed_forward.ff_linear_3": "inner_layers.gate",
         },
         sizes={**SIZES, "inner_factor": "ff_multiplier"},
+        sizes=SIZES,
         settings=_esasrec,
         outputs=_rectools_outputs,
     ),
