@@ -27,7 +27,7 @@ class Cost:
     """Time and memory of one cell."""
 
     epoch_seconds: float | None
-    """Seconds to train and validate one epoch; None for a model that counts."""
+    """Seconds to train and validate an epoch, the mean over all epochs of all stages; None for a model that counts."""
     seconds: float
     """Seconds for the whole cell. A probe assumes that training does not stop early, so its value is an upper bound."""
     memory: int

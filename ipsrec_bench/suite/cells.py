@@ -98,6 +98,19 @@ class Cell:
         """In parentheses, the note in every table beside a model that was not trained on the exact softmax."""
         return f" ({self.training.approximation})" if self.training.approximation and not self.counts else ""
 
+    @property
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Name and maximum number of epochs of each stage of the training, in order; the last is the main one."""
+        stages = getattr(self.config, "stages", None)
+        if stages is None:
+            return (("main", self.training.epochs),)
+        return tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+
+    @property
+    def epochs(self) -> int:
+        """Maximum number of epochs of the training, over all stages."""
+        return sum(epochs for _, epochs in self.stages)
+
     def settings(self) -> dict[str, Any]:
         """Return the resolved settings that enter the key, as plain JSON values; settings without effect do not."""
         idle = {
