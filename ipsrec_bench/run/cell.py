@@ -33,6 +33,7 @@ from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.fit import Fitted, Loop, Step, TrainingData, Validation, fit
 from ipsrec_bench.training.state import StateFile
 from ipsrec_bench.training.streams import INIT, TEST, Streams
+from ipsrec_bench.training.tasks.registry import task_entry
 from ipsrec_bench.training.weights import describe
 
 
@@ -96,6 +97,9 @@ def train_cell(
     way = way or Way()
     if model_entry(cell.type).code != cell.code:  # a worker imports it with its first cell
         raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
+    for name, code in cell.task_code:
+        if task_entry(name).code != code:
+            raise ModelError(f"the code of the task '{name}' has changed since the run began; run the suite again")
     device = pick_device(place.device)
     Streams(cell.seed, INIT).start()
     assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
