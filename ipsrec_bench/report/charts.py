@@ -189,12 +189,11 @@ def _losses(report: Report, style: Style) -> Iterator[Chart]:
                 )
         if not panels:
             continue
-        chosen = _legend_choice()
         charts = [
             alt.Chart(inline(values))
             .mark_line(strokeWidth=1.4)
             .encode(
-                opacity=alt.condition(chosen, alt.value(0.85), alt.value(0.1)),
+                opacity=alt.value(0.85),
                 x=alt.X(
                     "epoch:Q",
                     title="epoch" if stage == MAIN else f"epoch of {stage}",
@@ -209,7 +208,7 @@ def _losses(report: Report, style: Style) -> Iterator[Chart]:
             .properties(width=WIDTH if len(panels) == 1 else WIDTH // 2, height=220)
             for (stage, name), values in panels.items()
         ]
-        chart = (alt.concat(*charts, columns=2) if len(charts) > 1 else charts[0]).add_params(chosen)
+        chart = alt.concat(*charts, columns=2) if len(charts) > 1 else charts[0]
         title = f"Losses on {curves.dataset} by epoch, stage and task, before their weights, one line per seed"
         yield draw(f"losses-{curves.dataset}", "learning", curves.dataset, title, chart)
 

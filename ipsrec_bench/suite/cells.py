@@ -472,7 +472,7 @@ def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence
     if names and (names[-1] != MAIN_STAGE or len({*names}) < len(names)):
         raise file.error(
             where,
-            f"this model has the stages {listed(names)}; they must have different names, and '{MAIN_STAGE}' as the last",
+            f"this model has the stages {listed(names)}; their names must differ, with '{MAIN_STAGE}' as the last",
         )
     return stages
 
