@@ -162,9 +162,12 @@ class CellStarted(CellEvent):
     """A cell begins."""
 
     epochs: int
+    """Maximum number of epochs, over all stages of the training."""
     stop_metric: str
     resumed: int = 0
-    """Epochs that an earlier process trained; they are not trained again."""
+    """Epochs that an earlier process trained, over all stages; they are not trained again."""
+    stages: tuple[tuple[str, int], ...] = ()
+    """Name and maximum number of epochs of each stage, in order; empty if there is only the main stage."""
 
 
 @dataclass(frozen=True)
@@ -172,20 +175,27 @@ class StepDone(CellEvent):
     """Progress within an epoch; sent at most a few times a second."""
 
     epoch: int
+    """Number of the epoch in its stage, from 1."""
     step: int
     steps: int
     loss: float
     targets_per_second: float
+    stage: str = "main"
 
 
 @dataclass(frozen=True)
 class EpochDone(CellEvent):
-    """An epoch is trained and validated."""
+    """An epoch is trained and, in the main stage, validated."""
 
     epoch: int
+    """Number of the epoch in its stage, from 1."""
     loss: float
-    valid: float
+    valid: float | None
+    """The stopping metric; None in a stage before the main one."""
     targets_per_second: float
+    stage: str = "main"
+    of: int | None = None
+    """Number of epochs of a stage before the main one, which never stops early; None in the main stage."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,7 @@ class CellFinished(CellEvent):
 
     metrics: dict[str, float]
     best_epoch: int
+    """Of the main stage."""
     seconds: float
 
 

@@ -72,7 +72,7 @@ def picked(columns: list[str], rows: list[tuple], wanted: list[str]) -> list[str
 
 
 def test_every_version_of_the_schema_is_among_the_stores():
-    assert {int(path.name.partition("-")[0]) for path in STORES} == {1, 2, 3, 4}
+    assert {int(path.name.partition("-")[0]) for path in STORES} == {1, 2, 3, 4, 5}
 
 
 def test_an_old_store_is_migrated_with_every_row_and_kept(old, caplog):
@@ -101,7 +101,7 @@ def test_an_old_store_is_migrated_with_every_row_and_kept(old, caplog):
     for name, (columns, rows) in before.items():
         now, copied = after[name]
         shared = [column for column in columns if column in now]
-        assert shared == columns or name == "datasets"  # what a version measured otherwise is not taken over
+        assert shared == columns or name in {"datasets", "epochs"}  # otherwise measured, or in a table of its own
         assert picked(now, copied, shared) == picked(columns, rows, shared)
     (said,) = caplog.messages
     assert f"from schema version {version} to" in said
@@ -140,6 +140,21 @@ def test_every_command_reads_an_old_store(bench, tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), (arguments, done)
     text = (tmp_path / "reports/tiny/tiny.md").read_text(encoding="utf-8")
     assert "| SASRec |" in text
+
+
+def test_the_losses_of_old_learning_curves_are_kept_by_name(old):
+    path, _ = old
+    columns, rows = tables(path)["epochs"]
+    before = [dict(zip(columns, row, strict=True)) for row in rows]
+    with reading(path) as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM cells").fetchall()]
+        points = queries.learning_curves(connection, keys)
+        stages = connection.execute("SELECT DISTINCT stage FROM epochs UNION SELECT DISTINCT stage FROM losses")
+        assert stages.fetchall() == [("main",)]
+    old_losses = sorted((e["epoch"], e["loss"], e["cross_entropy"], e["contrastive"], e["valid"]) for e in before)
+    new_losses = [(p.epoch, p.loss, p.losses["next-item"], p.losses.get("provider-contrast"), p.valid) for p in points]
+    assert sorted(new_losses) == old_losses
+    assert any(contrastive is not None for *_, contrastive, _ in new_losses)
 
 
 def test_an_import_of_an_old_store_is_still_a_row(newest):
@@ -182,7 +197,7 @@ def test_a_kill_within_a_migration_loses_nothing(newest, step):
     assert tables(newest)["ranks"] == before
     assert sorted(path.name for path in newest.parent.iterdir()) == [
         "ipsrec-bench.duckdb",
-        "ipsrec-bench.schema-4.duckdb",
+        "ipsrec-bench.schema-5.duckdb",
     ]
 
 
@@ -212,12 +227,12 @@ def test_an_old_store_in_a_place_that_cannot_be_written_gets_a_sentence(newest, 
 
 
 def test_a_kept_store_is_never_overwritten(newest):
-    other = newest.with_name("ipsrec-bench.schema-4.duckdb")
+    other = newest.with_name("ipsrec-bench.schema-5.duckdb")
     other.write_text("mine", encoding="utf-8")
     with reading(newest):
         pass
     assert other.read_text(encoding="utf-8") == "mine"
-    assert newest.with_name("ipsrec-bench.schema-4.2.duckdb").exists()
+    assert newest.with_name("ipsrec-bench.schema-5.2.duckdb").exists()
 
 
 def test_processes_that_find_an_old_store_at_once_migrate_it_once_and_lose_no_cell(newest):
@@ -245,7 +260,7 @@ def test_a_store_behind_a_link_is_migrated_where_it_lies(newest, tmp_path):
     with reading(link):
         pass
     assert link.is_symlink()
-    assert newest.with_name("ipsrec-bench.schema-4.duckdb").exists()
+    assert newest.with_name("ipsrec-bench.schema-5.duckdb").exists()
 
 
 def test_what_only_looks_like_an_old_store_is_refused_and_stays(tmp_path, newest):
@@ -268,7 +283,7 @@ def test_the_sentence_on_a_migration_reaches_the_terminal(bench_process):
     done = bench_process("ls")
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
-    assert "from schema version 4" in done.stderr
+    assert "from schema version 5" in done.stderr
 
 
 @pytest.fixture

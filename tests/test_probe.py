@@ -65,7 +65,7 @@ def test_the_start_of_a_training_is_counted_once_and_validation_is_not_a_step(ce
     now = 100.0
     monkeypatch.setattr(probe_module.time, "perf_counter", lambda: now)
 
-    def train_cell(key, cell, place, data, emit):  # noqa: ARG001 (the real one's form)
+    def train_cell(key, cell, place, data, emit, way):  # noqa: ARG001 (the real one's form)
         nonlocal now
         for epoch in range(1, cell.training.epochs + 1):
             for step in range(1, 5):
@@ -84,7 +84,7 @@ def test_a_long_epoch_is_not_trained_to_its_end(cell, found, monkeypatch):
     now, steps = 100.0, []
     monkeypatch.setattr(probe_module.time, "perf_counter", lambda: now)
 
-    def train_cell(key, cell, place, data, emit):  # noqa: ARG001 (the real one's form)
+    def train_cell(key, cell, place, data, emit, way):  # noqa: ARG001 (the real one's form)
         nonlocal now
         for step in range(1, 1001):
             now += 0.25

@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))  # as MkDocs does for the hook
 
-from reference import changelog, cli, metrics, models, python, settings, store, suite  # noqa: E402
+from reference import changelog, cli, metrics, models, python, settings, store, suite, tasks  # noqa: E402
 
 from ipsrec_bench.models.registry import REGISTRY, model_entry  # noqa: E402
 from ipsrec_bench.settings import Settings  # noqa: E402
 from ipsrec_bench.store.database import build  # noqa: E402
 from ipsrec_bench.suite import schema  # noqa: E402
 from ipsrec_bench.suite.load import parse_suite  # noqa: E402
+from ipsrec_bench.training.tasks.registry import REGISTRY as TASKS  # noqa: E402
 
 COMMANDS = dict(cli.commands())
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -145,6 +146,25 @@ def test_the_models_page_shows_presets_and_search_ranges():
     assert "Chen et al., SIGIR 2022" in section
 
 
+# Tasks
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_setting_of_a_task_is_described(name):
+    assert [one.key for one in tasks.settings_of(TASKS[name].config) if not one.description] == []
+
+
+def test_the_tasks_page_has_every_task_with_every_setting_and_the_models_that_have_it():
+    page = tasks.page()
+    for name, entry in TASKS.items():
+        section = page.partition(f"## `{name}` {{#{name}}}")[2].partition("\n## ")[0]
+        for key in (one.key for one in tasks.settings_of(entry.config)):
+            assert f"`{key}`{{ #{name}.{key} }}" in section
+    contrast = page.partition("{#provider-contrast}")[2].partition("\n## ")[0]
+    assert "By default a task of [IPSRec-S](models.md#ipsrec-s), [IPSRec-C](models.md#ipsrec-c)" in contrast
+    assert "[`provider-contrast`](tasks.md#provider-contrast)" in models.page().partition("{#ipsrec-s}")[2]
+
+
 # Metrics and tests
 
 
@@ -176,7 +196,7 @@ def test_the_store_page_has_tables_views_and_macros_with_their_columns():
     page = store.page()
     for heading in ("`cells`", "`metrics`", "`ndcg(rank, n)`", "`metrics_at(n)`"):
         assert f"### {heading}" in page
-    assert "| `best_epoch` | `INTEGER` Epoch with the best stop_metric, from 1. |" in page
+    assert "| `best_epoch` | `INTEGER` Epoch of the main stage with the best stop_metric, from 1. |" in page
 
 
 def test_the_query_of_the_store_page_runs():

@@ -64,7 +64,7 @@ def record(key="k", values=(0, 1, 9), **changes) -> CellRecord:
         stop_metric="mrr@10",
         best_epoch=1,
         best_valid=0.5,
-        epochs=(Epoch(1, 2.0, 1.5, None, 0.5, 0.5, 0.1, 9),),
+        epochs=(Epoch(1, 2.0, 0.5, 0.5, 0.1, 9, losses={"next-item": 1.5}),),
         ranks={"valid": ranks(values), "test": ranks(values)},
     )
     return replace(base, **changes)
@@ -84,7 +84,7 @@ COLUMNS = {
     "cell_targets": {*columns_of(TargetSet), "cell", "split"},
     "datasets": {*columns_of(DatasetRow)},
     "environments": {*columns_of(Environment), "environment"},
-    "epochs": {*columns_of(Epoch), "cell"},
+    "epochs": {*columns_of(Epoch), "cell"} - {"losses"},
     "imported_cells": {*columns_of(PlannedCell), "suite"},
     "run_cells": {*columns_of(PlannedCell), "run", "position"},
     "run_datasets": {*columns_of(RunDataset), "run", "dataset"},
@@ -152,6 +152,28 @@ def counts(connection) -> tuple[int, int, int]:
     return tuple(
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("cells", "epochs", "ranks")
     )
+
+
+def test_the_losses_of_every_stage_are_kept_in_the_order_of_the_training(store):
+    """A pretraining stage has no validation; its epochs have numbers of their own."""
+    staged = (
+        Epoch(1, 3.0, None, 0.5, 0.0, 9, "warm", {"next-item": 2.0, "b": 1.0}),
+        Epoch(2, 2.5, None, 0.5, 0.0, 9, "warm", {"next-item": 1.5, "b": 1.0}),
+        Epoch(1, 2.0, None, 0.5, 0.0, 9, "after", {"a": 2.0}),
+        Epoch(1, 1.0, 0.25, 0.5, 0.1, 9, losses={"next-item": 0.75, "penalty": 0.25}),
+    )
+    with writing(store) as connection:
+        record_cell(connection, record("staged", epochs=staged))
+    with reading(store) as connection:
+        points = queries.learning_curves(connection, ["staged", "k"])
+        assert [point for point in points if point.key == "staged"] == [
+            queries.CurvePoint("staged", e.epoch, e.loss, e.valid, e.stage, e.losses) for e in staged
+        ]
+        (plain,) = (point for point in points if point.key == "k")
+        assert (plain.stage, plain.valid, plain.losses) == ("main", 0.5, {"next-item": 1.5})
+    with writing(store) as connection:
+        record_cell(connection, record("staged"))  # replaces every row
+        assert connection.execute("SELECT count(*) FROM losses").fetchall() == [(2,)]
 
 
 def test_results_replace_failures_and_results_but_failures_replace_no_result(store):
@@ -361,7 +383,7 @@ def test_processes_that_create_a_store_at_once_create_one(tmp_path):
 
 def test_another_version_is_refused(store):
     duckdb.connect(str(store)).execute("UPDATE store SET version = 99").close()
-    with pytest.raises(StoreError, match="has schema version 99, this program reads versions up to 5"), reading(store):
+    with pytest.raises(StoreError, match="has schema version 99, this program reads versions up to 6"), reading(store):
         pass
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -122,6 +123,34 @@ def test_progress_within_an_epoch_counts():
     state = state_after(STREAM[:6])
     assert state.running["a"].progress == 0.05
     assert state.running["a"].seconds(12.5) == 10.0
+
+
+STAGED = (
+    CellStarted(*A, epochs=60, stop_metric="mrr@10", stages=(("pretrain", 10), ("main", 50)), time=12.0),
+    EpochDone(*A, epoch=2, loss=4.25, valid=None, targets_per_second=1300.0, stage="pretrain", of=10, time=14.0),
+    StepDone(*A, epoch=3, step=5, steps=10, loss=4.5, targets_per_second=1234.0, stage="pretrain", time=15.0),
+    EpochDone(*A, epoch=10, loss=4.0, valid=None, targets_per_second=1300.0, stage="pretrain", of=10, time=20.0),
+    EpochDone(*A, epoch=5, loss=3.0, valid=0.1, targets_per_second=1300.0, time=30.0),
+)
+
+
+def test_the_epochs_of_all_stages_are_progress():
+    progress = [state_after(STAGED[:number]).running["a"].progress for number in range(1, 6)]
+    assert progress == [0.0, pytest.approx(2 / 60), pytest.approx(2.5 / 60), pytest.approx(10 / 60), 0.25]
+    for number, said in ((1, "pretrain 1/10"), (3, "pretrain 3/10"), (4, "1/50"), (5, "6/50")):
+        for width in (140, 80, 40):
+            text = shown(state_after((ready("worker 1"), *STAGED[:number])), width=width)
+            assert re.search(rf"(?<![\w/]){said}(?!\d)", text), (said, width, text)
+    assert state_after(STAGED).running["a"].valid == (0.1,)
+
+
+def test_a_cell_that_is_resumed_before_its_main_stage_shows_where_it_is():
+    begun = replace(STAGED[0], resumed=7)
+    assert state_after((begun,)).running["a"].current == ("pretrain", 8, 10)
+    assert state_after((replace(begun, resumed=12),)).running["a"].current == ("", 3, 50)
+    long = replace(begun, stages=(("pretraining on everything\x1b", 10), ("main", 50)))
+    text = shown(state_after((ready("worker 1"), long)), width=140)
+    assert "pretrai… 8/10" in text
 
 
 def test_a_replay_shows_what_was_shown_live():
@@ -608,6 +637,18 @@ def test_plain_lines_of_workers_pauses_and_resumed_cells():
         RunResumed(): "resumed after the pause",
         CellStarted(*name, 10, "mrr@10", 7, worker="worker 1"): (
             "data, sasrec, seed 1: started, resumed after epoch 7 (worker 1)"
+        ),
+        CellStarted(*name, 60, "mrr@10", 7, (("pretrain", 10), ("main", 50))): (
+            "data, sasrec, seed 1: started, resumed after pretrain 7/10"
+        ),
+        CellStarted(*name, 60, "mrr@10", 17, (("pretrain", 10), ("main", 50))): (
+            "data, sasrec, seed 1: started, resumed after epoch 7"
+        ),
+        EpochDone(*name, 3, 1.5, None, 100.0, "pretrain", 10): (
+            "data, sasrec, seed 1: pretrain 3/10, loss 1.5000, 100 targets/s"
+        ),
+        EpochDone(*name, 3, 1.5, 0.25, 100.0): (
+            "data, sasrec, seed 1: epoch 3, loss 1.5000, validation 0.2500, 100 targets/s"
         ),
         CellInterrupted(
             *name

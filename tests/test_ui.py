@@ -13,6 +13,7 @@ from ipsrec_bench.events import CellStarted, EpochDone, RunPlanned, RunStarted
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.run.journal import Journal
 from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.queries import CurvePoint
 
 from .planted import built, fill
 from .test_store import held_by_another_process
@@ -20,7 +21,7 @@ from .test_store import held_by_another_process
 pytest.importorskip("textual")
 
 from ipsrec_bench.ui.app import THEMES, Browser
-from ipsrec_bench.ui.plots import Series, chart
+from ipsrec_bench.ui.plots import LOSS, VALIDATION, Series, chart, curve, kinds_of
 from ipsrec_bench.ui.reading import read_comparison, read_content
 
 PICTURES = Path(__file__).parent / "fixtures" / "ui"
@@ -272,6 +273,38 @@ def test_a_running_suite_is_followed_through_its_journal(store):
     assert "complete · 2 failed · running" in cells
     assert "epoch 4/9" in cells
     assert "books, pop, seed 1: started" in log
+
+
+def test_a_stage_before_the_main_one_is_named(store):
+    cell = {"key": "k", "dataset": "books", "label": "pop", "seed": 1}
+    with Journal(store, "first") as journal:
+        journal.write(RunStarted("first", "The first suite", 1, 0, metric="hr@10"))
+        journal.write(RunPlanned((("bookspop1", "books", "pop", 1, "queued"),)))
+        cell["key"] = "bookspop1"
+        stages = (("pretrain", 9), ("main", 90))
+        journal.write(CellStarted(**cell, epochs=99, stop_metric="mrr@10", stages=stages))
+        journal.write(EpochDone(**cell, epoch=3, loss=0.5, valid=None, targets_per_second=1.0, stage="pretrain", of=9))
+        _, progress, cells = tour(store, "down enter", "2")
+    assert "pretrain 4/9" in progress
+    assert "pretrain 4/9" in cells
+
+
+def test_the_curves_of_a_cell_are_those_of_its_stages_and_tasks():
+    staged = [
+        CurvePoint("k", 1, 3.0, None, "warm", {"next-item": 2.0, "b": 1.0}),
+        CurvePoint("k", 1, 2.0, 0.5, losses={"next-item": 2.0}),
+        CurvePoint("k", 2, 1.0, 0.75, losses={"next-item": 1.0}),
+    ]
+    assert [(kind.named("mrr@10"), curve(staged, kind)) for kind in kinds_of(staged)] == [
+        ("validation MRR@10", ((1.0, 0.5), (2.0, 0.75))),
+        ("training loss", ((1.0, 2.0), (2.0, 1.0))),
+        ("warm, training loss", ((1.0, 3.0),)),
+        ("warm, loss of next-item", ((1.0, 2.0),)),
+        ("warm, loss of b", ((1.0, 1.0),)),
+    ]
+    assert kinds_of(staged[1:]) == [VALIDATION, LOSS]
+    parts = kinds_of([CurvePoint("k", 1, 3.0, 0.5, losses={"next-item": 2.0, "penalty": 1.0})])
+    assert [kind.named("mrr@10") for kind in parts[2:]] == ["loss of next-item", "loss of penalty"]
 
 
 def test_the_place_of_the_report_is_shown_where_there_is_no_display(store, tmp_path):

@@ -45,6 +45,7 @@ from ipsrec_bench.report.runs import Run
 from ipsrec_bench.report.slices import slice_table
 from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.tuned import studies_of, tuned
+from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Training
@@ -487,5 +488,14 @@ def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row
         if cell.key in summaries:
             settings = summaries[cell.key].settings
             own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # counting has none
-            shown[row_of(cell)] = ", ".join(f"{k} = {v}" for k, v in {**settings["config"], **own}.items())
+            shown[row_of(cell)] = ", ".join(_words({**settings["config"], **own}))
     yield from shown.items()
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each setting and its value, and each further task with its own settings."""
+    for name, value in settings.items():
+        if name == "tasks" and isinstance(value, Mapping):
+            yield from (f"task {task} ({in_words(own)})" for task, own in value.items())
+        else:
+            yield f"{name} = {value}"

@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
+from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.report.content import Comparison, Report, Row, SliceTable, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
 from ipsrec_bench.report.sentences import between, signed
@@ -43,6 +44,7 @@ def charts_of(report: Report) -> list[Chart]:
         *(_surface(surface, report.confidence) for surface in report.surfaces),
         *(chart for tuned in report.tuned for chart in study_charts(tuned.study)),
         *_learning_curves(report, style),
+        *_losses(report, style),
     ]
     return [
         replace(chart, name=f"chart-{number:02}-{chart.name}", link=link)
@@ -150,9 +152,10 @@ def _hit_curves(report: Report, style: Style) -> Iterator[Chart]:
 def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
     for curves in report.curves:
         names = list(dict.fromkeys(row.display for row, _, _ in curves.points))
-        values = [
+        values: list[dict[str, Any]] = [
             {"row": row.display, "seed": seed, "epoch": point.epoch, "valid": point.valid}
             for row, seed, point in curves.points
+            if point.valid is not None  # it is None before the main stage
         ]
         metric = curves.stop_metric.upper()
         chart = (
@@ -160,7 +163,7 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
             .mark_line(strokeWidth=1.4)
             .encode(
                 opacity=alt.condition(chosen := _legend_choice(), alt.value(0.85), alt.value(0.1)),
-                x=alt.X("epoch:Q", axis=whole_ticks(point.epoch for _, _, point in curves.points)),
+                x=alt.X("epoch:Q", axis=whole_ticks(value["epoch"] for value in values)),
                 y=alt.Y("valid:Q", title=f"validation {metric}", scale=alt.Scale(zero=False)),
                 color=_colour("row", names, style),
                 strokeDash=_dash("row", names, style),
@@ -172,6 +175,42 @@ def _learning_curves(report: Report, style: Style) -> Iterator[Chart]:
         )
         title = f"Validation {metric} on {curves.dataset} after each epoch, one line per seed"
         yield draw(f"learning-curves-{curves.dataset}", "learning", curves.dataset, title, chart)
+
+
+def _losses(report: Report, style: Style) -> Iterator[Chart]:
+    """Yield a chart for each dataset, with a panel for the loss of each task in each stage: their scales differ."""
+    for curves in report.curves:
+        names = list(dict.fromkeys(row.display for row, _, _ in curves.points))
+        panels: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row, seed, point in curves.points:
+            for name, value in point.losses.items():
+                panels[point.stage, name].append(
+                    {"row": row.display, "seed": seed, "epoch": point.epoch, "loss": value}
+                )
+        if not panels:
+            continue
+        charts = [
+            alt.Chart(inline(values))
+            .mark_line(strokeWidth=1.4)
+            .encode(
+                opacity=alt.value(0.85),
+                x=alt.X(
+                    "epoch:Q",
+                    title="epoch" if stage == MAIN else f"epoch of {stage}",
+                    axis=whole_ticks((value["epoch"] for value in values), 6),
+                ),
+                y=alt.Y("loss:Q", title=f"loss of {name}", scale=alt.Scale(zero=False)),
+                color=_colour("row", names, style),
+                strokeDash=_dash("row", names, style),
+                detail="seed:N",
+                tooltip=["row:N", "seed:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4f")],
+            )
+            .properties(width=WIDTH if len(panels) == 1 else WIDTH // 2, height=220)
+            for (stage, name), values in panels.items()
+        ]
+        chart = alt.concat(*charts, columns=2) if len(charts) > 1 else charts[0]
+        title = f"Losses on {curves.dataset} by epoch, stage and task, before their weights, one line per seed"
+        yield draw(f"losses-{curves.dataset}", "learning", curves.dataset, title, chart)
 
 
 def _seed_scatters(report: Report, style: Style) -> Iterator[Chart]:

@@ -18,6 +18,7 @@ from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.models.stages import MAIN, Stage
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.ranking.ranks import Ranks
@@ -32,6 +33,7 @@ from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.fit import Fitted, Loop, Step, TrainingData, Validation, fit
 from ipsrec_bench.training.state import StateFile
 from ipsrec_bench.training.streams import INIT, TEST, Streams
+from ipsrec_bench.training.tasks.registry import task_entry
 from ipsrec_bench.training.weights import describe
 
 
@@ -47,6 +49,18 @@ class Trained:
     """Ranks of the validation targets, after the best epoch."""
 
 
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How a cell is trained."""
+
+    state: StateFile | None = None
+    """File of the training's state, from which it resumes and to which it writes; None to start anew and write none."""
+    tile_parts: int = 1
+    """Number of parts into which tiles and batches of users are split, to need less memory."""
+    stages: tuple[Stage, ...] | None = None
+    """Stages to train in place of the model's, for a measurement."""
+
+
 def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
     """Train and rank a cell, and leave its record in its folder, for the store.
 
@@ -56,7 +70,7 @@ def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emi
     """
     split = split_dataset(data, cell.protocol)
     with at_work(place.folder):
-        reserve(place.folder, cell.training.epochs, len(split.valid.users) + len(split.test.users))
+        reserve(place.folder, cell.epochs, len(split.valid.users) + len(split.test.users))
         keep(run_cell(key, cell, place, data, emit), place.folder)
 
 
@@ -66,8 +80,7 @@ def train_cell(
     place: Place,
     data: PreparedDataset,
     emit: Emit,
-    state: StateFile | None = None,
-    tile_parts: int = 1,
+    way: Way | None = None,
 ) -> Trained:
     """Train the cell's model and return it with its best weights; test targets are not used.
 
@@ -79,12 +92,14 @@ def train_cell(
         place: where it is trained.
         data: its dataset.
         emit: callback that receives every event.
-        state: file of the training's state, from which it resumes and to which it writes; None to start anew and
-            write none.
-        tile_parts: number of parts into which tiles and batches of users are split, to need less memory.
+        way: how it is trained; it changes no result, except that of a measurement.
     """
+    way = way or Way()
     if model_entry(cell.type).code != cell.code:  # a worker imports it with its first cell
         raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
+    for name, code in cell.task_code:
+        if task_entry(name).code != code:
+            raise ModelError(f"the code of the task '{name}' has changed since the run began; run the suite again")
     device = pick_device(place.device)
     Streams(cell.seed, INIT).start()
     assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
@@ -103,7 +118,7 @@ def train_cell(
                 split.valid,
                 max_length,
                 mask_history=cell.protocol.mask_history,
-                tile_parts=tile_parts,
+                tile_parts=way.tile_parts,
             )
         return Validation(float(metric(cell.training.stop_metric, ranks.realistic).mean()), vars(ranks))
 
@@ -120,8 +135,9 @@ def train_cell(
                 validate=validate,
                 checkpoint=place.folder / f"{key}.safetensors",
                 about=describe(key, data.fingerprint, cell.settings(), sizes),
-                state=state,
-                tile_parts=tile_parts,
+                state=way.state,
+                tile_parts=way.tile_parts,
+                stages=way.stages,
                 on_step=_step_listener(key, cell, emit),
                 on_epoch=_epoch_listener(key, cell, emit),
             ),
@@ -157,10 +173,11 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     reset_peak_memory()
     state = StateFile(place.folder / STATE, key, pick_device(place.device))
     resumed = state.epochs()
-    emit(CellStarted(*_name(key, cell), cell.training.epochs, cell.training.stop_metric, resumed))
+    stages = cell.stages if len(cell.stages) > 1 else ()
+    emit(CellStarted(*_name(key, cell), cell.epochs, cell.training.stop_metric, resumed, stages))
     record, memory = new_record(key, cell, place.device, place.threads, data), MemorySaver()
     try:
-        trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, state, parts))
+        trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, Way(state, parts)))
         Streams(cell.seed, TEST).start()  # the draws of training depend on whether it was resumed
         test = memory.spare(
             lambda parts: rank_targets(
@@ -220,16 +237,17 @@ def _name(key: str, cell: Cell) -> tuple[str, str, str, int]:
 
 def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
     def listen(step: Step) -> None:
-        emit(StepDone(*_name(key, cell), step.epoch, step.step, step.steps, step.loss, step.targets_per_second))
+        emit(StepDone(*_name(key, cell), **vars(step)))
 
     return listen
 
 
 def _epoch_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Epoch], None]:
+    epochs = dict(cell.stages)
+
     def listen(epoch: Epoch) -> None:
-        if epoch.valid is None:  # a stage before the main one
-            return
         rate = epoch.targets / epoch.train_seconds if epoch.train_seconds else 0.0
-        emit(EpochDone(*_name(key, cell), epoch.epoch, epoch.loss, epoch.valid, rate))
+        of = None if epoch.stage == MAIN else epochs[epoch.stage]
+        emit(EpochDone(*_name(key, cell), epoch.epoch, epoch.loss, epoch.valid, rate, epoch.stage, of))
 
     return listen

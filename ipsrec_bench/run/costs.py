@@ -22,12 +22,16 @@ LEAST_PROCESS, MOST_PROCESS, MOST_CUDA_PROCESS = 200 << 20, 700 << 20, 5 << 30
 """Bytes of a process that has loaded torch but no data: lower bound, upper bound, and upper bound with CUDA."""
 
 
+_OF_MAIN = {"next-item", "provider-contrast", "provider-prediction"}
+"""Tasks that encode no other histories than those of the batch; any other one encodes at most two of each."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Time and memory of one cell."""
 
     epoch_seconds: float | None
-    """Seconds to train and validate one epoch; None for a model that counts."""
+    """Seconds to train and validate an epoch, the mean over all epochs of all stages; None for a model that counts."""
     seconds: float
     """Seconds for the whole cell. A probe assumes that training does not stop early, so its value is an upper bound."""
     memory: int
@@ -90,10 +94,14 @@ def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int
 
     The bound is several times the real peak: tables count twice, all intermediate results of a step are assumed to
     live until its end, and scores are not tiled. Classes outside the toolkit have no bound, because their tables are
-    unknown. Models that count have none, because their tables depend on the interactions.
+    unknown. Models that are trained on single interactions have none, because a step may encode all users and items.
+    Models that count have none, because their tables depend on the interactions.
     """
     config, training, length = cell.config, cell.training, cell.protocol.max_length
-    if cell.code or not isinstance(config, NeuralConfig):
+    if cell.code or cell.task_code or not isinstance(config, NeuralConfig):
+        return None
+    stages = config.stages()
+    if any(stage.samples == "interactions" for stage in stages):
         return None
     layers, width = getattr(config, "n_layers", 1), config.layer_width
     # Packed windows overlap, and are padded to the longest of their batch: twice the tokens each time.
@@ -101,6 +109,10 @@ def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int
     tokens = training.batch_size * min(length, repeated)
     # A step's intermediate results per token: projections, attention weights, feed-forward layers, dropout masks, and
     # their gradients.
+    if any(stage.samples == "histories" for stage in stages):
+        tokens = training.batch_size * length
+    further = max(sum(use.name not in _OF_MAIN for use in stage.tasks) for stage in stages)
+    tokens *= 1 + 2 * further
     kept = 4 * tokens * 32 * layers * (width + getattr(config, "n_heads", 1) * length)
     # Filters of all heights up to the length, where there are filters; else squares of the widths.
     weights = 12 * layers * width**2 + getattr(config, "n_horizontal", 0) * config.embedding_size * length**2

@@ -20,7 +20,7 @@ from ipsrec_bench.store.records import CellRecord, Environment
 from ipsrec_bench.training.curve import Epoch
 
 _ROOM_FOR_TEXT = 1 << 16
-_PER_EPOCH, _PER_TARGET = 512, 16
+_PER_EPOCH, _PER_TARGET = 1024, 16
 """Upper bounds on the bytes of a result."""
 
 

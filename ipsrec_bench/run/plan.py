@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipsrec_bench.data.datasets import KnownDatasets, known_datasets
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
@@ -20,10 +20,11 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.cells import Cell, expand, trainings
+from ipsrec_bench.suite.cells import Cell, Finders, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 from ipsrec_bench.suite.shards import Shard
+from ipsrec_bench.training.tasks.registry import task_entry
 
 if TYPE_CHECKING:
     from ipsrec_bench.run.costs import CostEstimate
@@ -116,7 +117,7 @@ def cells_of(file: SuiteFile, data_dir: Path = Path("data"), device: str = "auto
         here, taken = module_at(module, file.modules), module_at(module)
         if here and taken and not here.samefile(taken):
             raise file.error(place, f"the module '{module}' is {taken}, which hides {here}; rename your file")
-    return expand(file, known_datasets_of(file, data_dir), model_entry, default_precision(device))
+    return expand(file, known_datasets_of(file, data_dir), Finders(model_entry, task_entry), default_precision(device))
 
 
 def modules_elsewhere(file: SuiteFile) -> list[str]:
@@ -131,11 +132,24 @@ def modules_elsewhere(file: SuiteFile) -> list[str]:
 
 
 def _own_modules(file: SuiteFile) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the place and the top-level module of each model that is named as `module:Class`."""
+    """Yield the place and the top-level module of each model and task that is named as `module:Class`."""
     for label, table in file.suite.models.items():
         name = table.get("type", label)
         if isinstance(name, str) and ":" in name and not is_installed(name):
             yield (("models", label, "type") if "type" in table else ("models", label)), re.split("[.:]", name)[0]
+        variants = table.get("variants")
+        for place, part in (
+            (("models", label), table),
+            *((("models", label, "variants", str(v)), own) for v, own in dict(_table(variants)).items()),
+        ):
+            for task in _table(_table(part).get("tasks")):
+                if ":" in task:
+                    yield (*place, "tasks", task), re.split("[.:]", task)[0]
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    """Return a table of a suite; an empty one for anything else, which is refused later."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def preview(

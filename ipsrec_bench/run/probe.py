@@ -1,4 +1,4 @@
-"""Measure what a cell takes by training it for a moment and ranking one batch of users.
+"""Measure what a cell takes by training each of its stages for a moment and ranking one batch of users.
 
 Nothing here imports torch until a probe runs.
 """
@@ -35,7 +35,7 @@ OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEstimate:  # noqa: ARG001 (of all tasks' form)
-    """Return what `cell` takes on `data` at `place`, from about two seconds of training and one batch of ranking.
+    """Return what `cell` takes on `data` at `place`, from two seconds of each stage and one batch of ranking.
 
     The numbers of targets and users are exact. Seconds are extrapolated from a share of an epoch, from a batch of users
     and, for a model that counts, from a part of the interactions; so is the memory that these took.
@@ -170,19 +170,27 @@ class _Clock:
 
 def _trained(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
     """Train and rank with a model that learns by gradients."""
-    from ipsrec_bench.run.cell import train_cell
+    from ipsrec_bench.models.configs import NeuralConfig
+    from ipsrec_bench.run.cell import Way, train_cell
 
-    split, epochs = split_dataset(data, cell.protocol), cell.training.epochs
+    split = split_dataset(data, cell.protocol)
     training = cell.training.model_copy(update={"epochs": MOST_EPOCHS, "patience": MOST_EPOCHS})
-    gauge, clock = _Gauge(place.device), _Clock()
-    with contextlib.suppress(_EnoughError):
-        train_cell("probe", replace(cell, training=training), place, data, clock.listen)
+    gauge = _Gauge(place.device)
+    assert isinstance(cell.config, NeuralConfig)
+    start_seconds = epochs_seconds = 0.0
+    for stage, (_, epochs) in zip(cell.config.stages(), cell.stages, strict=True):
+        clock = _Clock()
+        alone = stage if stage.epochs is None else replace(stage, epochs=MOST_EPOCHS)
+        with contextlib.suppress(_EnoughError):
+            train_cell("probe", replace(cell, training=training), place, data, clock.listen, Way(stages=(alone,)))
+        start_seconds += clock.start_seconds
+        epochs_seconds += epochs * clock.epoch_seconds
     trained = gauge.peaks()
     user_seconds, ranked = _ranked(cell, place, data, split.valid)
-    epoch = clock.epoch_seconds + user_seconds * len(split.valid.users)
-    seconds = clock.start_seconds + epochs * epoch + user_seconds * len(split.test.users)
+    epochs_seconds += cell.training.epochs * user_seconds * len(split.valid.users)
+    seconds = start_seconds + epochs_seconds + user_seconds * len(split.test.users)
     memory, device_memory = (max(*peaks) for peaks in zip(trained, ranked, strict=True))
-    return Cost(epoch, seconds, memory, device_memory if gauge.on_cuda else None, "probed")
+    return Cost(epochs_seconds / cell.epochs, seconds, memory, device_memory if gauge.on_cuda else None, "probed")
 
 
 def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -> tuple[float, tuple[int, int]]:

@@ -123,7 +123,7 @@ def _faults(connection: Connection) -> list[str]:
         """
     ).fetchall()
     found = [f"cell {keys[0]}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''} {what}" for what, keys in counts]
-    for table in ("ranks", "epochs", "cell_targets"):
+    for table in ("ranks", "epochs", "losses", "cell_targets"):
         orphans = connection.execute(
             f"SELECT count(DISTINCT cell) FROM {table} WHERE cell NOT IN (SELECT cell FROM cells)"
         ).fetchall()[0][0]

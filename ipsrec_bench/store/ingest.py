@@ -20,7 +20,6 @@ from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import StoreError
-from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import check_file, complete_keys, place_of, unlike
 from ipsrec_bench.store.records import (
@@ -34,7 +33,6 @@ from ipsrec_bench.store.records import (
 )
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import Protocol
-from ipsrec_bench.training.curve import Epoch
 
 
 def claim_name(connection: Connection, file: SuiteFile, store: Path) -> None:
@@ -157,7 +155,23 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
         "started": record.started.replace(tzinfo=None),
     }
     cell = _insert_numbered(connection, "cells", row, "cell")
-    _insert(connection, "epochs", (_epoch_row(cell, epoch) for epoch in record.epochs if epoch.stage == MAIN))
+    _insert(
+        connection,
+        "epochs",
+        (
+            {"cell": cell, **{name: value for name, value in vars(epoch).items() if name != "losses"}}
+            for epoch in record.epochs
+        ),
+    )
+    _insert(
+        connection,
+        "losses",
+        (
+            {"cell": cell, "stage": epoch.stage, "epoch": epoch.epoch, "name": name, "value": value}
+            for epoch in record.epochs
+            for name, value in epoch.losses.items()
+        ),
+    )
     for split, ranks in (record.ranks or {}).items():
         columns = {"user": ranks.users.astype(np.int32), "higher": ranks.higher, "ties": ranks.ties}
         with _as_table(connection, columns) as arrays:
@@ -171,7 +185,7 @@ def record_cell(connection: Connection, record: CellRecord) -> None:
 
 def remove_cell(connection: Connection, key: str) -> None:
     """Remove a cell with all its rows, if the store has it."""
-    for table in ("ranks", "epochs", "cell_targets", "cells"):
+    for table in ("ranks", "epochs", "losses", "cell_targets", "cells"):
         connection.execute(f"DELETE FROM {table} WHERE cell IN (SELECT cell FROM cells WHERE key = ?)", [key])
 
 
@@ -210,12 +224,3 @@ def _environment(connection: Connection, environment: Environment) -> str:
     name = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     _insert(connection, "environments", [{"environment": name, **row}], how="INSERT OR IGNORE")
     return name
-
-
-def _epoch_row(cell: int, epoch: Epoch) -> dict[str, Any]:
-    return {
-        "cell": cell,
-        "cross_entropy": epoch.losses.get("next-item", epoch.loss),
-        "contrastive": epoch.losses.get("provider-contrast"),
-        **{name: value for name, value in vars(epoch).items() if name not in {"stage", "losses"}},
-    }

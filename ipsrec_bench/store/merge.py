@@ -192,7 +192,7 @@ def _copy_cell(connection: Connection, theirs: int, key: str) -> None:
     ours = connection.execute(
         "INSERT INTO cells BY NAME SELECT * EXCLUDE (cell) FROM part.main.cells WHERE cell = ? RETURNING cell", [theirs]
     ).fetchall()[0][0]
-    for table in ("epochs", "ranks", "cell_targets"):
+    for table in ("epochs", "losses", "ranks", "cell_targets"):
         connection.execute(
             f"INSERT INTO {table} BY NAME SELECT * REPLACE (? AS cell) FROM part.main.{table} WHERE cell = ?",
             [ours, theirs],

@@ -24,6 +24,8 @@ from ipsrec_bench.store.database import (
 )
 
 _log = logging.getLogger(__name__)
+_LOSS_COLUMNS = {"cross_entropy": "next-item", "contrastive": "provider-contrast"}
+"""Columns of `epochs` up to version 5, and the tasks whose losses they hold."""
 
 
 def migrate(place: Path, patience: float, on_wait: OnWait | None) -> None:
@@ -89,6 +91,7 @@ def _copy(connection: Connection) -> None:
         names = ", ".join(f'"{column}"' for column in columns)
         connection.execute(f'INSERT INTO new.main."{table}" ({names}) SELECT {names} FROM old.main."{table}"')
     _copy_splits(connection)
+    _copy_losses(connection)
     for table, column, sequence in _numbered(connection):
         highest = connection.execute(f'SELECT coalesce(max("{column}"), 0) FROM new.main."{table}"').fetchall()
         connection.execute("SELECT max(nextval(?)) FROM range(?)", [f"new.main.{sequence}", highest[0][0]]).fetchall()
@@ -109,6 +112,20 @@ def _copy_splits(connection: Connection) -> None:
             f"INSERT INTO new.main.splits (fingerprint, split, {names})"
             f" SELECT fingerprint, 'leave-one-out', {names} FROM old.main.datasets"
         )
+
+
+def _copy_losses(connection: Connection) -> None:
+    """Copy the losses that older stores kept as columns of `epochs`, where all epochs are of the main stage."""
+    found = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'old' AND table_name = 'epochs'"
+    ).fetchall()
+    for column, name in _LOSS_COLUMNS.items():
+        if (column,) in found:
+            connection.execute(
+                "INSERT INTO new.main.losses (cell, stage, epoch, name, value)"
+                f" SELECT cell, 'main', epoch, ?, {column} FROM old.main.epochs WHERE {column} IS NOT NULL",
+                [name],
+            )
 
 
 def _shared_columns(connection: Connection) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import MissingRunError, StoreError, SuiteError, did_you_mean, listed
+from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, PlannedCell, RunDataset, columns_of
 
@@ -80,8 +81,14 @@ class CurvePoint:
 
     key: str
     epoch: int
+    """Number within its stage, from 1."""
     loss: float
-    valid: float
+    """The loss that was minimised."""
+    valid: float | None
+    """The stopping metric; None in a stage before the main one."""
+    stage: str = MAIN
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """The loss of each task by name, before its weight."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,7 @@ class LikeCells:
     seconds: float
     """Median duration of the cells."""
     epoch_seconds: float | None
-    """Median time to train and validate one epoch; None for models that count."""
+    """Median of the mean time to train and validate an epoch, of whatever stage; None for models that count."""
     peak_memory: int
     """Maximum over the cells, in bytes."""
 
@@ -450,13 +457,25 @@ def target_facts(connection: Connection, fingerprint: str, split: str) -> Target
 
 
 def learning_curves(connection: Connection, keys: Sequence[str]) -> list[CurvePoint]:
-    """Return the epochs of the cells with these keys, in order."""
+    """Return the epochs of the cells with these keys, in the order of their training."""
     rows = connection.execute(
-        "SELECT key, epoch, loss, valid FROM epochs JOIN cells USING (cell)"
-        " WHERE key IN (SELECT unnest(?)) ORDER BY key, epoch",
+        """
+        WITH wanted AS (
+            SELECT cell, key FROM cells WHERE key IN (SELECT unnest(?))
+        ), parts AS (
+            SELECT cell, stage, epoch, list({'name': name, 'value': value} ORDER BY losses.rowid) AS found
+            FROM losses JOIN wanted USING (cell) GROUP BY cell, stage, epoch
+        )
+        SELECT key, epoch, loss, valid, stage, coalesce(found, [])
+        FROM epochs JOIN wanted USING (cell) LEFT JOIN parts USING (cell, stage, epoch)
+        ORDER BY key, epochs.rowid
+        """,
         [list(keys)],
     ).fetchall()
-    return [CurvePoint(*row) for row in rows]
+    return [
+        CurvePoint(key, epoch, loss, valid, stage, {part["name"]: part["value"] for part in found})
+        for key, epoch, loss, valid, stage, found in rows
+    ]
 
 
 def datasets(connection: Connection, fingerprints: Collection[str]) -> dict[str, DatasetRow]:

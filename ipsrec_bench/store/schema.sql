@@ -114,7 +114,7 @@ CREATE TABLE cells (
     depth INTEGER,
     deterministic BOOLEAN
 );
-COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere; one row per key. A complete cell has rows in ranks and, if it was trained by gradients, in epochs; a failed cell has its traceback in error.';
+COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere; one row per key. A complete cell has rows in ranks and, if it was trained by gradients, in epochs and losses; a failed cell has its traceback in error.';
 COMMENT ON COLUMN cells.cell IS 'number of the cell in this store';
 COMMENT ON COLUMN cells.key IS 'content key: cells with equal keys have equal ranks';
 COMMENT ON COLUMN cells.status IS 'complete or failed';
@@ -130,32 +130,44 @@ COMMENT ON COLUMN cells.train_seconds IS 'time of training alone, in seconds';
 COMMENT ON COLUMN cells.peak_memory IS 'largest resident size of the process while the cell ran, in bytes';
 COMMENT ON COLUMN cells.parameters IS 'number of trainable parameters';
 COMMENT ON COLUMN cells.stop_metric IS 'validation metric that chose the best epoch, like mrr@10';
-COMMENT ON COLUMN cells.best_epoch IS 'epoch with the best stop_metric, from 1';
+COMMENT ON COLUMN cells.best_epoch IS 'epoch of the main stage with the best stop_metric, from 1';
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
 COMMENT ON COLUMN cells.depth IS 'length of the shortest imported list, where a target that is not listed counts as last; NULL where all ranks are known';
 COMMENT ON COLUMN cells.deterministic IS 'whether no seed changes the ranks, so that one cell serves every seed of a suite; NULL where an older version did not record it';
 
 CREATE TABLE epochs (
     cell INTEGER NOT NULL,
+    stage VARCHAR NOT NULL DEFAULT 'main',
     epoch INTEGER NOT NULL,
     loss DOUBLE NOT NULL,
-    cross_entropy DOUBLE NOT NULL,
-    contrastive DOUBLE,
-    valid DOUBLE NOT NULL,
+    valid DOUBLE,
     train_seconds DOUBLE NOT NULL,
     valid_seconds DOUBLE NOT NULL,
     targets BIGINT NOT NULL
 );
-COMMENT ON TABLE epochs IS 'Learning curves; one row per cell and epoch. Losses are means over the targets of the epoch.';
+COMMENT ON TABLE epochs IS 'Learning curves; one row per cell, stage and epoch, in the order of the training. A model that is pretrained has stages before the main one. Losses are means over the samples of the epoch.';
 COMMENT ON COLUMN epochs.cell IS 'the cell, as in cells';
-COMMENT ON COLUMN epochs.epoch IS 'number of the epoch, from 1';
-COMMENT ON COLUMN epochs.loss IS 'total loss that was minimised';
-COMMENT ON COLUMN epochs.cross_entropy IS 'cross-entropy of the next item';
-COMMENT ON COLUMN epochs.contrastive IS 'contrastive loss before its weight lambda; NULL where the model has none';
-COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch';
+COMMENT ON COLUMN epochs.stage IS 'stage of the training: main, or the name of one before it';
+COMMENT ON COLUMN epochs.epoch IS 'number of the epoch in its stage, from 1';
+COMMENT ON COLUMN epochs.loss IS 'loss that was minimised: the weighted sum of those in losses';
+COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch; NULL before the main stage';
 COMMENT ON COLUMN epochs.train_seconds IS 'time of training in seconds';
 COMMENT ON COLUMN epochs.valid_seconds IS 'time of validation in seconds';
-COMMENT ON COLUMN epochs.targets IS 'number of training targets';
+COMMENT ON COLUMN epochs.targets IS 'number of training samples: targets, histories or interactions';
+
+CREATE TABLE losses (
+    cell INTEGER NOT NULL,
+    stage VARCHAR NOT NULL,
+    epoch INTEGER NOT NULL,
+    name VARCHAR NOT NULL,
+    value DOUBLE NOT NULL
+);
+COMMENT ON TABLE losses IS 'Losses of the tasks that a model is trained for; one row per cell, stage, epoch and loss. Older versions recorded those of the next item and of the provider contrast only.';
+COMMENT ON COLUMN losses.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN losses.stage IS 'stage of the training, as in epochs';
+COMMENT ON COLUMN losses.epoch IS 'number of the epoch in its stage, as in epochs';
+COMMENT ON COLUMN losses.name IS 'name of the task, module:Class, or penalty for terms on the weights alone';
+COMMENT ON COLUMN losses.value IS 'mean over the samples of the epoch, before the weight of the task; a penalty is weighted already';
 
 CREATE TYPE held_out AS ENUM ('valid', 'test');
 COMMENT ON TYPE held_out IS 'Which held-out interactions are ranked: validation or test.';

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
@@ -23,6 +23,8 @@ RANKS_FORMAT = 9
 
 `tests/test_golden.py` fails when they do."""
 
+MAIN_STAGE = "main"
+"""Name of the stage that every training by gradients ends with."""
 S = TypeVar("S", bound=Settings)
 
 
@@ -51,6 +53,64 @@ class KnownModel(Interface):
 
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
+
+
+class KnownUse(Interface):
+    """A task of a stage."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry of tasks, or `module:Class`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Its settings."""
+
+
+class KnownStage(Interface):
+    """A stage of a model's training."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def tasks(self) -> Sequence[KnownUse]:
+        """What is trained."""
+
+    @property
+    def samples(self) -> str:
+        """What a batch consists of."""
+
+
+class KnownTask(Interface):
+    """Facts about a training task that a suite looks up by its name."""
+
+    @property
+    def config(self) -> type[Settings]:
+        """Its settings."""
+
+    @property
+    def code(self) -> str:
+        """Hash of the code of a task that is not part of the toolkit; empty otherwise."""
+
+    @property
+    def samples(self) -> frozenset[str]:
+        """The kinds of batches that it can be computed on."""
+
+
+@dataclass(frozen=True)
+class Finders:
+    """Look up what a suite names."""
+
+    model: Callable[[str], KnownModel]
+    task: Callable[[str], KnownTask]
+
+
+class _Weight(Settings):
+    """The weight of a task, beside its own settings."""
+
+    weight: float = Field(1.0, gt=0, le=1e6)
 
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
@@ -84,6 +144,8 @@ class Cell:
     protocol: Protocol
     """With the dataset's own `max_length` already applied."""
     seed: int
+    task_code: tuple[tuple[str, str], ...] = ()
+    """Name and hash of the code of each task that is not part of the toolkit."""
     asked: str = "auto"
     """`training.samples` as the suite sets it, before it was resolved for `config`."""
 
@@ -102,6 +164,19 @@ class Cell:
         """In parentheses, the note in every table beside a model that was not trained on the exact softmax."""
         return f" ({self.training.approximation})" if self.training.approximation and not self.counts else ""
 
+    @property
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Name and maximum number of epochs of each stage of the training, in order; the last is the main one."""
+        stages = getattr(self.config, "stages", None)
+        if stages is None:
+            return ((MAIN_STAGE, self.training.epochs),)
+        return tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+
+    @property
+    def epochs(self) -> int:
+        """Maximum number of epochs of the training, over all stages."""
+        return sum(epochs for _, epochs in self.stages)
+
     def settings(self) -> dict[str, Any]:
         """Return the resolved settings that enter the key, as plain JSON values; settings without effect do not."""
         idle = {
@@ -114,6 +189,7 @@ class Cell:
         return {
             "type": self.type,
             **({"code": self.code} if self.code else {}),
+            **({"tasks": dict(self.task_code)} if self.task_code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             **({} if self.counts else {"training": training}),
             "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
@@ -168,7 +244,7 @@ def trainings(cells: Iterable[Cell]) -> Iterator[Cell]:
 def expand(
     file: SuiteFile,
     known_datasets: Mapping[str, Mapping[str, Any]],
-    find_model: Callable[[str], KnownModel],
+    find: Finders,
     precision: Precision,
 ) -> list[Cell]:
     """Return the suite's cells: for each dataset, each seed, each model followed by its variants.
@@ -176,7 +252,7 @@ def expand(
     Args:
         file: the suite.
         known_datasets: settings of the datasets that a suite may name without describing them.
-        find_model: looks up a model by its name.
+        find: look up a model, or a task, by its name.
         precision: what `auto` means on this machine.
 
     Raises:
@@ -186,7 +262,7 @@ def expand(
     if not suite.models:
         raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
     sources = {name: resolve_source(file, name, known_datasets) for name in suite.datasets}
-    rows = [row for name in suite.models for row in _rows(file, name, find_model, precision)]
+    rows = [row for name in suite.models for row in _rows(file, name, find, precision)]
     cells = [
         row(
             dataset=dataset,
@@ -273,9 +349,7 @@ def _without_effect(protocol: Protocol) -> set[str]:
     return {"metrics", "cutoffs", "filter", *shares}
 
 
-def _rows(
-    file: SuiteFile, name: str, find_model: Callable[[str], KnownModel], precision: Precision
-) -> Iterator[Callable[..., Cell]]:
+def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> Iterator[Callable[..., Cell]]:
     """Yield, for the suite's model `name` and each of its variants, a factory of cells."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
@@ -283,7 +357,7 @@ def _rows(
     type_name: str = _of_type(file, where, base, "type", str, name)
     own_training: Mapping[str, Any] = _of_type(file, where, base, "training", Mapping, {})
     try:
-        known = find_model(type_name)
+        known = find.model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
     if known.uses_users and file.suite.protocol.split == "user-holdout":
@@ -308,6 +382,8 @@ def _rows(
             (*place, "training"),
         )
         config = _checked(file, known.config, {**base, **overrides}, place)
+        config = _with_tasks(file, config, place if "tasks" in overrides else where, find)
+        task_code = _checked_stages(file, config, place, find)
         if training.precision == "auto":
             training = training.model_copy(update={"precision": precision})
         asked = training.samples
@@ -325,8 +401,91 @@ def _rows(
             variant=variant,
             config=config,
             training=training,
+            task_code=task_code,
             asked=asked,
         )
+
+
+def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> Settings:
+    """Return a model's settings with those of its further tasks completed; `where` is the table that has `tasks`.
+
+    Raises:
+        SuiteError: there is no such task, the model has it already, or one of its settings is wrong.
+    """
+    tables: Mapping[str, Mapping[str, Any]] = getattr(config, "tasks", {}) if hasattr(config, "stages") else {}
+    if not tables:
+        return config
+    main = _stages(file, config.model_copy(update={"tasks": {}}), where)[-1]
+    own = {use.name for use in main.tasks}
+    completed = {}
+    for name in sorted(tables):
+        place = (*where, "tasks", name)
+        if name in own:
+            raise file.error(place, f"the model has the task '{name}' already; change the model's own settings instead")
+        try:
+            known = find.task(name)
+        except BenchError as error:
+            raise file.error(place, str(error)) from None
+        if main.samples not in known.samples:
+            raise file.error(
+                place,
+                f"the task is computed on {' or '.join(sorted(known.samples))}, but this model is trained on"
+                f" {main.samples}",
+            )
+        table = dict(tables[name])
+        weight = _checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
+        own_settings = _checked(file, known.config, table, place)
+        completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
+    return config.model_copy(update={"tasks": completed})
+
+
+def _checked_stages(
+    file: SuiteFile, config: Settings, where: settings.Path, find: Finders
+) -> tuple[tuple[str, str], ...]:
+    """Return name and hash of the tasks outside the toolkit that a model with these settings is trained for.
+
+    Raises:
+        SuiteError: the model's class, which may be a user's, asks for stages or tasks that cannot be trained.
+    """
+    code = {}
+    for stage in _stages(file, config, where):
+        names = [use.name for use in stage.tasks]
+        if not names or len({*names}) < len(names):
+            raise file.error(
+                where, f"the stage '{stage.name}' of this model needs at least one task, and each only once"
+            )
+        for use in stage.tasks:
+            try:
+                known = find.task(use.name)
+                known.config.model_validate(dict(use.settings))
+            except BenchError as error:
+                raise file.error(where, f"stage '{stage.name}' of this model: {error}") from None
+            except ValidationError as error:
+                path, message = next(settings.explain(error, dict(use.settings)))
+                key = ".".join(map(str, path)) or "settings"
+                raise file.error(where, f"task '{use.name}' of this model: {key}: {message}") from None
+            if known.code:
+                code[use.name] = known.code
+    return tuple(sorted(code.items()))
+
+
+def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence[KnownStage]:
+    """Return the stages of a model with these settings; none if it is not trained by gradients.
+
+    Raises:
+        SuiteError: its class, which may be a user's, does not return stages that end with the main one.
+    """
+    try:
+        stages: Sequence[KnownStage] = getattr(config, "stages", tuple)()
+        names = [stage.name for stage in stages]
+    except Exception as error:  # noqa: BLE001 (whatever a user's class raises)
+        raise file.error(where, f"the stages of this model cannot be read: {type(error).__name__}: {error}") from None
+    if names and (names[-1] != MAIN_STAGE or len({*names}) < len(names)):
+        raise file.error(
+            where,
+            f"this model has the stages {listed(names)}; their names must differ, with '{MAIN_STAGE}' as the last",
+        )
+    return stages
 
 
 def _resolved(training: Training, asked: str, config: Settings, known: KnownModel) -> Training:

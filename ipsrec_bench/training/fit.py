@@ -47,6 +47,7 @@ class Step:
     steps: int
     loss: float
     targets_per_second: float
+    stage: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,8 @@ class Loop:
     """The state from which training resumes, and which it writes after an epoch if a write is due; None: no state."""
     tile_parts: int = 1
     """Number of parts into which the tiles of the softmax are cut, to save memory."""
+    stages: tuple[Stage, ...] | None = None
+    """Stages to train in place of the model's, for a measurement."""
     on_step: Callable[[Step], object] = lambda _: None
     """Receives the progress within an epoch, a few times a second."""
     on_epoch: Callable[[Epoch], object] = lambda _: None
@@ -144,7 +147,7 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
         progress = loop.state.restore(model, optimiser, checkpoint, loop.about or {})
     saved = checkpoint.stat() if progress.best is not None else None
     resumed_in = progress.curve[-1].stage if progress.curve else None
-    for stage in config.stages():
+    for stage in loop.stages or config.stages():
         if stage.epochs is not None and progress.epochs_of(stage.name) >= stage.epochs:
             continue
         if resumed_in != stage.name:  # it begins here
@@ -274,7 +277,8 @@ class _StageTrainer:
                 reported = now
                 total, _ = sums.means()
                 _check_loss(total, progress, f"by step {step} of epoch {epoch}")
-                self.loop.on_step(Step(epoch, step, len(batches), total, sums.samples / (now - began)))
+                rate = sums.samples / (now - began)
+                self.loop.on_step(Step(epoch, step, len(batches), total, rate, self.stage.name))
         return sums
 
 

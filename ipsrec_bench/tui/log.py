@@ -1,5 +1,6 @@
 """The plain log, for pipes and CI: one line per event that matters."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from ipsrec_bench.events import (
@@ -43,13 +44,12 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
             text = f"{event.title}: {event.cells} cells, {event.skipped} already done"
         case CellStarted():
             text = f"{_name(event)}: started"
-            text += f", resumed after epoch {event.resumed}" if event.resumed else ""
+            text += f", resumed after {_resumed(event)}" if event.resumed else ""
             text += f" ({event.worker})" if event.worker else ""
         case EpochDone():
-            text = (
-                f"{_name(event)}: epoch {event.epoch}, loss {event.loss:.4f}, validation {event.valid:.4f},"
-                f" {event.targets_per_second:.0f} targets/s"
-            )
+            epoch = f"epoch {event.epoch}" if event.of is None else f"{event.stage} {event.epoch}/{event.of}"
+            valid = "" if event.valid is None else f" validation {event.valid:.4f},"
+            text = f"{_name(event)}: {epoch}, loss {event.loss:.4f},{valid} {event.targets_per_second:.0f} targets/s"
         case CellFinished():
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
             text = f"{_name(event)}: finished in {event.seconds:.1f} s, best epoch {event.best_epoch}, {metrics}"
@@ -89,6 +89,25 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
         case _:
             return None
     return f"{now:%Y-%m-%d %H:%M:%S} {visible(text)}"
+
+
+def epoch_in_stage(stages: Sequence[tuple[str, int]], number: int, epochs: int) -> tuple[str, int, int]:
+    """Return where epoch `number` of a training with `epochs` over all its stages is.
+
+    Returns:
+        The stage before the main one that it belongs to, or "", its number in its stage, and the epochs of the stage.
+    """
+    before = 0
+    for name, count in stages[:-1]:
+        if number <= before + count:
+            return name, number - before, count
+        before += count
+    return "", number - before, epochs - before
+
+
+def _resumed(event: CellStarted) -> str:
+    stage, number, count = epoch_in_stage(event.stages, event.resumed, event.epochs)
+    return f"{stage} {number}/{count}" if stage else f"epoch {number}"
 
 
 def awaited(event: CellsAwaited) -> str:

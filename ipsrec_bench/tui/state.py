@@ -30,7 +30,7 @@ from ipsrec_bench.events import (
     WorkerSeen,
     WorkerStarted,
 )
-from ipsrec_bench.tui.log import awaited
+from ipsrec_bench.tui.log import awaited, epoch_in_stage
 from ipsrec_bench.words import visible
 
 CellState = Literal["queued", "running", "resumed", "stopped", "done", "failed"]
@@ -60,15 +60,28 @@ class RunningCell:
     began: float
     """When it began, shifted by later pauses."""
     resumed: int = 0
-    """Epochs that an earlier attempt has trained."""
+    """Epochs that an earlier attempt has trained, over all stages."""
     epoch: int = 0
-    """Epochs done."""
+    """Epochs done, over all stages."""
     step: int = 0
     steps: int = 0
     loss: float | None = None
     rate: float | None = None
     """Targets per second."""
     valid: tuple[float, ...] = ()
+    stages: tuple[tuple[str, int], ...] = ()
+    """Name and maximum number of epochs of each stage; empty if there is only the main stage."""
+
+    @property
+    def current(self) -> tuple[str, int, int]:
+        """The current epoch: the stage before the main one that it belongs to, or "", its number there, of how many."""
+        return epoch_in_stage(self.stages, min(self.epoch + 1, self.epochs), self.epochs)
+
+    def epochs_until(self, stage: str, epoch: int) -> int:
+        """Return how many epochs are done after epoch `epoch` of a stage."""
+        names = [name for name, _ in self.stages]
+        before = self.stages[: names.index(stage)] if stage in names else ()
+        return sum(epochs for _, epochs in before) + epoch
 
     @property
     def progress(self) -> float:
@@ -179,15 +192,16 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             return _with_worker(state, replace(worker, memory=event.memory, load=event.load))
         case EpochDone():
             running = state.running.get(event.key)
-            curve = running.valid if running else ()
+            if running is None:  # its death was noticed before this late event arrived
+                return state
             return _update(
                 state,
                 event,
-                epoch=event.epoch,
+                epoch=running.epochs_until(event.stage, event.epoch),
                 step=0,
                 loss=event.loss,
                 rate=event.targets_per_second,
-                valid=(*curve, event.valid),
+                valid=running.valid if event.valid is None else (*running.valid, event.valid),
             )
         case CellStarted():
             return _begun(state, event)
@@ -269,6 +283,8 @@ def _begun(state: RunState, event: CellStarted) -> RunState:
     cell = RunningCell(
         event.dataset, event.label, event.seed, event.epochs, event.stop_metric, began, event.resumed, event.resumed
     )
+    if event.stages:
+        cell = replace(cell, stages=tuple((visible(name), epochs) for name, epochs in event.stages))
     state = replace(state, running={**state.running, event.key: cell}, waiting=None)
     if before is None:
         name = event.worker or next(

@@ -14,6 +14,8 @@ LEAST_SUBJECT = 20
 """Minimum columns of a cell's name; other columns are left out to make room for it."""
 LONGEST_SUBJECT = 60
 LONGEST_NAME = 16
+LONGEST_STAGE = 8
+"""Columns of the name of a stage before the main one."""
 LEAST_SPARK = 8
 MOST_SPARK = 24
 
@@ -65,12 +67,13 @@ def _widths(state: RunState, width: int) -> _Widths:
     """Return widths that follow from the plan and the terminal, so that no column moves while cells come and go."""
     name = max(cell_len(_short(worker)) for worker in state.workers.values())
     is_seen = any(worker.name for worker in state.workers.values())
-    epochs = max((len(str(cell.epochs)) for cell in state.running.values()), default=3)
+    counts = max((len(str(cell.epochs)) for cell in state.running.values()), default=3)
+    stages = [_stage_epoch(*stage, stage[1]) for cell in state.running.values() for stage in cell.stages[:-1]]
     is_wide, is_wider = width >= 100, width >= 130  # noqa: PLR2004 (where there is room)
     parts = {
         "name": min(LONGEST_NAME, max(name, 6)) if name else 0,
         "bar": 20 if is_wider else 8 if is_wide else 4,
-        "epoch": max(2 * epochs + 1, 7),
+        "epoch": max(2 * counts + 1, 7, *map(cell_len, stages)),
         "spark": 0,
         "valid": 6,
         "loss": 5,
@@ -161,7 +164,12 @@ def _progress(cell: RunningCell, width: int) -> list[Part]:
 
 
 def _epoch(cell: RunningCell) -> str:
-    return f"{min(cell.epoch + 1, cell.epochs)}/{cell.epochs}"
+    return _stage_epoch(*cell.current)
+
+
+def _stage_epoch(stage: str, epoch: int, epochs: int) -> str:
+    name = fit(stage, LONGEST_STAGE).rstrip() if cell_len(stage) > LONGEST_STAGE else stage
+    return f"{name} {epoch}/{epochs}".lstrip()
 
 
 def _longest_subject(plan: Layout) -> int:

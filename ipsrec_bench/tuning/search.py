@@ -443,8 +443,10 @@ class _Trial:
                 self.keep_values(tuple(self._best.values()))
         elif isinstance(event, EpochDone):
             self._epochs += 1
-            self._best[event.seed] = max(event.valid, self._best.get(event.seed, event.valid))
             self.keep_costs(max(0.0, event.time - (self._began or event.time)))
+            if event.valid is None:  # a stage before the main one
+                return
+            self._best[event.seed] = max(event.valid, self._best.get(event.seed, event.valid))
             if self._by_epoch and event.seed == self._search.tune.seeds[0]:
                 self.trial.report(event.valid, event.epoch)
                 self._prune()

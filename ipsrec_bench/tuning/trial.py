@@ -40,7 +40,8 @@ def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedData
     try:
         for cell in cells:
             name = (key, cell.dataset, cell.shown, cell.seed)
-            emit(CellStarted(*name, cell.training.epochs, cell.training.stop_metric))
+            stages = cell.stages if len(cell.stages) > 1 else ()
+            emit(CellStarted(*name, cell.epochs, cell.training.stop_metric, stages=stages))
             values.append(train_cell(key, cell, place, data, emit).fitted.best_valid)
     except StoreError:
         raise

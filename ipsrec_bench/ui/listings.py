@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.records import PlannedCell, reason_of
 from ipsrec_bench.tui.lines import bar, clock, line
 from ipsrec_bench.tui.results import MARKS
@@ -115,7 +116,8 @@ def _state_of(cell: PlannedCell, page: SuitePage, state: RunState | None) -> Tex
         word = mark
     running = state.running.get(cell.key) if state is not None else None
     if running is not None:
-        word = f"epoch {min(running.epoch + 1, running.epochs)}/{running.epochs}"
+        stage, epoch, epochs = running.current
+        word = f"{stage or 'epoch'} {epoch}/{epochs}"
     symbol, style = MARKS[mark]
     return Text(f"{symbol} {word}", style)
 
@@ -209,7 +211,9 @@ def facts_of(cell: PlannedCell, page: SuitePage) -> Mapping[str, str]:
     if found.peak_memory is not None:
         facts["memory"] = f"{found.peak_memory / 2**20:,.0f} MiB"
     for name in ("config", "training", "protocol"):
-        facts[name] = ", ".join(f"{key} = {value}" for key, value in found.settings.get(name, {}).items())
+        said = found.settings.get(name, {})
+        facts[name] = ", ".join(f"{key} = {value}" for key, value in said.items() if key != "tasks")
+        facts.update({f"task {task}": in_words(own) for task, own in said.get("tasks", {}).items()})
     return {name: visible(value) for name, value in facts.items() if value}
 
 

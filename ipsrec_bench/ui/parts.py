@@ -22,7 +22,7 @@ from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.schema import Statistics
 from ipsrec_bench.ui import listings
 from ipsrec_bench.ui.following import LogReader
-from ipsrec_bench.ui.plots import SEED_STYLES, Series, curve
+from ipsrec_bench.ui.plots import SEED_STYLES, Series, curve, kinds_of
 from ipsrec_bench.ui.reading import JournalLine, SuitePage, read_comparison
 from ipsrec_bench.ui.widgets import Plot
 from ipsrec_bench.words import visible
@@ -97,13 +97,10 @@ class CellScreen(PartScreen):
         found = self._page.summaries.get(self._cell.key)
         if points:
             metric = (found.stop_metric if found is not None else None) or "metric"
-            for name, is_loss, style in (
-                (f"validation {metric.upper()}", False, SEED_STYLES[0]),
-                ("training loss", True, SEED_STYLES[1]),
-            ):
-                yield Static(name, classes="head")
-                plot = Plot(f"plot-{'loss' if is_loss else 'valid'}", "epoch")
-                plot.show([Series(curve(points, is_loss=is_loss), style)])
+            for number, kind in enumerate(kinds_of(points)):
+                yield Static(Text(visible(kind.named(metric))), classes="head")
+                plot = Plot(f"plot-{number}", "epoch")
+                plot.show([Series(curve(points, kind), SEED_STYLES[min(number, len(SEED_STYLES) - 1)])])
                 yield plot
         if found is not None and found.error:
             yield Static("log", classes="head")

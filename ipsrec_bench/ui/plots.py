@@ -1,11 +1,13 @@
 """Line charts as text: each character holds a grid of two by four dots (Braille)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from rich.text import Text
 
+from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.store.queries import CurvePoint
 
 _BLANK = 0x2800
@@ -30,9 +32,49 @@ class Series:
     """How Rich draws it; a later series is drawn over an earlier one."""
 
 
-def curve(points: Sequence[CurvePoint], *, is_loss: bool) -> tuple[tuple[float, float], ...]:
-    """Return the validation metric by epoch, or the training loss."""
-    return tuple((float(point.epoch), point.loss if is_loss else point.valid) for point in points)
+@dataclass(frozen=True)
+class Kind:
+    """What a learning curve shows: the validation metric, the loss that was minimised, or that of one task."""
+
+    stage: str = MAIN
+    of: Literal["validation", "loss", "task"] = "validation"
+    task: str = ""
+    """Name of the task's loss."""
+
+    def named(self, metric: str) -> str:
+        """Return what it shows, in words; `metric` is the stopping metric."""
+        if self.of == "validation":
+            return f"validation {metric.upper()}".strip()
+        before = "" if self.stage == MAIN else f"{self.stage}, "
+        return f"{before}training loss" if self.of == "loss" else f"{before}loss of {self.task}"
+
+
+VALIDATION, LOSS = Kind(), Kind(of="loss")
+
+
+def kinds_of(points: Iterable[CurvePoint]) -> list[Kind]:
+    """Return the curves that a cell has: validation and loss, then the stages and tasks that the loss consists of."""
+    parts: dict[str, dict[str, None]] = {}
+    for point in points:
+        parts.setdefault(point.stage, {}).update(dict.fromkeys(point.losses))
+    kinds = [VALIDATION, LOSS]
+    for stage, tasks in parts.items():
+        if stage != MAIN:
+            kinds.append(Kind(stage, "loss"))
+        if len(tasks) > 1:
+            kinds += [Kind(stage, "task", task) for task in tasks]
+    return kinds
+
+
+def curve(points: Sequence[CurvePoint], kind: Kind) -> tuple[tuple[float, float], ...]:
+    """Return the values of a curve by epoch."""
+    found = []
+    for point in points:
+        if point.stage == kind.stage:
+            value = {"validation": point.valid, "loss": point.loss}.get(kind.of, point.losses.get(kind.task))
+            if value is not None:
+                found.append((float(point.epoch), value))
+    return tuple(found)
 
 
 def chart(series: Sequence[Series], width: int, height: int, x_title: str) -> Text:

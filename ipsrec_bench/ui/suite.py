@@ -18,7 +18,7 @@ from ipsrec_bench.ui import listings
 from ipsrec_bench.ui.following import Follower
 from ipsrec_bench.ui.listings import Listing
 from ipsrec_bench.ui.parts import CellScreen, CompareScreen, LogScreen
-from ipsrec_bench.ui.plots import SEED_STYLES, Series, curve
+from ipsrec_bench.ui.plots import LOSS, SEED_STYLES, VALIDATION, Series, curve, kinds_of
 from ipsrec_bench.ui.reading import JournalLine, SuitePage, read_content, read_journals, read_suite
 from ipsrec_bench.ui.screen import LOOK_SECONDS, StoreScreen
 from ipsrec_bench.ui.widgets import Lines, Plot, Progress
@@ -74,7 +74,7 @@ class SuiteScreen(StoreScreen):
         self._report: Report | None = None
         self._is_report_old = True
         self._table = 0
-        self._is_loss = False
+        self._kind, self._next_kind = VALIDATION, LOSS
         self._follower: Follower | None = None
         self._ended = 0
         """Cells that had ended when the store was last read."""
@@ -273,9 +273,9 @@ class SuiteScreen(StoreScreen):
             self._show_report(self._report)
 
     def action_switch_curve(self) -> None:
-        """Show the training loss in place of the validation metric, or the other way round."""
+        """Show the next curve of the row: the validation metric, the training loss, or that of a stage or task."""
         if self._tab == "curves":
-            self._is_loss = not self._is_loss
+            self._kind = self._next_kind
             line = self.query_one("#curves-lines", Lines).current
             if line is not None:
                 self._plot(*line.subject)
@@ -295,19 +295,21 @@ class SuiteScreen(StoreScreen):
                 found.setdefault(cell.label, []).append((cell, page.curves[cell.key]))
         own = found.pop(label, [])
         # Losses of other models have another scale, which would leave no room for this one's.
-        others = [] if self._is_loss else [[points for _, points in cells] for cells in found.values()]
+        kinds = kinds_of(point for _, points in own for point in points)
+        kind = self._kind if self._kind in kinds else VALIDATION
+        self._next_kind = kinds[(kinds.index(kind) + 1) % len(kinds)]
+        others = [] if kind != VALIDATION else [[points for _, points in cells] for cells in found.values()]
         series = [Series(_mean(curves), "bright_black") for curves in others]
         styles = {cell.seed: SEED_STYLES[i % len(SEED_STYLES)] for i, (cell, _) in enumerate(own)}
-        series += [Series(curve(points, is_loss=self._is_loss), styles[cell.seed]) for cell, points in own]
+        series += [Series(curve(points, kind), styles[cell.seed]) for cell, points in own]
         self.query_one("#curves-plot", Plot).show(series)
         metrics = {page.summaries[cell.key].stop_metric for cell, _ in own if cell.key in page.summaries}
-        metric = "training loss" if self._is_loss else f"validation {' '.join(filter(None, metrics)).upper()}"
-        other = "the validation metric" if self._is_loss else "the loss"
-        caption = Text(visible(f"{label} on {dataset}, {metric}:"))
+        metric = " ".join(filter(None, metrics))
+        caption = Text(visible(f"{label} on {dataset}, {kind.named(metric)}:"))
         for seed, style in styles.items():
             caption.append(f" seed {seed}", style)
         caption.append("; grey: means of other models" if others else "", "dim")
-        caption.append(f"; l shows {other}")
+        caption.append(visible(f"; l shows {self._next_kind.named(metric)}"))
         self.query_one("#curves-caption", Static).update(caption)
 
     def on_lines_opened(self, event: Lines.Opened) -> None:
@@ -346,5 +348,6 @@ def _mean(curves: Sequence[Sequence[CurvePoint]]) -> tuple[tuple[float, float], 
     found: dict[int, list[float]] = {}
     for points in curves:
         for point in points:
-            found.setdefault(point.epoch, []).append(point.valid)
+            if point.valid is not None:
+                found.setdefault(point.epoch, []).append(point.valid)
     return tuple((float(epoch), sum(values) / len(values)) for epoch, values in sorted(found.items()))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reference import changelog, cli, metrics, models, python, store, suite
+from reference import changelog, cli, metrics, models, python, store, suite, tasks
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -15,6 +15,7 @@ def pages(root: Path) -> dict[str, str]:
         "reference/suite.md": suite.page(),
         "reference/cli.md": cli.page(),
         "reference/models.md": models.page(),
+        "reference/tasks.md": tasks.page(),
         "reference/metrics.md": metrics.page(),
         "reference/store.md": store.page(),
         "reference/python.md": python.page(),

@@ -1,9 +1,12 @@
 """Pieces of Markdown."""
 
+import ast
 import inspect
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Examples?):$", re.MULTILINE)
 
@@ -68,3 +71,12 @@ def sentence(text: str) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|")
+
+
+def module_docstring(module: str) -> str:
+    """Return the docstring of a module without importing it, and torch with it."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    return inspect.cleandoc(docstring or "")

@@ -1,15 +1,12 @@
 """Reference of the models, from the registry, their modules and their settings."""
 
-import ast
-import inspect
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 from ipsrec_bench.models.configs import IPSRecConfig, ModelConfig
 from ipsrec_bench.models.registry import REGISTRY, ModelEntry
-from reference.markdown import code, table, term, toml
+from reference.markdown import code, module_docstring, table, term, toml
 from reference.settings import Setting, described
+from reference.tasks import trained_for
 
 _INTRODUCTION = """\
 # Models
@@ -45,7 +42,8 @@ def _section(name: str, entry: ModelEntry) -> str:
         [
             f"## {entry.title} {{#{name}}}",
             f"{code(name)}: {', '.join(_facts(entry))}.",
-            _module_docstring(entry.path.partition(":")[0]),
+            module_docstring(entry.path.partition(":")[0]),
+            *_tasks(entry),
             *(["**Settings**", *entries] if entries else ["It has no settings."]),
             *_preset(entry.config),
         ]
@@ -71,10 +69,13 @@ def _preset(config: type[ModelConfig]) -> Iterator[str]:
         yield table(("Setting", "Value"), [(code(name), code(toml(value))) for name, value in changed.items()])
 
 
-def _module_docstring(module: str) -> str:
-    """Return the docstring of a module without importing it, and torch with it."""
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    return inspect.cleandoc(docstring or "")
+def _tasks(entry: ModelEntry) -> Iterator[str]:
+    """Yield the sentence with the tasks of each stage."""
+    stages = [
+        (", ".join(f"[{code(task)}](tasks.md#{task})" for task in tasks), stage)
+        for stage, tasks in trained_for(entry.config)
+    ]
+    if len(stages) == 1:
+        yield f"It is trained for {stages[0][0]}."
+    elif stages:
+        yield f"It is trained in stages: {'; then '.join(f'{tasks} (stage {stage})' for tasks, stage in stages)}."

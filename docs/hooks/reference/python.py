@@ -11,6 +11,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.models.api.SequentialModel",
             "ipsrec_bench.models.api.CountingModel",
             "ipsrec_bench.models.api.ProviderPredictor",
+            "ipsrec_bench.models.api.MaskedEncoder",
             "ipsrec_bench.models.api.Sizes",
             "ipsrec_bench.models.api.Views",
             "ipsrec_bench.models.api.TrainingLog",
@@ -19,6 +20,21 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.models.configs.ModelConfig",
             "ipsrec_bench.models.configs.NeuralConfig",
             "ipsrec_bench.settings.LogRange",
+        ),
+    ),
+    "Write a training task": (
+        (
+            "A task of your own derives from `Task`; a model names its tasks and stages in its settings class."
+            " [Add your own training task](../how-to/own-task.md) is a guide."
+        ),
+        (
+            "ipsrec_bench.training.tasks.api.Task",
+            "ipsrec_bench.training.tasks.api.TrainingStep",
+            "ipsrec_bench.training.tasks.api.Encoded",
+            "ipsrec_bench.training.samples.Batch",
+            "ipsrec_bench.training.index.TrainingIndex",
+            "ipsrec_bench.models.stages.Stage",
+            "ipsrec_bench.models.stages.TaskUse",
         ),
     ),
     "Test a model": (

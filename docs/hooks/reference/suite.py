@@ -77,9 +77,16 @@ name if the table has `type`. Beside the keys below, a table takes the [settings
     table
     {: .facts }
 
+`tasks`{ #models.tasks }
+:   Further [training tasks](tasks.md) of a model that is trained by gradients: a table for each, by its name or as
+    `module:Class`, with its settings and its `weight` in the loss, above 0. They add to the model's own tasks.
+
+    table · default `{}`
+    {: .facts }
+
 `variants`{ #models.variants }
 :   Further rows of the tables: a table for each variant, by the variant's name, with the model settings that differ
-    and, if needed, a `training` table.
+    and, if needed, a `training` table. The `tasks` of a variant replace those of its model.
 
     table
     {: .facts }

@@ -74,7 +74,7 @@ class NeuralConfig(ModelConfig):
         """Return the tasks of the main stage."""
         further = (
             TaskUse(name, table.get("weight", 1.0), {key: value for key, value in table.items() if key != "weight"})
-            for name, table in self.tasks.items()
+            for name, table in sorted(self.tasks.items())
         )
         return (*self.own_tasks(), *further)
 

@@ -23,6 +23,12 @@ class TaskEntry:
     code: str = ""
     """Hash of the source files of a task outside the toolkit: a changed file gives new cells."""
 
+    @property
+    def samples(self) -> frozenset[str]:
+        """The kinds of batches that it can be computed on; this imports its class, and so torch."""
+        found: frozenset[str] = imported(self.path).samples
+        return found
+
 
 def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
     return TaskEntry(config, f"{__package__}.{path}")
@@ -61,6 +67,9 @@ def task_entry(name: str) -> TaskEntry:
     from ipsrec_bench.training.tasks.api import Task
 
     found = own_class(name, name, (Task,))
+    config = found.settings_type
+    if not (isinstance(config, type) and issubclass(config, Settings)) or "weight" in config.keys():  # noqa: SIM118
+        raise ModelError(f"'{name}' must set 'settings_type' to a class derived from Settings, without a key 'weight'")
     return TaskEntry(found.settings_type, name, hash_of_code(found, ""))
 
 
