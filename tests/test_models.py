@@ -229,7 +229,6 @@ class TestESASRec(SequentialModelCase):
 
 class TestESASRecReleased(SequentialModelCase):
     model = "esasrec"
-    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1, "preset": "released", "inner_bias": True}
     settings: ClassVar = {**LIGR, "preset": "released", "inner_bias": True}
 
 

@@ -31,7 +31,6 @@ class InnerLayers(nn.Module):
     def __init__(self, config: ESASRecConfig) -> None:
         """Take the widths and the activation from `config`."""
         super().__init__()
-        d, inner = config.embedding_size, config.embedding_size * config.inner_factor
         d, inner = config.embedding_size, config.inner_size
         self.activation = config.activation
         self.inner = nn.Linear(d, inner, bias=config.inner_bias)
@@ -76,7 +75,6 @@ class LiGRLayer(nn.Module):
         attended = self.attention(*heads, mask, width=x.shape[2] // self.n_heads)
         x = x + self.attention_gate(x).sigmoid() * self.dropout(self.dense(attended.transpose(1, 2).flatten(2)))
         inner = self.dropout(self.inner_layers(self.inner_norm(x)))
-        return x + self.inner_gate(x).sigmoid() * inner
         out: Tensor = x + self.inner_gate(x).sigmoid() * inner
         return out
 
@@ -109,7 +107,6 @@ class ESASRec(SequentialModel):
         if self.sees_padding:
             histories = padded_left(histories, self.position_embedding.num_embeddings)
         positions = positions_of(histories, backward=self.backward_positions)
-        x = self.dropout(self.item_embedding(histories.items) + self.position_embedding(positions))
         x: Tensor = self.dropout(self.item_embedding(histories.items) + self.position_embedding(positions))
         mask = causal_mask(x.shape[1], x.device)
         for index, layer in enumerate(self.layers, start=1):

@@ -127,7 +127,6 @@ class HSTU(SequentialModel):
         """Return the outputs of the last layer, `[B, d]` or `[B, L, d]`."""
         items = self.item_embedding(histories.items)
         positions = positions_of(histories, backward=self.backward_positions)
-        x = self.dropout(math.sqrt(items.shape[2]) * items + self.position_embedding(positions))
         x: Tensor = self.dropout(math.sqrt(items.shape[2]) * items + self.position_embedding(positions))
         mask, biases = causal_mask(x.shape[1], x.device), self._by_time(histories)
         for index, (layer, bias) in enumerate(zip(self.layers, biases, strict=True), start=1):
@@ -142,7 +141,6 @@ class HSTU(SequentialModel):
 
     def _by_time(self, histories: Histories) -> list[Tensor | None]:
         """Return the time bias of every layer, `[B, L, L]`, in one look-up."""
-        tables = [layer.time_bias for layer in self.layers if layer.time_bias is not None]
         tables = [bias for layer in self.layers if isinstance(bias := layer.time_bias, Tensor)]
         if not tables:
             return [None] * len(self.layers)

@@ -90,26 +90,17 @@ REGISTRY: dict[str, ModelEntry] = {
     "stan": _counting("STAN", "stan:STAN", configs.STANConfig, times=True),
     "sequential-rules": _counting("SequentialRules", "sequential_rules:SequentialRules", configs.SequentialRulesConfig),
     "provider-pop": _counting("ProviderPop", "provider_pop:ProviderPop", configs.ProviderPopConfig, providers=True),
-    # The paper's baselines, blind to providers.
+    # Baselines of the paper's tables, blind to providers.
+    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False, users=True),
-    "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
-    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
     "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
     "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
-    # Backbones of today, blind to providers.
-    "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
-    "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
-    "lrurec": _entry("LRURec", "lrurec:LRURec", configs.LRURecConfig),
-    "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
-    "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
-    "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
-    "gru4rec": _entry("GRU4Rec (RecBole)", "gru4rec:GRU4Rec", configs.GRU4RecConfig),
-    "caser": _entry("Caser", "caser:Caser", configs.CaserConfig, causal=False),
-    "sasrec": _entry("SASRec", "sasrec:SASRec", configs.TransformerConfig),
-    "sr-gnn": _entry("SR-GNN", "sr_gnn:SRGNN", configs.SRGNNConfig, causal=False),
-    # Further models blind to providers, which the paper cites.
+    # Further models that the paper cites, blind to providers.
     "nextitnet": _entry("NextItNet", "nextitnet:NextItNet", configs.NextItNetConfig),
     "gc-san": _entry("GC-SAN", "gc_san:GCSAN", configs.GCSANConfig, causal=False),
+    "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
+    "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
+    "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
     # Backbones of today, blind to providers.
     "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
     "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),

@@ -138,7 +138,6 @@ class IntervalAttention(nn.Module):
         scores = (q @ k.transpose(-2, -1) + by_interval) / math.sqrt(q.shape[-1])
         weights = self.dropout(scores.masked_fill(~mask, -torch.inf).softmax(dim=-1))
         shares: Tensor = _SumBy.apply(weights, index, len(times[0]))  # type: ignore[no-untyped-call]
-        return (weights @ v + shares @ for_values).transpose(1, 2).flatten(2)
         out: Tensor = (weights @ v + shares @ for_values).transpose(1, 2).flatten(2)
         return out
 

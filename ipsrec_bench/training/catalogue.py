@@ -59,10 +59,6 @@ def scored(users: Tensor, items: Tensor, targets: Tensor, negatives: Tensor) -> 
         targets: int64 `[N]`.
         negatives: int64 `[K]` where all targets share them, or `[N, K]`.
     """
-    own = (users * _rows(items, targets)).sum(dim=1)
-    if negatives.dim() == 1:
-        return own, users @ _rows(items, negatives).T
-    return own, (_rows(items, negatives) @ users[:, :, None])[:, :, 0]
     rows = _rows(items, negatives)
     against = users @ rows.T if negatives.dim() == 1 else (rows @ users[:, :, None])[:, :, 0]
     return (users * _rows(items, targets)).sum(dim=1), against

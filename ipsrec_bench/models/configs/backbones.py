@@ -64,8 +64,6 @@ class ESASRecConfig(_PaddedConfig):
     """Number of LiGR layers."""
     n_heads: int = Field(4, ge=1, le=WIDEST)
     """Number of attention heads; must divide `embedding_size`."""
-    inner_factor: int = Field(4, ge=1, le=64)
-    """Width of the feed-forward layers, in multiples of `embedding_size`."""
     inner_size: int = Field(1024, ge=1, le=4 * WIDEST)
     """Width of the feed-forward layers."""
     inner_bias: bool = False
@@ -83,8 +81,6 @@ class ESASRecConfig(_PaddedConfig):
     def _fits(self) -> Self:
         _check_heads(self.embedding_size, self.n_heads)
         check_weights(
-            self.n_layers * self.embedding_size**2 * (6 + 3 * self.inner_factor),
-            "n_layers, embedding_size and inner_factor",
             self.n_layers * self.embedding_size * (6 * self.embedding_size + 3 * self.inner_size),
             "n_layers, embedding_size and inner_size",
         )

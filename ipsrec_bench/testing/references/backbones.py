@@ -28,7 +28,6 @@ SIZES = {"embedding_size": "d", "n_layers": "layers", "n_heads": "heads"}
 def _esasrec(file: ReferenceFile) -> Mapping[str, object]:
     return {
         "preset": "released",
-        "padding_class": True,
         "inner_size": file.size("d") * file.size("ff_multiplier"),
         "inner_bias": file.about["bias_in_ff"] == "yes",
         "activation": file.about["ff_activation"],
@@ -170,7 +169,6 @@ REFERENCES = (
             "feed_forward.ff_linear_2": "inner_layers.outer",
             "feed_forward.ff_linear_3": "inner_layers.gate",
         },
-        sizes={**SIZES, "inner_factor": "ff_multiplier"},
         sizes=SIZES,
         settings=_esasrec,
         outputs=_rectools_outputs,

@@ -29,7 +29,6 @@ class ProviderPrediction(Task[ProviderPredictionConfig]):
             )
         name = step.model.provider_input
         logits = step.model.provider_logits(step.main.extra[name] if name else step.main.user)
-        logits = step.model.provider_logits(step.main.user)
         return provider_loss(logits, step.batch.target_providers, unknown_class=self.settings.unknown_class)
 
 

@@ -47,7 +47,6 @@ REGISTRY: dict[str, TaskEntry] = {
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
     "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig),
-    "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
 }
 
 
