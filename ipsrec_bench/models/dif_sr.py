@@ -77,7 +77,8 @@ class GateFusion(nn.Module):
         """Map `rows [B, h, T, sources, S]` to `[B, h, T, S]`. Of S < L keys, the missing ones have scores of 0."""
         hidden = F.relu(F.linear(rows, self.hidden.weight[:, : rows.shape[-1]], self.hidden.bias))
         gate = self.output(hidden).softmax(dim=-2)  # [B, h, T, sources, 1]
-        return (gate * rows).sum(dim=-2)
+        out: Tensor = (gate * rows).sum(dim=-2)
+        return out
 
 
 def score_fusion(fusion: str, length: int, sources: int) -> nn.Module | None:
