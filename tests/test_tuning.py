@@ -78,6 +78,12 @@ def test_a_models_own_ranges_are_searched_unless_the_suite_names_others():
     assert not named.contains({"n_layers": 4, "similarity": "dot"})
 
 
+def test_a_setting_that_keys_leave_out_at_its_default_can_be_searched():
+    space = space_of("[models.dif-sr]\n[tune.space.dif-sr]\nfusion = ['sum', 'gate']\n", "dif-sr")
+    assert space.grid(3) == {"fusion": ["sum", "gate"]}
+    assert space.contains({"fusion": "sum"})
+
+
 def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
     assert space_of("").grid(3)["lambda"] == pytest.approx([1e-3, 10**-1.5, 1.0])
     linear = space_of("[tune.space.sasrec]\nhidden_dropout = { low = 0.1, high = 0.5 }\n", "sasrec")

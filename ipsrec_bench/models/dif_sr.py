@@ -12,7 +12,7 @@ applied to every query's row of scores over the L keys, for each head:
 
 - `sum`: the sum of the rows;
 - `concat`: W [provider row; item row; position row] + b, from 3L to L;
-- `gate`: sum_x a_x row_x, where the a_x are the softmax over x of w^T ReLU(W row_x + b) + c, from L to L to 1.
+- `gate`: sum_x a_x row_x, where the a_x are the softmax over x of w^T ReLU(W row_x + b), from L to L to 1.
 
 For `concat` and `gate`, scores that a query may not see, those of later keys, are set to 0 before they are fused. So
 the models are causal, and do not depend on padding.
@@ -71,13 +71,14 @@ class GateFusion(nn.Module):
         """Take the maximum length L of a history."""
         super().__init__()
         self.hidden = nn.Linear(length, length)
-        self.output = nn.Linear(length, 1)
+        self.output = nn.Linear(length, 1, bias=False)  # a bias would move all rows alike, which softmax ignores
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map `rows [B, h, T, sources, S]` to `[B, h, T, S]`. Of S < L keys, the missing ones have scores of 0."""
         hidden = F.relu(F.linear(rows, self.hidden.weight[:, : rows.shape[-1]], self.hidden.bias))
         gate = self.output(hidden).softmax(dim=-2)  # [B, h, T, sources, 1]
-        return (gate * rows).sum(dim=-2)
+        out: Tensor = (gate * rows).sum(dim=-2)
+        return out
 
 
 def score_fusion(fusion: str, length: int, sources: int) -> nn.Module | None:
@@ -206,7 +207,7 @@ class DIFSR(SequentialModel, ProviderPredictor):
         positions = self.position_embedding(torch.arange(length, device=device)).expand_as(x)
         mask = causal_mask(length, device)
         if self.raw:  # states of padding are read, so they must not see padding
-            mask = mask & (items > 0)[:, None, None, :]
+            mask = mask & (torch.arange(length, device=device) <= histories.newest)[:, None, None]
         for index, layer in enumerate(self.layers, start=1):
             newest_only = index == len(self.layers) and not every_position
             sources, read = [x, provider_vectors, positions], histories.newest if newest_only else None

@@ -15,6 +15,7 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.models.api import SequentialModel, Sizes, TrainingLog
 from ipsrec_bench.models.configs import NeuralConfig
+from ipsrec_bench.models.configs.base import DEEPEST
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.training.objective import batch_losses
 from ipsrec_bench.training.samples import Batch
@@ -35,6 +36,11 @@ ENCODER_NAMES = {
 }
 """Our names within RecBole's SASRec and what is built on it."""
 TRANSFORMER_SIZES = {"embedding_size": "d", "n_layers": "layers", "n_heads": "heads", "inner_size": "inner"}
+
+GATE_BIASES = frozenset(
+    f"trm_encoder.layer.{layer}.multi_head_attention.fusion_layer.projection.2.bias" for layer in range(DEEPEST)
+)
+"""Biases of the gate over attention scores in the code of DIF-SR, MSSR and DIFF; softmax cannot see them."""
 
 
 @dataclass(frozen=True)

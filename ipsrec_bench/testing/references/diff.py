@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ipsrec_bench.models.api import SequentialModel
 from ipsrec_bench.models.configs import NeuralConfig
-from ipsrec_bench.testing.references.api import TRANSFORMER_SIZES, Outputs, Reference, ReferenceFile
+from ipsrec_bench.testing.references.api import GATE_BIASES, TRANSFORMER_SIZES, Outputs, Reference, ReferenceFile
 from ipsrec_bench.training.objective import batch_losses
 
 
@@ -61,6 +61,7 @@ REFERENCES = (
         },
         sizes=TRANSFORMER_SIZES,
         settings=_settings,
+        unused=GATE_BIASES | {"fusion_layer.projection.2.bias"},
         outputs=_outputs,
     ),
 )

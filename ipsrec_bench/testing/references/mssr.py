@@ -8,7 +8,7 @@ from torch import Tensor
 from ipsrec_bench.models.api import SequentialModel
 from ipsrec_bench.models.configs import MSSRConfig, NeuralConfig
 from ipsrec_bench.models.mssr import MSSR, STREAMS
-from ipsrec_bench.testing.references.api import TRANSFORMER_SIZES, Outputs, Reference, ReferenceFile
+from ipsrec_bench.testing.references.api import GATE_BIASES, TRANSFORMER_SIZES, Outputs, Reference, ReferenceFile
 from ipsrec_bench.training.objective import batch_losses
 
 SIMILARITIES = {"dot": "dot", "cos": "cosine"}
@@ -111,6 +111,7 @@ REFERENCES = (
         },
         sizes=TRANSFORMER_SIZES,
         settings=_settings,
+        unused=GATE_BIASES,
         convert=_used,
         outputs=_outputs,
     ),

@@ -9,6 +9,7 @@ from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.dif_sr import DIFSR
 from ipsrec_bench.testing.references.api import (
     ENCODER_NAMES,
+    GATE_BIASES,
     LAYER_NAMES,
     TRANSFORMER_SIZES,
     Outputs,
@@ -105,6 +106,7 @@ REFERENCES = (
         },
         sizes=TRANSFORMER_SIZES,
         settings=_dif_sr,
+        unused=GATE_BIASES,
         outputs=_attributes,
     ),
 )
