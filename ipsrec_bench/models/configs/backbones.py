@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights
+from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights, filled_in
 from ipsrec_bench.models.stages import TaskUse
 
 Similarity = Literal["dot", "cosine"]
@@ -32,9 +32,7 @@ class _PositionsConfig(NeuralConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
-        if isinstance(value, Mapping) and value.get("preset") == "released":
-            return {**cls.released, **value}
-        return value
+        return filled_in(value, {"released": cls.released})
 
 
 class _PaddedConfig(_PositionsConfig):
