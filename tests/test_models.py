@@ -222,8 +222,6 @@ class TestIPSRecCCosine(SequentialModelCase):
 
 
 class TestESASRec(SequentialModelCase):
-    model = "esasrec"
-    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1}
     model, settings = "esasrec", LIGR
 
 
@@ -235,8 +233,6 @@ class TestESASRecReleased(SequentialModelCase):
 class TestESASRecBackward(SequentialModelCase):
     model = "esasrec"
     settings: ClassVar = {
-        "embedding_size": 16,
-        "dropout": 0.1,
         **LIGR,
         "positions": "backward",
         "activation": "gelu",

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights
+from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights, filled_in
 from ipsrec_bench.models.stages import TaskUse
 
 Similarity = Literal["dot", "cosine"]
@@ -32,9 +32,7 @@ class _PositionsConfig(NeuralConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
-        if isinstance(value, Mapping) and value.get("preset") == "released":
-            return {**cls.released, **value}
-        return value
+        return filled_in(value, {"released": cls.released})
 
 
 class _PaddedConfig(_PositionsConfig):
@@ -99,8 +97,8 @@ class HSTUConfig(_PositionsConfig):
     n_heads: int = Field(4, ge=1, le=WIDEST)
     """Number of attention heads; must divide `embedding_size`."""
     time: bool = True
-    """Whether attention has a bias for the time between an item and the next request; without it, the model does not
-    read times."""
+    """Whether attention has a bias for the time between an item and the next request. Without it, times have no
+    effect."""
     time_buckets: int = Field(128, ge=1, le=100_000)
     """Number of the last bucket of time differences; the buckets are logarithmic."""
     relative_positions: bool = True
@@ -161,11 +159,11 @@ class TiSASRecConfig(_PaddedConfig):
     n_heads: int = Field(1, ge=1, le=WIDEST)
     """Number of attention heads; must divide `embedding_size`."""
     time_span: int = Field(256, ge=1, le=100_000)
-    """Largest time interval that is told from others (k in the paper), in units of `time_unit`."""
+    """Largest time interval (k in the paper), in units of `time_unit`; longer ones count as this one."""
     time_unit: Literal["own", "second"] = "own"
-    """Unit of time intervals. `own`: the shortest interval between two items of the history so far, as the paper's
-    personalised intervals, but never from later interactions. `second`: the unit of the data, if it is known, which is
-    for data whose times are already scaled."""
+    """Unit of time intervals. `own`: the shortest interval between neighbours of the history up to the item, which
+    makes them the paper's personalised intervals without reading later interactions. `second`: one second, or the unit
+    of the file if times are numbers."""
     dropout: Rate = 0.2
     """Dropout rate of all embeddings, of attention weights and of feed-forward layers."""
     table_norm: float = Field(2.5e-5, ge=0, le=HEAVIEST)
