@@ -1,4 +1,4 @@
-"""MSSR: multi-sequence attentive user representation (Lin, Luo, Pan, Pan and Ming, WSDM 2024).
+"""MSSR: multi-sequence attentive user representation learning (Lin et al., WSDM 2024).
 
 Two streams run side by side, over the items of a history and over their providers. Attention scores come from all pairs
 of kinds: in the item stream, (item state x, provider c, position p) as query times the same as key, nine sources; in
@@ -249,8 +249,9 @@ class MSSR(SequentialModel, ProviderPredictor):
     def provider_logits(self, user: Tensor) -> Tensor:
         """Map both streams' vectors `[N, d + c]` to a logit per provider, `[N, providers + 1]`."""
         gate = self.provider_gate(user)
-        out: Tensor = gate * self.item_predictor(user[:, : self.d])
-        return out + (1 - gate) * self.provider_predictor(user[:, self.d :])
+        gated = torch.cat([gate * user[:, : self.d], gate, (1 - gate) * user[:, self.d :], 1 - gate], dim=1)
+        both = [torch.cat([one.weight, one.bias[:, None]], 1) for one in (self.item_predictor, self.provider_predictor)]
+        return F.linear(gated, torch.cat(both, dim=1))
 
     def item_gate(self, streams: Tensor) -> Tensor:
         """Map both streams' vectors `[..., d + c]` to the weight of the item stream in the scores, `[..., 1]`."""
