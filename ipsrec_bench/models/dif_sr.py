@@ -76,7 +76,7 @@ class GateFusion(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Map `rows [B, h, T, sources, S]` to `[B, h, T, S]`. Of S < L keys, the missing ones have scores of 0."""
         hidden = F.relu(F.linear(rows, self.hidden.weight[:, : rows.shape[-1]], self.hidden.bias))
-        gate = self.output(hidden).softmax(dim=-2)  # [B, h, T, sources, 1]
+        gate: Tensor = self.output(hidden).softmax(dim=-2)  # [B, h, T, sources, 1]
         return (gate * rows).sum(dim=-2)
 
 
