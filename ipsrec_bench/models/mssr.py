@@ -1,4 +1,4 @@
-"""MSSR: multi-sequence attentive user representation (Lin, Luo, Pan, Pan and Ming, WSDM 2024).
+"""MSSR: multi-sequence attentive user representation learning (Lin et al., WSDM 2024).
 
 Two streams run side by side, over the items of a history and over their providers. Attention scores come from all pairs
 of kinds: in the item stream, (item state x, provider c, position p) as query times the same as key, nine sources; in
@@ -123,7 +123,8 @@ class MSSRLayer(nn.Module):
         layers = (self.item_key, self.provider_key, self.position_key)
         keys = [self._heads(layer, source) for layer, source in zip(layers, sources, strict=True)]
         values = self._heads(self.item_value, sources[0])
-        return self.item_output(self._attended(queries, keys, values, weights, mask, read), items)
+        out: Tensor = self.item_output(self._attended(queries, keys, values, weights, mask, read), items)
+        return out
 
     def provider_stream(
         self, sources: Sequence[Tensor], weights: Tensor, mask: Tensor, read: Tensor | None = None
@@ -137,7 +138,8 @@ class MSSRLayer(nn.Module):
         layers = (self.provider_key, self.position_key)
         keys = [self._heads(layer, source) for layer, source in zip(layers, sources, strict=True)]
         values = self._heads(self.provider_value, sources[0])
-        return self.provider_output(self._attended(queries, keys, values, weights, mask, read), providers)
+        out: Tensor = self.provider_output(self._attended(queries, keys, values, weights, mask, read), providers)
+        return out
 
     def _asking(self, sources: Sequence[Tensor], read: Tensor | None) -> list[Tensor]:
         return [source if read is None else positions_at(source, read) for source in sources]
@@ -160,7 +162,8 @@ class MSSRLayer(nn.Module):
         products = []
         for kind, (asked, key) in enumerate(zip(queries, keys, strict=True)):
             weighted = torch.stack(list(asked), dim=3) * weights[:, kind, None]  # [B, h, R, kinds of queries, e]
-            products.append((weighted.flatten(2, 3) @ key.transpose(-2, -1)).unflatten(2, weighted.shape[2:4]))
+            product = weighted.flatten(2, 3) @ key.transpose(-2, -1)
+            products.append(product.view(*weighted.shape[:4], key.shape[2]))
         rows = torch.cat(products, dim=3)  # [B, h, R, sources, L]
         if not self.raw:
             rows = rows.masked_fill(~mask[..., None, :], 0.0)
@@ -236,6 +239,7 @@ class MSSR(SequentialModel, ProviderPredictor):
         )
         read = None if every_position else histories.newest
         for index, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, MSSRLayer)
             if index <= self.provider_layers:
                 last = index == self.provider_layers
                 z = layer.provider_stream((z, p), provider_weights, mask, read if last else None)
@@ -249,16 +253,19 @@ class MSSR(SequentialModel, ProviderPredictor):
     def provider_logits(self, user: Tensor) -> Tensor:
         """Map both streams' vectors `[N, d + c]` to a logit per provider, `[N, providers + 1]`."""
         gate = self.provider_gate(user)
-        out: Tensor = gate * self.item_predictor(user[:, : self.d])
-        return out + (1 - gate) * self.provider_predictor(user[:, self.d :])
+        gated = torch.cat([gate * user[:, : self.d], gate, (1 - gate) * user[:, self.d :], 1 - gate], dim=1)
+        both = [torch.cat([one.weight, one.bias[:, None]], 1) for one in (self.item_predictor, self.provider_predictor)]
+        return F.linear(gated, torch.cat(both, dim=1))
 
     def item_gate(self, streams: Tensor) -> Tensor:
         """Map both streams' vectors `[..., d + c]` to the weight of the item stream in the scores, `[..., 1]`."""
-        return self.dropout(self.score_gate(streams)).sigmoid()
+        gate: Tensor = self.dropout(self.score_gate(streams)).sigmoid()
+        return gate
 
     def provider_gate(self, streams: Tensor) -> Tensor:
         """Map both streams' vectors `[..., d + c]` to the weight of the item stream in predicting providers."""
-        return self.dropout(self.predictor_gate(streams)).sigmoid()
+        gate: Tensor = self.dropout(self.predictor_gate(streams)).sigmoid()
+        return gate
 
     def _views(self, u: Tensor, v: Tensor) -> Views:
         streams = torch.cat([u, v], dim=-1)
