@@ -91,7 +91,7 @@ class TestCL4SRec(SequentialModelCase):
 
 class TestCL4SRecReleased(SequentialModelCase):
     model = "cl4srec"
-    settings: ClassVar = {**SMALL, "preset": "released", "similarity": "cosine", "tau": 0.5}
+    settings: ClassVar = {**SMALL, "n_layers": 1, "preset": "released", "similarity": "cosine", "tau": 0.5}
 
 
 class TestDuoRec(SequentialModelCase):
@@ -100,7 +100,7 @@ class TestDuoRec(SequentialModelCase):
 
 class TestDuoRecReleased(SequentialModelCase):
     model = "duorec"
-    settings: ClassVar = {**SMALL, "preset": "released"}
+    settings: ClassVar = {**SMALL, "n_layers": 1, "preset": "released"}
 
 
 class TestNextItNet(SequentialModelCase):

@@ -38,7 +38,10 @@ class Sizes:
 
     @property
     def mask_token(self) -> int:
-        """The id that tasks put in place of a hidden item, for models that implement `MaskedEncoder`."""
+        """The id that tasks put in place of a hidden item, for models that read it.
+
+        They implement `MaskedEncoder`, or declare `reads_mask_token`.
+        """
         return self.items + 1
 
 

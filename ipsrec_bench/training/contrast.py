@@ -58,7 +58,7 @@ def pair_loss(first: Tensor, second: Tensor, users: Tensor, settings: PairContra
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
     """Return the mean distance between the two views `[B, d]` of a sample (Wang and Isola, ICML 2020)."""
-    return (first - second).norm(dim=1).mean()
+    return (first - second).square().sum(dim=1).sqrt().mean()
 
 
 def uniformity(views: Tensor) -> Tensor:
