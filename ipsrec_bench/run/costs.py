@@ -22,7 +22,14 @@ LEAST_PROCESS, MOST_PROCESS, MOST_CUDA_PROCESS = 200 << 20, 700 << 20, 5 << 30
 """Bytes of a process that has loaded torch but no data: lower bound, upper bound, and upper bound with CUDA."""
 
 
-_OF_MAIN = {"next-item", "provider-contrast", "provider-prediction"}
+_OF_MAIN = {
+    "alignment",
+    "next-item",
+    "next-or-first-item",
+    "provider-contrast",
+    "provider-prediction",
+    "stream-contrast",
+}
 """Tasks that encode no other histories than those of the batch; any other one encodes at most two of each."""
 
 

@@ -309,7 +309,8 @@ class SuiteScreen(StoreScreen):
         for seed, style in styles.items():
             caption.append(f" seed {seed}", style)
         caption.append("; grey: means of other models" if others else "", "dim")
-        caption.append(visible(f"; l shows {self._next_kind.named(metric)}"))
+        following = {VALIDATION: "the validation metric", LOSS: "the loss"}
+        caption.append(visible(f"; l shows {following.get(self._next_kind) or self._next_kind.named(metric)}"))
         self.query_one("#curves-caption", Static).update(caption)
 
     def on_lines_opened(self, event: Lines.Opened) -> None:
