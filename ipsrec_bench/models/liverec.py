@@ -1,7 +1,8 @@
-"""LiveRec: live-streaming recommendation by availability and repeat consumption (Rappaz, McAuley and Aberer, RecSys 2021).
+"""LiveRec: recommendation on live-streaming platforms (Rappaz, McAuley and Aberer, RecSys 2021).
 
-A causal Transformer over the history gives a state h_t for every position. Its layer normalises before attention, whose
-keys and values are the input itself (as in TiSASRec, with an output map instead of positions and intervals):
+The paper is about dynamic availability and repeat consumption. A causal Transformer over the history gives a state h_t
+for every position. Its layer normalises before attention, whose keys and values are the input itself (as in TiSASRec,
+with an output map instead of positions and intervals):
 
     x' = LN(x);  x'' = LN(x' + attention(x', x));  x <- x'' + W_2 relu(W_1 x'' + b_1) + b_2
 
@@ -9,8 +10,8 @@ Input is sqrt(d) * item + position. A candidate c that is available at the time 
 
     e_c = item_c + repeat_b,  b = 0 if the user has not consumed c so far, else the bucket of the time since then
 
-The `top_k` candidates with the largest h_t . e_c attend to each other in layers of the same kind without a mask, and h_t
-times their outputs are their scores (`repeat_buckets`, `candidate_scores`).
+The `top_k` candidates with the largest h_t . e_c attend to each other in layers of the same kind without a mask. Their
+scores are h_t times the outputs (`repeat_buckets`, `candidate_scores`).
 
 Ranking by candidates needs to know what was available when, so those parts (`context_layers`) are left to it. Until
 then, the model is trained like the others: the scores of the whole catalogue are h_t times the item embeddings, with a
@@ -24,8 +25,8 @@ What the authors' code does differently (`preset = "released"`):
   whose product with the state is negative, and then attended to.
 - In PyTorch 2, the line that looks for the last consumption of a candidate finds the first one.
 
-Candidates that are not among the `top_k` have the score 0, there as here, which is more than those with negative scores.
-A key's bias, to which softmax is invariant, is absent.
+Candidates that are not among the `top_k` have the score 0, there as here, which is above negative scores. A key's bias,
+to which softmax is invariant, is absent.
 """
 
 import math

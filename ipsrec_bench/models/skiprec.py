@@ -5,7 +5,7 @@ p_l of layer l and logistic noise n (the difference of two Gumbel draws):
 
     y_l = g_l layer_l(y_{l-1}) + (1 - g_l) y_{l-1},  g_l = 1 if p_l + n > 0, else 0
 
-The gradient of g_l is that of sigmoid((p_l + n) / temperature) ("straight through"). Outside training there is no noise.
+The gradient of g_l is that of sigmoid((p_l + n) / temperature) ("straight through"). Outside training, n is 0.
 
 The backbone here is SASRec. The policy network is one Transformer layer with item and position embeddings of its own,
 whose states are averaged over the history and mapped to a logit per layer. Scores are dot products with the item

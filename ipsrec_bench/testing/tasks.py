@@ -36,11 +36,11 @@ from ipsrec_bench.training.objective import Objective
 from ipsrec_bench.training.samples import Batch, Windows, windows_of
 from ipsrec_bench.training.tasks.api import Task, TrainingStep
 
-ROWS = 40
+ROWS = 24
 """Number of windows in the batch on which a task is tested."""
 WIDER = 3
 """Number of columns of padding that are added to a batch."""
-DRAWS = 50
+DRAWS = 30
 """Number of losses over which means are compared if a task draws random numbers."""
 STANDARD_ERRORS = 5.0
 """Largest difference of two such means, in standard errors."""
