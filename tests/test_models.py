@@ -276,6 +276,34 @@ class TestTiSASRecReleased(SequentialModelCase):
     settings: ClassVar = {"embedding_size": 16, "dropout": 0.1, "preset": "released", "time_unit": "second"}
 
 
+class TestLiveRec(SequentialModelCase):
+    model = "liverec"
+    settings: ClassVar = {"embedding_size": 16, "n_heads": 2, "dropout": 0.1}
+
+
+class TestLiveRecReleased(SequentialModelCase):
+    model = "liverec"
+    settings: ClassVar = {**TestLiveRec.settings, "preset": "released", "context_layers": 1}
+    without_gradient = r"^(context_|repeat_)"  # no task trains on candidates
+
+
+class TestSkipRec(SequentialModelCase):
+    model = "skiprec"
+    settings: ClassVar = {**SMALL, "n_layers": 3}
+
+    def build_large(self, *sizes):
+        """Open each gate at half of the positions: a layer that all skip has no gradient."""
+        model = super().build_large(*sizes)
+        items = (torch.arange(12)[:, None] + torch.arange(6)) % 12 + 1
+        logits = model.policy.logits(Histories(items[:, 0], items, items, torch.full((12,), 6)))
+        model.policy.output.bias.data -= logits.flatten(0, 1).median(dim=0).values.detach()
+        return model
+
+
+class TestSkipRecOfUsers(TestSkipRec):
+    settings: ClassVar = {**SMALL, "n_layers": 2, "gates": "user", "temperature": 1.0}
+
+
 def test_the_whole_zoo_is_under_test():
     cases = CountingModelCase.__subclasses__() + SequentialModelCase.__subclasses__()
     assert {case.model for case in cases if hasattr(case, "model")} >= set(REGISTRY)

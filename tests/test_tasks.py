@@ -15,6 +15,7 @@ from ipsrec_bench.training.index import TrainingIndex
 from ipsrec_bench.training.tasks.registry import REGISTRY
 
 SMALL = {"embedding_size": 8, "inner_size": 16}
+GRAPH = {"embedding_size": 8, "n_layers": 2}
 
 
 class TestNextItem(TaskCase):
@@ -40,6 +41,68 @@ class TestProviderPrediction(TaskCase):
     task, model, model_settings, weight = "provider-prediction", "dif-sr", SMALL, 10.0
 
 
+class TestProviderPredictionWithUnknown(TaskCase):
+    task, model, model_settings = "provider-prediction", "dif-sr", SMALL
+    settings: ClassVar = {"unknown_class": True}
+
+
+class TestNextOrFirstItem(TaskCase):
+    task, model = "next-or-first-item", "lrurec"
+    model_settings: ClassVar = {"embedding_size": 8}
+
+
+class TestAugmentedContrast(TaskCase):
+    task, model, model_settings, weight = "augmented-contrast", "cl4srec", SMALL, 0.1
+
+
+class TestAugmentedContrastOfUsers(TaskCase):
+    task, model, model_settings = "augmented-contrast", "cl4srec", SMALL
+    settings: ClassVar = {"operators": ["slide", "mask"], "window": 2, "similarity": "cosine", "tau": 0.2}
+
+
+class TestAugmentedNextItem(TaskCase):
+    task, model, model_settings = "augmented-next-item", "cl4srec", SMALL
+
+
+class TestSameTargetContrast(TaskCase):
+    task, model, model_settings, weight = "same-target-contrast", "duorec", SMALL, 0.1
+
+
+class TestSameTargetContrastReleased(TaskCase):
+    task, model, model_settings = "same-target-contrast", "duorec", SMALL
+    settings: ClassVar = {"contrast": "us_x", "same_user_negatives": True}
+
+
+class TestBPR(TaskCase):
+    task, model, model_settings = "bpr", "sasrec", SMALL
+
+
+class TestBPROfUsers(TaskCase):
+    task, model, model_settings = "bpr", "sgl", GRAPH
+    settings: ClassVar = {"reduction": "sum"}
+
+
+class TestGraphContrast(TaskCase):
+    task, model, model_settings, weight = "graph-contrast", "sgl", GRAPH, 0.05
+
+
+class TestRowPenalty(TaskCase):
+    task, model, model_settings, weight = "row-penalty", "sgl", GRAPH, 1e-4
+
+
+class TestRowPenaltyReleased(TaskCase):
+    task, model, model_settings = "row-penalty", "sgl", GRAPH
+    settings: ClassVar = {"form": "norms"}
+
+
+class TestStreamContrast(TaskCase):
+    task, model, model_settings, weight = "stream-contrast", "mssr", SMALL, 0.1
+
+
+class TestAlignment(TaskCase):
+    task, model, model_settings, weight = "alignment", "diff", SMALL, 100.0
+
+
 def test_every_task_is_under_test():
     assert {case.task for case in TaskCase.__subclasses__() if hasattr(case, "task")} >= set(REGISTRY)
 
@@ -53,14 +116,21 @@ def fields(value):
     return [one for one in vars(value).values() if one is not None]
 
 
+def drawing(name):
+    """Return a call of a lookup that draws random numbers."""
+    return lambda index, asked: [getattr(index, name)(asked, np.random.default_rng(0))]
+
+
 LOOKUPS = {
-    "log": lambda index, _items, _positions: fields(index.log),
-    "item_counts": lambda index, _items, _positions: [index.item_counts],
-    "item_providers": lambda index, _items, _positions: [index.item_providers],
-    "same_target": lambda index, items, _positions: [index.same_target(items, np.random.default_rng(0))],
-    "histories_before": lambda index, _items, positions: fields(index.histories_before(positions)),
+    "log": lambda index, _: fields(index.log),
+    "item_counts": lambda index, _: [index.item_counts],
+    "item_providers": lambda index, _: [index.item_providers],
+    "other_items": drawing("other_items"),
+    "same_target": drawing("same_target"),
+    "another_of_same_target": drawing("another_of_same_target"),
+    "histories_before": lambda index, asked: fields(index.histories_before(asked)),
 }
-"""Every method of the index, called for the items and the positions of all training targets."""
+"""Every lookup of the index, called for all training targets: their users, their items or their positions."""
 
 
 def index_of(data, split, max_length=5):
@@ -84,10 +154,9 @@ def test_held_out_interactions_alone_are_replaced(world, rule):
 def test_no_lookup_returns_what_is_held_out(world, rule, lookup):
     split = SPLITS[rule](world)
     positions = targets(world, split)
-    found = [
-        LOOKUPS[lookup](index_of(data, split), np.array(world.items[positions]), positions)
-        for data in (world, with_other_held_out(world, split))
-    ]
+    users = np.searchsorted(world.offsets, positions, side="right") - 1
+    asked = {"other_items": users, "same_target": np.array(world.items[positions])}.get(lookup, positions)
+    found = [LOOKUPS[lookup](index_of(data, split), asked) for data in (world, with_other_held_out(world, split))]
     for one, other in zip(*found, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 

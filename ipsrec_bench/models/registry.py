@@ -100,12 +100,14 @@ REGISTRY: dict[str, ModelEntry] = {
     "gc-san": _entry("GC-SAN", "gc_san:GCSAN", configs.GCSANConfig, causal=False),
     "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
     "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
+    "skiprec": _entry("SkipRec", "skiprec:SkipRec", configs.SkipRecConfig),
     "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
     # Backbones of today, blind to providers.
     "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
     "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
     "lrurec": _entry("LRURec", "lrurec:LRURec", configs.LRURecConfig),
     "tisasrec": _entry("TiSASRec", "tisasrec:TiSASRec", configs.TiSASRecConfig, times=True),
+    "liverec": _entry("LiveRec", "liverec:LiveRec", configs.LiveRecConfig, times=True),
     # Baselines that see providers.
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),

@@ -33,21 +33,14 @@ from ipsrec_bench.models.stages import MAIN, Samples, Stage, TaskUse
 from ipsrec_bench.testing import worlds
 from ipsrec_bench.training.index import TrainingIndex
 from ipsrec_bench.training.objective import Objective
-from ipsrec_bench.training.samples import (
-    Batch,
-    Windows,
-    history_windows,
-    interaction_windows,
-    packed_windows,
-    prefix_windows,
-)
+from ipsrec_bench.training.samples import Batch, Windows, windows_of
 from ipsrec_bench.training.tasks.api import Task, TrainingStep
 
-ROWS = 40
+ROWS = 24
 """Number of windows in the batch on which a task is tested."""
 WIDER = 3
 """Number of columns of padding that are added to a batch."""
-DRAWS = 50
+DRAWS = 30
 """Number of losses over which means are compared if a task draws random numbers."""
 STANDARD_ERRORS = 5.0
 """Largest difference of two such means, in standard errors."""
@@ -186,15 +179,7 @@ class TaskCase:
             data = worlds.with_other_held_out(data, parts)
         sequences = ResidentSequences(data, torch.device("cpu"), times=model_entry(self.model).uses_times)
         index = TrainingIndex(data, sequences, parts, length)
-        match samples:
-            case "targets" if packed:
-                windows = packed_windows(data, parts, length, 0, np.random.default_rng(0))
-            case "targets":
-                windows = prefix_windows(data, parts, length)
-            case "histories":
-                windows = history_windows(data, parts, length)
-            case "interactions":
-                windows = interaction_windows(data, parts)
+        windows = windows_of(samples, data, parts, length, packing=np.random.default_rng(0) if packed else None)
         sizes = Sizes(data.num_users, data.num_items, data.num_providers, max(worlds.LENGTHS) + WIDER)
         torch.manual_seed(0)
         model = build_model(self.model, self.config, sizes).eval()

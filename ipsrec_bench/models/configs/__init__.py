@@ -4,7 +4,14 @@ Defaults are the paper's and, where it is silent, those of the code that produce
 baselines, the released code for IPSRec. A search range is declared on its field.
 """
 
-from ipsrec_bench.models.configs.backbones import ESASRecConfig, HSTUConfig, LRURecConfig, TiSASRecConfig
+from ipsrec_bench.models.configs.adaptive import SkipRecConfig
+from ipsrec_bench.models.configs.backbones import (
+    ESASRecConfig,
+    HSTUConfig,
+    LiveRecConfig,
+    LRURecConfig,
+    TiSASRecConfig,
+)
 from ipsrec_bench.models.configs.base import ModelConfig, NeuralConfig, TransformerConfig
 from ipsrec_bench.models.configs.contrast import CL4SRecConfig, DuoRecConfig
 from ipsrec_bench.models.configs.counting import (
@@ -38,6 +45,7 @@ __all__ = [
     "IPSRecSConfig",
     "ItemKNNConfig",
     "LRURecConfig",
+    "LiveRecConfig",
     "MSSRConfig",
     "ModelConfig",
     "NeuralConfig",
@@ -51,6 +59,7 @@ __all__ = [
     "STANConfig",
     "SequentialRulesConfig",
     "SessionKNNConfig",
+    "SkipRecConfig",
     "TiSASRecConfig",
     "TransformerConfig",
 ]

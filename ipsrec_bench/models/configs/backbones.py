@@ -177,6 +177,43 @@ class TiSASRecConfig(_PaddedConfig):
         return self
 
 
+class LiveRecConfig(_PaddedConfig):
+    """Settings of `ipsrec_bench.models.liverec`; defaults are those of the authors' code, except `context_layers`."""
+
+    released = {**_PaddedConfig.released, "repeats_since": "first"}  # noqa: RUF012 (a class variable by its base)
+
+    n_layers: int = Field(2, ge=1, le=DEEPEST)
+    """Number of layers over the history."""
+    n_heads: int = Field(4, ge=1, le=WIDEST)
+    """Number of their attention heads; must divide `embedding_size`."""
+    context_layers: int = Field(0, ge=0, le=DEEPEST)
+    """Number of layers over the available candidates (2 in the authors' code). They take part in `candidate_scores`
+    only: no task trains them, and they are not used if the whole catalogue is ranked."""
+    context_heads: int = Field(4, ge=1, le=WIDEST)
+    """Number of their attention heads; must divide `embedding_size`."""
+    top_k: int = Field(64, ge=1, le=1_000_000)
+    """Number of available candidates, the best ones for a state, that attend to each other."""
+    repeats_since: Literal["last", "first"] = "last"
+    """Consumption of a candidate from which the time to its repetition counts: the last one, as meant, or the first
+    one, as the released code finds it in PyTorch 2."""
+    time_unit: float = Field(600.0, gt=0, le=1e12)
+    """Seconds in a unit of the bounds of that time; the authors' is ten minutes. Data whose times are numbers of such
+    units, which count as seconds, need 1."""
+    dropout: Rate = 0.2
+    """Dropout rate of embeddings, attention weights and feed-forward layers."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_heads(self.embedding_size, self.n_heads)
+        if self.embedding_size % self.context_heads:
+            raise ValueError(f"context_heads = {self.context_heads} must divide embedding_size = {self.embedding_size}")
+        check_weights(
+            (self.n_layers + self.context_layers) * 6 * self.embedding_size**2,
+            "n_layers, context_layers and embedding_size",
+        )
+        return self
+
+
 def _check_heads(embedding_size: int, n_heads: int) -> None:
     if embedding_size % n_heads:
         raise ValueError(f"n_heads = {n_heads} must divide embedding_size = {embedding_size}")

@@ -1,6 +1,16 @@
 """Every reference that our models are compared with; one file for each source of references."""
 
-from ipsrec_bench.testing.references import backbones, diff, duorec, graphs, ipsrec, mssr, recbole, side_information
+from ipsrec_bench.testing.references import (
+    backbones,
+    diff,
+    duorec,
+    graphs,
+    ipsrec,
+    liverec,
+    mssr,
+    recbole,
+    side_information,
+)
 from ipsrec_bench.testing.references.api import Reference
 
 REFERENCES: tuple[Reference, ...] = (
@@ -9,6 +19,7 @@ REFERENCES: tuple[Reference, ...] = (
     *diff.REFERENCES,
     *duorec.REFERENCES,
     *graphs.REFERENCES,
+    *liverec.REFERENCES,
     *mssr.REFERENCES,
     *recbole.REFERENCES,
     *side_information.REFERENCES,
