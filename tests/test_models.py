@@ -118,6 +118,26 @@ class TestGCSAN(SequentialModelCase):
     settings: ClassVar = {**SMALL, "step": 2}
 
 
+class TestBERT4Rec(SequentialModelCase):
+    model = "bert4rec"
+    settings: ClassVar = {**SMALL, "copies": 4, "last_share": 0.25}
+
+
+class TestBERT4RecOfRecBole(SequentialModelCase):
+    model = "bert4rec"
+    settings: ClassVar = {**SMALL, "preset": "recbole", "mask_ratio": 0.3}
+
+
+class TestS3Rec(SequentialModelCase):
+    model = "s3rec"
+    settings: ClassVar = {**SMALL, "pretrain_epochs": 2}
+
+
+class TestS3RecPaddedLeft(SequentialModelCase):
+    model = "s3rec"
+    settings: ClassVar = {**SMALL, "pretrain_epochs": 1, "pretrain_padding": "left"}
+
+
 class TestGRU4RecF(SequentialModelCase):
     model, settings = "gru4rec-f", RECURRENT
 

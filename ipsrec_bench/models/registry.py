@@ -101,6 +101,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "cl4srec": _entry("CL4SRec", "cl4srec:CL4SRec", configs.CL4SRecConfig),
     "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
     "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
+    "bert4rec": _entry("BERT4Rec", "bert4rec:BERT4Rec", configs.BERT4RecConfig, causal=False),
     # Backbones of today, blind to providers.
     "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
     "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
@@ -110,6 +111,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),
     "fdsa": _entry("FDSA", "fdsa:FDSA", configs.FDSAConfig, providers=True),
+    "s3rec": _entry("S3-Rec", "s3rec:S3Rec", configs.S3RecConfig, providers=True),
     "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
     "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.DIFSRConfig, providers=True),
     "mssr": _entry("MSSR", "mssr:MSSR", configs.MSSRConfig, providers=True),

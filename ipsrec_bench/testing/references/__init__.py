@@ -1,6 +1,16 @@
 """Every reference that our models are compared with; one file for each source of references."""
 
-from ipsrec_bench.testing.references import backbones, diff, duorec, graphs, ipsrec, mssr, recbole, side_information
+from ipsrec_bench.testing.references import (
+    backbones,
+    diff,
+    duorec,
+    graphs,
+    ipsrec,
+    mssr,
+    recbole,
+    recbole_masked,
+    side_information,
+)
 from ipsrec_bench.testing.references.api import Reference
 
 REFERENCES: tuple[Reference, ...] = (
@@ -11,6 +21,7 @@ REFERENCES: tuple[Reference, ...] = (
     *graphs.REFERENCES,
     *mssr.REFERENCES,
     *recbole.REFERENCES,
+    *recbole_masked.REFERENCES,
     *side_information.REFERENCES,
 )
 """In this order; the first that matches a file is used."""
