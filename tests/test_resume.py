@@ -55,6 +55,10 @@ hidden_size = 8
 [models.ipsrec-c]
 embedding_size = 8
 inner_size = 16
+[models.s3rec]
+embedding_size = 8
+inner_size = 16
+pretrain_epochs = 2
 [models."tests.test_resume:Noisy"]
 embedding_size = 8
 [training]
@@ -182,6 +186,19 @@ def test_a_killed_cell_resumes_and_ends_with_the_same_bits(train, tmp_path, labe
     assert epochs(events) == [3, 4]
     assert outcome(ended, tmp_path / "killed") == outcome(whole, tmp_path / "whole")
     assert ended.seconds > ended.train_seconds > sum(epoch.train_seconds for epoch in ended.epochs[WRITTEN:])
+
+
+def test_a_cell_killed_in_pretraining_resumes_and_ends_with_the_same_bits(train, tmp_path):
+    whole, events = train("s3rec", "whole")
+    stages = ["pretrain"] * 2 + ["main"] * 4
+    assert [epoch.stage for epoch in whole.epochs] == stages
+    for killed in (1, 2):
+        folder = f"killed-{killed}"
+        train("s3rec", folder, until=after(killed))
+        ended, events = train("s3rec", folder)
+        assert resumed(events) == killed
+        assert len(epochs(events)) == 6 - killed
+        assert outcome(ended, tmp_path / folder) == outcome(whole, tmp_path / "whole")
 
 
 def test_training_that_stops_early_stops_at_the_same_epoch_wherever_it_was_killed(train, tmp_path):
