@@ -21,6 +21,9 @@ from ipsrec_bench.training.tasks.cloze import Cloze
 from ipsrec_bench.training.tasks.configs import ClozeConfig
 from ipsrec_bench.training.tasks.segment import segment_states
 
+PRETRAINING = {"attribute_prediction": "aap", "masked_item": "mip", "masked_attribute": "map", "segment": "sp"}
+"""Our names of the tasks of pretraining, and RecBole's."""
+
 
 def _parted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Divide the item table into the items and the mask token, its last row."""
@@ -82,11 +85,14 @@ def _shifted(padded: Tensor, by: Tensor) -> Tensor:
     return padded[torch.arange(len(padded))[:, None], columns]
 
 
+def _pretraining_weights(file: ReferenceFile) -> dict[str, float]:
+    return {f"{ours}_weight": float(file.about[f"{theirs}_weight"]) for ours, theirs in PRETRAINING.items()}
+
+
 def _pretraining_settings(file: ReferenceFile) -> Mapping[str, object]:
     """Read the settings of pretraining."""
-    short = {"attribute_prediction": "aap", "masked_item": "mip", "masked_attribute": "map", "segment": "sp"}
-    weights = {f"{ours}_weight": float(file.about[f"{theirs}_weight"]) for ours, theirs in short.items()}
-    return {"pretrain_padding": "left", "mask_ratio": float(file.about["mask_ratio"]), **weights}
+    ratio = float(file.about["mask_ratio"])
+    return {"pretrain_padding": "left", "mask_ratio": ratio, **_pretraining_weights(file)}
 
 
 def _s3rec_outputs(model: SequentialModel, config: NeuralConfig, file: ReferenceFile) -> Outputs:
@@ -121,16 +127,12 @@ def _s3rec_outputs(model: SequentialModel, config: NeuralConfig, file: Reference
     yield "pretrain_hidden", _shifted(masked(step, ratio).states, lengths)
     for name, states in zip(("context", "positive", "negative"), segment_states(step, segments), strict=True):
         yield f"segment_vector_{name}", states
-    losses, count = Objective(config, stage).losses(step), len(lengths)  # the reference's are sums
-    yield "pretrain_loss", losses.total * count
-    for theirs, ours in (
-        ("aap", "attribute-prediction"),
-        ("mip", "masked-item"),
-        ("map", "masked-attribute"),
-        ("sp", "segment"),
-    ):
-        if ours in losses.parts:
-            yield f"{theirs}_loss", losses.parts[ours] * count
+    count = len(lengths)  # the reference's losses are sums
+    yield "pretrain_loss", Objective(config, stage).losses(step).total * count
+    every = config.model_copy(update=dict.fromkeys(_pretraining_weights(file), 1.0))  # also those of weight 0
+    parts = Objective(every, every.stages()[0]).losses(step).parts
+    for ours, theirs in PRETRAINING.items():
+        yield f"{theirs}_loss", parts[ours.replace("_", "-")] * count
 
 
 REFERENCES = (
