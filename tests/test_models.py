@@ -11,6 +11,7 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.models.api import Sizes, TrainingLog
 from ipsrec_bench.models.registry import REGISTRY, build_model, model_entry
 from ipsrec_bench.models.sr_gnn import session_graph
+from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.testing import CountingModelCase, SequentialModelCase
 
 SMALL = {"embedding_size": 16, "inner_size": 32, "hidden_dropout": 0.1, "attention_dropout": 0.1}
@@ -116,6 +117,30 @@ class TestNextItNetRecBole(SequentialModelCase):
 class TestGCSAN(SequentialModelCase):
     model = "gc-san"
     settings: ClassVar = {**SMALL, "step": 2}
+
+
+MASKED = {**SMALL, "hidden_dropout": 0.0, "attention_dropout": 0.0, "mask_ratio": 0.3}
+IN_SMALL_BATCHES = Training(epochs=60, batch_size=64, learning_rate=1e-2, patience=60)
+
+
+class TestBERT4Rec(SequentialModelCase):
+    model, training = "bert4rec", IN_SMALL_BATCHES
+    settings: ClassVar = {**MASKED, "copies": 4, "stride": 0.5}
+
+
+class TestBERT4RecOfRecBole(SequentialModelCase):
+    model, training = "bert4rec", IN_SMALL_BATCHES
+    settings: ClassVar = {**MASKED, "preset": "recbole"}
+
+
+class TestS3Rec(SequentialModelCase):
+    model = "s3rec"
+    settings: ClassVar = {**SMALL, "pretrain_epochs": 2}
+
+
+class TestS3RecPaddedLeft(SequentialModelCase):
+    model = "s3rec"
+    settings: ClassVar = {**SMALL, "pretrain_epochs": 1, "pretrain_padding": "left"}
 
 
 class TestGRU4RecF(SequentialModelCase):

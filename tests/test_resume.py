@@ -55,6 +55,10 @@ hidden_size = 8
 [models.ipsrec-c]
 embedding_size = 8
 inner_size = 16
+[models.s3rec]
+embedding_size = 8
+inner_size = 16
+pretrain_epochs = 2
 [models."tests.test_resume:Noisy"]
 embedding_size = 8
 [training]
@@ -182,6 +186,25 @@ def test_a_killed_cell_resumes_and_ends_with_the_same_bits(train, tmp_path, labe
     assert epochs(events) == [3, 4]
     assert outcome(ended, tmp_path / "killed") == outcome(whole, tmp_path / "whole")
     assert ended.seconds > ended.train_seconds > sum(epoch.train_seconds for epoch in ended.epochs[WRITTEN:])
+
+
+@pytest.mark.parametrize("trained", [1, 2])
+def test_a_cell_killed_in_pretraining_or_right_after_it_ends_with_the_same_bits(train, tmp_path, trained):
+    whole, _ = train("s3rec", "whole")
+    assert [epoch.stage for epoch in whole.epochs] == ["pretrain"] * 2 + ["main"] * 4
+    ends = []
+
+    def in_the_next_epoch(event):
+        """The last step of an epoch comes before its state is written."""
+        if isinstance(event, StepDone) and event.step == event.steps:
+            ends.append(event)
+        return len(ends) > trained
+
+    nothing, _ = train("s3rec", "killed", until=in_the_next_epoch)
+    assert nothing is None
+    ended, events = train("s3rec", "killed")
+    assert resumed(events) == trained
+    assert outcome(ended, tmp_path / "killed") == outcome(whole, tmp_path / "whole")
 
 
 def test_training_that_stops_early_stops_at_the_same_epoch_wherever_it_was_killed(train, tmp_path):

@@ -103,6 +103,39 @@ class TestAlignment(TaskCase):
     task, model, model_settings, weight = "alignment", "diff", SMALL, 100.0
 
 
+class TestCloze(TaskCase):
+    task, model, model_settings = "cloze", "bert4rec", SMALL
+    settings: ClassVar = {"mask_ratio": 0.4, "last_share": 0.3}
+
+
+class TestClozeOfRecBole(TaskCase):
+    task, model, model_settings = "cloze", "bert4rec", SMALL
+    settings: ClassVar = {
+        "mask_ratio": 0.4,
+        "masks": "each",
+        "last_share": 0.5,
+        "last_for": "batch",
+        "counted": "recbole",
+        "loss": "bpr",
+    }
+
+
+class TestAttributePrediction(TaskCase):
+    task, model, model_settings, weight = "attribute-prediction", "s3rec", SMALL, 0.2
+
+
+class TestMaskedItem(TaskCase):
+    task, model, model_settings = "masked-item", "s3rec", SMALL
+
+
+class TestMaskedAttribute(TaskCase):
+    task, model, model_settings = "masked-attribute", "s3rec", SMALL
+
+
+class TestSegment(TaskCase):
+    task, model, model_settings, weight = "segment", "s3rec", SMALL, 0.5
+
+
 def test_every_task_is_under_test():
     assert {case.task for case in TaskCase.__subclasses__() if hasattr(case, "task")} >= set(REGISTRY)
 

@@ -126,10 +126,11 @@ class MaskedEncoder(ABC):
     """
 
     @abstractmethod
-    def encode_masked(self, histories: Histories) -> Tensor:
+    def encode_masked(self, histories: Histories, read: Tensor | None = None) -> Tensor:
         """Return a state for every position, `[B, L, d]`, each from all real positions of its history.
 
-        The product of a state and an item vector is the score of the item at this place.
+        With `read [B, R]`, only the states at these positions are returned, `[B, R, d]`. The product of a state and an
+        item vector is the score of the item at this place.
         """
 
 
@@ -152,6 +153,18 @@ class GraphEncoder(ABC):
     @abstractmethod
     def propagate(self, graph: BipartiteGraph) -> tuple[Tensor, Tensor]:
         """Return the vectors of all users and of all items, propagated over `graph`."""
+
+
+class AttributeEncoder(MaskedEncoder):
+    """A masked encoder with what S3-Rec's pretraining needs: four projections of states, and provider vectors."""
+
+    @abstractmethod
+    def project(self, task: str, states: Tensor) -> Tensor:
+        """Map states `[..., d]` by the projection of the task of this name, to `[..., d]`."""
+
+    @abstractmethod
+    def provider_vectors(self) -> Tensor:
+        """Return `[providers + 1, d]`; the rows of padding and of the unknown provider are not used."""
 
 
 class ProviderPredictor(ABC):

@@ -1,8 +1,8 @@
 """Building blocks that several models share.
 
-Sequences are padded on the right and attention is causal, so a real position never sees a padded one and no
-padding mask is needed; states at padded positions are never read. If only some positions are read (`read`, such as a
-history's newest), the last layer computes only those.
+Sequences are padded on the right. Under causal attention a real position never sees a padded one, so no padding mask is
+needed; attention from both sides needs one (`real_positions`). States at padded positions are never read. If only some
+positions are read (`read`, such as a history's newest), the last layer computes only those.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.configs import TransformerConfig
 
@@ -43,6 +44,19 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
+def real_positions(histories: Histories) -> Tensor:
+    """Return bool `[B, 1, 1, L]`, true where a history has an interaction: every query may see those."""
+    return (torch.arange(histories.items.shape[1], device=histories.items.device) < histories.lengths[:, None])[
+        :, None, None
+    ]
+
+
+def embed_with_mask(table: nn.Embedding, mask: Tensor, items: Tensor) -> Tensor:
+    """Return the rows of `table [V + 1, d]` for `items`, and the vector `mask [d]` for the mask token V + 1."""
+    hidden = items == table.num_embeddings
+    return torch.where(hidden[..., None], mask, table(items.masked_fill(hidden, 0)))
+
+
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """Map `[B, T, d]` to `[B, h, T, d / h]`."""
     return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
@@ -54,7 +68,12 @@ def positions_at(x: Tensor, read: Tensor) -> Tensor:
 
 
 def mask_at(mask: Tensor, read: Tensor) -> Tensor:
-    """Return the rows of `mask`, `[T, S]` or `[B, 1, T, S]`, for the queries at `read [B, R]`, as `[B, 1, R, S]`."""
+    """Return the rows of `mask`, `[T, S]` or `[B, 1, T, S]`, for the queries at `read [B, R]`, as `[B, 1, R, S]`.
+
+    A mask `[B, 1, 1, S]` is the same for every query of a sequence, and stays as it is.
+    """
+    if mask.shape[-2] == 1 and mask.dim() > 2:  # noqa: PLR2004 (not a matrix)
+        return mask
     return (mask[read] if mask.dim() == 2 else positions_at(mask[:, 0], read))[:, None]  # noqa: PLR2004 (a matrix)
 
 
@@ -102,7 +121,8 @@ class MultiHeadAttention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Let `queries [B, T, d]` attend to `keys` and `values [B, S, d]` where `mask` is true; `[B, T, d]`.
 
-        `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences.
+        `mask` is bool `[T, S]`, or `[B, 1, T, S]` where it differs between sequences, with T = 1 where it is the same
+        for every query.
         """
         if queries is keys is values:  # one product instead of three, or of two
             q, k, v = _side_by_side(queries, self.query, self.key, self.value)
@@ -183,7 +203,7 @@ class Transformer(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """Position embedding, layer normalisation, dropout and a causal Transformer, as in SASRec."""
+    """Position embedding, layer normalisation, dropout and a Transformer, which is causal as in SASRec by default."""
 
     def __init__(self, config: TransformerConfig, max_length: int, n_layers: int | None = None) -> None:
         """Take the sizes from `config`; `n_layers` overrides its number of layers."""
@@ -194,12 +214,16 @@ class SequenceEncoder(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
         self.transformer = Transformer(config, config.n_layers if n_layers is None else n_layers)
 
-    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, read: Tensor | None = None, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
         """Map embeddings `[B, L, d]` to `[B, L, d]`, or to `[B, R, d]` at the positions `read [B, R]`.
 
-        Position t sees the positions up to t.
+        Position t sees the positions up to t, or those where `mask` is true, as in `MultiHeadAttention`. `positions`,
+        `[L]` or `[B, L]`, are the rows of the position embedding: by default 0 to L - 1.
         """
         length, device = x.shape[1], x.device
-        x = x + self.position_embedding(torch.arange(length, device=device))
-        out: Tensor = self.transformer(self.dropout(self.norm(x)), causal_mask(length, device), read)
+        x = x + self.position_embedding(torch.arange(length, device=device) if positions is None else positions)
+        mask = causal_mask(length, device) if mask is None else mask
+        out: Tensor = self.transformer(self.dropout(self.norm(x)), mask, read)
         return out

@@ -102,6 +102,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "duorec": _entry("DuoRec", "duorec:DuoRec", configs.DuoRecConfig),
     "skiprec": _entry("SkipRec", "skiprec:SkipRec", configs.SkipRecConfig),
     "sgl": _entry("SGL", "sgl:SGL", configs.SGLConfig, causal=False, users=True),
+    "bert4rec": _entry("BERT4Rec", "bert4rec:BERT4Rec", configs.BERT4RecConfig, causal=False),
     # Backbones of today, blind to providers.
     "esasrec": _entry("eSASRec", "esasrec:ESASRec", configs.ESASRecConfig),
     "hstu": _entry("HSTU", "hstu:HSTU", configs.HSTUConfig, times=True),
@@ -112,6 +113,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "gru4rec-f": _entry("GRU4Rec-F", "gru4rec_f:GRU4RecF", configs.GRU4RecConfig, providers=True),
     "sasrec-f": _entry("SASRec-F", "sasrec_f:SASRecF", configs.SASRecFConfig, providers=True),
     "fdsa": _entry("FDSA", "fdsa:FDSA", configs.FDSAConfig, providers=True),
+    "s3rec": _entry("S3-Rec", "s3rec:S3Rec", configs.S3RecConfig, providers=True),
     "nova": _entry("NOVA", "nova:NOVA", configs.TransformerConfig, providers=True),
     "dif-sr": _entry("DIF-SR", "dif_sr:DIFSR", configs.DIFSRConfig, providers=True),
     "mssr": _entry("MSSR", "mssr:MSSR", configs.MSSRConfig, providers=True),

@@ -40,6 +40,9 @@ class Stage:
     """Number of epochs of a stage before the main one. None in the main stage, whose number is a training setting."""
     copies: int = 1
     """How often an epoch goes through the samples; each time the tasks draw anew."""
+    stride: float = 1.0
+    """Of histories: distance between the windows of a long one, as a share of the maximum length. Below 1, windows
+    overlap."""
 
     def __post_init__(self) -> None:
         """Check that exactly the main stage leaves its number of epochs to the training settings.

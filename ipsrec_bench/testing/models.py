@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ipsrec_bench.data.batches import Histories, ResidentSequences
-from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER, PreparedDataset
 from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel, Sizes, TrainingLog, Views
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
@@ -168,7 +168,7 @@ class SequentialModelCase(_ModelCase):
         model.prepare(index.log)
         for stage in config.stages():
             objective, rng = Objective(config, stage), np.random.default_rng(0)
-            windows = windows_of(stage.samples, data, split, SIZES.max_length)
+            windows = windows_of(stage.samples, data, split, SIZES.max_length, stride=stage.stride)
             for _, _, task in objective.tasks:
                 task.begin_epoch(model, index, rng)
             batch = windows.gather(sequences, np.resize(np.arange(len(windows.ends)), samples))
@@ -310,14 +310,25 @@ class SequentialModelCase(_ModelCase):
             )
 
     def test_providers_are_used_as_declared(self) -> None:
-        """Changing the providers changes a view if, and only if, the model declares that it uses them."""
+        """Changing the providers changes a view or a loss if, and only if, the model declares that it uses them."""
         model, batch = self.build_large(), _histories((6, 5, 6))
         changed = _changed(batch, items_from=6, providers_from=0)
         moved = any(not torch.equal(before, after) for before, after in _both(model, batch, changed))
+        moved = moved or self._losses_depend_on_providers()
         assert moved == self.entry.uses_providers, (
             f"uses_providers = {self.entry.uses_providers}, but other providers"
-            f" {'change' if moved else 'do not change'} the views"
+            f" {'change' if moved else 'do not change'} the views and losses"
         )
+
+    def _losses_depend_on_providers(self) -> bool:
+        """Return whether the loss of a stage changes with the providers of the training interactions."""
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            data = worlds.build(self.world, Path(folder))
+            known = data.num_providers - UNKNOWN_PROVIDER
+            others = replace(data, providers=UNKNOWN_PROVIDER + 1 + (data.providers - UNKNOWN_PROVIDER) % known)
+            model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
+            before, after = (list(self.stage_losses(model, one, 64)) for one in (data, others))
+        return any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 class CountingModelCase(_ModelCase):

@@ -245,7 +245,13 @@ class _StageTrainer:
     def _windows(self, packing: np.random.Generator | None = None) -> Windows:
         data, split, length = self.interactions.data, self.interactions.split, self.loop.max_length
         return windows_of(
-            self.stage.samples, data, split, length, packing=packing, min_context=self.training.min_context
+            self.stage.samples,
+            data,
+            split,
+            length,
+            packing=packing,
+            min_context=self.training.min_context,
+            stride=self.stage.stride,
         )
 
     def _step(self, loss_over: CatalogueLoss, draws: np.random.Generator, batch: Batch) -> TrainingStep:

@@ -111,6 +111,7 @@ def windows_of(
     *,
     packing: np.random.Generator | None = None,
     min_context: int = 0,
+    stride: float = 1.0,
 ) -> Windows:
     """Return the windows of a stage with these `samples`.
 
@@ -121,9 +122,10 @@ def windows_of(
         max_length: maximum length of a history.
         packing: draws the places where packed histories are cut; None for targets as prefixes.
         min_context: as in `packed_windows`.
+        stride: as in `history_windows`.
     """
     if samples == "histories":
-        return history_windows(data, split, max_length)
+        return history_windows(data, split, max_length, stride)
     if samples == "interactions":
         return interaction_windows(data, split)
     if packing is None:
@@ -137,13 +139,21 @@ def prefix_windows(data: PreparedDataset, split: Split, max_length: int) -> Wind
     return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length)
 
 
-def history_windows(data: PreparedDataset, split: Split, max_length: int) -> Windows:
-    """Return windows without targets that hold every training interaction exactly once, the newest ones full."""
+def history_windows(data: PreparedDataset, split: Split, max_length: int, stride: float = 1.0) -> Windows:
+    """Return windows without targets over the training part of each history, the newest ones full.
+
+    They are `stride` (a share of `max_length`) apart. With 1, they hold every training interaction exactly once. Below
+    1 they overlap, and the oldest one is full, too.
+    """
     lengths = split.train_ends - data.offsets[:-1]
-    windows = -(-lengths // max_length)
+    step = max(int(stride * max_length), 1)
+    windows = np.where(lengths > 0, 1 - (-np.maximum(lengths - max_length, 0) // step), 0)
     user = np.repeat(np.arange(data.num_users), windows)
     nth = (np.cumsum(windows)[user] - 1) - np.arange(len(user))  # counted from the newest, which is 0
-    ends = split.train_ends[user] - nth * max_length
+    reach = lengths[user] - nth * step
+    if step < max_length:
+        reach = np.maximum(reach, np.minimum(lengths[user], max_length))
+    ends = data.offsets[:-1][user] + reach
     return Windows(ends, np.ones_like(ends), np.asarray(data.offsets), max_length, have_targets=False)
 
 

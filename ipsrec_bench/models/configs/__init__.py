@@ -24,11 +24,13 @@ from ipsrec_bench.models.configs.counting import (
 )
 from ipsrec_bench.models.configs.graphs import SGLConfig
 from ipsrec_bench.models.configs.ipsrec import ContrastiveConfig, IPSRecCConfig, IPSRecConfig, IPSRecSConfig
+from ipsrec_bench.models.configs.masked import BERT4RecConfig, S3RecConfig
 from ipsrec_bench.models.configs.providers import DIFSRConfig, FDSAConfig, ProviderPredictionConfig, SASRecFConfig
 from ipsrec_bench.models.configs.sequences import CaserConfig, GCSANConfig, GRU4RecConfig, NextItNetConfig, SRGNNConfig
 from ipsrec_bench.models.configs.streams import DIFFConfig, MSSRConfig
 
 __all__ = [
+    "BERT4RecConfig",
     "CL4SRecConfig",
     "CaserConfig",
     "ContrastiveConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "ProviderPopConfig",
     "ProviderPredictionConfig",
     "RecentPopConfig",
+    "S3RecConfig",
     "SASRecFConfig",
     "SGLConfig",
     "SRGNNConfig",

@@ -9,6 +9,7 @@ from ipsrec_bench.testing.references import (
     liverec,
     mssr,
     recbole,
+    recbole_masked,
     side_information,
 )
 from ipsrec_bench.testing.references.api import Reference
@@ -22,6 +23,7 @@ REFERENCES: tuple[Reference, ...] = (
     *liverec.REFERENCES,
     *mssr.REFERENCES,
     *recbole.REFERENCES,
+    *recbole_masked.REFERENCES,
     *side_information.REFERENCES,
 )
 """In this order; the first that matches a file is used."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,8 @@ class Reference:
     """Weights that the reference has but does not use."""
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     """Changes the weights before they are renamed, such as a table that we keep in two parts."""
+    more_providers: int = 0
+    """Number of providers by which ours are more than the reference's, which has none for unknown ones."""
     outputs: "Callable[[SequentialModel, NeuralConfig, ReferenceFile], Outputs] | None" = None
     """Computes the outputs that are this model's own."""
     common: bool = True
@@ -209,7 +211,8 @@ class Reference:
         own = self.settings(file) if callable(self.settings) else self.settings
         config = model_entry(self.model).config.model_validate({**settings, "padding_class": True, **own})
         assert isinstance(config, NeuralConfig)
-        model = build_model(self.model, config, file.sizes)
+        sizes = replace(file.sizes, providers=file.sizes.providers + self.more_providers)
+        model = build_model(self.model, config, sizes)
         assert isinstance(model, SequentialModel)
         if "in/item_provider" in file.tensors:
             model.prepare(file.log)

@@ -1,10 +1,10 @@
 """The interface of a task, and what it gets in every step of a training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ EXACT = exact(torch.float32)
 CASTING_PAYS = 1000
 """Minimum number of tokens in a batch for which products in bfloat16 save more time than casting takes."""
 S = TypeVar("S", bound=Settings)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class TrainingStep:
     """Lookups in the training interactions; None where there are none, as in a comparison with a reference."""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     """Draws what the tasks draw."""
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     @cached_property
     def main(self) -> Encoded:
@@ -128,6 +130,15 @@ class TrainingStep:
         return torch.from_numpy(drawn).to(owners.device)
 
     @property
+    def mask_token(self) -> int:
+        """The id of a hidden item: one beyond the last item."""
+        return len(self.item_vectors)
+
+    def vectors_of(self, items: Tensor) -> Tensor:
+        """Return the vectors of `items [N]`, `[N, d]`; their gradient is sparse where the table itself is a weight."""
+        return F.embedding(items, self.item_vectors, sparse=self.item_vectors.is_leaf)
+
+    @property
     def sure_index(self) -> TrainingIndex:
         """The index.
 
@@ -147,8 +158,8 @@ class TrainingStep:
         views = self._encode(histories, every_position=False)
         return Encoded(views.user, views.provider, histories.users, views.extra)
 
-    def encode_masked(self, histories: Histories) -> Tensor:
-        """Return the states `[B, L, d]` of histories with hidden items.
+    def encode_masked(self, histories: Histories, read: Tensor | None = None) -> Tensor:
+        """Return the states `[B, L, d]` of histories with hidden items, or `[B, R, d]` at the positions `read [B, R]`.
 
         Raises:
             ModelError: the model does not encode such histories.
@@ -157,10 +168,20 @@ class TrainingStep:
             raise ModelError("a task hides items, and the model does not implement MaskedEncoder")
         model = self.model
         if not self._pays(histories):
-            return model.encode_masked(histories)
+            return model.encode_masked(histories, read)
+        filled = filled_up(histories)
+        if read is not None:
+            read = F.pad(read, (0, 0, 0, len(filled.items) - len(read)))
         with torch.autocast(histories.items.device.type, dtype=torch.bfloat16):
-            states = model.encode_masked(filled_up(histories))
+            states = model.encode_masked(filled, read)
         return states[: len(histories.items)].float()
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what the first call with `key` made in this step, so that tasks can share it."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found
 
     def _encode(self, histories: Histories, *, every_position: bool) -> Views:
         """Encode with products in `dtype` where that pays; the views are float32 either way."""

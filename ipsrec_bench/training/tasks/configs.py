@@ -146,3 +146,27 @@ class AlignmentConfig(Settings):
     padding: bool = False
     """Whether padding counts, as in the released code of DIFF: padded columns are negatives, and padded rows count in
     the mean, which divides the loss by the number of columns."""
+
+
+class ClozeConfig(Settings):
+    """Settings of `ipsrec_bench.training.tasks.cloze`, as in the settings of BERT4Rec."""
+
+    mask_ratio: float = Field(0.2, gt=0, le=1)
+    """Share of a history's items that are hidden."""
+    masks: Literal["share", "each"] = "share"
+    """Whether exactly that share is hidden (at least one item), or every item with that probability."""
+    last_share: float = Field(0.0, ge=0, le=1)
+    """Probability that the last item is the only hidden one."""
+    last_for: Literal["history", "batch"] = "history"
+    """Whether that is drawn for every history, or for a whole batch."""
+    counted: Literal["all", "recbole"] = "all"
+    """Hidden items that enter the loss: all, or those that RecBole counts."""
+    loss: Literal["catalogue", "bpr"] = "catalogue"
+    """Loss of a hidden item: over the catalogue, or against one negative."""
+
+
+class MaskingConfig(Settings):
+    """Settings of the tasks of S3-Rec that hide items: those with equal settings share one encoding."""
+
+    mask_ratio: float = Field(0.2, gt=0, le=1)
+    """Probability that an item is hidden."""

@@ -47,6 +47,11 @@ REGISTRY: dict[str, TaskEntry] = {
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
     "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
     "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig),
+    "cloze": _entry("cloze:Cloze", configs.ClozeConfig),
+    "attribute-prediction": _entry("attribute_prediction:AttributePrediction", configs.MaskingConfig),
+    "masked-item": _entry("masked_item:MaskedItem", configs.MaskingConfig),
+    "masked-attribute": _entry("masked_attribute:MaskedAttribute", configs.MaskingConfig),
+    "segment": _entry("segment:Segment"),
 }
 
 

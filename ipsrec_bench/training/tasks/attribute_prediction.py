@@ -1,0 +1,23 @@
+"""Associated attribute prediction (AAP, S3-Rec; Zhou et al., CIKM 2020, eq. 5): providers of visible items."""
+
+from torch import Tensor
+
+from ipsrec_bench.training.pretraining import masked, provider_loss_at
+from ipsrec_bench.training.tasks.api import Task, TrainingStep
+from ipsrec_bench.training.tasks.configs import MaskingConfig
+
+
+class AttributePrediction(Task[MaskingConfig]):
+    """Binary cross-entropy of the provider of every item that is not hidden, given the state at its place."""
+
+    settings_type = MaskingConfig
+    samples = frozenset({"targets", "histories"})
+
+    def loss(self, step: TrainingStep) -> Tensor:
+        """Return the sum over places and known providers, divided by the number of histories.
+
+        Raises:
+            ModelError: the model is not an AttributeEncoder.
+        """
+        found = masked(step, self.settings.mask_ratio)
+        return provider_loss_at(step, "attribute-prediction", found, found.visible)
