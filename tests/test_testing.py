@@ -91,6 +91,15 @@ class LearnsNothing(Sound):
         return Views(views.user * 0.0 + self.item_embedding.weight.mean())
 
 
+class DividesByItems(Sound):
+    """A batch is filled up with histories of padding alone, for which this divides by 0."""
+
+    def encode(self, histories, *, every_position):
+        views = super().encode(histories, every_position=every_position)
+        count = (histories.items > 0).sum(dim=1, keepdim=True)
+        return Views(views.user / (count[..., None] if every_position else count))
+
+
 class PicksTwice(Pop):
     config_type = NeuralConfig.__base__
 
@@ -115,6 +124,7 @@ def case_of(model: type, base: type = SequentialModelCase, **attributes: object)
         (HasADeadParameter, "test_gradient_reaches_every_parameter"),
         (KeepsAHiddenTable, "test_saved_weights_come_back"),
         (IsRandom, "test_asking_twice_gives_the_same"),
+        (DividesByItems, "test_gradients_with_dropout_are_finite"),
         (DeclaresProviders, "test_providers_are_used_as_declared"),
         (HasFlatVectors, "test_shapes"),
         (LearnsNothing, "test_it_learns_a_world_where_the_next_item_is_certain"),

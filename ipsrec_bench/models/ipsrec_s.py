@@ -19,7 +19,7 @@ from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import IPSRecSConfig
-from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights
+from ipsrec_bench.models.layers import LAYER_NORM_EPS, Transformer, causal_mask, init_weights, real_positions
 
 
 class IPSRecS(SequentialModel):
@@ -70,7 +70,7 @@ class IPSRecS(SequentialModel):
         if self.attention == "block-causal":
             return causal_mask(length, device).repeat(2, 2)
         # Providers come after the items' padding, and `full` looks ahead, so padding has to be masked.
-        real = (histories.items > 0).repeat(1, 2)[:, None, None, :]
+        real = real_positions(histories).repeat(1, 1, 1, 2)
         if self.attention == "full":
             return real.expand(-1, -1, 2 * length, -1)
         return causal_mask(2 * length, device) & real

@@ -259,6 +259,18 @@ class SequentialModelCase(_ModelCase):
         least = 0.99
         assert cosine > least, f"the cosine of the gradients is {cosine:.4f}"
 
+    def test_gradients_with_dropout_are_finite(self) -> None:
+        """In training mode, with a batch that is filled up for products in bfloat16, every gradient is finite."""
+        with tempfile.TemporaryDirectory() as folder:
+            data = worlds.build(self.world, Path(folder))
+            model = self.build(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
+            assert isinstance(model, SequentialModel)
+            for loss in self.stage_losses(model.train(), data, CASTING_PAYS, torch.bfloat16):
+                loss.backward()  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters():
+            finite = parameter.grad is None or bool(torch.isfinite(parameter.grad.to_dense()).all())
+            assert finite, f"the gradient of {name} is not finite"
+
     def test_asking_twice_gives_the_same(self) -> None:
         """Equal histories have equal views, bit for bit, and `encode` has no side effects."""
         model, batch = self.build_large(), _histories((6, 1, 4))

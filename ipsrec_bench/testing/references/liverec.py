@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,7 +51,8 @@ def _outputs(model: SequentialModel, _config: NeuralConfig, file: ReferenceFile)
     asked_at = padded_right(file.given("target_times").double(), lengths)
     available = padded_right(file.given("available"), lengths)
     targets, negatives = (padded_right(file.given(name), lengths) for name in ("shifted_targets", "negatives"))
-    for since, prefix in (("last", ""), ("first", "first_")):
+    readings: tuple[tuple[Literal["last", "first"], str], ...] = (("last", ""), ("first", "first_"))
+    for since, prefix in readings:
         model.since = since
         buckets = model.repeat_buckets(histories, asked_at, available)
         yield f"{prefix}repeat_bucket", padded_left(buckets, lengths)
