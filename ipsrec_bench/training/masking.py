@@ -1,6 +1,7 @@
-"""What is hidden in histories, and what it is told apart from: draws that several tasks share.
+"""What tasks hide in histories, and the negatives that they compare it with.
 
-Everything is computed for a whole batch at once. Draws come from numpy's generator, whose numbers depend on no device.
+Everything is computed for a whole batch at once. Draws come from numpy's generator, whose numbers do not depend on the
+device.
 """
 
 from dataclasses import dataclass, replace

@@ -1,12 +1,13 @@
 """The settings of models that learn by restoring hidden items."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ipsrec_bench.models.configs.base import HEAVIEST, Rate, TransformerConfig
 from ipsrec_bench.models.stages import Stage, TaskUse
+from ipsrec_bench.settings import LogRange
 
 
 class BERT4RecConfig(TransformerConfig):
@@ -33,7 +34,7 @@ class BERT4RecConfig(TransformerConfig):
     resulting settings do."""
     hidden_dropout: Rate = 0.2
     attention_dropout: Rate = 0.2
-    mask_ratio: float = Field(0.2, gt=0, le=1)
+    mask_ratio: Annotated[float, LogRange(0.1, 0.8)] = Field(0.2, gt=0, le=1)
     """Share of a history's items that are hidden. The authors take 0.2 for MovieLens, 0.4 for Steam and 0.6 for Amazon
     Beauty: the shorter the histories, the more."""
     samples: Literal["histories", "prefixes"] = "histories"
