@@ -101,9 +101,9 @@ class _Propagation(torch.autograd.Function):
 
 
 def _means(users: Tensor, items: Tensor, graph: BipartiteGraph, layers: int) -> tuple[Tensor, Tensor]:
-    user_sum, item_sum = users.clone(), items.clone()
+    """Return the means of the layers by Horner's rule: E + A (E + A (E + ...)), for E divided by their number."""
+    own_users, own_items = users, items = users / (layers + 1), items / (layers + 1)
     for _ in range(layers):
-        users, items = graph.items_of_users.sums(items), graph.users_of_items.sums(users)
-        user_sum += users
-        item_sum += items
-    return user_sum.div_(layers + 1), item_sum.div_(layers + 1)
+        next_users = graph.items_of_users.sums(items).add_(own_users)
+        users, items = next_users, graph.users_of_items.sums(users).add_(own_items)
+    return users, items

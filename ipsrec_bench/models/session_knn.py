@@ -29,7 +29,8 @@ from ipsrec_bench.models.pop import Pop
 
 Numbers = NDArray[np.float64]
 PAIRS_AT_A_TIME = 1 << 22
-"""Maximum number of pairs of a history's item and another user with it that are counted at once; about 300 MB."""
+"""Maximum number of pairs of a history's item and another user with it, and of items of neighbours, that are counted at
+once; about 300 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +127,9 @@ class SessionKNN(Pop):
     def pick(self, histories: Histories) -> PickedScores:
         """Pick the items of each history's neighbours."""
         tables, sessions = self._built(), self._sessions(histories)
-        products = np.diff(tables.newest.indptr)
-        cost = np.cumsum(sessions.positions.astype(bool) @ products)
+        candidates = sessions.positions.astype(bool) @ np.diff(tables.newest.indptr)
+        size = tables.positions.nnz // tables.positions.shape[0] + 1
+        cost = np.cumsum(candidates + size * np.minimum(candidates, self.neighbours))
         cuts = np.searchsorted(cost, np.arange(0, cost[-1], PAIRS_AT_A_TIME), side="right")
         bounds = np.unique([0, *cuts, len(sessions.lengths)]).tolist()
         owners = histories.users.cpu().numpy()

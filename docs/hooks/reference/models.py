@@ -57,6 +57,10 @@ def _facts(entry: ModelEntry) -> Iterator[str]:
         yield "trained on packed windows" if entry.packs(entry.config()) else "trained on prefixes"
     if entry.uses_providers:
         yield "reads providers"
+    if entry.uses_times:
+        yield "reads times"
+    if entry.uses_users:
+        yield "knows users by id"
     if entry.deterministic:
         yield "deterministic"
 

@@ -47,7 +47,7 @@ class STANConfig(SessionKNNConfig):
     sample_size: int = Field(5000, ge=1, le=1_000_000)
     position_decay: Annotated[float, LogRange(0.1, 20.0)] = Field(1.02, ge=1e-2, le=1e6)
     """lambda_1: how far from the end of the history, in positions, its items count."""
-    time_decay: Annotated[float, LogRange(1e-3, 10.0)] = Field(0.1, ge=1e-6, le=1e6)
+    time_decay: Annotated[float, LogRange(1e-3, 10.0)] = Field(1.0, ge=1e-6, le=1e6)
     """lambda_2: how far away in time neighbours count, as a share of the time of the training data."""
     item_decay: Annotated[float, LogRange(0.1, 20.0)] = Field(2.05, ge=1e-2, le=1e6)
     """lambda_3: how far from the shared item, in positions, a neighbour's items count."""

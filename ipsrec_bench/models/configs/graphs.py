@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, NeuralConfig
+from ipsrec_bench.models.configs.base import HEAVIEST, NeuralConfig, filled_in
 from ipsrec_bench.models.stages import Stage, TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -48,9 +48,7 @@ class SGLConfig(NeuralConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
-        if isinstance(value, Mapping) and value.get("preset") == "recbole":
-            return {**cls.recbole, **value}
-        return value
+        return filled_in(value, {"recbole": cls.recbole})
 
     def stages(self) -> tuple[Stage, ...]:
         """Return one stage, whose samples are single interactions."""
