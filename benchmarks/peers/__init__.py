@@ -8,10 +8,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = {
-    "recbole": ["torch==2.13.0", "numpy==1.26.4", "setuptools<81", "recbole==1.2.1"],
+    "recbole": ["torch==2.13.0", "numpy==1.26.4", "pandas<3", "setuptools<81", "recbole==1.2.1"],
     "rectools": ["torch==2.13.0", "rectools[torch]==0.19.0"],
 }
-"""Packages of each peer, from PyPI. RecBole needs a NumPy below 2."""
+"""Packages of each peer, from PyPI. RecBole needs a NumPy below 2 and a pandas below 3."""
 
 
 def install(name: str, folder: Path) -> Path:
