@@ -74,6 +74,7 @@ def statuses(store):
 CURVES = """
     SELECT key, epochs.* EXCLUDE (cell, train_seconds, valid_seconds) FROM epochs JOIN cells USING (cell) ORDER BY ALL
 """
+LOSSES = "SELECT key, losses.* EXCLUDE (cell) FROM losses JOIN cells USING (cell) ORDER BY ALL"
 WANTED = "SELECT * EXCLUDE (run) FROM run_cells WHERE run = (SELECT max(run) FROM runs) ORDER BY position"
 OF_DATA = (
     "FROM datasets ORDER BY ALL",
@@ -102,7 +103,7 @@ def test_shares_run_apart_and_merged_equal_the_whole(finished, tmp_path, bench):
         f"{part}: {one.complete}" for part, one in zip(parts, ended, strict=True)
     ]
     everything = tmp_path / "all" / "all.duckdb"
-    for sql in (ALL_RANKS, CURVES, WANTED, *OF_DATA):
+    for sql in (ALL_RANKS, CURVES, LOSSES, WANTED, *OF_DATA):
         assert table(everything, sql) == table(whole, sql) != []
     assert weights_beside(everything) == weights_beside(whole)
     done = bench("report", "tiny.toml", "--store", "all/all.duckdb", "--format", "md")
@@ -152,7 +153,8 @@ def test_a_result_replaces_a_failure_and_nothing_else(tmp_path, ours, theirs, ke
     assert table(into, "SELECT parameters FROM cells") == [({"ours": 1, "theirs": 2}[kept],)]
     wanted = 0 if kept == "ours" and ours else 6
     assert table(into, "SELECT count(*) FROM ranks") == [(wanted,)]
-    assert table(into, "SELECT count(*) FROM epochs") == [(wanted // 6,)]
+    for of_epochs in ("epochs", "losses"):
+        assert table(into, f"SELECT count(*) FROM {of_epochs}") == [(wanted // 6,)]
 
 
 def test_unequal_ranks_are_reported_and_the_target_keeps_its_own(tmp_path, bench):
@@ -292,7 +294,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(tmp_path, b
         ("all.duckdb", "empty.duckdb", "empty.duckdb: there is no result store"),
         ("all.duckdb", "text.duckdb", "text.duckdb: cannot be opened as a result store"),
         ("all.duckdb", "table.duckdb", "table.duckdb: this DuckDB file is not a result store"),
-        ("all.duckdb", "old.duckdb", "bring it to version 5 with `ipsrec-bench ls --store old.duckdb`"),
+        ("all.duckdb", "old.duckdb", "bring it to version 6 with `ipsrec-bench ls --store old.duckdb`"),
         ("good.duckdb", "again.duckdb", "again.duckdb: a store cannot be merged into itself"),
         ("text.duckdb", "good.duckdb", "text.duckdb: cannot be opened as a result store"),
     ):
