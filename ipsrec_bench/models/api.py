@@ -45,6 +45,12 @@ class Sizes:
         return self.items + 1
 
 
+ITEM_STREAM, PROVIDER_STREAM = "item-stream", "provider-stream"
+"""Further views of `Views.extra` for the task `stream-contrast`: a user vector of each stream."""
+HISTORY_ITEMS, HISTORY_PROVIDERS = "history-items", "history-providers"
+"""Further views for the task `alignment`: the vectors of a history's items and providers, `[B, L, d]`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """User vectors computed from histories; some models add a second view of the same user."""

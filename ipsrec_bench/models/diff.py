@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.kernels.dropout import Dropout
-from ipsrec_bench.models.api import SequentialModel, Sizes, Views
+from ipsrec_bench.models.api import HISTORY_ITEMS, HISTORY_PROVIDERS, SequentialModel, Sizes, Views
 from ipsrec_bench.models.configs import DIFFConfig
 from ipsrec_bench.models.dif_sr import DecoupledAttention, GateFusion, score_fusion
 from ipsrec_bench.models.layers import (
@@ -49,7 +49,6 @@ from ipsrec_bench.models.layers import (
     mask_at,
     positions_at,
 )
-from ipsrec_bench.training.tasks.alignment import ITEMS, PROVIDERS
 
 SOURCES = 3
 """Items, providers and positions."""
@@ -183,7 +182,9 @@ class DIFF(SequentialModel):
             streams = layer(streams, providers, positions, basis, mask, read)
         separate, fused = streams[0][:, 0], streams[1][:, 0]
         user = self.alpha * separate + (1 - self.alpha) * fused
-        return Views(user, extra={"separate": separate, "fused": fused, ITEMS: items, PROVIDERS: providers})
+        return Views(
+            user, extra={"separate": separate, "fused": fused, HISTORY_ITEMS: items, HISTORY_PROVIDERS: providers}
+        )
 
     def item_vectors(self) -> Tensor:
         """Return the item embeddings `[items + 1, d]`."""

@@ -41,7 +41,15 @@ from torch import Tensor, nn
 from ipsrec_bench.data.batches import Histories
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.kernels.dropout import Dropout
-from ipsrec_bench.models.api import ProviderPredictor, SequentialModel, Sizes, TrainingLog, Views
+from ipsrec_bench.models.api import (
+    ITEM_STREAM,
+    PROVIDER_STREAM,
+    ProviderPredictor,
+    SequentialModel,
+    Sizes,
+    TrainingLog,
+    Views,
+)
 from ipsrec_bench.models.configs import MSSRConfig
 from ipsrec_bench.models.dif_sr import GateFusion
 from ipsrec_bench.models.layers import (
@@ -54,7 +62,6 @@ from ipsrec_bench.models.layers import (
     positions_at,
     split_heads,
 )
-from ipsrec_bench.training.tasks.stream_contrast import ITEM_STREAM, PROVIDER_STREAM
 
 STREAMS = "streams"
 """The name in `Views.extra` of [u; v]."""

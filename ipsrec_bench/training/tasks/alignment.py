@@ -15,12 +15,9 @@ from torch import Tensor
 
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.errors import ModelError
+from ipsrec_bench.models.api import HISTORY_ITEMS, HISTORY_PROVIDERS
 from ipsrec_bench.training.tasks.api import Task, TrainingStep
 from ipsrec_bench.training.tasks.configs import AlignmentConfig
-
-ITEMS = "history-items"
-PROVIDERS = "history-providers"
-"""The names in `Views.extra` of the embeddings of a history's items and providers, `[B, L, d]` each."""
 
 
 class Alignment(Task[AlignmentConfig]):
@@ -35,9 +32,13 @@ class Alignment(Task[AlignmentConfig]):
             ModelError: the model does not give the embeddings of a history, or the samples are packed.
         """
         extra, histories = step.main.extra, step.batch.histories
-        if step.packed or not {ITEMS, PROVIDERS} <= set(extra):
-            raise ModelError(f"alignment needs prefix samples and the extra views '{ITEMS}' and '{PROVIDERS}'")
-        cosines = F.normalize(extra[ITEMS], dim=-1) @ F.normalize(extra[PROVIDERS], dim=-1).transpose(1, 2)
+        if step.packed or not {HISTORY_ITEMS, HISTORY_PROVIDERS} <= set(extra):
+            raise ModelError(
+                f"alignment needs prefix samples and the extra views '{HISTORY_ITEMS}' and '{HISTORY_PROVIDERS}'"
+            )
+        cosines = F.normalize(extra[HISTORY_ITEMS], dim=-1) @ F.normalize(extra[HISTORY_PROVIDERS], dim=-1).transpose(
+            1, 2
+        )
         width = cosines.shape[1]
         providers = F.pad(histories.providers, (0, width - histories.providers.shape[1]))
         return alignment_loss(cosines, providers, histories.lengths, self.settings)

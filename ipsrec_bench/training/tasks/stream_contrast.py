@@ -4,13 +4,10 @@ import torch
 from torch import Tensor
 
 from ipsrec_bench.errors import ModelError
+from ipsrec_bench.models.api import ITEM_STREAM, PROVIDER_STREAM
 from ipsrec_bench.training.contrast import contrastive_loss
 from ipsrec_bench.training.tasks.api import Task, TrainingStep
 from ipsrec_bench.training.tasks.configs import StreamContrastConfig
-
-ITEM_STREAM = "item-stream"
-PROVIDER_STREAM = "provider-stream"
-"""The names in `Views.extra` of the two vectors, which have one width."""
 
 
 class StreamContrast(Task[StreamContrastConfig]):
