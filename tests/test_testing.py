@@ -237,10 +237,10 @@ class ReadsTheFirstRow(SoundTask):
         return self.losses(step)[0]
 
 
-class DrawsMostlyEarlyRows(SoundTask):
+class DrawsEarlyRows(SoundTask):
     def loss(self, step):
         losses = self.losses(step)
-        return losses[: step.rng.integers(1, len(losses), endpoint=True)].mean()
+        return losses[: step.rng.integers(1, 4)].mean()
 
 
 class CountsPadding(SoundTask):
@@ -321,7 +321,7 @@ def task_case_of(task: type, **attributes: object):
         (DrawsFromNumpy, "test_it_draws_from_the_steps_generator_alone"),
         (DrawsFromPython, "test_it_draws_from_the_steps_generator_alone"),
         (ReadsTheFirstRow, "test_the_order_of_the_batch_does_not_matter"),
-        (DrawsMostlyEarlyRows, "test_the_order_of_the_batch_does_not_matter"),
+        (DrawsEarlyRows, "test_the_order_of_the_batch_does_not_matter"),
         (CountsPadding, "test_padding_changes_nothing"),
         (DrawsAmongPadding, "test_padding_changes_nothing"),
         (SumsOverTargets, "test_packed_and_prefix_losses_agree"),
