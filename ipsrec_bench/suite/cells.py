@@ -420,7 +420,7 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
     """Return a model's settings with those of its further tasks completed; `where` is the table that has `tasks`.
 
     Raises:
-        SuiteError: there is no such task, the model has it already, or one of its settings is wrong.
+        SuiteError: there is no such task, the model has it already or ignores it, or one of its settings is wrong.
     """
     tables: Mapping[str, Mapping[str, Any]] = getattr(config, "tasks", {}) if hasattr(config, "stages") else {}
     if not tables:
@@ -446,7 +446,13 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
         weight = _checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
         own_settings = _checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
-    return config.model_copy(update={"tasks": completed})
+    config = config.model_copy(update={"tasks": completed})
+    for name in set(completed) - {use.name for use in _stages(file, config, where)[-1].tasks}:
+        raise file.error(
+            (*where, "tasks", name),
+            "this model's own main stage leaves further tasks out; its class must build that stage of main_tasks()",
+        )
+    return config
 
 
 def _checked_stages(
