@@ -19,6 +19,7 @@ from ipsrec_bench.training import logistic
 from ipsrec_bench.training.fit import Loop, TrainingData, Validation, fit
 from ipsrec_bench.training.logistic import binary_cross_entropy_sum
 from ipsrec_bench.training.masking import draw_each, draw_segments, draw_share, hide, items_outside
+from ipsrec_bench.training.objective import Objective
 from ipsrec_bench.training.samples import Batch, history_windows
 from ipsrec_bench.training.tasks.api import TrainingStep
 from ipsrec_bench.training.tasks.cloze import Cloze
@@ -131,6 +132,15 @@ def test_a_history_without_others_takes_its_own_segment_and_one_item_gives_none(
     assert len(alone.context.items) == 1
     assert set(alone.negative.items.flatten().tolist()) <= {*histories(torch.tensor([4])).items[0].tolist(), MASK}
     assert len(draw_segments(histories(torch.tensor([1, 1])), MASK, np.random.default_rng(0)).context.items) == 0
+
+
+def test_a_batch_of_single_interactions_can_be_pretrained():
+    """Batches are sorted by length, so that one may have no history with a segment."""
+    config = model_entry("s3rec").config.model_validate(SMALL)
+    objective = Objective(config, config.stages()[0])
+    losses = objective.losses(step_of(built("s3rec").train(), histories(torch.tensor([1, 1]))))
+    assert losses.parts["segment"].item() == 0.0
+    losses.total.backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -247,6 +247,14 @@ def test_a_model_with_stages_that_cannot_be_trained_is_a_sentence_with_its_line(
         cells_of(suite)
 
 
+def test_further_tasks_that_a_models_own_stages_leave_out_are_refused(folder):
+    (folder / "mine_broken.py").write_text(HEAD.replace("{stages}", "(Stage(NEXT),)"), encoding="utf-8")
+    table = '[models.x]\ntype = "mine_broken:Model"\ntasks.bpr = {}'
+    suite = parse_suite(folder / "t.toml", TINY_SUITE.replace("[models.pop]", table))
+    with pytest.raises(SuiteError, match=r"t.toml:\d+: models.x.tasks.bpr: this model's own main stage leaves"):
+        cells_of(suite)
+
+
 @pytest.mark.parametrize("settings", ["int", "type('S', (Settings,), {'__annotations__': {'weight': float}})"])
 def test_a_task_declares_settings_without_a_weight(folder, settings):
     text = "from ipsrec_bench.training.tasks.api import Task, Settings\nclass Mine(Task):\n    settings_type = "

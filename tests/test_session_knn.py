@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ipsrec_bench.data.batches import Histories
+from ipsrec_bench.data.batches import Histories, ResidentSequences
+from ipsrec_bench.data.split import leave_one_out
 from ipsrec_bench.models import session_knn
 from ipsrec_bench.models.api import Sizes, TrainingLog
 from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.training.index import TrainingIndex
 
 USERS, ITEMS = 40, 15
 
@@ -115,6 +117,25 @@ def test_stan_is_its_formula(k, m, decays):
         return math.exp(-abs(theirs[item] - theirs[newest]) / three)
 
     check(scores, one_by_one(log, histories, similarity, weight, k, m))
+
+
+def test_the_unit_of_the_data_does_not_matter(prepared_table):
+    """Times of histories are in seconds, and those of the log in microseconds if the file has dates."""
+    rng = np.random.default_rng(0)
+    rows = [(user, rng.integers(12), 1000 * user + 100 * n) for user in range(30) for n in range(6)]
+    scores = []
+    for name in ("seconds", "dates"):
+        head, stamps = "user,item,provider,time\n", (np.datetime64(time, "s") for _, _, time in rows)
+        times = stamps if name == "dates" else (time for *_, time in rows)
+        lines = (f"u{user},i{item},p,{time}" for (user, item, _), time in zip(rows, times, strict=True))
+        data = prepared_table(head + "\n".join(lines), f"{name}.csv")
+        sequences = ResidentSequences(data, torch.device("cpu"), times=True)
+        log = TrainingIndex(data, sequences, leave_one_out(data), 6).log
+        users = np.arange(data.num_users)
+        histories = sequences.gather(users, np.array(data.offsets[:-1]), data.offsets[1:] - 1)
+        scores.append(counted("stan", log, histories, neighbours=5, time_decay=0.1))
+    torch.testing.assert_close(*scores)
+    assert (scores[0] > 1).any()
 
 
 @pytest.mark.parametrize(("steps", "rules"), [(10, 1000), (2, 1000), (1, 1000), (10, 3)])

@@ -389,6 +389,13 @@ def test_a_preset_equals_its_settings():
     assert "models.ipsrec-s.preset: found 'releasd'; input should be 'paper' or 'released'" in wrong
 
 
+def test_the_unit_of_times_makes_other_cells_of_models_that_read_them():
+    """The same numbers may be seconds in one file and, as dates, microseconds in another."""
+    cells = cells_of(parse_suite(HERE, NEURAL + "\n[models.hstu]\n[models.stan]\n"))
+    moved = {cell.label for cell in cells if cell.key("data") != cell.key("data", 1_000_000)}
+    assert moved == {"hstu", "stan"}
+
+
 def test_masking_the_history_makes_other_cells_and_metrics_do_not():
     def keys(*overrides):
         return [cell.key("data") for cell in cells_of(parse_suite(HERE, NEURAL, overrides))]

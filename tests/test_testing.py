@@ -43,6 +43,15 @@ class SeesTheFuture(Sound):
         return Views(x + x.mean(dim=1, keepdim=True))
 
 
+class SeesLaterTimes(Sound):
+    uses_times = True
+
+    def encode(self, histories, *, every_position):
+        user = super().encode(histories, every_position=every_position).user
+        latest = histories.times.amax(dim=1).float()
+        return Views(user * latest.view(-1, *[1] * (user.dim() - 1)))
+
+
 class SeesPadding(Sound):
     def encode(self, histories, *, every_position):
         x = super().encode(histories, every_position=True).user
@@ -118,6 +127,7 @@ def case_of(model: type, base: type = SequentialModelCase, **attributes: object)
     ("model", "test"),
     [
         (SeesTheFuture, "test_no_position_sees_the_future"),
+        (SeesLaterTimes, "test_no_position_sees_the_future"),
         (SeesPadding, "test_padding_changes_nothing"),
         (ForgetsAPosition, "test_last_position_equals_that_position_of_all"),
         (ForgetsAPosition, "test_packed_and_prefix_losses_agree"),

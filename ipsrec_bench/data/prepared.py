@@ -56,7 +56,7 @@ class PreparedDataset:
     num_providers: int
     """Providers are numbered 1 (unknown) to `num_providers`."""
     fingerprint: str
-    """sha256 of the arrays: equal fingerprints mean equal sequences at equal times."""
+    """sha256 of the arrays: equal fingerprints mean equal sequences at equal times, whose unit is apart."""
     stand_in: bool
     """Whether it is made-up data in the shape of a published dataset."""
     scale: float

@@ -192,6 +192,15 @@ class TrainingLog:
     items: NDArray[np.int32]
     providers: NDArray[np.int32]
     times: NDArray[np.int64] | NDArray[np.float64]
+    """In the unit of the data."""
+    times_per_second: int = 1
+    """How many units of `times` make a second."""
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """The times in seconds, as `Histories` have them."""
+        found: NDArray[np.float64] = self.times / self.times_per_second
+        return found
 
     def item_providers(self, items: int) -> NDArray[np.int64]:
         """Return the provider with which each of `items` occurs most often, int64 `[items + 1]`.

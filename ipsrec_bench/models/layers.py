@@ -59,7 +59,7 @@ def embed_with_mask(table: nn.Embedding, mask: Tensor, items: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """Map `[B, T, d]` to `[B, h, T, d / h]`."""
-    return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
+    return x.view(*x.shape[:2], n_heads, x.shape[2] // n_heads).transpose(1, 2)
 
 
 def positions_at(x: Tensor, read: Tensor) -> Tensor:

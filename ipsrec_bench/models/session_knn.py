@@ -111,7 +111,7 @@ class SessionKNN(Pop):
         """Number the training histories by time and store their items with their last positions."""
         super().fit(log)
         users, begins, lengths = np.unique(log.users, return_index=True, return_counts=True)
-        last = np.asarray(log.times, dtype=np.float64)[begins + lengths - 1]
+        last = log.seconds[begins + lengths - 1]
         order = np.lexsort((users, -last))
         number = np.empty_like(order)
         number[order] = np.arange(len(order))

@@ -42,8 +42,8 @@ class STAN(SessionKNN):
     def fit(self, log: TrainingLog) -> None:
         """Number the training histories, and measure the time T from the first interaction to the last."""
         super().fit(log)
-        times = np.asarray(log.times, dtype=np.float64)
-        self.span = torch.tensor([times.max() - times.min()], dtype=torch.float64)
+        seconds = log.seconds
+        self.span = torch.tensor([seconds.max() - seconds.min()], dtype=torch.float64)
 
     def position_weights(self, positions: Numbers, lengths: Numbers) -> Numbers:
         """Return exp((p - L) / lambda_1)."""

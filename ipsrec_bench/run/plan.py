@@ -189,9 +189,9 @@ def preview(
                 " yet; prepare it with run --collect"
             )
         fingerprints = {name: data.fingerprint for name, data in datasets.items()}
-        mine = options.shard.keys(((cell.key(fingerprints[cell.dataset]), cell) for cell in cells), fingerprints)
-        cells = [cell for cell in cells if cell.key(fingerprints[cell.dataset]) in mine]
-    keys = [cell.key(datasets[cell.dataset].fingerprint) if cell.dataset in datasets else None for cell in cells]
+        mine = options.shard.keys(((key_of(cell, datasets[cell.dataset]), cell) for cell in cells), fingerprints)
+        cells = [cell for cell in cells if key_of(cell, datasets[cell.dataset]) in mine]
+    keys = [key_of(cell, datasets[cell.dataset]) if cell.dataset in datasets else None for cell in cells]
     done = set() if options.force else _complete(store, [key for key in keys if key is not None])
     return [
         PreviewedCell(
@@ -204,6 +204,11 @@ def preview(
         )
         for cell, key in zip(cells, keys, strict=True)
     ]
+
+
+def key_of(cell: Cell, data: PreparedDataset) -> str:
+    """Return the content key of `cell` on `data`."""
+    return cell.key(data.fingerprint, data.times_per_second)
 
 
 def planned_cell(key: str, cell: Cell) -> PlannedCell:
@@ -254,7 +259,7 @@ def make_plan(
             seconds = time.perf_counter() - began
             split_dataset(data, cell.protocol)  # raises, if no user can be evaluated, before anything runs
             emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
-    keyed = tuple((cell.key(datasets[cell.dataset].fingerprint), cell) for cell in cells)
+    keyed = tuple((key_of(cell, datasets[cell.dataset]), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
 
 

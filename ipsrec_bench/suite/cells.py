@@ -51,6 +51,10 @@ class KnownModel(Interface):
     def uses_users(self) -> bool:
         """Whether it knows users by id, so that it cannot rank for users without training interactions."""
 
+    @property
+    def uses_times(self) -> bool:
+        """Whether it reads times, in seconds."""
+
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
 
@@ -148,6 +152,8 @@ class Cell:
     """Name and hash of the code of each task that is not part of the toolkit."""
     asked: str = "auto"
     """`training.samples` as the suite sets it, before it was resolved for `config`."""
+    uses_times: bool = False
+    """Whether the model reads times, in seconds."""
 
     @property
     def label(self) -> str:
@@ -195,8 +201,10 @@ class Cell:
             "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
         }
 
-    def key(self, fingerprint: str) -> str:
-        """Return the content key, given the fingerprint of the prepared dataset.
+    def key(self, fingerprint: str, times_per_second: int = 1) -> str:
+        """Return the content key, given the fingerprint of the prepared dataset and the unit of its times.
+
+        The fingerprint is of the times as numbers: a model that reads them in seconds depends on their unit, too.
 
         Two cells with equal keys have equal ranks on one machine. A machine that trains in bfloat16 by default shares
         no keys with one that does not. Labels, metrics and cutoffs do not enter: they change what a table shows, not
@@ -206,6 +214,7 @@ class Cell:
             "format": RANKS_FORMAT,
             "dataset": fingerprint,
             **({} if self.deterministic else {"seed": self.seed}),
+            **({"times_per_second": times_per_second} if self.uses_times and times_per_second != 1 else {}),
             **self.settings(),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -403,6 +412,7 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
             training=training,
             task_code=task_code,
             asked=asked,
+            uses_times=known.uses_times,
         )
 
 
@@ -410,7 +420,7 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
     """Return a model's settings with those of its further tasks completed; `where` is the table that has `tasks`.
 
     Raises:
-        SuiteError: there is no such task, the model has it already, or one of its settings is wrong.
+        SuiteError: there is no such task, the model has it already or ignores it, or one of its settings is wrong.
     """
     tables: Mapping[str, Mapping[str, Any]] = getattr(config, "tasks", {}) if hasattr(config, "stages") else {}
     if not tables:
@@ -436,7 +446,13 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
         weight = _checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
         own_settings = _checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
-    return config.model_copy(update={"tasks": completed})
+    config = config.model_copy(update={"tasks": completed})
+    for name in set(completed) - {use.name for use in _stages(file, config, where)[-1].tasks}:
+        raise file.error(
+            (*where, "tasks", name),
+            "this model's own main stage leaves further tasks out; its class must build that stage of main_tasks()",
+        )
+    return config
 
 
 def _checked_stages(

@@ -197,12 +197,15 @@ class SequentialModelCase(_ModelCase):
                 torch.testing.assert_close(padded[row], tight[0], rtol=1e-5, atol=1e-5)
 
     def test_no_position_sees_the_future(self) -> None:
-        """Changing later items or providers leaves all earlier outputs unchanged, bit for bit."""
+        """Changing later items, providers or times leaves all earlier outputs unchanged, bit for bit.
+
+        The time of the next interaction is known: it is when a position is asked for its prediction.
+        """
         if not self.causal:
             raise SkipTest("with these settings, the model is not used at every position")
         model, batch = self.build_large(), _histories((6, 6, 6))
         for position in range(1, 6):
-            changed = _changed(batch, items_from=position, providers_from=position)
+            changed = _changed(batch, items_from=position, providers_from=position, times_from=position + 1)
             for before, after in _both(model, batch, changed, every_position=True):
                 assert torch.equal(before[:, :position], after[:, :position]), f"a position before {position} sees it"
                 assert not torch.equal(before[:, position:], after[:, position:]), f"it ignores position {position}"
@@ -428,12 +431,21 @@ def _rows(batch: Histories, row: int, length: int) -> Histories:
     )
 
 
-def _changed(batch: Histories, items_from: int, providers_from: int) -> Histories:
-    """Return the histories with other items and other providers from these positions on."""
+def _changed(batch: Histories, items_from: int, providers_from: int, times_from: int | None = None) -> Histories:
+    """Return the histories with other items, other providers and, if asked for, later times from these positions on."""
     items, providers = batch.items.clone(), batch.providers.clone()
     for ids, top, begin in ((items, SIZES.items, items_from), (providers, SIZES.providers, providers_from)):
         ids[:, begin:] = torch.where(ids[:, begin:] > 0, ids[:, begin:] % top + 1, 0)
-    return replace(batch, items=items, providers=providers)
+    batch = replace(batch, items=items, providers=providers)
+    if times_from is None:
+        return batch
+    assert batch.times is not None
+    assert batch.next_times is not None
+    times = batch.times.clone()
+    # The first of them comes just after the one before it, so that the shortest interval is another one, too.
+    before, first = times[:, times_from - 1 : times_from], times[:, times_from : times_from + 1]
+    times[:, times_from:] += before - first + 1e-3
+    return replace(batch, times=times * (batch.items > 0), next_times=batch.next_times + 1000)
 
 
 def _views(model: SequentialModel, batch: Histories, *, every_position: bool = False) -> list[Tensor]:

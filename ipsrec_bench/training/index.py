@@ -25,7 +25,8 @@ class TrainingIndex:
         inside = self._split.trained(self._data)
         users = np.repeat(np.arange(self._data.num_users), np.diff(self._data.offsets))
         data = self._data
-        return TrainingLog(users[inside], data.items[inside], data.providers[inside], data.times[inside])
+        columns = (users, data.items, data.providers, data.times)
+        return TrainingLog(*(column[inside] for column in columns), data.times_per_second)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:

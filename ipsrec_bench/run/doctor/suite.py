@@ -12,7 +12,7 @@ from ipsrec_bench.data.sources import source_paths
 from ipsrec_bench.errors import BenchError, MissingDataError
 from ipsrec_bench.run.doctor.finding import Finding
 from ipsrec_bench.run.doctor.machine import existing
-from ipsrec_bench.run.plan import cells_of, known_datasets_of
+from ipsrec_bench.run.plan import cells_of, key_of, known_datasets_of
 from ipsrec_bench.suite.cells import Cell, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
@@ -62,7 +62,7 @@ def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tu
         if states[label].startswith("prepared")
     }
     todo = [
-        cell for cell in cells if cell.dataset not in ready or cell.key(ready[cell.dataset].fingerprint) not in complete
+        cell for cell in cells if cell.dataset not in ready or key_of(cell, ready[cell.dataset]) not in complete
     ]
     findings = [Finding(name, "ok", f"{len(cells)} cells, {len(todo)} to run")]
     findings += [_data(label, state) for label, state in states.items()]
