@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ipsrec_bench.errors import ModelError
+from ipsrec_bench.errors import ModelError, did_you_mean, listed
 
 
 def imported(path: str) -> Any:  # noqa: ANN401 (any attribute)
@@ -21,7 +21,7 @@ def own_class(name: str, path: str, bases: tuple[type, ...]) -> Any:  # noqa: AN
     """Import and return the class at `path` (`module:Class`), which a suite calls `name`.
 
     Raises:
-        ModelError: it cannot be imported, or is not derived from one of `bases`.
+        ModelError: it cannot be imported, is not derived from one of `bases`, or lacks a method of its base class.
     """
     module, _, attribute = path.partition(":")
     try:
@@ -33,9 +33,12 @@ def own_class(name: str, path: str, bases: tuple[type, ...]) -> Any:  # noqa: AN
             ) from None
         raise ModelError(f"'{name}' cannot be imported: {type(error).__name__}: {error}") from error
     if found is None:
-        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'")
+        known = [key for key, value in vars(import_module(module)).items() if isinstance(value, type)]
+        raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'{did_you_mean(attribute, known)}")
     if not (isinstance(found, type) and issubclass(found, bases)):
         raise ModelError(f"'{name}' is not a class derived from {' or '.join(base.__name__ for base in bases)}")
+    if inspect.isabstract(found):
+        raise ModelError(f"'{name}' lacks {listed(sorted(found.__abstractmethods__))}, which its base class requires")
     return found
 
 

@@ -44,7 +44,7 @@ class Settings(BaseModel):
                     "unknown key '{key}'{hint}",
                     {
                         "key": str(key),
-                        "hint": did_you_mean(str(key), known) or f"; known: {listed(known)}",
+                        "hint": known_keys_hint(str(key), known),
                     },
                 )
         return value
@@ -58,6 +58,11 @@ class Settings(BaseModel):
         if any(isinstance(one, bool) for one in held) and takes & {int, float} and not takes & {bool, Any, object}:
             raise PydanticCustomError("number_type", "input should be a number")
         return value
+
+
+def known_keys_hint(key: str, known: Sequence[str]) -> str:
+    """Return what follows "unknown key" in an error message: the known key that was meant, or all known keys."""
+    return did_you_mean(key, known) or f"; known: {listed(known)}"
 
 
 def whole_numbers(settings: type[Settings]) -> frozenset[str]:

@@ -22,6 +22,7 @@ from ipsrec_bench.run.probe import probe
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import learning_curves
 from ipsrec_bench.suite.load import load_suite, parse_suite
+from ipsrec_bench.testing import TaskCase
 from ipsrec_bench.training.tasks.registry import task_entry
 
 from .conftest import ROOT, TINY_SUITE, clean_environment
@@ -29,6 +30,8 @@ from .conftest import ROOT, TINY_SUITE, clean_environment
 PAGE = "docs/how-to/own-task.md"
 FILES = ("my_tasks.py", "my_models.py", "mine.toml", "test_my_models.py")
 MINE = 'models.sasrec.variants.agreeing.tasks."my_tasks:Agreement"'
+
+LOSS = "from ipsrec_bench.training.tasks.api import Task\nclass Mine(Task):\n    def loss(self, step):\n        return "
 
 
 def file_of_page(name: str) -> str:
@@ -229,7 +232,18 @@ class Model(SASRec):
     [
         ('(Stage(NEXT, "main"), Stage(NEXT, "a", epochs=1))', "has the stages 'main', 'a'; .* 'main' as the last"),
         ('(Stage(NEXT, "a", epochs=1), Stage(NEXT, "a", epochs=1), Stage(NEXT))', "their names must differ"),
-        ('(Stage(NEXT, "a"), Stage(NEXT))', "cannot be read: ValueError: stage 'a': only the stage 'main' has no"),
+        ('(Stage(NEXT, "a"), Stage(NEXT))', r"stage 'a': found epochs = None; .* \(only the stage 'main' has none"),
+        ('(Stage(NEXT, "a", epochs=0), Stage(NEXT))', "found epochs = 0; it must be a whole number from 1"),
+        ('(Stage(NEXT, "a", epochs=1.5), Stage(NEXT))', "found epochs = 1.5; it must be a whole number from 1"),
+        ("(Stage(NEXT, epochs=3),)", "found epochs = 3; a suite sets them as training.epochs"),
+        ('(Stage(NEXT, "a", "history", 1), Stage(NEXT))', "found samples = 'history'; allowed: 'targets', 'histories'"),
+        ("(Stage(NEXT, copies=0),)", "found copies = 0; it must be a whole number from 1"),
+        ("(Stage(NEXT, stride=0),)", "found stride = 0; it must be above 0"),
+        ('(Stage(TaskUse("next-item")),)', "its tasks must be a tuple of TaskUse"),
+        ('(Stage(("next-item",)),)', "its tasks must be a tuple of TaskUse"),
+        ('(Stage((TaskUse("next-item", -1.0),)),)', "found the weight -1.0; it must be a finite number from 0"),
+        ('(Stage(NEXT, "a", "histories", 1), Stage(NEXT))', "'next-item' is computed on targets, but the stage has"),
+        ("()", r"has the stages \(none\); .* 'main' as the last"),
         ("1 / 0", "the stages of this model cannot be read: ZeroDivisionError"),
         ("(Stage(()),)", "the stage 'main' of this model needs at least one task"),
         ("(Stage(NEXT + NEXT),)", "each only once"),
@@ -257,11 +271,56 @@ def test_further_tasks_that_a_models_own_stages_leave_out_are_refused(folder):
 
 @pytest.mark.parametrize("settings", ["int", "type('S', (Settings,), {'__annotations__': {'weight': float}})"])
 def test_a_task_declares_settings_without_a_weight(folder, settings):
-    text = "from ipsrec_bench.training.tasks.api import Task, Settings\nclass Mine(Task):\n    settings_type = "
-    (folder / "mine_broken.py").write_text(text + settings, encoding="utf-8")
+    text = LOSS.replace("Task\n", "Task, Settings\n", 1) + f"0\n    settings_type = {settings}"
+    (folder / "mine_broken.py").write_text(text, encoding="utf-8")
     sys.path.append(str(folder))
     with pytest.raises(ModelError, match="must set 'settings_type' to a class derived from Settings, without a key"):
         task_entry("mine_broken:Mine")
+
+
+@pytest.mark.parametrize("samples", ['"targets"', 'frozenset({"history"})', "frozenset()"])
+def test_a_task_declares_samples_that_exist(folder, samples):
+    text = f"from ipsrec_bench.training.tasks.api import Task\nclass Mine(Task):\n    samples = {samples}\n"
+    (folder / "mine_broken.py").write_text(text + "    def loss(self, step): ...\n", encoding="utf-8")
+    sys.path.append(str(folder))
+    with pytest.raises(
+        ModelError, match="must set 'samples' to a frozenset of one or more of 'targets', 'histories', "
+    ):
+        task_entry("mine_broken:Mine")
+
+
+def test_a_task_without_a_loss_is_refused_before_it_is_trained(folder):
+    text = "from ipsrec_bench.training.tasks.api import Task\nclass Mine(Task): ...\n"
+    (folder / "mine_broken.py").write_text(text, encoding="utf-8")
+    sys.path.append(str(folder))
+    with pytest.raises(ModelError, match="'mine_broken:Mine' lacks 'loss', which its base class requires"):
+        task_entry("mine_broken:Mine")
+    with pytest.raises(ModelError, match="has no class 'Mime'; did you mean 'Mine'"):
+        task_entry("mine_broken:Mime")
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("step.main.user.square().mean(1)", r"its loss must be .*, but it is a tensor \[\d+\]"),
+        ("0.5", "its loss must be a tensor without dimensions, but it is float"),
+        ("step.encode_masked(step.batch.histories).mean()", "it hides items, but the model does not implement"),
+    ],
+)
+def test_a_loss_that_cannot_be_minimised_is_named(folder, loss, message):
+    (folder / "mine_broken.py").write_text(LOSS + loss, encoding="utf-8")
+    sys.path.append(str(folder))
+    case = type("Case", (TaskCase,), {"task": "mine_broken:Mine", "model_settings": {"embedding_size": 8}})()
+    with pytest.raises(ModelError, match=f"task 'mine_broken:Mine': {message}"):
+        next(case.trials()).loss()
+
+
+def test_a_task_whose_first_loss_is_not_finite_is_named(folder, bench):
+    (folder / "mine_broken.py").write_text(f"{LOSS}step.main.user.sum() * float('nan')", encoding="utf-8")
+    suite = TINY_SUITE.partition("[models.pop]")[0].replace("[1, 2]", "[1]")
+    (folder / "t.toml").write_text(suite + '[models.sasrec]\ntasks."mine_broken:Mine" = {}\n', encoding="utf-8")
+    said = bench("run", "t.toml").stdout
+    assert "at step 1 of epoch 1 (that of 'mine_broken:Mine'): no step was trained before" in said
 
 
 def test_a_task_that_is_not_computed_on_the_models_samples_is_refused(folder):
@@ -271,6 +330,23 @@ def test_a_task_that_is_not_computed_on_the_models_samples_is_refused(folder):
     source.write_text(text.replace(declared, f"{declared}    samples = frozenset({{'histories'}})\n"), encoding="utf-8")
     with pytest.raises(SuiteError, match="the task is computed on histories, but this model is trained on targets"):
         cells_of(load_suite(folder / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("{ wieght = 0.1 }", "wieght: unknown key 'wieght'; did you mean 'weight'"),
+        ("{ x = 1 }", "x: unknown key 'x'; known: 'least', 'weight'"),
+        ("{ weight = 0 }", "weight: found 0; input should be greater than 0"),
+    ],
+)
+def test_the_settings_of_a_further_task_are_checked_with_its_weight(folder, table, message):
+    path = folder / "mine.toml"
+    text = path.read_text(encoding="utf-8")
+    assert "{ weight = 0.2, least = 0.7 }" in text
+    path.write_text(text.replace("{ weight = 0.2, least = 0.7 }", table), encoding="utf-8")
+    with pytest.raises(SuiteError, match=rf'tasks."my_tasks:Agreement".{message}'):
+        cells_of(load_suite(path))
 
 
 def test_the_module_of_a_task_is_announced_and_may_not_be_hidden(folder, bench, tmp_path_factory, monkeypatch):

@@ -3,6 +3,7 @@
 Nothing here imports torch until a model is built, so a suite of the toolkit's models is checked in a moment.
 """
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -186,6 +187,13 @@ def _own_entry(name: str, path: str, version: str = "") -> ModelEntry:
     base = ModelConfig if counts else configs.NeuralConfig
     if not (isinstance(config, type) and issubclass(config, base)):
         raise ModelError(f"'{name}' must set 'config_type' to its settings class, derived from {base.__name__}")
+    try:
+        pickle.dumps(config)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise ModelError(
+            f"'{name}': worker processes cannot import its settings class {config.__qualname__}; define it at the top"
+            " level of a module"
+        ) from None
     return ModelEntry(
         title=found.title or found.__name__,
         config=config,

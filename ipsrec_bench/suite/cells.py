@@ -392,7 +392,7 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
         )
         config = _checked(file, known.config, {**base, **overrides}, place)
         config = _with_tasks(file, config, place if "tasks" in overrides else where, find)
-        task_code = _checked_stages(file, config, place, find)
+        task_code = _checked_stages(file, config, place, find, own_model=bool(known.code))
         if training.precision == "auto":
             training = training.model_copy(update={"precision": precision})
         asked = training.samples
@@ -442,7 +442,9 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
                 f"the task is computed on {' or '.join(sorted(known.samples))}, but this model is trained on"
                 f" {main.samples}",
             )
-        table = dict(tables[name])
+        table, keys = dict(tables[name]), [*known.config.keys(), *_Weight.keys()]
+        for key in (key for key in table if key not in keys):
+            raise file.error((*place, key), f"unknown key '{key}'{settings.known_keys_hint(key, keys)}")
         weight = _checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
         own_settings = _checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
@@ -456,7 +458,7 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
 
 
 def _checked_stages(
-    file: SuiteFile, config: Settings, where: settings.Path, find: Finders
+    file: SuiteFile, config: Settings, where: settings.Path, find: Finders, *, own_model: bool
 ) -> tuple[tuple[str, str], ...]:
     """Return name and hash of the tasks outside the toolkit that a model with these settings is trained for.
 
@@ -482,6 +484,12 @@ def _checked_stages(
                 raise file.error(where, f"task '{use.name}' of this model: {key}: {message}") from None
             if known.code:
                 code[use.name] = known.code
+            if own_model and stage.samples not in known.samples:  # a model of the toolkit has no such mistake
+                raise file.error(
+                    where,
+                    f"stage '{stage.name}' of this model: the task '{use.name}' is computed on"
+                    f" {' or '.join(sorted(known.samples))}, but the stage has samples = '{stage.samples}'",
+                )
     return tuple(sorted(code.items()))
 
 
@@ -496,7 +504,7 @@ def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence
         names = [stage.name for stage in stages]
     except Exception as error:  # noqa: BLE001 (whatever a user's class raises)
         raise file.error(where, f"the stages of this model cannot be read: {type(error).__name__}: {error}") from None
-    if names and (names[-1] != MAIN_STAGE or len({*names}) < len(names)):
+    if hasattr(config, "stages") and (names[-1:] != [MAIN_STAGE] or len({*names}) < len(names)):
         raise file.error(
             where,
             f"this model has the stages {listed(names)}; their names must differ, with '{MAIN_STAGE}' as the last",

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split
-from ipsrec_bench.errors import ModelError
+from ipsrec_bench.errors import ModelError, listed
 from ipsrec_bench.models.api import CountingModel, Model, SequentialModel
 from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
-from ipsrec_bench.models.stages import Stage
+from ipsrec_bench.models.stages import MAIN, Stage
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training.catalogue import CatalogueLoss, catalogue_loss, product_dtype
 from ipsrec_bench.training.curve import Epoch
@@ -271,18 +272,20 @@ class _StageTrainer:
         sequences = self.interactions.sequences
         began = reported = time.perf_counter()
         sums = _Sums(sequences.device)
+        of_stage = "" if self.stage.name == MAIN else f" of the stage '{self.stage.name}'"
         on_cpu = sequences.device.type == "cpu"  # where reading a loss does not wait for a device
         for step, chosen in enumerate(batches, start=1):
             losses = self._objective.losses(step_of(windows.gather(sequences, chosen)))
             if on_cpu or progress.first_loss is None:
-                _check_loss(float(losses.total.detach()), progress, f"at step {step} of epoch {epoch}")
+                total = float(losses.total.detach())
+                _check_loss(total, losses.parts, progress, f"at step {step} of epoch {epoch}{of_stage}")
             self.optimiser.step(losses.total)
             sums.add(losses, int(windows.fresh[chosen].sum()))
             now = time.perf_counter()
             if now - reported >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
                 reported = now
-                total, _ = sums.means()
-                _check_loss(total, progress, f"by step {step} of epoch {epoch}")
+                total, parts = sums.means()
+                _check_loss(total, parts, progress, f"by step {step} of epoch {epoch}{of_stage}")
                 rate = sums.samples / (now - began)
                 self.loop.on_step(Step(epoch, step, len(batches), total, rate, self.stage.name))
         return sums
@@ -296,14 +299,15 @@ def _is_over(stage: Stage, progress: Progress, training: Training) -> bool:
     return trained >= training.epochs or out_of_patience
 
 
-def _check_loss(loss: float, progress: Progress, when: str) -> None:
+def _check_loss(loss: float, parts: Mapping[str, Tensor | float], progress: Progress, when: str) -> None:
     """Record the first loss of a training, and fail on one that only a diverging training can have.
 
     An untrained model's loss is about that of guessing, log V for the softmax. A hard batch, or one with few targets,
     may have several times that loss, but a hundred times only if the model's scores have grown without bound.
 
     Raises:
-        ModelError: `loss` is not finite, or more than `DIVERGED` times the first one (or 1, if that is larger).
+        ModelError: `loss` is not finite, or more than `DIVERGED` times the first one (or 1, if that is larger). A part
+            of it that is not finite is named.
     """
     if progress.first_loss is None and math.isfinite(loss):
         progress.first_loss = loss
@@ -312,7 +316,13 @@ def _check_loss(loss: float, progress: Progress, when: str) -> None:
     if math.isfinite(loss):
         what = f"the training loss is {loss:.4g} {when}, where the first step's was {progress.first_loss:.4g}"
     else:
-        what = f"the training loss is not finite {when}"
+        wrong = [name for name, part in parts.items() if not torch.as_tensor(part).isfinite()]
+        what = f"the training loss is not finite {when}" + (f" (that of {listed(wrong)})" if wrong else "")
+        if progress.first_loss is None:
+            raise ModelError(
+                f"{what}: no step was trained before, so the computation of the loss or the model's first weights are"
+                " the cause"
+            )
     raise ModelError(f"{what}: training diverges; a smaller training.learning_rate, or a larger tau, may help")
 
 

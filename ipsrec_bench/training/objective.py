@@ -52,12 +52,18 @@ class Objective:
         """Return the losses of one step.
 
         Raises:
-            ModelError: the model does not provide an output that a task needs.
+            ModelError: the model does not provide an output that a task needs, or a loss is not a scalar.
         """
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for name, weight, task in self.tasks:
-            loss = task.loss(step)
+            try:
+                loss = task.loss(step)
+            except ModelError as error:
+                raise ModelError(f"task '{name}': {error}") from error
+            if not (isinstance(loss, Tensor) and loss.ndim == 0):
+                found = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
+                raise ModelError(f"task '{name}': its loss must be a tensor without dimensions, but it is {found}")
             parts[name] = loss
             weighted = loss if weight == 1 else weight * loss
             total = weighted if total is None else total + weighted

@@ -165,7 +165,7 @@ class TrainingStep:
             ModelError: the model does not encode such histories.
         """
         if not isinstance(self.model, MaskedEncoder):
-            raise ModelError("a task hides items, and the model does not implement MaskedEncoder")
+            raise ModelError("it hides items, but the model does not implement MaskedEncoder; remove the task")
         model = self.model
         if not self._pays(histories):
             return model.encode_masked(histories, read)

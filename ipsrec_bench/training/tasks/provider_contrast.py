@@ -24,7 +24,8 @@ class ProviderContrast(Task[ProviderContrastConfig]):
         views, settings = step.main, self.settings
         if views.provider is None:
             raise ModelError(
-                "the settings include a contrastive loss, but the model has no second view; set lambda = 0"
+                "it contrasts two views of a user, but the model has no provider view; remove the task, or set the"
+                " model's lambda = 0"
             )
         owners = views.owners
         if settings.same_user_negatives:

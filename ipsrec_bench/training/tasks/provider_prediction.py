@@ -24,8 +24,8 @@ class ProviderPrediction(Task[ProviderPredictionConfig]):
         """
         if not isinstance(step.model, ProviderPredictor):
             raise ModelError(
-                "the settings include the prediction of providers, but the model is not a ProviderPredictor; set"
-                " attribute_weight = 0"
+                "the model does not predict providers (it is no ProviderPredictor); remove the task, or set the"
+                " model's attribute_weight = 0"
             )
         name = step.model.provider_input
         logits = step.model.provider_logits(step.main.extra[name] if name else step.main.user)

@@ -1,10 +1,11 @@
 """Every task by name, and your own classes. Nothing here imports torch until a task of your own is looked up."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ipsrec_bench.errors import ModelError, did_you_mean, listed
-from ipsrec_bench.models.stages import TaskUse
+from ipsrec_bench.models.stages import Samples, TaskUse
 from ipsrec_bench.own_code import hash_of_code, imported, own_class
 from ipsrec_bench.settings import Settings
 from ipsrec_bench.training.tasks import configs
@@ -74,6 +75,9 @@ def task_entry(name: str) -> TaskEntry:
     config = found.settings_type
     if not (isinstance(config, type) and issubclass(config, Settings)) or "weight" in config.keys():  # noqa: SIM118
         raise ModelError(f"'{name}' must set 'settings_type' to a class derived from Settings, without a key 'weight'")
+    kinds = get_args(Samples)
+    if not (isinstance(found.samples, AbstractSet) and found.samples and found.samples <= {*kinds}):
+        raise ModelError(f"'{name}' must set 'samples' to a frozenset of one or more of {listed(kinds)}")
     return TaskEntry(found.settings_type, name, hash_of_code(found, ""))
 
 
