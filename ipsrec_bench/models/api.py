@@ -128,6 +128,7 @@ class SequentialModel(Model, ABC):
 class MaskedEncoder(ABC):
     """A model that can also encode histories in which items are hidden, from both sides.
 
+    An addition to a model: derive from both, as in `class Mine(SequentialModel, MaskedEncoder)`.
     A hidden item has the id `Sizes.mask_token`, and provider 0.
     """
 
@@ -141,7 +142,10 @@ class MaskedEncoder(ABC):
 
 
 class GraphEncoder(ABC):
-    """A model whose vectors are two tables, propagated over the graph of training interactions."""
+    """A model whose vectors are two tables, propagated over the graph of training interactions.
+
+    An addition to a model: derive from `SequentialModel`, too.
+    """
 
     @property
     @abstractmethod
@@ -162,7 +166,10 @@ class GraphEncoder(ABC):
 
 
 class AttributeEncoder(MaskedEncoder):
-    """A masked encoder with what S3-Rec's pretraining needs: four projections of states, and provider vectors."""
+    """A masked encoder with what S3-Rec's pretraining needs: four projections of states, and provider vectors.
+
+    An addition to a model: derive from `SequentialModel`, too.
+    """
 
     @abstractmethod
     def project(self, task: str, states: Tensor) -> Tensor:
@@ -174,7 +181,10 @@ class AttributeEncoder(MaskedEncoder):
 
 
 class ProviderPredictor(ABC):
-    """A model that can also predict the provider of the next item."""
+    """A model that can also predict the provider of the next item.
+
+    An addition to a model: derive from `SequentialModel`, too.
+    """
 
     provider_input: ClassVar[str] = ""
     """The name in `Views.extra` of the view that predicts providers; if empty, the user view does."""

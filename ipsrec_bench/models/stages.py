@@ -75,13 +75,13 @@ class Stage:
         if not (isinstance(self.tasks, tuple | list) and all(isinstance(use, TaskUse) for use in self.tasks)):
             yield "its tasks must be a tuple of TaskUse, as in (TaskUse('next-item'),)"
         if self.samples not in kinds:
-            yield f"found samples = '{self.samples}'; allowed: {listed(kinds)}"
+            yield f"found samples = {self.samples!r}; allowed: {listed(kinds)}"
         if self.name == MAIN and self.epochs is not None:
-            yield f"found epochs = {self.epochs}; a suite sets them as training.epochs"
+            yield f"found epochs = {self.epochs!r}; the suite sets that of the last stage, as training.epochs"
         if self.name != MAIN and not _is_count(self.epochs):
-            yield f"found epochs = {self.epochs}; it must be a whole number from 1 (only the stage '{MAIN}' has none)"
+            yield f"found epochs = {self.epochs!r}; it must be a whole number from 1 (only the stage '{MAIN}' has none)"
         if not _is_count(self.copies):
-            yield f"found copies = {self.copies}; it must be a whole number from 1"
+            yield f"found copies = {self.copies!r}; it must be a whole number from 1"
         if not 0 < self.stride <= 1:
             yield f"found stride = {self.stride}; it must be above 0 and at most 1"
 

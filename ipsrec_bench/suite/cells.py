@@ -502,6 +502,8 @@ def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence
     try:
         stages: Sequence[KnownStage] = getattr(config, "stages", tuple)()
         names = [stage.name for stage in stages]
+    except ValueError as error:
+        raise file.error(where, f"the stages of this model cannot be trained: {error}") from None
     except Exception as error:  # noqa: BLE001 (whatever a user's class raises)
         raise file.error(where, f"the stages of this model cannot be read: {type(error).__name__}: {error}") from None
     if hasattr(config, "stages") and (names[-1:] != [MAIN_STAGE] or len({*names}) < len(names)):

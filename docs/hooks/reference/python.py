@@ -12,6 +12,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.models.api.CountingModel",
             "ipsrec_bench.models.api.ProviderPredictor",
             "ipsrec_bench.models.api.MaskedEncoder",
+            "ipsrec_bench.models.api.AttributeEncoder",
+            "ipsrec_bench.models.api.GraphEncoder",
             "ipsrec_bench.models.api.Sizes",
             "ipsrec_bench.models.api.Views",
             "ipsrec_bench.models.api.TrainingLog",
@@ -19,6 +21,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.data.batches.Histories",
             "ipsrec_bench.models.configs.ModelConfig",
             "ipsrec_bench.models.configs.NeuralConfig",
+            "ipsrec_bench.settings.Settings",
             "ipsrec_bench.settings.LogRange",
         ),
     ),
@@ -37,9 +40,13 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.models.stages.TaskUse",
         ),
     ),
-    "Test a model": (
+    "Test a model or a task": (
         "Derive a test class from one of these cases, and run it with pytest.",
-        ("ipsrec_bench.testing.SequentialModelCase", "ipsrec_bench.testing.CountingModelCase"),
+        (
+            "ipsrec_bench.testing.SequentialModelCase",
+            "ipsrec_bench.testing.CountingModelCase",
+            "ipsrec_bench.testing.TaskCase",
+        ),
     ),
     "Load a trained model": (
         "The best weights of a finished cell carry what is needed to build the model again.",

@@ -15,9 +15,11 @@ _INTRODUCTION = """\
 
 A task turns a batch of training samples into one loss. A model is trained for the weighted sum of the losses of its
 tasks. Each model has tasks of its own. `[models.NAME.tasks.TASK]` in a [suite](suite.md#models) adds one to the main
-stage of any model that is trained by gradients, with the settings below and a `weight` above 0 (default `1`). A model
-that lacks what a task needs is refused when it is trained. `module:Class` names a task of your own, see
-[Add your own training task](../how-to/own-task.md).
+stage of any model that is trained by gradients, with the settings below and a `weight` above 0 (default `1`).
+`module:Class` names a task of your own, see [Add your own training task](../how-to/own-task.md).
+
+Some tasks need a model that can do more than encode histories; their sections say what. If the model lacks it, its
+training fails with a message that names the task, and the other trainings of the suite go on.
 
 Batches are of training *targets* with the histories before them, of *histories* without targets, or of single
 *interactions*. A model chooses for each stage; its main stage nearly always has targets.

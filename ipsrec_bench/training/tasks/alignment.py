@@ -7,6 +7,8 @@ temperature, are softmax logits over j, and over i. The pairs (i, j) of one prov
 
 for the n real positions of a history. The loss is the mean of l over histories. As released, the padded columns, whose
 cosine is 0, take part in the softmax, and the mean is over all rows, which divides the loss by the number of columns.
+
+It needs a model with extra views of the items and providers of a history, and prefix samples.
 """
 
 import torch

@@ -46,12 +46,15 @@ class TrainingStep:
     """One step of a training, shared by its tasks: what several of them need is computed once."""
 
     model: SequentialModel
+    """The model that is trained, with the weights that a task needs."""
     batch: Batch
+    """The histories of this step, and their targets."""
     packed: bool
     """Whether the batch predicts from every position of its windows."""
     first: int = 1
     """The first row of the item vectors that is a class: 0 if padding is one, else 1."""
     catalogue_loss: CatalogueLoss = EXACT
+    """The loss over the item catalogue that the suite chooses, which `next_item_loss` computes."""
     dtype: torch.dtype = torch.float32
     """Dtype of the factors of the model's matrix products, where that saves time."""
     index: TrainingIndex | None = None

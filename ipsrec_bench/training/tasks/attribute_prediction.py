@@ -1,4 +1,7 @@
-"""Associated attribute prediction (AAP, S3-Rec; Zhou et al., CIKM 2020, eq. 5): providers of visible items."""
+"""Associated attribute prediction (AAP, S3-Rec; Zhou et al., CIKM 2020, eq. 5): providers of visible items.
+
+It needs a model that implements `AttributeEncoder`.
+"""
 
 from torch import Tensor
 

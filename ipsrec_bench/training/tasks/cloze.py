@@ -1,4 +1,7 @@
-"""The cloze task: restore the hidden items of a history (BERT4Rec; Sun et al., CIKM 2019, section 3.6)."""
+"""The cloze task: restore the hidden items of a history (BERT4Rec; Sun et al., CIKM 2019, section 3.6).
+
+It needs a model that implements `MaskedEncoder`.
+"""
 
 import torch
 from torch import Tensor

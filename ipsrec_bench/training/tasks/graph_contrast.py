@@ -3,6 +3,8 @@
 The InfoNCE of an anchor of view 1 against all vectors of view 2 is a softmax over a catalogue, whose factors are the
 normalised vectors. It is computed tile by tile like that over the items (`ipsrec_bench.training.softmax`), so its
 memory is bounded for any number of users.
+
+It needs a model that implements `GraphEncoder`.
 """
 
 import numpy as np

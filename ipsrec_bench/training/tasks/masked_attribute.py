@@ -1,4 +1,7 @@
-"""Masked attribute prediction (MAP, S3-Rec; Zhou et al., CIKM 2020): providers of hidden items."""
+"""Masked attribute prediction (MAP, S3-Rec; Zhou et al., CIKM 2020): providers of hidden items.
+
+It needs a model that implements `AttributeEncoder`.
+"""
 
 from torch import Tensor
 

@@ -1,4 +1,7 @@
-"""Masked item prediction (MIP, S3-Rec; Zhou et al., CIKM 2020): hidden items against others."""
+"""Masked item prediction (MIP, S3-Rec; Zhou et al., CIKM 2020): hidden items against others.
+
+It needs a model that implements `AttributeEncoder`.
+"""
 
 from torch import Tensor
 

@@ -1,4 +1,7 @@
-"""The contrastive loss between the item view and the provider view of a user (paper, eq. 12 and its variants)."""
+"""The contrastive loss between the item view and the provider view of a user (paper, eq. 12 and its variants).
+
+It needs a model with a provider view (`Views.provider`).
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""The prediction of the next item's provider (DIF-SR's auxiliary attribute predictor)."""
+"""The prediction of the next item's provider (DIF-SR's auxiliary attribute predictor).
+
+It needs a model that implements `ProviderPredictor`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor

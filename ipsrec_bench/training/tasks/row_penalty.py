@@ -1,4 +1,7 @@
-"""A penalty on the rows of the tables that a batch reads: those of its users, its items and its negatives."""
+"""A penalty on the rows of the tables that a batch reads: those of its users, its items and its negatives.
+
+It needs a model that implements `GraphEncoder`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor

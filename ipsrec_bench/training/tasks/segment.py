@@ -1,4 +1,7 @@
-"""Segment prediction (SP, S3-Rec; Zhou et al., CIKM 2020): a hidden segment of a history against one of another."""
+"""Segment prediction (SP, S3-Rec; Zhou et al., CIKM 2020): a hidden segment of a history against one of another.
+
+It needs a model that implements `AttributeEncoder`.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""The contrastive loss between the item stream and the provider stream of a model (MSSR)."""
+"""The contrastive loss between the item stream and the provider stream of a model (MSSR).
+
+It needs a model with the extra views `item-stream` and `provider-stream`.
+"""
 
 import torch
 from torch import Tensor
