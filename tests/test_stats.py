@@ -252,7 +252,7 @@ def test_blocks_change_nothing(monkeypatch):
 def test_the_bootstrap_agrees_with_scipys():
     rng = np.random.default_rng(8)
     d = np.where(rng.random(300) < 0.4, rng.gamma(1, 1, 300), 0)
-    theirs = stats.bootstrap((d,), np.mean, n_resamples=20_000, method="BCa", rng=0).confidence_interval
+    theirs = stats.bootstrap((d,), np.mean, n_resamples=20_000, method="BCa", random_state=0).confidence_interval
     ours = bootstrap_intervals(d[None], resamples=20_000)[0]
     assert ours.tolist() == pytest.approx([theirs.low, theirs.high], abs=0.006)
 
