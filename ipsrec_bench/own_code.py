@@ -37,8 +37,8 @@ def own_class(name: str, path: str, bases: tuple[type, ...]) -> Any:  # noqa: AN
         raise ModelError(f"'{name}': the module '{module}' has no class '{attribute}'{did_you_mean(attribute, known)}")
     if not (isinstance(found, type) and issubclass(found, bases)):
         raise ModelError(f"'{name}' is not a class derived from {' or '.join(base.__name__ for base in bases)}")
-    if inspect.isabstract(found):
-        raise ModelError(f"'{name}' lacks {listed(sorted(found.__abstractmethods__))}, which its base class requires")
+    if lacking := getattr(found, "__abstractmethods__", None):
+        raise ModelError(f"'{name}' lacks {listed(sorted(lacking))}, which its base class requires")
     return found
 
 

@@ -182,8 +182,10 @@ def test_a_package_adds_models_by_entry_points(folder, monkeypatch):
             "must set 'config_type' to its settings class, derived from NeuralConfig",
         ),
         (
-            "from ipsrec_bench.models.sasrec import SASRec\nfrom ipsrec_bench.models.configs import NeuralConfig\n"
-            "class Model(SASRec): config_type = type('Hidden', (NeuralConfig,), {'__module__': __name__})",
+            (
+                "from ipsrec_bench.models.sasrec import SASRec\nfrom ipsrec_bench.models.configs import NeuralConfig\n"
+                "class Model(SASRec): config_type = type('Hidden', (NeuralConfig,), {'__module__': __name__})"
+            ),
             "mine_broken:Model",
             "worker processes cannot import its settings class Hidden; define it at the top level of a module",
         ),

@@ -206,6 +206,7 @@ def test_a_failed_cell_is_shown_with_its_reason_and_the_last_lines_of_its_log(tm
         (f"the worker died (SIGKILL)\n{OUTPUT_FOLLOWS}\nepoch 1", "the worker died (SIGKILL)"),
         (traceback_of("x", 1) + "ValueError: two\n  lines", "ValueError: two"),
         (traceback_of("x", 1) + "KeyError", "KeyError"),
+        (traceback_of("x", 1) + "ipsrec_bench.errors.ModelError: task 'a': it fails", "task 'a': it fails"),
         ('  File "x.py", line 1\n    a b\n      ^\nSyntaxError: invalid syntax', "SyntaxError: invalid syntax"),
         (f"{OUTPUT_FOLLOWS}\n", OUTPUT_FOLLOWS),
     ],

@@ -429,7 +429,7 @@ def test_options_of_the_loss_change_it_as_documented(world):
     norms = sum(p.norm() for name, p in model.named_parameters() if not name.endswith("bias"))
     torch.testing.assert_close(losses(weight_norm=0.01).total - plain.total, 0.01 * norms.detach())
     blind = build_model("sasrec", base, sizes)
-    with pytest.raises(ModelError, match="no second view"):
+    with pytest.raises(ModelError, match="no provider view"):
         batch_losses(blind, base, batch, packed=False)
 
 

@@ -15,6 +15,8 @@ EXTERNAL = "external"
 OUTPUT_FOLLOWS = "Last lines of its output:"
 """Line in a failed cell's `error` above the last lines of its process's output."""
 _FRAME = re.compile(r'  File "')
+_OWN_ERROR = re.compile(r"^ipsrec_bench\.errors\.\w+: ")
+"""The type of an error of the toolkit, whose message is a sentence of its own."""
 
 
 def columns_of(record: type) -> list[str]:
@@ -144,4 +146,4 @@ def reason_of(error: str) -> str:
     frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
     below = lines[frames[-1] + 1 :] if frames else []
     message = [line for line in below if line.strip() and not line.startswith(" ")]
-    return (message or [line for line in lines if line.strip()][-1:] or [""])[0]
+    return _OWN_ERROR.sub("", (message or [line for line in lines if line.strip()][-1:] or [""])[0])
