@@ -173,7 +173,7 @@ class Cell:
 
         It does not concern a model none of whose tasks is a loss over the catalogue.
         """
-        stages = getattr(self.config, "stages", tuple)()
+        stages: Sequence[KnownStage] = getattr(self.config, "stages", tuple)()
         concerned = any(_is_over_catalogue(use) for stage in stages for use in stage.tasks)
         return f" ({self.training.approximation})" if self.training.approximation and concerned else ""
 
