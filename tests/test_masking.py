@@ -294,6 +294,29 @@ def test_every_loss_of_s3rec_falls_in_pretraining(tmp_path):
         assert at_last < 0.95 * at_first, task
 
 
+def test_batches_of_short_and_of_long_histories_are_no_divergence(tmp_path, prepared_table):
+    """Losses of pretraining are sums over a history's places: here a batch has 200 times the places of another."""
+    lengths = [1] * 96 + [202] * 32
+    rows = [f"u{user},i{(user + n) % 9},p{n % 5},{n}" for user, length in enumerate(lengths) for n in range(length)]
+    data = prepared_table("user,item,provider,time\n" + "\n".join(rows))
+    only = {"pretrain_epochs": 1, "masked_item_weight": 0, "masked_attribute_weight": 0, "segment_weight": 0}
+    config = model_entry("s3rec").config.model_validate({**SMALL, **only, "attribute_prediction_weight": 1})
+    for seed in range(3):
+        fit(
+            build_model("s3rec", config, Sizes(data.num_users, data.num_items, data.num_providers, 200)),
+            config,
+            TrainingData(data, ResidentSequences(data, torch.device("cpu")), leave_one_out(data)),
+            Training(epochs=1, batch_size=32, learning_rate=1e-4),
+            Loop(
+                packed=True,
+                max_length=200,
+                seed=seed,
+                validate=lambda: Validation(1.0),
+                checkpoint=tmp_path / "best.safetensors",
+            ),
+        )
+
+
 def test_s3rec_without_pretraining_or_a_task_leaves_it_out():
     config = model_entry("s3rec").config
     assert len(config(pretrain_epochs=0).stages()) == 1

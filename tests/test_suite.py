@@ -396,6 +396,13 @@ def test_the_unit_of_times_makes_other_cells_of_models_that_read_them():
     assert moved == {"hstu", "stan"}
 
 
+def test_only_models_with_a_loss_over_the_catalogue_are_marked_as_approximated():
+    text = NEURAL + "\n[models.sgl]\n[models.bert4rec]\nvariants.bpr.loss = 'bpr'\n"
+    cells = cells_of(parse_suite(HERE, text, ["training.objective=gbce"]))
+    plain = {cell.label for cell in cells if cell.shown == cell.label and not cell.counts}
+    assert plain == {"sgl", "bert4rec bpr"}
+
+
 def test_masking_the_history_makes_other_cells_and_metrics_do_not():
     def keys(*overrides):
         return [cell.key("data") for cell in cells_of(parse_suite(HERE, NEURAL, overrides))]

@@ -1,5 +1,6 @@
 """Tasks: the conformance suite over all of them, and lookups in the training interactions."""
 
+import inspect
 from collections import Counter
 from typing import ClassVar
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from ipsrec_bench.data.batches import ResidentSequences
+from ipsrec_bench.own_code import imported
+from ipsrec_bench.suite.cells import OVER_CATALOGUE
 from ipsrec_bench.testing import TaskCase
 from ipsrec_bench.testing.tasks import SPLITS
 from ipsrec_bench.testing.worlds import with_other_held_out
@@ -168,6 +171,12 @@ LOOKUPS = {
 
 def index_of(data, split, max_length=5):
     return TrainingIndex(data, ResidentSequences(data, torch.device("cpu"), times=True), split, max_length)
+
+
+def test_the_tasks_with_a_loss_over_the_catalogue_are_known():
+    """By them, tables tell which models were trained on an approximation."""
+    sources = {name: inspect.getsource(imported(entry.path)) for name, entry in REGISTRY.items()}
+    assert {name for name, source in sources.items() if "next_item_loss" in source} == OVER_CATALOGUE
 
 
 def test_every_lookup_is_under_test():

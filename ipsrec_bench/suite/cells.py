@@ -23,6 +23,8 @@ RANKS_FORMAT = 9
 
 `tests/test_golden.py` fails when they do."""
 
+OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-or-first-item"})
+"""Tasks with a loss over the item catalogue, which is exact or approximated."""
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
 S = TypeVar("S", bound=Settings)
@@ -167,8 +169,13 @@ class Cell:
 
     @property
     def approximation(self) -> str:
-        """In parentheses, the note in every table beside a model that was not trained on the exact softmax."""
-        return f" ({self.training.approximation})" if self.training.approximation and not self.counts else ""
+        """In parentheses, the note in every table beside a model that was not trained on the exact softmax.
+
+        It does not concern a model none of whose tasks is a loss over the catalogue.
+        """
+        stages: Sequence[KnownStage] = getattr(self.config, "stages", tuple)()
+        concerned = any(_is_over_catalogue(use) for stage in stages for use in stage.tasks)
+        return f" ({self.training.approximation})" if self.training.approximation and concerned else ""
 
     @property
     def stages(self) -> tuple[tuple[str, int], ...]:
@@ -219,6 +226,11 @@ class Cell:
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _is_over_catalogue(use: KnownUse) -> bool:
+    """Return whether a task, which may be a user's, has the loss that `training.objective` names."""
+    return (use.name in OVER_CATALOGUE and use.settings.get("loss") != "bpr") or ":" in use.name
 
 
 class ConflictError(SuiteError):

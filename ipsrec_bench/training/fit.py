@@ -273,19 +273,22 @@ class _StageTrainer:
         began = reported = time.perf_counter()
         sums = _Sums(sequences.device)
         of_stage = "" if self.stage.name == MAIN else f" of the stage '{self.stage.name}'"
+        # Sums over the places of a history grow with its length, by which batches are sorted.
+        sums_places = any(task.sums_places for _, _, task in self._objective.tasks)
+        most = DIVERGED * (self.loop.max_length if sums_places else 1)
         on_cpu = sequences.device.type == "cpu"  # where reading a loss does not wait for a device
         for step, chosen in enumerate(batches, start=1):
             losses = self._objective.losses(step_of(windows.gather(sequences, chosen)))
             if on_cpu or progress.first_loss is None:
                 total = float(losses.total.detach())
-                _check_loss(total, losses.parts, progress, f"at step {step} of epoch {epoch}{of_stage}")
+                _check_loss(total, losses.parts, progress, most, f"at step {step} of epoch {epoch}{of_stage}")
             self.optimiser.step(losses.total)
             sums.add(losses, int(windows.fresh[chosen].sum()))
             now = time.perf_counter()
             if now - reported >= STEP_SECONDS or step == len(batches):  # reading the sums waits for the device
                 reported = now
                 total, parts = sums.means()
-                _check_loss(total, parts, progress, f"by step {step} of epoch {epoch}{of_stage}")
+                _check_loss(total, parts, progress, most, f"by step {step} of epoch {epoch}{of_stage}")
                 rate = sums.samples / (now - began)
                 self.loop.on_step(Step(epoch, step, len(batches), total, rate, self.stage.name))
         return sums
@@ -299,19 +302,19 @@ def _is_over(stage: Stage, progress: Progress, training: Training) -> bool:
     return trained >= training.epochs or out_of_patience
 
 
-def _check_loss(loss: float, parts: Mapping[str, Tensor | float], progress: Progress, when: str) -> None:
+def _check_loss(loss: float, parts: Mapping[str, Tensor | float], progress: Progress, most: float, when: str) -> None:
     """Record the first loss of a training, and fail on one that only a diverging training can have.
 
     An untrained model's loss is about that of guessing, log V for the softmax. A hard batch, or one with few targets,
     may have several times that loss, but a hundred times only if the model's scores have grown without bound.
 
     Raises:
-        ModelError: `loss` is not finite, or more than `DIVERGED` times the first one (or 1, if that is larger). A part
+        ModelError: `loss` is not finite, or more than `most` times the first one (or 1, if that is larger). A part
             of it that is not finite is named.
     """
     if progress.first_loss is None and math.isfinite(loss):
         progress.first_loss = loss
-    if math.isfinite(loss) and loss <= DIVERGED * max(progress.first_loss or 0.0, 1.0):
+    if math.isfinite(loss) and loss <= most * max(progress.first_loss or 0.0, 1.0):
         return
     if math.isfinite(loss):
         what = f"the training loss is {loss:.4g} {when}, where the first step's was {progress.first_loss:.4g}"

@@ -25,8 +25,8 @@ class TrainingIndex:
         inside = self._split.trained(self._data)
         users = np.repeat(np.arange(self._data.num_users), np.diff(self._data.offsets))
         data = self._data
-        columns = (users, data.items, data.providers, data.times)
-        return TrainingLog(*(column[inside] for column in columns), data.times_per_second)
+        items, providers, times = data.items[inside], data.providers[inside], data.times[inside]
+        return TrainingLog(users[inside], items, providers, times, data.times_per_second)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:

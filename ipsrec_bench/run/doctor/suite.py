@@ -61,9 +61,7 @@ def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tu
         for label, source in sources.items()
         if states[label].startswith("prepared")
     }
-    todo = [
-        cell for cell in cells if cell.dataset not in ready or key_of(cell, ready[cell.dataset]) not in complete
-    ]
+    todo = [cell for cell in cells if cell.dataset not in ready or key_of(cell, ready[cell.dataset]) not in complete]
     findings = [Finding(name, "ok", f"{len(cells)} cells, {len(todo)} to run")]
     findings += [_data(label, state) for label, state in states.items()]
     raw = sum(_raw_size(source, data_dir) for label, source in sources.items() if label not in ready)

@@ -253,6 +253,8 @@ class Task(ABC, Generic[S]):
     per_target: ClassVar[bool] = False
     """Whether the loss is a mean over the targets of the batch, and therefore the same for packed and for prefix
     samples."""
+    sums_places: ClassVar[bool] = False
+    """Whether the loss is a sum over the places of a history, so that it grows with the length."""
 
     def __init__(self, settings: S) -> None:
         """Take the settings."""

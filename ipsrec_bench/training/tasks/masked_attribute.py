@@ -15,6 +15,7 @@ class MaskedAttribute(Task[MaskingConfig]):
 
     settings_type = MaskingConfig
     samples = frozenset({"targets", "histories"})
+    sums_places = True
 
     def loss(self, step: TrainingStep) -> Tensor:
         """Return the sum over places and known providers, divided by the number of histories.

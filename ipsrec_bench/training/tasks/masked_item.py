@@ -16,6 +16,7 @@ class MaskedItem(Task[MaskingConfig]):
 
     settings_type = MaskingConfig
     samples = frozenset({"targets", "histories"})
+    sums_places = True
 
     def loss(self, step: TrainingStep) -> Tensor:
         """Return the sum over the hidden items, divided by the number of histories.
