@@ -1,9 +1,14 @@
-"""Text from suites, data and errors, made safe to display."""
+"""Text to display: numbers with nouns, and text from suites, data and errors made safe."""
 
 import unicodedata
 
 _JOINERS = {"\u200c", "\u200d"}
 """Invisible, but needed in Persian, in Indic scripts and in emoji."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, whose plural has an s: "1 seed", "2 seeds"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def visible(text: str, *, lines: bool = False) -> str:

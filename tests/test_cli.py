@@ -133,7 +133,7 @@ def test_reading_commands(tiny_suite, bench):
     rows = json.loads(bench("query", "SELECT model, users FROM metrics WHERE split = 'test'", "--json").stdout)
     assert len(rows) == 10
     assert "ndcg@10" in bench("query", "SELECT * FROM metrics").stdout
-    assert "8 cells: 1 datasets x 5 models and variants x 2 seeds" in bench("validate", tiny_suite).stdout
+    assert "8 cells: 1 dataset x 5 models and variants x 2 seeds" in bench("validate", tiny_suite).stdout
     assert "8 cells, 0 to run" in bench("run", tiny_suite, "--dry-run").stdout
     assert bench("report", "tiny", "--output", "elsewhere").stdout == "Report: elsewhere/tiny/tiny.html\n"
     assert "negative-control" in bench("data", "list").stdout

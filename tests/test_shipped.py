@@ -21,7 +21,7 @@ def test_a_shipped_suite_is_run_by_its_name_and_reports_into_the_working_folder(
 @pytest.mark.parametrize("file", ["quick", "quick.toml"])
 def test_a_file_in_the_working_folder_takes_precedence_over_the_shipped_suite_of_its_name(file, bench, tmp_path):
     (tmp_path / file).write_text(TINY_SUITE, encoding="utf-8")
-    assert bench("validate", "quick").stdout.startswith("quick: 8 cells: 1 datasets x 5 models and variants x 2 seeds")
+    assert bench("validate", "quick").stdout.startswith("quick: 8 cells: 1 dataset x 5 models and variants x 2 seeds")
     assert "│ world " in bench("run", "quick", "--dry-run").stdout
 
 

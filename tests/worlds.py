@@ -22,7 +22,7 @@ TESTED = (
     *("gru4rec", "caser", "sasrec", "sr-gnn"),
     *("gru4rec-f", "sasrec-f", "fdsa", "nova", "dif-sr", "ipsrec-s", "ipsrec-c"),
 )
-"""The models that are trained here. A run of the whole zoo takes too long for a test; benchmarks/README.md has its figures."""
+"""The models that are trained here. The whole zoo takes too long for a test; benchmarks/README.md has its figures."""
 TWINS = {
     "gru4rec-f": "gru4rec",
     "sasrec-f": "sasrec",

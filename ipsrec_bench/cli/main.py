@@ -50,7 +50,7 @@ from ipsrec_bench.cli.ui import ui
 from ipsrec_bench.cli.watch import watch
 from ipsrec_bench.errors import BenchError, StoreError
 from ipsrec_bench.extras import missing, require
-from ipsrec_bench.words import visible
+from ipsrec_bench.words import counted, visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.report.content import History, Report
@@ -351,10 +351,11 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
     trained = list(trainings(cells))
-    counts = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
+    datasets, rows, seeds = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
     once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
     typer.echo(
-        "{}: {} cells: {} datasets x {} models and variants x {} seeds{}".format(suite, len(trained), *counts, once)
+        f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
+        f" {counted(seeds, 'seed')}{once}"
     )
 
 
