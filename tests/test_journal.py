@@ -149,7 +149,7 @@ def test_two_runs_that_begin_at_the_same_time_have_a_journal_each(tmp_path, monk
         one.write(CellsAwaited(1))
         other.write(CellsAwaited(2))
     assert [path.name for path in journals(store)] == [
-        f"20260102-030405.678-b-{os.getpid()}-1.jsonl", f"20260102-030405.678-b-{os.getpid()}.jsonl"
+        f"20260102-030405.678000-b-{os.getpid()}-1.jsonl", f"20260102-030405.678000-b-{os.getpid()}.jsonl"
     ]  # fmt: skip
     assert CellsAwaited(1) in list(follow(one.path))
     assert CellsAwaited(2) in list(follow(other.path))

@@ -135,7 +135,7 @@ class Journal:
     def _open(self, folder: Path) -> None:
         now = datetime.now(UTC)
         suite = re.sub(r"[^\w-]+", "-", self._suite, flags=re.ASCII)[:_LONGEST_NAME].strip("-") or "suite"
-        name = f"{now:%Y%m%d-%H%M%S}.{now.microsecond // 1000:03}-{suite}-{os.getpid()}"
+        name = f"{now:%Y%m%d-%H%M%S.%f}-{suite}-{os.getpid()}"
         others = 0  # on another machine, a process of the same number may begin a run at the same time
         while True:
             self.path = folder / f"{name}{f'-{others}' if others else ''}.jsonl"

@@ -144,11 +144,17 @@ class SuiteScreen(StoreScreen):
             self.say(follower.problem, problem=True)
         if self._tab == "progress":
             self.query_one("#picture", Progress).refresh()
-        elif self._tab == "cells" and self._page is not None and follower.closed is None:
-            self._show("cells", listings.cells_listing(self._page, follower.state))
+        else:
+            self._draw_cells()
         if follower.ended != self._ended:
             self.action_reload()
         self._entitle()
+
+    def _draw_cells(self) -> None:
+        """Show the states of the cells as the journal has them now, if their tab is open and the run goes on."""
+        follower = self._follower
+        if follower is not None and follower.closed is None and self._tab == "cells" and self._page is not None:
+            self._show("cells", listings.cells_listing(self._page, follower.state))
 
     @property
     def _tab(self) -> str:
@@ -229,6 +235,7 @@ class SuiteScreen(StoreScreen):
 
     def _activated(self) -> None:
         tab = self._tab
+        self._draw_cells()
         if not self.query_one("#filter", Input).has_focus:
             self.query_one("#picture" if tab == "progress" else f"#{tab}-lines").focus()
         if tab in {"tables", "comparisons"} and self._is_report_old and self._page is not None:
