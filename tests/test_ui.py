@@ -81,6 +81,10 @@ class Seen:
         return words in self.words
 
 
+FOLLOWED = 1.5
+"""Seconds after which a browser has read what is in a journal: its timers run a few times a second."""
+
+
 def tour(
     store: Path,
     *steps: str | tuple[int, int],
@@ -88,8 +92,12 @@ def tour(
     suite: str | None = None,
     write_report: Callable[[str], Path] = never_written,
     before: Callable[[Browser], None] = lambda _: None,
+    wait: float = 0.0,
 ) -> list[Seen]:
-    """Open the browser, and look at it now and after each step: keys with blanks between them, or a new size."""
+    """Open the browser, and look at it now and after each step: keys with blanks between them, or a new size.
+
+    A journal is followed by threads and timers, which need `wait` seconds before each look.
+    """
 
     async def walk() -> list[Seen]:
         app = Browser(store, write_report, suite)
@@ -100,7 +108,7 @@ def tour(
                 for _ in range(2):  # what one thread has read may begin another one
                     await pilot.pause()
                     await app.workers.wait_for_complete()
-                await pilot.pause()
+                await pilot.pause(wait or None)
                 return Seen(app)
 
             found = [await look()]
@@ -266,7 +274,7 @@ def test_a_running_suite_is_followed_through_its_journal(store):
         journal.write(RunPlanned(((key, "books", "pop", 1, "queued"),)))
         journal.write(CellStarted(**cell, epochs=9, stop_metric="mrr@10"))
         journal.write(EpochDone(**cell, epoch=3, loss=0.5, valid=0.25, targets_per_second=100.0))
-        suites, progress, cells, log = tour(store, "down enter", "2", "6 down down enter")
+        suites, progress, cells, log = tour(store, "down enter", "2", "6 down down enter", wait=FOLLOWED)
     assert re.search(r"first +running", suites.text)
     assert "The first suite" in progress
     assert "4/9" in progress
@@ -284,7 +292,7 @@ def test_a_stage_before_the_main_one_is_named(store):
         stages = (("pretrain", 9), ("main", 90))
         journal.write(CellStarted(**cell, epochs=99, stop_metric="mrr@10", stages=stages))
         journal.write(EpochDone(**cell, epoch=3, loss=0.5, valid=None, targets_per_second=1.0, stage="pretrain", of=9))
-        _, progress, cells = tour(store, "down enter", "2")
+        _, progress, cells = tour(store, "down enter", "2", wait=FOLLOWED)
     assert "pretrain 4/9" in progress
     assert "pretrain 4/9" in cells
 
