@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, TransformerConfig
+from ipsrec_bench.models.configs.base import HEAVIEST, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -57,9 +57,7 @@ class IPSRecConfig(ContrastiveConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
-        if isinstance(value, Mapping) and value.get("preset") == "released":
-            return {**cls.released, **value}
-        return value
+        return filled_in(value, {"released": cls.released})
 
 
 class IPSRecSConfig(IPSRecConfig):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, Rate, TransformerConfig
+from ipsrec_bench.models.configs.base import HEAVIEST, Rate, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import Stage, TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -66,9 +66,7 @@ class BERT4RecConfig(TransformerConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:  # noqa: ANN401 (any value)
-        if isinstance(value, Mapping) and value.get("preset") == "recbole":
-            return {**cls.recbole, **value}
-        return value
+        return filled_in(value, {"recbole": cls.recbole})
 
     def own_tasks(self) -> tuple[TaskUse, ...]:
         """Return the cloze task."""
