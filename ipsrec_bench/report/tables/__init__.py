@@ -1,0 +1,27 @@
+"""The tables of a report, one function each; the formats decide how they look."""
+
+from ipsrec_bench.report.content import Report
+from ipsrec_bench.report.table import Table
+from ipsrec_bench.report.tables.comparisons import comparisons, slices
+from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
+from ipsrec_bench.report.tables.published import published
+from ipsrec_bench.report.tables.results import ablation, results
+from ipsrec_bench.report.tables.tuning import tuning
+
+
+def tables_of(report: Report) -> list[Table]:
+    """Return the tables of a report that have rows, in the order of the page."""
+    tables = [
+        *results(report),
+        *ablation(report),
+        comparisons(report),
+        slices(report),
+        *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
+        tuning(report),
+        datasets(report),
+        costs(report),
+        protocol(report),
+        settings(report),
+        provenance(report),
+    ]
+    return [table for table in tables if table.rows]

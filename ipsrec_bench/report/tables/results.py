@@ -1,0 +1,165 @@
+"""The result table and the ablation."""
+
+from collections.abc import Iterator
+
+from ipsrec_bench.report.content import (
+    AblationCell,
+    AblationLine,
+    AblationTable,
+    Report,
+    ResultCell,
+    ResultLine,
+    ResultTable,
+    Row,
+)
+from ipsrec_bench.report.sentences import between, percent, signed
+from ipsrec_bench.report.table import (
+    NONE,
+    Cell,
+    Column,
+    Table,
+    exact,
+    number,
+    rows_of,
+    text,
+)
+from ipsrec_bench.report.tables.shared import (
+    interval_of,
+    metric_name,
+)
+
+
+def results(report: Report) -> Iterator[Table]:
+    """Yield the result table, in several parts if it has many models."""
+    note = (
+        "Best value bold, second underlined; mean over seeds ± standard deviation over seeds, which one seed and"
+        f" deterministic models do not have. Improv.: relative to {report.baseline_rule}, on the seeds that both"
+        f" have. *: better with adjusted p < {report.alpha} ({report.test_rule}; {report.correction_rule} over"
+        f" {report.family_rule})."
+    )
+    if report.results.unequal:
+        note += " †: only one of the model and its baseline is tuned."
+    yield from result_tables(report.results, "results", "Results", note, "results", report.seeds)
+
+
+def result_tables(
+    table: ResultTable, name: str, caption: str, note: str, latex: str, seeds: int | None = None, section: str = ""
+) -> Iterator[Table]:
+    """Yield one table with models across or, where they are many, one with models down for each dataset.
+
+    Args:
+        table: what is shown.
+        name: for links.
+        caption: of the table.
+        note: how to read it.
+        latex: name of the LaTeX file.
+        seeds: expected number of seeds; scores of fewer say so. None for printed numbers, which have none.
+        section: of the page, if not named like the table.
+    """
+    common = {"section": section or name, "note": note, "latex": latex, "collapse": "never"}
+    if not table.models_down:
+        columns = [
+            Column("Dataset", lambda line: text(line.dataset), "left", key=True),
+            Column("Metric", lambda line: text(metric_name(line.metric)), "left"),
+            *(_of_model(table, place, row, seeds) for place, row in enumerate(table.columns)),
+        ]
+        rows = rows_of(columns, table.lines, dataset=lambda line: line.dataset, metric=lambda line: line.metric)
+        yield Table(name, caption=caption, columns=tuple(columns), rows=rows, **common)  # type: ignore[arg-type]
+        return
+    datasets = dict.fromkeys(line.dataset for line in table.lines)
+    first = next((i for i, row in enumerate(table.columns) if row.model in table.proposed), None)
+
+    def begins(place: int) -> bool:
+        return place == first
+
+    for part, dataset in enumerate(datasets, start=1):
+        lines = [line for line in table.lines if line.dataset == dataset]
+        columns = [
+            Column("Model", lambda place: text(table.columns[place].display), "left"),
+            *(_of_metric(table, line, seeds) for line in lines),
+        ]
+        rows = rows_of(columns, range(len(table.columns)), begins=begins)
+        yield Table(
+            f"{name}-{part}" if part > 1 else name,
+            caption=f"{caption} on {dataset}" if len(datasets) > 1 else caption,
+            columns=tuple(columns),
+            rows=rows,
+            dataset=dataset,
+            **common,  # type: ignore[arg-type]
+        )
+
+
+def _of_model(table: ResultTable, place: int, row: Row, seeds: int | None) -> Column:
+    proposed = row.model in table.proposed
+
+    def cell(line: ResultLine) -> Cell:
+        return _result_cell(line.cells[place], seeds, proposed=proposed)
+
+    return Column(row.display, cell, below="Improv." if proposed else "")
+
+
+def _of_metric(table: ResultTable, line: ResultLine, seeds: int | None) -> Column:
+    def cell(place: int) -> Cell:
+        return _result_cell(line.cells[place], seeds, proposed=table.columns[place].model in table.proposed)
+
+    return Column(
+        (line.dataset, metric_name(line.metric)), cell, below="Improv.", dataset=line.dataset, metric=line.metric
+    )
+
+
+def _result_cell(cell: ResultCell, seeds: int | None, *, proposed: bool) -> Cell:
+    improvement = ""
+    if proposed:
+        marks = ("*" if cell.mark else "") + ("†" if cell.unequal else "")
+        improvement = NONE if cell.gain is None else percent(cell.gain) + marks
+    if cell.score is None:
+        return Cell(NONE, below=improvement, value="")
+    score, spread = cell.score, []
+    if score.deviation is not None:
+        spread.append(f"± {score.deviation:.4f}")
+    if seeds is not None and score.seeds < seeds:
+        spread.append(f"({score.seeds}/{seeds} seeds)")
+    tone = "best" if cell.best else "second" if cell.second else ""
+    return Cell(f"{score.mean:.4f}", " ".join(spread), improvement, exact(score.mean), tone)
+
+
+def ablation(report: Report) -> Iterator[Table]:
+    """Yield the ablation table, if there are variants."""
+    if report.ablation is None:
+        return
+    first = report.ablation.lines[0]
+    note = (
+        f"Beside a variant: its difference to the whole model, then the {interval_of(report)} ({report.interval_rule});"
+        f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over {report.family_rule} of the"
+        " ablation."
+    )
+    if not first.is_variant and first.row.model not in report.results.proposed:
+        note += f" {first.row.display} is shown above them for reference."
+    yield ablation_table(report.ablation, "ablation", "Ablation", note, "ablation")
+
+
+def ablation_table(table: AblationTable, name: str, caption: str, note: str, latex: str, section: str = "") -> Table:
+    columns = [
+        Column("Method", lambda line: text(line.row.variant if line.is_variant else line.row.display), "left"),
+        *(_of_ablation(place, *column) for place, column in enumerate(table.columns)),
+    ]
+    rows = rows_of(columns, table.lines, begins=lambda line: not line.is_variant, indent=lambda line: line.is_variant)
+    return Table(
+        name, section or name, caption, tuple(columns), rows, note, "methods", "never", sortable=False, latex=latex
+    )
+
+
+def _of_ablation(place: int, dataset: str, metric: str) -> Column:
+    def cell(line: AblationLine) -> Cell:
+        return _ablation_cell(line.cells[place])
+
+    return Column((dataset, metric_name(metric)), cell, dataset=dataset, metric=metric)
+
+
+def _ablation_cell(cell: AblationCell) -> Cell:
+    score = number(cell.score.mean if cell.score else None)
+    c = cell.comparison
+    if c is None:
+        return score
+    beside = signed(c.difference) + ("*" if c.significant else "")
+    return Cell(score.text, beside, between(c.low, c.high), score.value, c.verdict)

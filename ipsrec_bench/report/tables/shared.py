@@ -1,0 +1,44 @@
+"""What several tables share."""
+
+from ipsrec_bench.report.content import (
+    Comparison,
+    Report,
+)
+from ipsrec_bench.report.sentences import between, p_value
+from ipsrec_bench.report.table import (
+    Cell,
+    change,
+    exact,
+)
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def percent_of(share: float) -> str:
+    """Return a share in percent."""
+    return f"{100 * share:g}%"
+
+
+def interval_of(report: Report) -> str:
+    """Return the name of the report's intervals."""
+    return f"{percent_of(report.confidence)} interval"
+
+
+def metric_name(name: str) -> str:
+    """Return a metric as tables write it."""
+    return name.upper()
+
+
+def p_cell(value: float | None) -> Cell:
+    """Return the cell of a p-value."""
+    return Cell(p_value(value), value=exact(value))
+
+
+def difference_cell(c: Comparison) -> Cell:
+    """Return the cell of a difference with its interval."""
+    return change(c.difference, between(c.low, c.high))
+
+
+def verdict_cell(c: Comparison) -> Cell:
+    """Return the cell of a verdict."""
+    return Cell(c.verdict, tone=c.verdict)
