@@ -15,7 +15,7 @@ from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.stand_ins import TMALL, TMALL_CLICKED, TWITCH, WECHAT, write_stand_in
 from ipsrec_bench.errors import DataError, MissingDataError
 from ipsrec_bench.run.plan import cells_of, make_plan
-from ipsrec_bench.suite.cells import SOURCES
+from ipsrec_bench.suite.conditions import SOURCES
 from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.suite.schema import TableSource
 

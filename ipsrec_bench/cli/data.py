@@ -326,7 +326,7 @@ def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str],
 
 def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
     from ipsrec_bench.run.plan import known_datasets_of
-    from ipsrec_bench.suite.cells import resolve_source
+    from ipsrec_bench.suite.conditions import resolve_source
 
     return resolve_source(file, name, known_datasets_of(file, data_dir))
 

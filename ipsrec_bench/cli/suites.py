@@ -92,7 +92,7 @@ def _data(file: "SuiteFile", data_dir: Path) -> str:
     """Return which raw files a suite needs, and whether they are there."""
     from ipsrec_bench.data.prepare import preparation_state
     from ipsrec_bench.run.plan import known_datasets_of
-    from ipsrec_bench.suite.cells import resolve_source
+    from ipsrec_bench.suite.conditions import resolve_source
     from ipsrec_bench.suite.schema import SyntheticSource
 
     known = known_datasets_of(file, data_dir)

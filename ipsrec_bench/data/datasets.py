@@ -15,7 +15,7 @@ from ipsrec_bench.data.stand_ins import WRITERS, write_stand_in
 from ipsrec_bench.errors import DataError, did_you_mean, listed
 from ipsrec_bench.settings import Path as KeyPath
 from ipsrec_bench.settings import Settings, explain
-from ipsrec_bench.suite.cells import SOURCES
+from ipsrec_bench.suite.conditions import SOURCES
 from ipsrec_bench.suite.load import find_line
 from ipsrec_bench.suite.schema import Filter
 

@@ -36,7 +36,7 @@ class Material:
 
 def read_material(connection: Connection, run: Run) -> Material:
     """Return what the store has of `run`."""
-    keys = [cell.key for cell in run.cells]
+    keys = [cell.key for cell in (*run.cells, *run.further)]
     summaries = queries.cell_summaries(connection, keys)
     fingerprints = {one.fingerprint for one in summaries.values()}
     split = run.suite.protocol.split_name

@@ -28,9 +28,11 @@ class Run:
     overrides: tuple[str, ...]
     started: datetime
     cells: tuple[PlannedCell, ...]
-    """Including imports for the suite."""
+    """Those of the main tables, including imports for the suite."""
     stale: tuple[PlannedCell, ...] = ()
     """Cells left out: with other targets or candidates than `cells`, or imported under the label of a row."""
+    further: tuple[PlannedCell, ...] = ()
+    """Those under further protocols and with other providers, whose `dataset` names the condition."""
     not_taken: tuple[str, ...] = ()
     """Settings of the suite that this version of the toolkit does not accept, like `training.warm_up = 3`."""
 
@@ -49,8 +51,18 @@ def read_run(connection: Connection, suite: str | None = None, number: int | Non
             f"the suite of run {row.run} of '{row.suite_name}' cannot be read: {error}; use the version of ipsrec-bench"
             " that ran it, or run the suite again"
         ) from None
+    main = tuple(cell for cell in row.cells if cell.is_main)
     return Run(
-        row.run, row.suite_name, understood, row.text, row.overrides, row.started, row.cells, row.stale, not_taken
+        row.run,
+        row.suite_name,
+        understood,
+        row.text,
+        row.overrides,
+        row.started,
+        main,
+        tuple(cell for cell in row.stale if cell.is_main),
+        tuple(cell for cell in row.cells if not cell.is_main),
+        not_taken,
     )
 
 
@@ -62,10 +74,20 @@ def basis_of(connection: Connection, run: Run, studies: object) -> str:
     """
     ended = connection.execute(
         "SELECT key, status, started, seconds FROM cells WHERE key IN (SELECT unnest(?)) ORDER BY key",
-        [[cell.key for cell in run.cells]],
+        [[cell.key for cell in (*run.cells, *run.further)]],
     ).fetchall()
     made_of = sorted(queries.run_datasets(connection, run.run).items())  # equal ranks may come from another file
-    content = (run.suite_name, run.suite.model_dump_json(), run.text, run.overrides, run.cells, ended, studies, made_of)
+    content = (
+        run.suite_name,
+        run.suite.model_dump_json(),
+        run.text,
+        run.overrides,
+        run.cells,
+        run.further,
+        ended,
+        studies,
+        made_of,
+    )
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 

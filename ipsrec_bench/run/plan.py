@@ -218,7 +218,19 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
     """
     title = model_entry(cell.type).title if cell.model == cell.type else cell.model
     title += cell.approximation
-    return PlannedCell(key, cell.dataset, cell.model, title, cell.type, cell.variant, cell.seed)
+    name = cell.condition
+    return PlannedCell(
+        key,
+        cell.dataset,
+        cell.model,
+        title,
+        cell.type,
+        cell.variant,
+        cell.seed,
+        base="" if name.base == cell.dataset else name.base,
+        control=name.control,
+        protocol=name.protocol,
+    )
 
 
 def make_plan(

@@ -349,13 +349,15 @@ def ranked_users(connection: Connection, keys: Collection[str]) -> dict[str, dic
 
 def find_cells(connection: Connection, key: str) -> list[PlannedCell]:
     """Return the complete cells whose keys begin with `key`, with the labels of the newest run that has them."""
+    names = columns_of(PlannedCell)
+    columns = ", ".join(names)
     rows = connection.execute(
-        """
-        SELECT key, dataset, model, title, wanted.type, variant, wanted.seed
+        f"""
+        SELECT {", ".join(f"wanted.{name}" for name in names)}
         FROM (
-            SELECT run, key, dataset, model, title, type, variant, seed FROM run_cells
+            SELECT run, {columns} FROM run_cells
             UNION ALL
-            SELECT 0, key, dataset, model, title, type, variant, seed FROM imported_cells
+            SELECT 0, {columns} FROM imported_cells
         ) AS wanted JOIN cells USING (key)
         WHERE status = 'complete' AND starts_with(key, ?)
         QUALIFY row_number() OVER (PARTITION BY key ORDER BY run DESC) = 1

@@ -87,6 +87,19 @@ class PlannedCell:
     type: str
     variant: str
     seed: int
+    base: str = ""
+    """Label of the dataset without control and protocol; empty where it is `dataset`."""
+    control: str = ""
+    """Choice of providers that replaces the dataset's own, in words."""
+    protocol: str = ""
+    """Name of the further protocol; empty for the suite's main one."""
+    tuning: str = ""
+    """Where the settings are from, in words, like `tuned, 20 trials`; empty where nothing is known."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it belongs to the main tables: the dataset's own providers, and the main protocol."""
+        return not (self.control or self.protocol)
 
     @property
     def label(self) -> str:

@@ -253,18 +253,26 @@ CREATE TABLE run_cells (
     type VARCHAR NOT NULL,
     variant VARCHAR NOT NULL,
     seed INTEGER NOT NULL,
+    base VARCHAR NOT NULL DEFAULT '',
+    control VARCHAR NOT NULL DEFAULT '',
+    protocol VARCHAR NOT NULL DEFAULT '',
+    tuning VARCHAR NOT NULL DEFAULT '',
     PRIMARY KEY (run, position)
 );
 COMMENT ON TABLE run_cells IS 'Cells that a run planned, with the names that the suite gives them; runs share cells by key.';
 COMMENT ON COLUMN run_cells.run IS 'the run, as in runs';
 COMMENT ON COLUMN run_cells."position" IS 'place of the cell in the order of the suite';
 COMMENT ON COLUMN run_cells.key IS 'content key, as in cells';
-COMMENT ON COLUMN run_cells.dataset IS 'name of the dataset in the suite';
+COMMENT ON COLUMN run_cells.dataset IS 'name of the dataset in the suite, with control and protocol where it has them';
 COMMENT ON COLUMN run_cells.model IS 'name of the model in the suite';
 COMMENT ON COLUMN run_cells.title IS 'name of the model in tables';
 COMMENT ON COLUMN run_cells.type IS 'name of the model in the registry, or module:Class';
 COMMENT ON COLUMN run_cells.variant IS 'name of the variant; empty for the model itself';
 COMMENT ON COLUMN run_cells.seed IS 'seed of the training';
+COMMENT ON COLUMN run_cells.base IS 'name of the dataset without control and protocol; empty where it is dataset';
+COMMENT ON COLUMN run_cells.control IS 'choice of providers that replaces those of the dataset; empty where none does';
+COMMENT ON COLUMN run_cells.protocol IS 'name of the further protocol; empty for the main protocol of the suite';
+COMMENT ON COLUMN run_cells.tuning IS 'where the settings are from, such as a search and its trials; empty where an older version did not record it';
 
 CREATE TABLE run_datasets (
     run INTEGER NOT NULL,
@@ -296,6 +304,10 @@ CREATE TABLE imported_cells (
     type VARCHAR NOT NULL,
     variant VARCHAR NOT NULL,
     seed INTEGER NOT NULL,
+    base VARCHAR NOT NULL DEFAULT '',
+    control VARCHAR NOT NULL DEFAULT '',
+    protocol VARCHAR NOT NULL DEFAULT '',
+    tuning VARCHAR NOT NULL DEFAULT '',
     PRIMARY KEY (suite, dataset, model, variant, seed)
 );
 COMMENT ON TABLE imported_cells IS 'Imported ranks, with their names in the tables of a suite; every run of the suite shows them.';
@@ -307,6 +319,10 @@ COMMENT ON COLUMN imported_cells.title IS 'name of the model in tables';
 COMMENT ON COLUMN imported_cells.type IS 'external';
 COMMENT ON COLUMN imported_cells.variant IS 'name of the variant; empty for the model itself';
 COMMENT ON COLUMN imported_cells.seed IS 'seed under which they are compared with trained cells';
+COMMENT ON COLUMN imported_cells.base IS 'as in run_cells';
+COMMENT ON COLUMN imported_cells.control IS 'as in run_cells';
+COMMENT ON COLUMN imported_cells.protocol IS 'as in run_cells';
+COMMENT ON COLUMN imported_cells.tuning IS 'as in run_cells';
 
 CREATE MACRO realistic_rank(higher, ties) AS higher + 1 + (ties + 1) // 2;
 COMMENT ON MACRO realistic_rank IS 'Rank from 1 of an item that `higher` items outscore and `ties` others equal: it takes the middle of its ties, rounded up.';
@@ -356,10 +372,11 @@ COMMENT ON MACRO comparable IS 'Whether two cells, given by said and digest of c
 -- label of one of the run's own rows does not fit.
 CREATE VIEW table_cells AS
 WITH wanted AS (
-    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, false AS imported, false AS taken
+    SELECT suite, run, "position", key, dataset, model, title, type, variant, seed, base, control,
+           protocol, tuning, false AS imported, false AS taken
     FROM runs JOIN run_cells USING (run)
     UNION ALL
-    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, true,
+    SELECT suite, run, NULL, key, dataset, model, title, type, variant, seed, base, control, protocol, tuning, true,
            (run, trim(model || ' ' || variant)) IN (SELECT (run, trim(model || ' ' || variant)) FROM run_cells)
     FROM runs JOIN imported_cells USING (suite)
     WHERE (run, dataset) IN (SELECT (run, dataset) FROM run_cells)
@@ -370,7 +387,8 @@ WITH wanted AS (
            max_by({'said': said, 'digest': digest}, cell + CASE WHEN imported THEN 0 ELSE 4000000000 END) AS basis
     FROM based WHERE cell IS NOT NULL AND NOT taken GROUP BY run, dataset
 )
-SELECT suite, run, "position", dataset, model, title, type, variant, seed, imported, key, cell,
+SELECT suite, run, "position", dataset, model, title, type, variant, seed, base, control, protocol, tuning, imported,
+       key, cell,
        NOT taken AND (cell IS NULL OR comparable(said, digest, basis.said, basis.digest)) AS fits
 FROM based LEFT JOIN reference USING (run, dataset);
 COMMENT ON VIEW table_cells IS 'Rows of the tables of every run: its planned cells and the imports for its suite.';
@@ -383,6 +401,10 @@ COMMENT ON COLUMN table_cells.title IS 'name of the model in tables';
 COMMENT ON COLUMN table_cells.type IS 'name of the model in the registry, module:Class, or external for imported ranks';
 COMMENT ON COLUMN table_cells.variant IS 'name of the variant; empty for the model itself';
 COMMENT ON COLUMN table_cells.seed IS 'seed of the training';
+COMMENT ON COLUMN table_cells.base IS 'as in run_cells';
+COMMENT ON COLUMN table_cells.control IS 'as in run_cells';
+COMMENT ON COLUMN table_cells.protocol IS 'as in run_cells';
+COMMENT ON COLUMN table_cells.tuning IS 'as in run_cells';
 COMMENT ON COLUMN table_cells.imported IS 'whether the ranks were imported';
 COMMENT ON COLUMN table_cells.key IS 'content key, as in cells';
 COMMENT ON COLUMN table_cells.cell IS 'the cell, as in cells; NULL where it is not complete';

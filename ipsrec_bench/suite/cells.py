@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from typing import Protocol as Interface
 
 from pydantic import Field, ValidationError
@@ -15,8 +15,9 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
 from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
-from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, Training, check_name
+from ipsrec_bench.suite.conditions import ConditionName, conditions
+from ipsrec_bench.suite.load import SuiteFile, checked
+from ipsrec_bench.suite.schema import DatasetSpec, Protocol, Training, check_name
 
 RANKS_FORMAT = 9
 """Version of the code that computes ranks; raised whenever the same settings give other ranks than before.
@@ -27,7 +28,6 @@ OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-o
 """Tasks with a loss over the item catalogue, which is exact or approximated."""
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
-S = TypeVar("S", bound=Settings)
 
 
 class KnownModel(Interface):
@@ -56,6 +56,10 @@ class KnownModel(Interface):
     @property
     def uses_times(self) -> bool:
         """Whether it reads times, in seconds."""
+
+    @property
+    def uses_providers(self) -> bool:
+        """Whether it reads providers."""
 
     def packs(self, config: Any) -> bool:  # noqa: ANN401 (of the model's own settings class)
         """Whether it may be trained on packed windows with these settings."""
@@ -119,18 +123,12 @@ class _Weight(Settings):
     weight: float = Field(1.0, gt=0, le=1e6)
 
 
-SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
-    "table": TableSource,
-    "synthetic": SyntheticSource,
-}
-
-
 @dataclass(frozen=True)
 class Cell:
     """One training run: dataset, model, variant, seed, and every setting that can change its ranks."""
 
     dataset: str
-    """Label of the dataset in the suite."""
+    """Label of the condition: that of the dataset in the suite, and what differs from the suite's main protocol."""
     source: DatasetSpec
     model: str
     """Label of the model in the suite; equal to `type` unless the suite says otherwise."""
@@ -156,6 +154,10 @@ class Cell:
     """`training.samples` as the suite sets it, before it was resolved for `config`."""
     uses_times: bool = False
     """Whether the model reads times, in seconds."""
+    uses_providers: bool = False
+    """Whether the model reads providers."""
+    condition: ConditionName = field(default_factory=lambda: ConditionName(""))
+    """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
 
     @property
     def label(self) -> str:
@@ -282,21 +284,15 @@ def expand(
     suite = file.suite
     if not suite.models:
         raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
-    sources = {name: resolve_source(file, name, known_datasets) for name in suite.datasets}
+    found = conditions(file, known_datasets)
     rows = [row for name in suite.models for row in _rows(file, name, find, precision)]
-    cells = [
-        row(
-            dataset=dataset,
-            source=source,
-            protocol=suite.protocol.model_copy(
-                update={"max_length": source.max_length or suite.protocol.max_length, "filter": source.filter}
-            ),
-            seed=seed,
-        )
-        for dataset, source in sources.items()
+    everywhere = [
+        row(dataset=one.label, source=one.source, protocol=one.protocol, seed=seed, condition=one.name)
+        for one in found
         for seed in suite.seeds
         for row in rows
     ]
+    cells = [cell for cell in everywhere if cell.uses_providers or not cell.condition.control]
     for cell in cells:
         try:
             _check_context(cell)
@@ -304,9 +300,9 @@ def expand(
             raise file.error(("training", error.key), str(error)) from None
         longest: int | None = getattr(cell.config, "longest_history", None)
         if longest is not None and cell.protocol.max_length > longest:
-            own = "max_length" in suite.datasets[cell.dataset]
+            own = "max_length" in suite.datasets[cell.condition.base]
             raise file.error(
-                ("datasets", cell.dataset, "max_length") if own else ("protocol", "max_length"),
+                ("datasets", cell.condition.base, "max_length") if own else ("protocol", "max_length"),
                 f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
                 " at most",
             )
@@ -321,44 +317,6 @@ def expand(
             f"found '{baseline}'; allowed: 'best', {listed(sorted(labels))}{did_you_mean(baseline, labels)}",
         )
     return cells
-
-
-def resolve_source(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
-    """Return the settings of the suite's dataset `name`, completed from the known datasets, the protocol and the suite.
-
-    Raises:
-        SuiteError: no known dataset has the name and the suite does not describe it, or a setting is wrong.
-    """
-    where: settings.Path = ("datasets", name)
-    if name not in file.suite.datasets:
-        raise file.error(
-            ("datasets",),
-            f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
-            f" {listed(file.suite.datasets)}",
-        )
-    # The suite's own settings override those of the known dataset, and these override the protocol's defaults.
-    said = file.suite.protocol.model_fields_set
-    known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
-    raw = {**known, **file.suite.datasets[name]}
-    if not raw:
-        raise file.error(
-            where,
-            f"'{name}' is not a known dataset and has no settings of its own"
-            f"{did_you_mean(name, known_datasets) or f'; known: {listed(known_datasets)}'}",
-        )
-    kind = raw.get("source", "table")
-    if not isinstance(kind, str) or kind not in SOURCES:
-        raise file.error(
-            (*where, "source"),
-            f"found {settings.shown(kind)}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
-        )
-    source = _checked(file, SOURCES[kind], raw, where)
-    return source.model_copy(
-        update={
-            "filter": source.filter or file.suite.protocol.filter,
-            "scale": source.scale or file.suite.scale,
-        }
-    )
 
 
 def _without_effect(protocol: Protocol) -> set[str]:
@@ -396,13 +354,13 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
         place = (*where, "variants", variant) if variant else where
         overrides = dict(_of_type(file, (*where, "variants"), dict(variants), variant, Mapping, {}))
         variant_training = _of_type(file, place, overrides, "training", Mapping, {})
-        training = _checked(
+        training = checked(
             file,
             Training,
             {**file.suite.training.model_dump(), **own_training, **variant_training},
             (*place, "training"),
         )
-        config = _checked(file, known.config, {**base, **overrides}, place)
+        config = checked(file, known.config, {**base, **overrides}, place)
         config = _with_tasks(file, config, place if "tasks" in overrides else where, find)
         task_code = _checked_stages(file, config, place, find, own_model=bool(known.code))
         if training.precision == "auto":
@@ -425,6 +383,7 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
             task_code=task_code,
             asked=asked,
             uses_times=known.uses_times,
+            uses_providers=known.uses_providers,
         )
 
 
@@ -457,8 +416,8 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
         table, keys = dict(tables[name]), [*known.config.keys(), *_Weight.keys()]
         for key in (key for key in table if key not in keys):
             raise file.error((*place, key), f"unknown key '{key}'{settings.known_keys_hint(key, keys)}")
-        weight = _checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
-        own_settings = _checked(file, known.config, table, place)
+        weight = checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
+        own_settings = checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
     config = config.model_copy(update={"tasks": completed})
     for name in set(completed) - {use.name for use in _stages(file, config, where)[-1].tasks}:
@@ -568,11 +527,3 @@ def _of_type(
             (*where, key), f"found {settings.shown(value)}; expected {'a text' if kind is str else 'a table'}"
         )
     return value
-
-
-def _checked(file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path) -> S:
-    try:
-        return schema.model_validate(raw)
-    except ValidationError as error:
-        path, message = next(settings.explain(error, raw))
-        raise file.error((*where, *path), message) from None

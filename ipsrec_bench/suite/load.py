@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from ipsrec_bench.errors import SuiteError, did_you_mean, listed
 from ipsrec_bench.suite.schema import Suite, check_suite_name
 from ipsrec_bench.suite.shipped import shipped_suites
 
+S = TypeVar("S", bound=settings.Settings)
 MOST_MISTAKES = 20
 """Maximum number of mistakes that are shown at once; locating one takes a while in a long file."""
 
@@ -278,3 +279,16 @@ def _holds(document: Any, where: settings.Path) -> bool:  # noqa: ANN401 (whatev
         except (KeyError, IndexError, TypeError):
             return False
     return True
+
+
+def checked(file: SuiteFile, schema: type[S], raw: Mapping[str, Any], where: settings.Path) -> S:
+    """Return the table `raw`, which stands at `where` in the suite, as `schema`.
+
+    Raises:
+        SuiteError: one of its settings is wrong.
+    """
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        path, message = next(settings.explain(error, raw))
+        raise file.error((*where, *path), message) from None

@@ -147,6 +147,34 @@ class Duplicates(Settings):
     """Which row of each group of duplicates is kept, by time, then by row of the file."""
 
 
+IN_FILE_ORDER: Literal["file"] = "file"
+TieOrder = Literal["file"] | Seed
+"""Order of a user's interactions with equal times: that of the file, or a random one drawn with this seed."""
+
+
+class ProviderColumn(Settings):
+    """Another column of the data whose values take the place of the providers."""
+
+    column: str = Field(min_length=1)
+    """Name of the column, in the file that has the providers."""
+
+
+ProviderControl = Literal["as given", "shuffled", "one", "popularity"] | ProviderColumn
+AS_GIVEN: Literal["as given"] = "as given"
+
+
+def control_name(providers: ProviderControl) -> str:
+    """Return a choice of providers in words, for titles; empty for the data's own."""
+    if isinstance(providers, ProviderColumn):
+        return f"{providers.column} as provider"
+    return {
+        "as given": "",
+        "shuffled": "shuffled providers",
+        "one": "one provider",
+        "popularity": "popularity as provider",
+    }[providers]
+
+
 class Source(Settings):
     """Settings common to all sources."""
 
@@ -156,6 +184,12 @@ class Source(Settings):
     """Overrides `protocol.max_length` for this dataset. That of a known dataset applies only if the suite has none."""
     scale: float | None = Field(None, gt=0, le=1)
     """Overrides the suite's `scale` for this dataset."""
+    providers_as: ProviderControl = Field(AS_GIVEN, exclude_if=lambda value: value == AS_GIVEN)
+    """Who counts as the provider of an item. `as given`: the data's own. `shuffled`: the data's own, permuted over
+    items, so that each provider keeps its number of items and the information is gone. `one`: a single provider.
+    `popularity`: classes of equally popular items. `{ column = "brand" }`: the values of another column."""
+    tie_order: TieOrder | None = Field(None, exclude_if=lambda value: value is None or value == IN_FILE_ORDER)
+    """Overrides `protocol.tie_order` for this dataset."""
 
 
 Column = str | tuple[str, ...]
@@ -235,6 +269,11 @@ class TableSource(Source, TableFile):
     time_format: str = ""
     """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
     begin with the year; see `ipsrec_bench.data.times`."""
+    available_from: Column = Field((), exclude_if=lambda value: not value)
+    """Column of the time from which an item can be recommended, or a list of names; read as `time` is. It is the time
+    of the item's first interaction if not set. Only `protocol.candidates = "available"` uses it."""
+    available_until: Column = Field((), exclude_if=lambda value: not value)
+    """Likewise, the time until which an item can be recommended; that of its last interaction if not set."""
     unknown: tuple[str, ...] = PLACEHOLDERS
     """Texts that mean an unknown provider, whatever their case and surrounding blanks; an empty text always does. A
     user or item with such an id is an error."""
@@ -315,6 +354,27 @@ class Protocol(Settings):
     mask_history: MaskHistory = False
     """Whether the items of the user's whole history are excluded from the candidates. A target among them cannot be
     found then: `true` leaves its user out, `"miss"` counts it as a miss, as in RecBole."""
+    target: Literal["first", "last", "random", "all"] = Field("first", exclude_if=lambda value: value == "first")
+    """`temporal`: which of a user's interactions after a cut are targets. `first`, `last` and `random` take one of
+    them, `all` takes each. The history of a target is everything of the user before it."""
+    validation: Literal["time", "last-train", "users"] = Field("time", exclude_if=lambda value: value == "time")
+    """`temporal`: what is held out for validation. `time`: interactions between two cuts. `last-train`: each user's
+    last interaction before the test's cut. `users`: the last one of a share `valid_share` of the users, of whom
+    training sees nothing."""
+    folds: int = Field(1, ge=1, le=100, exclude_if=lambda value: value == 1)
+    """`temporal`: number of successive test periods, each of a share `test_share`, the last of which ends with the
+    data. Each is a repetition of the suite, in which later interactions do not exist."""
+    filter_for: Literal["all", "training"] = Field("all", exclude_if=lambda value: value == "all")
+    """What `filter` applies to. `all`: the dataset. `training`: the interactions that models are trained on; all users
+    are tested, after their whole histories."""
+    tie_order: TieOrder = Field(IN_FILE_ORDER, exclude_if=lambda value: value == IN_FILE_ORDER)
+    """Order of a user's interactions with equal times: `file`, or a seed for a random order."""
+    candidates: Literal["all", "available"] = Field("all", exclude_if=lambda value: value == "all")
+    """Among which items a target is ranked. `all`: the whole catalogue. `available`: the items that exist at the time
+    of the target; see the keys `available_from` and `available_until` of a dataset."""
+    ties: Literal["realistic", "expected"] = "realistic"
+    """How a target counts that ties with other items. `realistic`: it has the middle rank of its ties. `expected`: the
+    mean of the metric over all orders of its ties (McSherry and Najork, 2008)."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     """Metrics of the tables."""
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1, max_length=100)
@@ -381,6 +441,9 @@ class Training(Settings):
     """Validation metric that chooses the best epoch: `hr`, `mrr` or `ndcg` with a cutoff."""
     patience: int = Field(10, ge=1, le=1_000_000)
     """Epochs without a better `stop_metric` after which training stops."""
+    refit: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether a model is trained again, on training and validation interactions together, for the number of epochs that
+    was best on the validation targets. The test targets are ranked by the second model."""
 
     @property
     def approximation(self) -> str:
@@ -418,7 +481,7 @@ class Statistics(Settings):
     margin: float | None = Field(None, gt=0, lt=1)
     """Equivalence margin, as a share of the reference's mean. If set, every comparison is also tested for equivalence
     within it."""
-    family: Literal["metric", "dataset", "suite"] = "metric"
+    family: Literal["metric", "dataset", "suite", "all-pairs"] = "metric"
     """Comparisons that are corrected together: those of one metric on one dataset, of all metrics on one dataset, or
     all of the suite. Comparisons with the baseline and those of the ablation are separate families."""
     alpha: float = Field(0.01, ge=1e-12, lt=1)
@@ -478,6 +541,15 @@ class Tune(Settings):
     space: dict[str, dict[str, Searched]] = {}  # noqa: RUF012 (pydantic copies it)
     """Table for each model: a setting, and the list of values or the range in which it is searched. A model that is not
     named is searched in the settings with a built-in range: `lambda` and `tau` of the IPSRec models."""
+    before: bool = False
+    """Whether `ipsrec-bench run` first tunes every row of the suite and then trains the best settings with
+    `fresh_seeds`; the same as its option --tuned."""
+    budget: Literal["equal trials", "equal seconds"] = "equal trials"
+    """What every row gets the same amount of: `trials`, or `seconds` of training."""
+    trials: int = Field(20, ge=1, le=1_000_000)
+    """Number of trials of each row, those that are stopped early included."""
+    seconds: float = Field(600.0, gt=0, le=1e9)
+    """Seconds of training of each row, with `budget = "equal seconds"`."""
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
     """How settings are chosen. `tpe`: tree-structured Parzen estimator. `random`: independently at random. `cma-es`:
     covariance matrix adaptation. `grid`: every combination once, of listed values or of `grid_points` of a range."""
@@ -509,6 +581,14 @@ class Tune(Settings):
         return self
 
 
+class Controls(Settings):
+    """Which comparisons with a changed dataset a suite adds, to find out what an improvement is made of."""
+
+    providers: tuple[ProviderControl, ...] = ()
+    """Choices of providers, like those of a dataset. Each row that uses providers is trained once more with each of
+    them, and a table shows what the data's own providers bring over it."""
+
+
 class Suite(Settings):
     """A benchmark: datasets x models x variants x seeds under one protocol."""
 
@@ -535,6 +615,11 @@ class Suite(Settings):
     stand-in."""
     protocol: Protocol = Protocol()
     """What is held out, and how it is ranked."""
+    protocols: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
+    """Further protocols: a table for each, with the settings that differ from `protocol`. Every row is also ranked
+    under each of them. It is trained again only where the training differs."""
+    controls: Controls = Controls()
+    """Which rows are trained once more on changed data."""
     training: Training = Training()
     """How models are trained."""
     statistics: Statistics = Statistics()

@@ -93,6 +93,7 @@ def _counts(c: Comparison) -> Cell:
 
 def slices(report: Report) -> Table:
     """Return the table of the slices of the test users."""
+
     def of(make: Callable[[Comparison], Cell]) -> Callable[[tuple[SliceTable, Slice]], Cell]:
         return lambda line: make(line[1].comparison)
 

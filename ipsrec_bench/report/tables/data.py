@@ -29,6 +29,7 @@ from ipsrec_bench.store.records import DatasetRow
 
 def datasets(report: Report) -> Table:
     """Return the table of the datasets."""
+
     def of(make: Callable[[DatasetRow], Cell]) -> Callable[[DatasetLine], Cell]:
         return lambda line: make(line.statistics)
 

@@ -26,6 +26,7 @@ from ipsrec_bench.settings import in_words
 
 def tuning(report: Report) -> Table:
     """Return the table of the searches."""
+
     def of(make: Callable[[Any], Cell]) -> Callable[[Tuned], Cell]:
         return lambda tuned: make(tuned.study)
 

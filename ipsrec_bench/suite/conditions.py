@@ -1,0 +1,143 @@
+"""The conditions of a suite: each dataset under each protocol, and with each choice of providers that is a control."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ipsrec_bench import settings
+from ipsrec_bench.errors import did_you_mean, listed
+from ipsrec_bench.suite.load import SuiteFile, checked
+from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, control_name
+
+SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
+    "table": TableSource,
+    "synthetic": SyntheticSource,
+}
+
+
+@dataclass(frozen=True)
+class ConditionName:
+    """What a condition is made of."""
+
+    base: str
+    """Label of the dataset in the suite."""
+    control: str = ""
+    """The choice of providers, in words; empty for that of the dataset itself."""
+    protocol: str = ""
+    """Name of a further protocol of the suite; empty for the main one."""
+
+    @property
+    def label(self) -> str:
+        """The name that no other condition of the suite has."""
+        return ", ".join(part for part in (self.base, self.control, self.protocol) if part)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A dataset as it is read and split; every row is trained and ranked in each."""
+
+    name: ConditionName
+    source: DatasetSpec
+    protocol: Protocol
+    """With the dataset's own `max_length` and `filter` already applied."""
+
+    @property
+    def label(self) -> str:
+        """The name that no other condition of the suite has."""
+        return self.name.label
+
+
+def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
+    """Return the conditions of a suite: for each dataset, the main protocol, its controls, then the further protocols.
+
+    Args:
+        file: the suite.
+        known_datasets: settings of the datasets that a suite may name without describing them.
+
+    Raises:
+        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name.
+    """
+    further = dict(_protocols(file))
+    found = []
+    for base in file.suite.datasets:
+        main = _condition(file, ConditionName(base), known_datasets, file.suite.protocol)
+        found.append(main)
+        for providers in file.suite.controls.providers:
+            name = ConditionName(base, control_name(providers))
+            found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
+        for label, protocol in further.items():
+            found.append(_condition(file, ConditionName(base, protocol=label), known_datasets, protocol))
+    labels = [one.label for one in found]
+    for one in found:
+        if labels.count(one.label) > 1:
+            raise file.error(
+                ("datasets", one.name.base), f"two datasets would be called '{one.label}'; rename this one"
+            )
+    return found
+
+
+def _condition(
+    file: SuiteFile, name: ConditionName, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
+) -> Condition:
+    source = resolve_source(file, name.base, known_datasets, protocol)
+    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter}
+    return Condition(name, source, protocol.model_copy(update=own))
+
+
+def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
+    """Yield name and settings of the suite's further protocols.
+
+    Raises:
+        SuiteError: a setting is wrong.
+    """
+    main = file.suite.protocol.model_dump(by_alias=True, exclude_unset=True)
+    for name, changed in file.suite.protocols.items():
+        yield name, checked(file, Protocol, {**main, **changed}, ("protocols", name))
+
+
+def resolve_source(
+    file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol | None = None
+) -> DatasetSpec:
+    """Return the settings of the suite's dataset `name`, completed from the known datasets, the protocol and the suite.
+
+    Args:
+        file: the suite.
+        name: label of the dataset.
+        known_datasets: settings of the datasets that a suite may name without describing them.
+        protocol: the protocol that completes them; by default the suite's main one.
+
+    Raises:
+        SuiteError: no known dataset has the name and the suite does not describe it, or a setting is wrong.
+    """
+    where: settings.Path = ("datasets", name)
+    if name not in file.suite.datasets:
+        raise file.error(
+            ("datasets",),
+            f"there is no dataset '{name}'{did_you_mean(name, file.suite.datasets)}; known:"
+            f" {listed(file.suite.datasets)}",
+        )
+    # The suite's own settings override those of the known dataset, and these override the protocol's defaults.
+    protocol = protocol or file.suite.protocol
+    said = protocol.model_fields_set
+    known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
+    raw = {**known, **file.suite.datasets[name]}
+    if not raw:
+        raise file.error(
+            where,
+            f"'{name}' is not a known dataset and has no settings of its own"
+            f"{did_you_mean(name, known_datasets) or f'; known: {listed(known_datasets)}'}",
+        )
+    kind = raw.get("source", "table")
+    if not isinstance(kind, str) or kind not in SOURCES:
+        raise file.error(
+            (*where, "source"),
+            f"found {settings.shown(kind)}; allowed: {listed(SOURCES)}{did_you_mean(str(kind), SOURCES)}",
+        )
+    source = checked(file, SOURCES[kind], raw, where)
+    return source.model_copy(
+        update={
+            "filter": source.filter or protocol.filter,
+            "tie_order": protocol.tie_order if source.tie_order is None else source.tie_order,
+            "scale": source.scale or file.suite.scale,
+        }
+    )
