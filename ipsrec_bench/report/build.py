@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ipsrec_bench.data.split import rule_of
+from ipsrec_bench.report.across import across_datasets
 from ipsrec_bench.report.against import against_papers, places
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
 from ipsrec_bench.report.content import (
@@ -87,6 +88,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
     results = Results(run, results.ranks, summaries)
     comparisons = _against_baseline(results)
+    findings = _findings(results, comparisons)
     datasets = _dataset_lines(material, run)
     own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
@@ -102,7 +104,8 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
-        findings=_findings(results, comparisons),
+        findings=findings,
+        across=across_datasets(results, findings),
         results=_result_table(results, comparisons),
         comparisons=comparisons,
         ablation=_ablation_table(results),

@@ -65,7 +65,7 @@ def finding(c: Comparison, confidence: float) -> str:
     values = f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)} ({interval})"
     if c.gain is not None:
         values += f" or {percent(c.gain.value)}"
-    test = f"adjusted p {_equals(c.adjusted_p)}"
+    test = f"adjusted p {equals(c.adjusted_p)}"
     if c.adjusted_p is None:
         verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test needs three seeds"
         test = "no p-value"
@@ -75,7 +75,7 @@ def finding(c: Comparison, confidence: float) -> str:
         assert c.margin is not None
         margin = f"±{100 * c.margin:g}%"
         verdict = f"{c.row.display} and {c.reference.display} are equivalent on {c.dataset}, within {margin}"
-        test = f"adjusted p {_equals(c.equivalence_p)} (two one-sided tests)"
+        test = f"adjusted p {equals(c.equivalence_p)} (two one-sided tests)"
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
         if c.detectable is not None:
@@ -115,7 +115,7 @@ def _of_method(c: Comparison) -> str:
         each = "" if c.deterministic else " each"
         trainings = f"{'one training' if c.seeds == 1 else f'{c.seeds} trainings'}{' of' + each if each else ''}"
         return f"With {trainings}, no claim about the methods is possible, only about these trained models."
-    p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
+    p = f"p {equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
     if c.of_method == "undecided":
         return f"A difference between the methods, across seeds, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
@@ -168,7 +168,7 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     return (
         f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval"
         f" {between(gain.low, gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
-        f" {shown}: p {_equals(p)}, corrected for the trials that it was chosen among."
+        f" {shown}: p {equals(p)}, corrected for the trials that it was chosen among."
         f" {_fresh(tuned, confidence)}"
     )
 
@@ -217,6 +217,7 @@ def where(table: SliceTable) -> str:
     return " ".join(parts)
 
 
-def _equals(p: float | None) -> str:
+def equals(p: float | None) -> str:
+    """Return a p-value after `p`: `= 0.0123` or `< 0.0001`."""
     shown = p_value(p)
     return shown if shown.startswith("<") else f"= {shown}"

@@ -2,6 +2,7 @@
 
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
+from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.report.tables.comparisons import comparisons, slices
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
 from ipsrec_bench.report.tables.published import published
@@ -14,6 +15,7 @@ def tables_of(report: Report) -> list[Table]:
     tables = [
         *results(report),
         *ablation(report),
+        *across(report),
         comparisons(report),
         slices(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
