@@ -13,11 +13,11 @@ PLOT_WIDTH = 250
 """Narrow, so that its letters stay readable on a small screen."""
 LINE = 19
 """Height of a line."""
-FIRST_LINES = 14
+FIRST_LINES = 20
 """Maximum number of lines on the first screen; with more, it shows each row over all datasets alone."""
 REACH = 1.5
 """Pooled intervals are cut where they reach further beyond those of single datasets than this many times their span."""
-METHODS, MODELS = "a dataset, users and seeds", "a dataset, users alone"
+METHODS, MODELS = "users and seeds", "users alone"
 ALL, NEW = "all datasets", "a new dataset"
 KINDS = {
     METHODS: ("#0072B2", "circle"),
@@ -25,7 +25,7 @@ KINDS = {
     ALL: ("#D55E00", "diamond"),
     NEW: ("#E69F00", "stroke"),
 }
-"""Colour and shape of each kind of line."""
+"""Colour and shape of each kind of line: a dataset with an error over users and seeds, or over users; all; a new one."""
 
 _Line = dict[str, Any]
 
@@ -128,10 +128,10 @@ def _panel(
     lines: Sequence[_Line], name: str, domain: tuple[float, float], title: str | None, kinds: Sequence[str]
 ) -> Any:  # noqa: ANN401 (as altair has it)
     there = [kind for kind in KINDS if kind in kinds]
-    colour = alt.Color(
-        "kind:N", title=None, scale=alt.Scale(domain=there, range=[KINDS[kind][0] for kind in there])
-    )
-    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=there, range=[KINDS[kind][1] for kind in there]))
+    key = alt.Legend(columns=2)
+    colours, shapes = ([KINDS[kind][which] for kind in there] for which in (0, 1))
+    colour = alt.Color("kind:N", title=None, legend=key, scale=alt.Scale(domain=there, range=colours))
+    shape = alt.Shape("kind:N", title=None, legend=key, scale=alt.Scale(domain=there, range=shapes))
     axis = alt.Axis(tickCount=5, format="+~r") if title else alt.Axis(tickCount=5, labels=False, ticks=False, domain=False)
     x = alt.X("from:Q", title=title, axis=axis, scale=alt.Scale(domain=list(domain), nice=False, zero=False))
     names = list(dict.fromkeys(line["line"] for line in lines))
@@ -149,9 +149,11 @@ def _panel(
     rules = base.mark_rule().encode(
         x=x,
         x2="to:Q",
-        strokeWidth=alt.condition(f"datum.kind === '{ALL}'", alt.value(5), alt.value(2)),
+        strokeWidth=alt.condition(f"datum.kind === '{ALL}'", alt.value(3.5), alt.value(2)),
     )
-    points = base.mark_point(filled=True, size=75, opacity=1).encode(x="gain:Q", shape=shape)
+    points = base.mark_point(filled=True, opacity=1).encode(
+        x="gain:Q", shape=shape, size=alt.condition(f"datum.kind === '{ALL}'", alt.value(150), alt.value(70))
+    )
     chart = zero + rules + points
     for end, sign in (("from", "◂"), ("to", "▸")):
         chart += (
