@@ -15,10 +15,11 @@ from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.stats.correction import adjust
-from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.effect import effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
+from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
@@ -99,9 +100,10 @@ def test_comparisons_carry_every_statistic_and_are_corrected_by_family(planted):
         for c, row in zip(found, (0, 2, 3), strict=True):
             ours, theirs = mean_over_seeds(row, name), mean_over_seeds(1, name)
             test = paired_t_test(ours - theirs)
-            assert (c.by_users.p, c.p, c.difference) == pytest.approx((test.p, test.p, test.mean))
-            assert (c.low, c.high) == pytest.approx((test.low, test.high))
-            assert c.crossed.test.p == pytest.approx(crossed_test(matrix(row, name) - matrix(1, name)).test.p)
+            method = method_test(matrix(row, name), matrix(1, name)).test
+            assert (c.by_users.p, c.p, c.difference) == pytest.approx((test.p, method.p, test.mean))
+            assert (c.low, c.high) == pytest.approx((method.low, method.high))
+            assert (c.test, c.method.test.p, c.fell_back) == ("method", method.p, False)
             assert c.effect.low == pytest.approx(effect_size(ours - theirs).low)
             assert c.gain.high == pytest.approx(relative_gain(ours, theirs).high)
             assert c.counts == win_tie_loss(ours - theirs)
