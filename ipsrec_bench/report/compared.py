@@ -48,9 +48,9 @@ def compared_pairs(made: Sequence[Comparison], statistics: Statistics) -> Iterat
 def verdict_rule(statistics: Statistics) -> str:
     """Return the rules for verdicts and intervals, in one sentence each."""
     return (
-        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]}, if"
-        f" the report of the suite makes this comparison; alpha {statistics.alpha:g}. Intervals of the difference:"
-        f" {interval_rule(statistics)}."
+        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over"
+        f" {FAMILIES[statistics.family]}, if the report of the suite makes this comparison; alpha {statistics.alpha:g}."
+        f" Intervals of the difference: {interval_rule(statistics)}."
     )
 
 

@@ -23,8 +23,8 @@ from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
 
 TESTS = {
-    "auto": "two-sided t-test over users and the seeds of each row, or over users alone where a row has fewer than three"
-    " seeds",
+    "auto": "two-sided t-test over users and the seeds of each row, or over users alone where a row has fewer than"
+    " three seeds",
     "method": "two-sided t-test over users and the seeds of each row",
     "paired-t": "two-sided paired t-test over users, on the means over seeds",
     "randomisation": "two-sided randomisation test over users (random sign flips), on the means over seeds",

@@ -29,7 +29,6 @@ class _Selection:
     rows: Mapping[tuple[str, str], _Seeds]
     whole_run: bool = False
     """Whether its rows are paired with those of the same name."""
-    one_cell: bool = False
     row: bool = False
     """Whether it is a row of the run that is asked."""
 
@@ -74,9 +73,8 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     ]
     if not shared:
         raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
-    any_seed = left.one_cell and right.one_cell
     cells = [
-        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", 0 if any_seed else seed)
+        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", seed)
         for pair in shared
         for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
@@ -172,7 +170,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         if found_cells:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
-            return _Selection(display, _by_row([cell]), one_cell=True)
+            return _Selection(display, _by_row([cell]))
     raise StoreError(
         f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}), nor a suite of the store"
         f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"

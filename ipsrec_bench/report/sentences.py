@@ -159,27 +159,29 @@ def _of_method(c: Comparison) -> str:
     if c.without_seeds:
         return "Both models are deterministic, so this is also the comparison of the methods."
     if c.method is None:
-        counts = {
-            seeds for row, seeds in ((c.row, c.seeds), (c.reference, c.reference_seeds)) if row not in c.deterministic
-        }
+        sides = ((c.row, c.seeds), (c.reference, c.reference_seeds))
+        counts = sorted({seeds for row, seeds in sides if row not in c.deterministic})
         each = "" if c.deterministic or len(counts) > 1 else " of each"
-        said = " and ".join(map(str, sorted(counts)))
-        words = "one training" if counts == {1} else f"{said} trainings"
+        words = "one training" if counts == [1] else f"{' and '.join(map(str, counts))} trainings"
         return f"With {words}{each}, no claim about the methods is possible, only about these trained models."
     over = f"over {trainings(c)} and {c.users:,} users"
     if c.test == "method":
-        told = f"This is about the methods, {over}."
-        if c.of_models == c.of_method:
-            return told
-        if c.of_models == "undecided":
-            return f"{told} These trained models alone are not shown to differ: {corrected(c, c.adjusted_users_p)}."
-        word = c.of_models.split(",")[0]
-        return f"{told} Only these trained models are shown to differ, {word}: {corrected(c, c.adjusted_users_p)}."
+        return f"This is about the methods, {over}.{_of_models(c)}"
     p = f"{corrected(c, c.adjusted_method_p)}, {over}"
     if c.of_method == "undecided":
         return f"A difference between the methods, across seeds, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
     return f"As a method, across seeds, it is {c.of_method.split(',')[0]}{too}: {p}."
+
+
+def _of_models(c: Comparison) -> str:
+    """Return what holds for the trained models, after a verdict on the methods; empty if it is the same."""
+    if c.of_models == c.of_method:
+        return ""
+    p = corrected(c, c.adjusted_users_p)
+    if c.of_models == "undecided":
+        return f" These trained models alone are not shown to differ: {p}."
+    return f" Only these trained models are shown to differ, {c.of_models.split(',')[0]}: {p}."
 
 
 def _of_seeds(c: Comparison) -> str:

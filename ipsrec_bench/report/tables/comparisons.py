@@ -93,16 +93,17 @@ def comparisons(report: Report) -> Table:
         f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test)? p, method: do"
         " the methods differ across users and the seeds of each model, which are never paired? It needs three seeds of"
         " each model that is not deterministic. Beside both: corrected in the same family. Each"
-        f" {interval_of(report)} is for the single comparison. Difference: {report.interval_rule}. Gain: Fieller's, over"
-        f" users. d_z: delta method, over users. Detectable: the smallest difference that the t-test finds with a power"
-        f" of 80% at the level of the family's hardest step. Seeds needed: for a difference {interest}, at the same level"
-        f" and power; {NONE} without the test of the methods. Next training: with t over both models' seeds. User better"
-        " served: over all users and pairs of trainings."
+        f" {interval_of(report)} is for the single comparison. Difference: {report.interval_rule}. Gain: Fieller's,"
+        " over users. d_z: delta method, over users. Detectable: the smallest difference that the t-test finds with a"
+        " power of 80% at the level of the family's hardest step. Seeds needed: for a difference"
+        f" {interest}, at the same level and power; {NONE} without the test of the methods. Next training: with t over"
+        " both models' seeds. User better served: over all users and pairs of trainings."
     )
     if margin is not None:
         note += (
-            f" Worse / same / better: probabilities that the true difference is below, within and above"
-            f" {percent_of(margin)} of the baseline's mean (flat prior). A significant difference within it gets no mark."
+            " Worse / same / better: probabilities that the true difference is below, within and above"
+            f" {percent_of(margin)} of the baseline's mean (flat prior). A significant difference within it gets no"
+            " mark."
         )
     rows = rows_of(columns, report.comparisons, dataset=lambda c: c.dataset, metric=lambda c: c.metric)
     caption = "Comparisons with the baseline"

@@ -56,9 +56,9 @@ def _marks(report: Report) -> str:
     over = f"{report.correction_rule} over {report.family_rule}"
     if report.test == "auto":
         return (
-            f"*: as a method, better with adjusted p < {report.alpha} ({TESTS['method']}; {over}). °: only these trained"
-            f" models are shown to differ, likewise ({TESTS['paired-t']}); the methods are not, or have fewer than three"
-            " seeds."
+            f"*: as a method, better with adjusted p < {report.alpha} ({TESTS['method']}; {over}). °: only these"
+            f" trained models are shown to differ, likewise ({TESTS['paired-t']}); the methods are not, or have fewer"
+            " than three seeds."
         )
     words = f"*: better with adjusted p < {report.alpha} ({report.test_rule}; {over})."
     if report.test == "method":
