@@ -13,9 +13,10 @@ from statsmodels.stats.multitest import multipletests
 from ipsrec_bench.stats import resampling
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, next_training, relative_gain
+from ipsrec_bench.stats.effect import effect_size, next_training, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 
 
