@@ -15,8 +15,8 @@ from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.runs import Run
-from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.differences import mean_differences, rounded
+from ipsrec_bench.stats.differences import mean_differences
+from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
@@ -75,8 +75,13 @@ def compared(ranks: Ranks, test="paired-t", interval="test"):
     return compare(of, pairs, statistics)
 
 
-@pytest.mark.parametrize("test", ["paired-t", "wilcoxon", "randomisation"])
-@pytest.mark.parametrize("interval", ["test", "bootstrap"])
+@pytest.mark.parametrize(
+    ("test", "interval"),
+    [
+        ("method", "test"),
+        *((test, way) for test in ("paired-t", "wilcoxon", "randomisation") for way in ("test", "bootstrap")),
+    ],
+)
 def test_p_values_and_intervals_do_not_depend_on_the_numbers_of_the_seeds(quick, test, interval):
     def numbers(made):
         return [
@@ -102,7 +107,7 @@ def test_equal_values_under_other_seeds_are_ties(quick):
     dealt = rng.permuted(row, axis=1)
     ranks = {("sasrec", "", seed): row[:, seed - 1] for seed in SEEDS}
     ranks |= {("other", "", seed): dealt[:, seed - 1] for seed in SEEDS}
-    for test in ("paired-t", "wilcoxon", "randomisation", "crossed"):
+    for test in ("paired-t", "wilcoxon", "randomisation", "method"):
         for c in compared(ranks, test):
             assert (c.counts.wins, c.counts.losses, c.difference, c.p) == (0, 0, 0.0, 1.0)
             assert (c.verdict, c.gain.value, c.effect.value) in {
@@ -133,7 +138,7 @@ def test_ranks_one_one_six_are_no_better_than_six_one_one():
     assert np.count_nonzero(mean_differences(ours, theirs)) == 0
     assert not np.signbit(mean_differences(ours, theirs)).any()
     assert abs(naive).max() < 1e-15
-    found = crossed_test(rounded(ours - theirs))
+    found = method_test(ours, theirs)
     assert (found.test.mean, found.test.p) == (0.0, 1.0)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipsrec_bench.report.content import AcrossDatasets, Comparison, RelativeGain, Row, RowAcross, Standing
 from ipsrec_bench.report.results import Results
@@ -40,18 +39,12 @@ def _rows_across(results: Results, findings: Sequence[Comparison]) -> Iterator[R
 
 
 def _gain(results: Results, c: Comparison, confidence: float) -> RelativeGain | None:
-    ours, theirs = (_table(results, c.dataset, row) for row in (c.row, c.reference))
+    ours, theirs = (results.matrix(c.dataset, row, results.metric) for row in (c.row, c.reference))
     random = [not results.is_deterministic(c.dataset, row) for row in (c.row, c.reference)]
     difference = relative_difference(ours, theirs, confidence, a_random=random[0], b_random=random[1])
     if difference is None:
         return None
     return RelativeGain(c.dataset, c.reference, ours.shape[1], theirs.shape[1], difference)
-
-
-def _table(results: Results, dataset: str, row: Row) -> NDArray[np.float64]:
-    """Return the report's metric, float64 `[users, seeds]`; a deterministic row has one seed."""
-    seeds = results.seeds(dataset, row)
-    return results.matrix(dataset, row, seeds[:1] if results.is_deterministic(dataset, row) else seeds, results.metric)
 
 
 def _standings(results: Results) -> tuple[tuple[Standing, ...], Friedman | None]:
@@ -65,7 +58,7 @@ def _standings(results: Results) -> tuple[tuple[Standing, ...], Friedman | None]
     ranked: dict[Row, MeanRank] = {}
     test = None
     if len(complete) > 1:
-        tables = [[_table(results, name, row) for row in complete] for name in datasets]
+        tables = [[results.matrix(name, row, results.metric) for row in complete] for name in datasets]
         found = mean_ranks(tables, results.run.suite.statistics.confidence)
         ranked = dict(zip(complete, found, strict=True))
         if len(datasets) >= ENOUGH_DATASETS:

@@ -95,7 +95,7 @@ def _result_table(paper: Paper) -> ResultTable:
                     best=place == 0,
                     second=place == 1,
                     gain=gains[name] / 100 if name in gains else None,
-                    mark=name in gains,
+                    mark="*" if name in gains else "",
                 )
                 for name, value, place in zip(table.rows, printed.values, places(printed.values), strict=True)
             )

@@ -1,12 +1,12 @@
 """The first screen in sentences: who is better, by how much, where, how surely, and what would change that."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ipsrec_bench.errors import listed
-from ipsrec_bench.report.content import Comparison, Report, RowAcross
-from ipsrec_bench.report.sentences import equals, percent
+from ipsrec_bench.report.content import Comparison, Report, Row, RowAcross
+from ipsrec_bench.report.sentences import p_value, percent, trainings
 
 MOST_ROWS = 3
 """Maximum number of rows with a statement of their own."""
@@ -48,51 +48,72 @@ def _of_rows(report: Report) -> Iterator[Statement]:
 
 
 def _is_of_method(c: Comparison) -> bool:
-    return c.of_method != "too few seeds"
+    return c.method is not None or c.without_seeds
 
 
 def _verdict(c: Comparison) -> str:
-    """Return the verdict on the methods, or on the trained models where there are too few seeds."""
-    return c.of_method if _is_of_method(c) and c.verdict != "equivalent" else c.verdict
+    """Return the verdict on the methods or, where there are too few seeds, on the trained models."""
+    if c.method is None:
+        return c.direction
+    if c.of_method == "undecided":
+        return "equivalent" if c.test == "method" and c.direction == "equivalent" else "undecided"
+    return "equivalent" if c.within_margin else c.of_method
 
 
-def _p(c: Comparison) -> float | None:
-    return c.adjusted_p
+def _p(c: Comparison) -> str:
+    """Return the p-value of the verdict, after its name."""
+    if _verdict(c) == "equivalent" and c.equivalence_p is not None:
+        value = c.equivalence_p
+    else:
+        value = c.adjusted_p if c.method is None else c.adjusted_method_p
+    if value is None:
+        return "no p-value"
+    shown = p_value(value)
+    above = f", not below {c.alpha:g}" if _verdict(c) == "undecided" else ""
+    return f"{'p' if c.family == 1 else 'adjusted p'} {'' if shown.startswith('<') else '= '}{shown}{above}"
 
 
 def _on_one(c: Comparison, row: RowAcross, report: Report) -> str:
     """Return the statement on a row that is compared on one dataset."""
-    of_method, verdict = _is_of_method(c), _verdict(c)
-    ours, theirs = c.row.display, c.reference.display
-    if not of_method:
+    verdict, ours, theirs = _verdict(c), c.row.display, c.reference.display
+    if not _is_of_method(c):
         ours, theirs = f"The trained {ours}", f"the trained {theirs}"
     if verdict in {"better", "worse"}:
         said = f"{ours} is {verdict} than {theirs} on {c.dataset}"
     elif verdict == "equivalent":
         assert c.margin is not None
-        said = f"{ours} and {theirs} are equivalent on {c.dataset}, within {100 * c.margin:g}%"
+        said = f"{ours} and {theirs} differ by less than the margin of {100 * c.margin:g}% on {c.dataset}"
     else:
         said = f"{ours} is not shown to differ from {theirs} on {c.dataset}"
-    if of_method and not c.without_seeds:
-        said += f", as a method over {c.seeds} seeds"
-    said += f": {report.metric.upper()} {_with_interval(c, row, report)}. "
-    return said + (f"Not compared on {', '.join(row.lacks)}." if row.lacks else "") + ("" if of_method else _trained(c))
+    if c.method is not None and not c.without_seeds:
+        said += f", as a method over {trainings(c)}"
+    said += f": {report.metric.upper()} {_with_interval(c, row, report)}."
+    if row.lacks:
+        said += f" Not compared on {_joined(row.lacks)}."
+    return said if _is_of_method(c) else f"{said} {_trained([c])}"
 
 
 def _with_interval(c: Comparison, row: RowAcross, report: Report) -> str:
     """Return a row's gain on the dataset of a comparison, with interval and p."""
-    p = f"p {equals(_p(c))}" if _p(c) is not None else "no p-value"
     for gain in row.gains:
         if gain.dataset == c.dataset:
             test = gain.difference.test
-            between = f"{100 * report.confidence:g}% interval {percent(test.low)} to {percent(test.high)}, " if gain.varies else ""
-            return f"{percent(test.mean)} ({between}{p})"
-    return f"{c.mean:.4f} against {c.reference_mean:.4f} ({p})"
+            between = f"{_interval(test.low, test.high, report)}, " if gain.varies else ""
+            return f"{percent(test.mean)} ({between}{_p(c)})"
+    return f"{c.mean:.4f} against {c.reference_mean:.4f} ({_p(c)})"
 
 
-def _trained(c: Comparison) -> str:
-    seeds = "one training" if c.seeds == 1 else f"{c.seeds} trainings"
-    return f"With {seeds} each, this is no claim about the methods."
+def _interval(low: float, high: float, report: Report) -> str:
+    return f"{100 * report.confidence:g}% interval {percent(low)} to {percent(high)}"
+
+
+def _trained(found: Sequence[Comparison]) -> str:
+    seeds = max(min(seeds for row, seeds in _sides(c) if row not in c.deterministic) for c in found)
+    return f"With {'one training' if seeds == 1 else f'{seeds} trainings'} each, this is no claim about the methods."
+
+
+def _sides(c: Comparison) -> tuple[tuple[Row, int], tuple[Row, int]]:
+    return ((c.row, c.seeds), (c.reference, c.reference_seeds))
 
 
 def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> str:
@@ -102,23 +123,30 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
     said = f"{row.row.display} against {against}: {verdicts(found)}."
     if row.pooled is not None:
         test = row.pooled.test
+        shown = p_value(test.p)
         said += (
             f" Over these {len(row.pooled.weights)} datasets {report.metric.upper()} {percent(test.mean)}"
-            f" ({100 * report.confidence:g}% interval {percent(test.low)} to {percent(test.high)}, p {equals(test.p)})"
+            f" ({_interval(test.low, test.high, report)}, p {'' if shown.startswith('<') else '= '}{shown})"
         )
-        new = f"; a new dataset may bring {percent(row.pooled.low)} to {percent(row.pooled.high)}"
-        said += f"{new if row.pooled.low == row.pooled.low else ''}."
+        if not math.isnan(row.pooled.low):
+            said += f"; a new dataset may bring {percent(row.pooled.low)} to {percent(row.pooled.high)}"
+        said += "."
     if row.lacks:
-        said += f" Not compared on {listed(row.lacks)}."
-    trained = [c for c in found if not _is_of_method(c)]
-    if len(trained) == len(found):
-        return f"{said} {_trained(max(trained, key=lambda c: c.seeds))}"
-    return said + (f" On {listed([c.dataset for c in trained])} this is about trained models alone." if trained else "")
+        said += f" Not compared on {_joined(row.lacks)}."
+    few = [c for c in found if not _is_of_method(c)]
+    if len(few) == len(found):
+        return f"{said} {_trained(few)}"
+    return said + (f" On {_joined([c.dataset for c in few])} this is about trained models alone." if few else "")
 
 
 def verdicts(found: Iterable[Comparison]) -> str:
     """Return on which datasets a row is better, worse or neither, with its gains there."""
-    words = {"better": "better", "worse": "worse", "undecided": "not shown to differ", "equivalent": "equivalent"}
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "equivalent": "within the margin",
+        "undecided": "not shown to differ",
+    }
     groups: dict[str, list[Comparison]] = defaultdict(list)
     for c in found:
         groups[_verdict(c)].append(c)
@@ -176,15 +204,58 @@ def _of_fairness(findings: Sequence[Comparison]) -> Iterator[Statement]:
 
 
 def _of_change(report: Report) -> Iterator[Statement]:
-    """Yield what could not have been found, and what would change the answer."""
-    said = []
-    blind = [c for c in report.findings if _verdict(c) == "undecided" and c.detectable is not None and c.reference_mean]
-    if blind:
-        shares = [c.detectable / c.reference_mean for c in blind if c.detectable is not None]
-        low, high = 100 * min(shares), 100 * max(shares)
-        size = f"{low:.1f}%" if len(shares) == 1 else f"{low:.1f}% to {high:.1f}%, depending on model and dataset,"
-        said.append(f"Gains below {size} would have been missed more often than in one of five repetitions.")
+    """Yield what would change the answer: seeds, one more training, smaller differences, other datasets."""
+    undecided = [c for c in report.findings if _verdict(c) == "undecided"]
+    said = [*_seeds(undecided), *_smallest(undecided), *_once_more(report.findings)]
     if not report.across.several:
         said.append("One dataset says nothing about others.")
     if said:
         yield Statement(" ".join(said), "comparisons", "Comparisons")
+
+
+def _seeds(undecided: Sequence[Comparison]) -> Iterator[str]:
+    """Yield how many seeds would show the difference, for the comparisons that are undecided."""
+    known = [(c, c.seeds_needed.seeds) for c in undecided if c.seeds_needed is not None]
+    if not known:
+        return
+    size = "the margin" if known[0][0].margin is not None else "the difference found"
+    enough = [f"{seeds:,} for {_name(c, undecided)}" for c, seeds in known if seeds is not None]
+    hopeless = [_name(c, undecided) for c, seeds in known if seeds is None]
+    if enough:
+        yield f"Seeds of each model that would show {size}: {_few(enough)}."
+    if hopeless:
+        yield f"For {_few(hopeless)} it takes more users: no number of seeds would show {size}."
+
+
+def _few(names: Sequence[str]) -> str:
+    return _joined(names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"])
+
+
+def _name(c: Comparison, among: Sequence[Comparison]) -> str:
+    several = len({other.dataset for other in among}) > 1
+    return f"{c.row.display} on {c.dataset}" if several else c.row.display
+
+
+def _smallest(undecided: Sequence[Comparison]) -> Iterator[str]:
+    """Yield which gains the declared test finds."""
+    found = [c.detectable / c.reference_mean for c in undecided if c.detectable is not None and c.reference_mean]
+    if found:
+        low, high = f"{100 * min(found):.1f}%", f"{100 * max(found):.1f}%"
+        size = low if low == high else f"{low} to {high}, by model and dataset,"
+        yield f"Gains of {size} are found with a power of 80%; smaller ones may have been missed."
+
+
+def _once_more(findings: Sequence[Comparison]) -> Iterator[str]:
+    """Yield how probable it is that one more training of each row has the same winner."""
+    shown = [c for c in findings if _verdict(c) in {"better", "worse"} and c.next_training is not None]
+    chances = [
+        c.next_training.probability if c.difference > 0 else 1 - c.next_training.probability
+        for c in shown
+        if c.next_training is not None
+    ]
+    if chances:
+        low, high = f"{min(chances):.2f}", f"{max(chances):.2f}"
+        yield (
+            "One more training of both would have the same winner with a probability of"
+            f" {low if low == high else f'{low} to {high}'}."
+        )

@@ -3,7 +3,7 @@
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables.across import across
-from ipsrec_bench.report.tables.comparisons import comparisons, slices
+from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
 from ipsrec_bench.report.tables.published import published
 from ipsrec_bench.report.tables.results import ablation, results
@@ -17,6 +17,7 @@ def tables_of(report: Report) -> list[Table]:
         *ablation(report),
         *across(report),
         comparisons(report),
+        *all_pairs(report),
         slices(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
         tuning(report),
