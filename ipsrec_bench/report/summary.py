@@ -219,16 +219,15 @@ def _seeds(undecided: Sequence[Comparison]) -> Iterator[str]:
     if not known:
         return
     size = "the margin" if known[0][0].margin is not None else "the difference found"
-    enough = [f"{seeds:,} for {_name(c, undecided)}" for c, seeds in known if seeds is not None]
+    enough = sorted(seeds for _, seeds in known if seeds is not None)
+    named = [f"{seeds:,} for {_name(c, undecided)}" for c, seeds in known if seeds is not None]
     hopeless = [_name(c, undecided) for c, seeds in known if seeds is None]
     if enough:
-        yield f"Seeds of each model that would show {size}: {_few(enough)}."
+        many = f"{enough[0]:,} to {enough[-1]:,}, by model and dataset"
+        yield f"Seeds of each model that would show {size}: {many if len(enough) > NAMED else _joined(named)}."
     if hopeless:
-        yield f"For {_few(hopeless)} it takes more users: no number of seeds would show {size}."
-
-
-def _few(names: Sequence[str]) -> str:
-    return _joined(names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"])
+        where = f"{len(hopeless)} comparisons" if len(hopeless) > NAMED else _joined(hopeless)
+        yield f"For {where} it takes more users: no number of seeds would show {size}."
 
 
 def _name(c: Comparison, among: Sequence[Comparison]) -> str:
