@@ -1,6 +1,5 @@
 """Marks and verdicts: of the method and of the trained models, within a margin, in a family, of all pairs."""
 
-
 import numpy as np
 import pytest
 
@@ -92,10 +91,10 @@ def test_one_training_each_gets_the_light_mark(tmp_path):
 
 
 def test_within_the_margin_nothing_is_marked(tmp_path):
-    outside = built(fill(tmp_path / "a.duckdb", statistics="margin = 0.05"))
+    outside = built(fill(tmp_path / "a.duckdb", statistics="margin = 0.05\nalpha = 0.05"))
     c = of_row(outside, "ipsrec-s", "hr@10")
     assert (c.verdict, c.mark, c.direction) == ("better", "*", "better")
-    inside = of_row(built(fill(tmp_path / "b.duckdb", statistics="margin = 0.9")), "ipsrec-s", "hr@10")
+    inside = of_row(built(fill(tmp_path / "b.duckdb", statistics="margin = 0.9\nalpha = 0.05")), "ipsrec-s", "hr@10")
     assert inside.adjusted_p == c.adjusted_p
     assert (inside.verdict, inside.mark, inside.direction) == ("better, within the margin", "", "equivalent")
     assert "is better than SASREC on d, but within the margin of ±90%" in finding(inside, 0.95)
@@ -136,7 +135,7 @@ def test_without_validation_ranks_the_baseline_is_chosen_on_test_and_named(tmp_p
     assert {c.reference.label for c in report.comparisons} == {"sasrec"}
     assert report.chosen_on_test == ("d",)
     text = write_report(report, tmp_path, ("html",)).main.read_text()
-    assert "the best baseline is chosen on the test targets, which favours it, because SASREC has no validation" in text
+    assert "the best baseline is chosen on the test targets, which favours it, because SASREC has no" in text
 
 
 def compared(path, a, b):
