@@ -228,8 +228,8 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
         if lacking := results.without_validation(dataset):
             yield (
                 f"{dataset}: the best baseline is chosen on the test targets, which favours it, because"
-                f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no validation"
-                " ranks"
+                f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
+                " validation ranks"
             )
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:

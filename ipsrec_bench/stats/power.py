@@ -155,7 +155,7 @@ def _above(critical: float, noncentrality: float, degrees: float) -> float:
     """
     if critical < 0.5 * (2 * degrees) ** 0.5:
         ends = [special.gammaincinv(degrees / 2, NARROW), special.gammainccinv(degrees / 2, NARROW)]
-        low, high = np.sqrt(2 * np.array(ends) / degrees)
+        low, high = ((2 * float(end) / degrees) ** 0.5 for end in ends)
         s = (low + high) / 2 + (high - low) / 2 * NODES
         log_density = (degrees - 1) * np.log(s) - degrees * s**2 / 2 + degrees / 2 * np.log(degrees / 2)
         density = 2 * np.exp(log_density - special.gammaln(degrees / 2))
