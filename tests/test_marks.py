@@ -1,6 +1,5 @@
 """Marks and verdicts: of the method and of the trained models, within a margin, in a family, of all pairs."""
 
-
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.report.sentences import finding
 from ipsrec_bench.stats.correction import adjust
-from ipsrec_bench.stats.letters import letters
 from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.suite.load import stored_suite
@@ -92,10 +90,10 @@ def test_one_training_each_gets_the_light_mark(tmp_path):
 
 
 def test_within_the_margin_nothing_is_marked(tmp_path):
-    outside = built(fill(tmp_path / "a.duckdb", statistics="margin = 0.05"))
+    outside = built(fill(tmp_path / "a.duckdb", statistics="margin = 0.05\nalpha = 0.05"))
     c = of_row(outside, "ipsrec-s", "hr@10")
     assert (c.verdict, c.mark, c.direction) == ("better", "*", "better")
-    inside = of_row(built(fill(tmp_path / "b.duckdb", statistics="margin = 0.9")), "ipsrec-s", "hr@10")
+    inside = of_row(built(fill(tmp_path / "b.duckdb", statistics="margin = 0.9\nalpha = 0.05")), "ipsrec-s", "hr@10")
     assert inside.adjusted_p == c.adjusted_p
     assert (inside.verdict, inside.mark, inside.direction) == ("better, within the margin", "", "equivalent")
     assert "is better than SASREC on d, but within the margin of ±90%" in finding(inside, 0.95)
@@ -136,7 +134,7 @@ def test_without_validation_ranks_the_baseline_is_chosen_on_test_and_named(tmp_p
     assert {c.reference.label for c in report.comparisons} == {"sasrec"}
     assert report.chosen_on_test == ("d",)
     text = write_report(report, tmp_path, ("html",)).main.read_text()
-    assert "the best baseline is chosen on the test targets, which favours it, because SASREC has no validation" in text
+    assert "the best baseline is chosen on the test targets, which favours it, because SASREC has no" in text
 
 
 def compared(path, a, b):
@@ -202,31 +200,3 @@ def test_all_pairs_are_tested_at_once_and_lettered(tmp_path):
     adjusted = adjust([method_test(values(a), values(b)).test.p for a, b in pairs], "holm")
     assert one.adjusted_method_p == pytest.approx(adjusted[1])
     assert write_report(method, tmp_path, FORMATS)
-
-
-@pytest.mark.parametrize(
-    ("different", "expected"),
-    [
-        ((), ("a", "a", "a")),
-        (((0, 2),), ("a", "ab", "b")),
-        (((0, 1), (0, 2), (1, 2)), ("a", "b", "c")),
-        (((0, 1), (0, 2)), ("a", "b", "b")),
-    ],
-)
-def test_letters_are_shared_exactly_by_rows_that_do_not_differ(different, expected):
-    p = np.ones((3, 3))
-    for a, b in different:
-        p[a, b] = p[b, a] = 0.001
-    assert letters(p, [3.0, 2.0, 1.0], 0.01) == expected
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_letters_say_no_more_and_no_less_than_the_tests(seed):
-    rng = np.random.default_rng(seed)
-    rows = int(rng.integers(2, 9))
-    p = np.triu(np.where(rng.random((rows, rows)) < 0.5, 0.001, 0.5), 1)
-    p = p + p.T
-    found = letters(p, rng.random(rows).tolist(), 0.01)
-    for a in range(rows):
-        for b in range(a):
-            assert bool({*found[a]} & {*found[b]}) == (p[a, b] >= 0.01)

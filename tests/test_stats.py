@@ -156,6 +156,17 @@ def test_the_effect_sizes_interval_covers_where_differences_are_not_normal():
     assert 0.925 <= hits / 1000 <= 0.97
 
 
+def test_an_effect_of_few_users_has_no_interval():
+    """Nine users with a difference: the interval would exclude 0 for equal models far too often."""
+    d = np.zeros(500)
+    d[:9] = 0.3, 0.2, 0.4, 0.3, 0.1, 0.5, 0.3, 0.2, 0.4
+    found = effect_size(d)
+    assert found.value == pytest.approx(d.mean() / d.std(ddof=1))
+    assert np.isnan([found.low, found.high]).all()
+    d[9] = 0.3
+    assert effect_size(d).low > 0
+
+
 def test_an_effect_without_spread():
     assert effect_size(np.zeros(5)).value == 0
     assert effect_size(np.full(5, 0.2)).value == np.inf

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ipsrec_bench.data.split import rule_of
-from ipsrec_bench.errors import listed
 from ipsrec_bench.report.across import across_datasets
 from ipsrec_bench.report.against import against_papers, places
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
@@ -232,8 +231,8 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
         if lacking := results.without_validation(dataset):
             yield (
                 f"{dataset}: the best baseline is chosen on the test targets, which favours it, because"
-                f" {listed([row.display for row in lacking])} {'has' if len(lacking) == 1 else 'have'} no validation"
-                " ranks"
+                f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
+                " validation ranks"
             )
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:

@@ -17,7 +17,7 @@ from ipsrec_bench.stats.effect import effect_size, next_training_beats, relative
 from ipsrec_bench.stats.equivalence import equivalence_p, method_equivalence_p
 from ipsrec_bench.stats.method import MIN_SEEDS, MethodTest, method_test
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test, wilcoxon_p, win_tie_loss
-from ipsrec_bench.stats.power import detectable_difference, seeds_needed
+from ipsrec_bench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
 from ipsrec_bench.stats.practical import practical
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
@@ -94,6 +94,7 @@ def compare(
     """
     statistics = statistics or results.run.suite.statistics
     made: list[Comparison] = []
+    of_all_users: list[bool] = []
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
     for pair in pairs:
@@ -114,6 +115,7 @@ def compare(
             statistics,
             deterministic=tuple(row for row in rows if results.is_deterministic(pair.dataset, row)),
         )
+        of_all_users.append(pair.users is None)
         made.append(
             replace(
                 compared,
@@ -124,7 +126,11 @@ def compare(
     for indexed in differences.values():
         for index, comparison in _resample(made, indexed, statistics):
             made[index] = comparison
-    return _correct(made, family or declared_family(statistics, results.proposed), statistics)
+    made = _correct(made, family or declared_family(statistics, results.proposed), statistics)
+    return tuple(
+        replace(c, seeds_needed=_seeds_needed(c, statistics)) if whole else c
+        for c, whole in zip(made, of_all_users, strict=True)
+    )
 
 
 def compare_arrays(
@@ -269,7 +275,7 @@ def _resample(
 
 def _correct(
     made: Sequence[Comparison], family: Callable[[Comparison], Hashable], statistics: Statistics
-) -> tuple[Comparison, ...]:
+) -> list[Comparison]:
     """Return the comparisons with corrected p-values, and what follows from the level of their family."""
     families: dict[Hashable, list[int]] = defaultdict(list)
     for index, comparison in enumerate(made):
@@ -286,21 +292,29 @@ def _correct(
             for index, p in _adjusted(members, [value(made[index]) for index in members], statistics.correction):
                 corrected[index][name] = p
         for index in members:
-            corrected[index] |= _of_design(made[index], len(members), statistics)
-    return tuple(replace(comparison, **changes) for comparison, changes in zip(made, corrected, strict=True))
+            detectable = _detectable(made[index], len(members), statistics)
+            corrected[index] |= {"family": len(members), "detectable": detectable}
+    return [replace(comparison, **changes) for comparison, changes in zip(made, corrected, strict=True)]
 
 
-def _of_design(c: Comparison, family: int, statistics: Statistics) -> dict[str, Any]:
-    """Return what the declared test could find at the level of the hardest step of a family of this size."""
-    alpha = worst_step(statistics.alpha, family, statistics.correction)
+def _detectable(c: Comparison, family: int, statistics: Statistics) -> float | None:
+    """Return the difference that the declared t-test finds at the level of the hardest step of a family of this size.
+
+    Returns:
+        None if nothing varied, or if it is above 1.
+    """
     test = c.method.test if c.method and c.test == "method" else c.by_users
+    alpha = worst_step(statistics.alpha, family, statistics.correction)
     found = detectable_difference(test.standard_error, test.degrees, alpha)
+    return found if 0 < found <= 1 else None
+
+
+def _seeds_needed(c: Comparison, statistics: Statistics) -> SeedsNeeded | None:
+    """Return the seeds that the test of the methods needs for the difference of interest, at the same level."""
     wanted = c.difference if c.margin is None else c.margin * c.reference_mean
-    return {
-        "family": family,
-        "detectable": found if 0 < found <= 1 else None,
-        "seeds_needed": seeds_needed(c.method, wanted, alpha) if c.method and wanted else None,
-    }
+    if c.method is None or not wanted:
+        return None
+    return seeds_needed(c.method, wanted, worst_step(statistics.alpha, c.family, statistics.correction))
 
 
 def _adjusted(

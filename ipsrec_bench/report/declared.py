@@ -9,9 +9,8 @@ import numpy as np
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import AllPairsTable, Comparison, Row
 from ipsrec_bench.report.results import Results
-from ipsrec_bench.stats.all_pairs import max_t
+from ipsrec_bench.stats.all_pairs import letters, max_t
 from ipsrec_bench.stats.differences import over_seeds
-from ipsrec_bench.stats.letters import letters
 from ipsrec_bench.stats.paired import MIN_USERS
 
 ALL_PAIRS = "all-pairs"
@@ -82,13 +81,13 @@ def _all_pairs(results: Results, dataset: str, name: str) -> AllPairsTable | Non
     if len(rows) < 2 or len(results.users(dataset)) < MIN_USERS:  # noqa: PLR2004 (a pair)
         return None
     values = np.stack([over_seeds(results.matrix(dataset, row, name)) for row in rows])
-    found = max_t(values, statistics.resamples, seed=0)
+    found = max_t(values, statistics.resamples)
     return AllPairsTable(
         dataset,
         name,
         tuple(rows),
         tuple(tuple(line) for line in found.p.tolist()),
-        letters(found.p, values.mean(axis=1), statistics.alpha),
+        letters(found.p < statistics.alpha, values.mean(axis=1)),
         statistics.resamples,
     )
 

@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from ipsrec_bench.stats.differences import rounded
+from ipsrec_bench.stats.paired import NOISE
+
+MIN_DIFFERING = 10
+"""Smallest number of users with a difference for which d_z has an interval."""
 SAME = 1e-12
 """Differences between values of a metric up to this come from rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval, whose ends are NaN if nothing varies."""
+    """A value with its confidence interval, whose ends are NaN if nothing varies, or too little."""
 
     value: float
     low: float
@@ -27,18 +32,23 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
     far from normal: var(d) = (1 - skewness d + (kurtosis - 1) d^2 / 4) / n, by the delta method from the moments; for
     normal differences this is the usual (1 + d^2 / 2) / n.
 
-    If all differences are equal, d_z is 0 or infinite and has no interval.
+    Below 10 differing users there is no interval: its standard error is then far too uncertain, and intervals would
+    exclude 0 in up to half of all comparisons of equal models (benchmarks/README.md). If all differences are equal,
+    d_z is 0 or infinite and has no interval either. Differences are rounded to 12 decimals.
     """
+    differences = rounded(differences)
     mean = float(differences.mean())
     centred = differences - mean
     squares = centred**2
     variance = float(squares.mean())
     n = len(differences)
     spread = (variance * n / (n - 1)) ** 0.5
-    if spread <= 1e-15 * abs(mean):
+    if spread <= NOISE * abs(mean):
         value = float(np.sign(mean)) * np.inf if mean else 0.0
         return Estimate(value, np.nan, np.nan)
     d = mean / spread
+    if np.count_nonzero(differences) < MIN_DIFFERING:
+        return Estimate(d, np.nan, np.nan)
     skewness = float(squares @ centred) / n / variance**1.5
     kurtosis = float(squares @ squares) / n / variance**2
     error = (max(1 - skewness * d + (kurtosis - 1) * d**2 / 4, 0.0) / n) ** 0.5

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ipsrec_bench.errors import listed
 from ipsrec_bench.report.comparisons import TESTS
 from ipsrec_bench.report.content import (
     AblationCell,
@@ -38,9 +37,8 @@ def results(report: Report) -> Iterator[Table]:
         f" deterministic models do not have. Improv.: relative to {report.baseline_rule}. {_marks(report)}"
     )
     if report.chosen_on_test:
-        note += (
-            f" The best baseline of {listed(report.chosen_on_test)} is chosen on the test targets, which favours it."
-        )
+        names = ", ".join(report.chosen_on_test)
+        note += f" The best baseline of {names} is chosen on the test targets, which favours it."
     if report.all_pairs:
         note += (
             " Letters: models that share one are not shown to differ as trained models (all pairs at once, maxT over"
