@@ -114,7 +114,9 @@ def test_with_few_seeds_the_relative_differences_error_is_that_of_users():
 
 
 def test_mean_ranks_and_their_intervals_follow_from_users_and_seeds():
-    clear = [[table(mean, 500, 3, place + 10 * number) for place, mean in enumerate((0.2, 0.5, 0.8))] for number in (1, 2)]
+    clear = [
+        [table(mean, 500, 3, place + 10 * number) for place, mean in enumerate((0.2, 0.5, 0.8))] for number in (1, 2)
+    ]
     found = mean_ranks(clear, resamples=300)
     assert [(r.mean, r.low, r.high) for r in found] == [(3, 3, 3), (2, 2, 2), (1, 1, 1)]
     near = [[table(0.5, 200, 3, place + 10 * number) for place in range(3)] for number in (1, 2)]

@@ -25,7 +25,7 @@ KINDS = {
     ALL: ("#D55E00", "diamond"),
     NEW: ("#E69F00", "stroke"),
 }
-"""Colour and shape of each kind of line: a dataset with an error over users and seeds, or over users; all; a new one."""
+"""Colour and shape of each kind of line; the first two are single datasets, by what their error is over."""
 
 _Line = dict[str, Any]
 
@@ -52,7 +52,9 @@ def _only(content: AcrossDatasets) -> str:
 
 def _title(report: Report) -> str:
     references = {gain.reference.display for row in report.across.rows for gain in row.gains}
-    against = references.pop() if len(references) == 1 else "the best baseline" if report.baseline_is_best else "baseline"
+    against = (
+        references.pop() if len(references) == 1 else "the best baseline" if report.baseline_is_best else "baseline"
+    )
     where = f" on {report.across.datasets[0]}" if not report.across.several else ""
     return f"Gain of {report.metric.upper()} over {against}{where}, {100 * report.confidence:g}% intervals"
 
@@ -132,7 +134,9 @@ def _panel(
     colours, shapes = ([KINDS[kind][which] for kind in there] for which in (0, 1))
     colour = alt.Color("kind:N", title=None, legend=key, scale=alt.Scale(domain=there, range=colours))
     shape = alt.Shape("kind:N", title=None, legend=key, scale=alt.Scale(domain=there, range=shapes))
-    axis = alt.Axis(tickCount=5, format="+~r") if title else alt.Axis(tickCount=5, labels=False, ticks=False, domain=False)
+    axis = (
+        alt.Axis(tickCount=5, format="+~r") if title else alt.Axis(tickCount=5, labels=False, ticks=False, domain=False)
+    )
     x = alt.X("from:Q", title=title, axis=axis, scale=alt.Scale(domain=list(domain), nice=False, zero=False))
     names = list(dict.fromkeys(line["line"] for line in lines))
     names.sort(key=lambda one: one == NEW)  # below the line of all datasets
@@ -157,12 +161,16 @@ def _panel(
     chart = zero + rules + points
     for end, sign in (("from", "◂"), ("to", "▸")):
         chart += (
-            base.transform_filter(f"datum.cut_{end}").mark_text(text=sign, fontSize=13, baseline="middle").encode(x=f"{end}:Q")
+            base.transform_filter(f"datum.cut_{end}")
+            .mark_text(text=sign, fontSize=13, baseline="middle")
+            .encode(x=f"{end}:Q")
         )
     sized = chart.properties(width=PLOT_WIDTH, height=alt.Step(LINE))
     if not name:
         return sized
-    return sized.properties(title=alt.Title(name, anchor="start", fontSize=12, fontWeight="bold", frame="group", offset=2))
+    return sized.properties(
+        title=alt.Title(name, anchor="start", fontSize=12, fontWeight="bold", frame="group", offset=2)
+    )
 
 
 def _cut(line: Mapping[str, Any], domain: tuple[float, float]) -> _Line:

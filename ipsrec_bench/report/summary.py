@@ -43,8 +43,8 @@ def _of_rows(report: Report) -> Iterator[Statement]:
         yield Statement(said, *section, tone=tones.pop() if len(tones) == 1 else "")
     more = len(rows) - MOST_ROWS
     if more > 0:
-        text = f"These have the highest gains; {'one other row has' if more == 1 else f'{more} other rows have'} lower ones."
-        yield Statement(text, "comparisons", "Comparisons")
+        others = "one other row has a lower one" if more == 1 else f"{more} other rows have lower ones"
+        yield Statement(f"These have the highest gains; {others}.", "comparisons", "Comparisons")
 
 
 def _is_of_method(c: Comparison) -> bool:
@@ -155,9 +155,8 @@ def verdicts(found: Iterable[Comparison]) -> str:
     for verdict, members in sorted(groups.items(), key=lambda group: [*words].index(group[0])):
         gains = [c.gain.value for c in members if c.gain is not None]
         if len(members) > NAMED and gains:
-            parts.append(
-                f"{words[verdict]} on {len(members)} of {total} datasets ({percent(min(gains))} to {percent(max(gains))})"
-            )
+            ends = f"{percent(min(gains))} to {percent(max(gains))}"
+            parts.append(f"{words[verdict]} on {len(members)} of {total} datasets ({ends})")
         else:
             names = [f"{c.dataset} ({percent(c.gain.value)})" if c.gain else c.dataset for c in members]
             parts.append(f"{words[verdict]} on {_joined(names)}")

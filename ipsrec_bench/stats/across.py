@@ -127,8 +127,8 @@ def pooled(effects: Sequence[float], errors: Sequence[float], confidence: float 
     """Pool the effects of several datasets by a random-effects meta-analysis.
 
     The true effect may differ from dataset to dataset, by a normal distribution with variance tau^2; what is estimated
-    is its mean. tau^2 is Paule and Mandel's (1982): the value at which the weighted squares around the mean are as large
-    as expected, or 0. Interval and test are Hartung and Knapp's, with k - 1 degrees of freedom. As they advise (2003),
+    is its mean. tau^2 is Paule and Mandel's (1982): the value at which the weighted squares around the mean are as
+    large as expected, or 0. Interval and test are Hartung and Knapp's, with k - 1 degrees of freedom. As they advise (2003),
     their factor q is not taken below 1: two datasets that agree by chance would otherwise give a pooled effect that is
     far more certain than the errors of both allow. Everything else equals `combine_effects` of statsmodels.
 
@@ -269,7 +269,10 @@ def _means(rows: Sequence[NDArray[np.float64]], draws: int, rng: np.random.Gener
         chosen = rng.binomial(users, len(there) / users, size=draws)
         for begin in range(0, draws, step):
             counts = np.stack(
-                [np.bincount(rng.integers(0, len(there), n), minlength=len(there)) for n in chosen[begin : begin + step]]
+                [
+                    np.bincount(rng.integers(0, len(there), n), minlength=len(there))
+                    for n in chosen[begin : begin + step]
+                ]
             )
             sums[begin : begin + step] = counts.astype(np.float64) @ there
     means, first = np.empty((draws, len(rows))), 0

@@ -113,8 +113,8 @@ def _ranks(report: Report) -> Table:
         *(_against(place, content.standings) for place in range(len(content.standings))),
     )
     note = (
-        "Mean rank: 1 is the best model of a dataset. Its interval is a bootstrap of users and, within models, seeds: it"
-        " is about these datasets, not about others. The other columns count datasets on which the model of the line is"
+        "Mean rank: 1 is the best model of a dataset. Its interval is a bootstrap of users and, within models, of seeds:"
+        " it is about these datasets, not about others. The other columns count datasets on which the model of the line is"
         " better / equal / worse, by means alone."
     )
     note += "".join(
@@ -133,8 +133,8 @@ def ranks_test(content: AcrossDatasets) -> str:
     test = content.friedman
     if test is None:
         return (
-            "Friedman's test and Nemenyi's critical difference are not shown: they use nothing but the order of models on"
-            f" each dataset, and have no power with fewer than about {content.enough} datasets; here are"
+            "Friedman's test and Nemenyi's critical difference are not shown: they use only the order of models on each"
+            f" dataset, and have no power with fewer than about {content.enough} datasets. This suite has"
             f" {len(content.datasets)}."
         )
     of = f"F {test.f:.2f}, p {p_cell(test.f_p).text}" if test.f != float("inf") else "the same order on all datasets"
