@@ -128,9 +128,9 @@ def pooled(effects: Sequence[float], errors: Sequence[float], confidence: float 
 
     The true effect may differ from dataset to dataset, by a normal distribution with variance tau^2; what is estimated
     is its mean. tau^2 is Paule and Mandel's (1982): the value at which the weighted squares around the mean are as
-    large as expected, or 0. Interval and test are Hartung and Knapp's, with k - 1 degrees of freedom. As they advise (2003),
-    their factor q is not taken below 1: two datasets that agree by chance would otherwise give a pooled effect that is
-    far more certain than the errors of both allow. Everything else equals `combine_effects` of statsmodels.
+    large as expected, or 0. Interval and test are Hartung and Knapp's, with k - 1 degrees of freedom. As they advise
+    (2003), their factor q is not taken below 1: two datasets that agree by chance would otherwise give a pooled effect
+    that is far more certain than the errors of both allow. Everything else equals `combine_effects` of statsmodels.
 
     The prediction interval is that of the true effect on one more dataset, mean -+ t sqrt(tau^2 + se^2) with k - 2
     degrees of freedom (Higgins, Thompson and Spiegelhalter, 2009).

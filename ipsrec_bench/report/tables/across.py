@@ -113,9 +113,9 @@ def _ranks(report: Report) -> Table:
         *(_against(place, content.standings) for place in range(len(content.standings))),
     )
     note = (
-        "Mean rank: 1 is the best model of a dataset. Its interval is a bootstrap of users and, within models, of seeds:"
-        " it is about these datasets, not about others. The other columns count datasets on which the model of the line is"
-        " better / equal / worse, by means alone."
+        "Mean rank: 1 is the best model of a dataset. Its interval is a bootstrap of users and, within models, of"
+        " seeds: it is about these datasets, not about others. The other columns count datasets on which the model of"
+        " the line is better / equal / worse, by means alone."
     )
     note += "".join(
         f" {standing.row.display} lacks {', '.join(standing.lacks)} and has no mean rank; nothing is filled in."
