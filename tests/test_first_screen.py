@@ -171,4 +171,4 @@ def test_every_format_begins_with_the_statements(three, tmp_path):
     assert start in latex
     assert "table-across.tex" in latex
     ids = set(re.findall(r'id="([^"]+)"', html))
-    assert {link for link in re.findall(r'href="#([^"?]+)"', html)} <= ids
+    assert set(re.findall(r'href="#([^"?]+)"', html)) <= ids
