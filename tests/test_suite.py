@@ -16,7 +16,7 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.settings import Settings, explain
 from ipsrec_bench.suite import schema
-from ipsrec_bench.suite.load import adhoc_suite, find_line, load_suite, parse_suite, stored_suite
+from ipsrec_bench.suite.load import adhoc_suite, find_line, load_suite, parse_suite
 
 from .conftest import ROOT, TINY_SUITE
 
@@ -90,21 +90,6 @@ def test_a_mistake_names_file_line_key_and_remedy(old, new, key, words):
     assert f" {key}: " in message
     assert words in message
     assert message.startswith("here.toml:")
-
-
-@pytest.mark.parametrize("override", ["statistics.test=crossed", "statistics.interval=bootstrap"])
-def test_an_interval_over_users_is_refused_beside_a_test_of_methods(override):
-    other = {"statistics.test=crossed": 'interval = "bootstrap"', "statistics.interval=bootstrap": 'test = "crossed"'}
-    text = TINY_SUITE + f"\n[statistics]\n{other[override]}\n"
-    assert "statistics.interval: found 'bootstrap'; the bootstrap samples users only" in mistake(text, override)
-    assert 'set interval = "test", or choose another test' in mistake(text, override)
-    stored = json.dumps({**parse_suite(HERE, text).suite.model_dump(mode="json", by_alias=True)})
-    stored = stored.replace('"test": "paired-t"', '"test": "crossed"').replace(
-        '"interval": "test"', '"interval": "bootstrap"'
-    )
-    understood, not_taken = stored_suite(stored)
-    assert (understood.statistics.test, understood.statistics.interval) == ("crossed", "test")
-    assert not_taken == ('statistics.interval = "bootstrap"',)
 
 
 @pytest.mark.parametrize(
