@@ -1,7 +1,10 @@
 """Statistics: false alarms, power and time of each test.
 
     python benchmarks/inference.py false-alarms
-    python benchmarks/inference.py crossed
+    python benchmarks/inference.py methods
+    python benchmarks/inference.py methods-power
+    python benchmarks/inference.py few-users
+    python benchmarks/inference.py all-pairs
     python benchmarks/inference.py power
     python benchmarks/inference.py speed
 
@@ -32,7 +35,10 @@ from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run, shown_otherwise
-from ipsrec_bench.stats.crossed import crossed_test
+from ipsrec_bench.stats import effect as effects
+from ipsrec_bench.stats.all_pairs import max_t
+from ipsrec_bench.stats.differences import mean_differences, over_seeds
+from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
@@ -80,20 +86,20 @@ def unlike_pair(rng: np.random.Generator, users: int) -> tuple[NDArray[np.float6
     return np.where(hit_a, 0.4, 0.0)[:, None], np.where(hit_b, 0.8, 0.0)[:, None]
 
 
-def rejections(d: NDArray[np.float64]) -> list[bool]:
-    """Return which tests reject, for differences `[users, seeds]`."""
-    over_users = d.mean(axis=1)
+def rejections(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[bool]:
+    """Return which tests reject, for a metric of two rows, `[users, seeds]`."""
+    over_users = mean_differences(a, b)
     low, high = bootstrap_intervals(over_users[None], 1 - ALPHA, RESAMPLES)[0]
     return [
         paired_t_test(over_users).p < ALPHA,
         sign_flip_p(over_users[None], RESAMPLES)[0] < ALPHA,
         not low <= 0 <= high,
         wilcoxon_p(over_users) < ALPHA,
-        d.shape[1] > 1 and crossed_test(d).test.p < ALPHA,
+        a.shape[1] > 1 and method_test(a, b).test.p < ALPHA,
     ]
 
 
-TESTS = ("paired t", "sign flips", "bootstrap", "Wilcoxon", "users x seeds")
+TESTS = ("paired t", "sign flips", "bootstrap", "Wilcoxon", "method")
 
 
 def false_alarms(draws: int) -> None:
@@ -116,35 +122,119 @@ def false_alarms(draws: int) -> None:
         found = []
         for _ in range(draws if users <= 5_000 else draws // 2):
             a, b = draw(rng, users, seeds)
-            found.append(rejections(a - b))
+            found.append(rejections(a, b))
         rates = [
-            "–" if seeds == 1 and test == "users x seeds" else f"{rate:.3f}"
+            "–" if seeds == 1 and test == "method" else f"{rate:.3f}"
             for test, rate in zip(TESTS, np.mean(found, axis=0), strict=True)
         ]
         print(f"| {name} | {users:,} | {seeds} | " + " | ".join(rates) + " |", flush=True)
 
 
-def crossed(draws: int) -> None:
-    """Print how often users x seeds rejects a true null, over shares of users and seeds in the variance."""
-    users = 1_000
-    shares = (0.0, 0.3, 1.0, 4.0, 20.0)
-    print("| seeds | users' variance | rejected at 5% | at 1% |")
-    print("|---:|---:|---:|---:|")
-    for seeds in (3, 5, 10):
-        for of_users in (0.0, 0.25, 1.0):  # times the residual's
-            rates = []
-            for share in shares:  # of the seeds' part of the variance of the mean, times the residual's
-                rng = np.random.default_rng([seeds, round(100 * of_users), round(10 * share)])
-                of_seed = (share / users) ** 0.5
+DESIGNS = ((3, 3), (5, 5), (10, 10), (3, 5), (3, 10), (3, None), (5, None), (10, None))
+"""Numbers of seeds of both rows; None is a row without randomness."""
+SHIFTS = (0.0, 0.03, 0.15)
+"""Standard deviations of trainings, in log ranks: they move the NDCG@10 of a seed by about 0, 3 and 15%."""
+
+
+def method_pair(
+    rng: np.random.Generator, users: int, seeds: tuple[int, int | None], of_seed: float, gain: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """Return NDCG@10 of two methods of equal mean, `[users, seeds]`, and whether the second one is random.
+
+    `gain` raises the first one's. A shift of a training multiplies the values of all of its users, so that it has no
+    effect on the mean of the method, also beside a row that has none.
+    """
+    difficulty = rng.normal(0, DIFFICULTY, users)
+    rows = []
+    for number in seeds:
+        values = ndcg(log_ranks(rng, difficulty, np.zeros(number or 1)))
+        rows.append(values * (1 + rng.normal(0, of_seed, number)) if number else values)
+    return rows[0] * (1 + gain), rows[1], seeds[1] is not None
+
+
+def methods(draws: int) -> None:
+    """Print how often the test of a method rejects a true null: equal, unequal and one-sided numbers of seeds."""
+    users = 2_000
+    spans = [[int(end) for end in stats.binom.interval(0.95, draws, alpha)] for alpha in (0.05, 0.01)]
+    (low, high), (least, most) = [[f"{100 * end / draws:.1f}" for end in span] for span in spans]
+    print(
+        f"{draws:,} nulls a line, {users:,} users; a rate of 5% lies in {low} to {high}%, of 1% in {least} to {most}%"
+    )
+    print("\n| seeds | spread of trainings | rejected at 5% | at 1% | outside of the interval |")
+    print("|---|---:|---:|---:|---|")
+    for seeds in DESIGNS:
+        for of_seed in SHIFTS:
+            rng = np.random.default_rng([seeds[0], seeds[1] or 0, round(100 * of_seed)])
+            p = []
+            for _ in range(draws):
+                a, b, random = method_pair(rng, users, seeds, of_seed)
+                p.append(method_test(a, b, b_random=random).test.p)
+            counts = [int((np.array(p) < alpha).sum()) for alpha in (0.05, 0.01)]
+            outside = [
+                f"{'above' if count > span[1] else 'below'} at {alpha}"
+                for count, span, alpha in zip(counts, spans, ("5%", "1%"), strict=True)
+                if not span[0] <= count <= span[1]
+            ]
+            rates = " | ".join(f"{100 * count / draws:.1f}%" for count in counts)
+            print(f"| {_seeds(seeds)} | {of_seed:.0%} | {rates} | {', '.join(outside) or '–'} |")
+
+
+def methods_power(draws: int) -> None:
+    """Print how often the test of a method finds a true gain at 1%, and how often that of trained models does."""
+    print("| users | spread of trainings | gain | " + " | ".join(f"{_seeds(seeds)}" for seeds in DESIGNS[:6]) + " |")
+    print("|---:|---:|---:|" + "---:|" * 6)
+    for users, of_seed in ((2_000, 0.03), (20_000, 0.03)):
+        for gain in (0.05, 0.1, 0.2):
+            found = []
+            for seeds in DESIGNS[:6]:
+                rng = np.random.default_rng([users, seeds[0], seeds[1] or 0, round(100 * gain)])
                 p = []
                 for _ in range(draws):
-                    d = rng.normal(0, 1, (seeds, users))
-                    d += rng.normal(0, of_users**0.5, users) + rng.normal(0, of_seed, (seeds, 1))
-                    p.append(crossed_test(d.T).test.p)
-                rates.append([np.mean(np.array(p) < alpha) for alpha in (0.05, 0.01)])
-            least, most = np.min(rates, axis=0), np.max(rates, axis=0)
-            spans = (f"{100 * low:.1f} to {100 * high:.1f}%" for low, high in zip(least, most, strict=True))
-            print(f"| {seeds} | {of_users:g} | " + " | ".join(spans) + " |", flush=True)
+                    a, b, random = method_pair(rng, users, seeds, of_seed, gain)
+                    p.append((method_test(a, b, b_random=random).test.p, paired_t_test(mean_differences(a, b)).p))
+                found.append(" / ".join(f"{rate:.2f}" for rate in (np.array(p) < 0.01).mean(axis=0)))
+            print(f"| {users:,} | {of_seed:.0%} | {gain:+.0%} | " + " | ".join(found) + " |")
+
+
+def _seeds(seeds: tuple[int, int | None]) -> str:
+    return f"{seeds[0]}, {seeds[1] or 'not random'}"
+
+
+def few_users(draws: int) -> None:
+    """Print how often the interval of d_z excludes 0 for equal models, where few users have a difference."""
+    print("| differing users | with an interval for any number | without one below 10 |")
+    print("|---:|---:|---:|")
+    least, hits = effects.MIN_DIFFERING, metric("ndcg@10", np.arange(1, 11))
+    for differing in (2, 3, 5, 8, 9, 10, 15, 20, 40):
+        rates = []
+        for effects.MIN_DIFFERING in (0, least):  # type: ignore[misc]
+            rng, excluded = np.random.default_rng(differing), 0
+            for _ in range(draws):
+                d = np.zeros(500)
+                d[:differing] = hits[rng.integers(10, size=differing)] * rng.choice([-1, 1], differing)
+                found = effects.effect_size(d)
+                excluded += not (found.low <= 0 <= found.high or np.isnan(found.low))
+            rates.append(f"{100 * excluded / draws:.1f}%")
+        print(f"| {differing} | {rates[0]} | {rates[1]} |")
+
+
+def all_pairs(draws: int) -> None:
+    """Print the critical values of all pairs, and how often any of the pairs of equal models differs."""
+    print("| rows | pairs | critical t at 5% | at 1% | Bonferroni's at 5% | any false alarm at 5% |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    users, resamples = 1_000, 400
+    for rows in (3, 6, 10):
+        rng, alarms, critical = np.random.default_rng(rows), 0, []
+        for _ in range(draws):
+            difficulty = rng.normal(0, DIFFICULTY, users)
+            values = np.stack([over_seeds(ndcg(log_ranks(rng, difficulty, np.zeros(3)))) for _ in range(rows)])
+            found = max_t(values, resamples, int(rng.integers(1 << 31)))
+            critical.append([found.critical(0.05), found.critical(0.01)])
+            alarms += bool((found.p < ALPHA).any())
+        at_5, at_1 = np.mean(critical, axis=0)
+        pairs = rows * (rows - 1) // 2
+        bonferroni = stats.t.isf(ALPHA / 2 / pairs, users - 1)
+        print(f"| {rows} | {pairs} | {at_5:.2f} | {at_1:.2f} | {bonferroni:.2f} | {100 * alarms / draws:.1f}% |")
 
 
 def power(draws: int) -> None:
@@ -158,7 +248,7 @@ def power(draws: int) -> None:
             for _ in range(draws):
                 a, b = pair(rng, users, seeds, effect)
                 means.append((a.mean(), b.mean()))
-                found.append(rejections(a - b))
+                found.append(rejections(a, b))
             gain = np.mean(means, axis=0)
             rates = " | ".join(f"{rate:.2f}" for rate in np.mean(found, axis=0))
             print(f"| {effect} | {gain[0] / gain[1] - 1:+.1%} | {users:,} | {seeds} | {rates} |", flush=True)
@@ -235,7 +325,7 @@ def speed() -> None:
         print("| statistics | seconds |")
         print("|---|---:|")
         ways = {
-            "t over users, users x seeds, effect, gain, power": [],
+            "t over users, methods, effect, gain, power": [],
             "with sign flips, 2,000": ["statistics.test=randomisation", "statistics.resamples=2000"],
             "with the bootstrap, 2,000": ["statistics.interval=bootstrap", "statistics.resamples=2000"],
         }
@@ -263,13 +353,22 @@ def _timed(path: Path, overrides: list[str]) -> float:
     return time.perf_counter() - began
 
 
+MEASURED: dict[str, Callable[[int], None]] = {
+    "false-alarms": false_alarms,
+    "methods": methods,
+    "methods-power": methods_power,
+    "few-users": few_users,
+    "all-pairs": all_pairs,
+    "power": power,
+}
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["false-alarms", "crossed", "power", "speed"])
+    parser.add_argument("what", choices=["speed", *MEASURED])
     parser.add_argument("--draws", type=int, default=1_000)
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     if arguments.what == "speed":
         speed()
     else:
-        {"false-alarms": false_alarms, "crossed": crossed, "power": power}[arguments.what](arguments.draws)
+        MEASURED[arguments.what](arguments.draws)

@@ -15,8 +15,12 @@ from ipsrec_bench.ranking.metrics import metric, realistic_rank
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.runs import Run
-from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.differences import mean_differences, rounded
+from ipsrec_bench.stats.all_pairs import max_t
+from ipsrec_bench.stats.differences import mean_differences
+from ipsrec_bench.stats.effect import effect_size
+from ipsrec_bench.stats.method import method_test
+from ipsrec_bench.stats.paired import WinTieLoss, paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
@@ -127,14 +131,37 @@ def test_wilcoxon_is_scipys_on_rounded_differences_in_all_thirty_comparisons(qui
         assert c.counts.losses == (differences < 0).sum()
 
 
-def test_ranks_one_one_six_are_no_better_than_six_one_one():
+def test_ranks_one_one_six_are_no_better_than_six_one_one_in_any_test():
+    """Also where a caller forgets to round: every function rounds its differences."""
     ours, theirs = (np.tile(metric("ndcg@10", np.array(ranks)), (500, 1)) for ranks in ([1, 1, 6], [6, 1, 1]))
     naive = ours.mean(axis=1) - theirs.mean(axis=1)
     assert np.count_nonzero(mean_differences(ours, theirs)) == 0
     assert not np.signbit(mean_differences(ours, theirs)).any()
-    assert abs(naive).max() < 1e-15
-    found = crossed_test(rounded(ours - theirs))
-    assert (found.test.mean, found.test.p) == (0.0, 1.0)
+    assert 0 < abs(naive).max() < 1e-15
+    assert (paired_t_test(naive).mean, paired_t_test(naive).p) == (0, 1)
+    assert wilcoxon_p(naive) == 1
+    assert win_tie_loss(naive) == WinTieLoss(0, 500, 0)
+    assert sign_flip_p(naive[None], 100).tolist() == [1]
+    assert bootstrap_intervals(naive[None], resamples=100).tolist() == [[0, 0]]
+    assert max_t(np.stack([ours.mean(axis=1), theirs.mean(axis=1)]), 100).p.min() == 1
+    assert effect_size(naive).value == 0
+    found = method_test(ours, theirs).test
+    assert (found.mean, found.p) == (0, 1)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 30), min_size=3, max_size=3), min_size=3, max_size=20),
+    st.lists(st.floats(-1e-15, 1e-15), min_size=60, max_size=60),
+)
+def test_noise_in_the_last_bits_changes_no_statistic(ranks, noise):
+    values = metric("ndcg@20", np.array(ranks))
+    difference = values.mean(axis=1) - values[::-1].mean(axis=1)
+    moved = difference + np.array(noise[: len(ranks)])
+    assert paired_t_test(moved) == paired_t_test(difference)
+    assert wilcoxon_p(moved) == wilcoxon_p(difference)
+    assert win_tie_loss(moved) == win_tie_loss(difference)
+    assert sign_flip_p(moved[None], 100).tolist() == sign_flip_p(difference[None], 100).tolist()
+    assert repr(effect_size(moved)) == repr(effect_size(difference))
 
 
 @given(

@@ -16,9 +16,10 @@ from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.effect import effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell

@@ -13,9 +13,10 @@ from statsmodels.stats.multitest import multipletests
 from ipsrec_bench.stats import resampling
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.crossed import crossed_test
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, next_training, relative_gain
+from ipsrec_bench.stats.effect import effect_size, next_training, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 
 
@@ -153,6 +154,17 @@ def test_the_effect_sizes_interval_covers_where_differences_are_not_normal():
         found = effect_size(rng.choice(values, 400, p=chances))
         hits += found.low <= true <= found.high
     assert 0.925 <= hits / 1000 <= 0.97
+
+
+def test_an_effect_of_few_users_has_no_interval():
+    """Nine users with a difference: the interval would exclude 0 for equal models far too often."""
+    d = np.zeros(500)
+    d[:9] = 0.3, 0.2, 0.4, 0.3, 0.1, 0.5, 0.3, 0.2, 0.4
+    found = effect_size(d)
+    assert found.value == pytest.approx(d.mean() / d.std(ddof=1))
+    assert np.isnan([found.low, found.high]).all()
+    d[9] = 0.3
+    assert effect_size(d).low > 0
 
 
 def test_an_effect_without_spread():

@@ -13,9 +13,10 @@ from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.correction import Correction, adjust
 from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
 from ipsrec_bench.stats.differences import mean_differences, over_seeds, rounded
-from ipsrec_bench.stats.effect import detectable_difference, effect_size, relative_gain
+from ipsrec_bench.stats.effect import effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test, wilcoxon_p, win_tie_loss
+from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
 

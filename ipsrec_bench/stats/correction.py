@@ -22,6 +22,15 @@ def adjust(p_values: Sequence[float], method: Correction = "holm") -> list[float
     return [float(value) for value in _METHODS[method](p)]
 
 
+def worst_step(alpha: float, comparisons: int, method: Correction = "holm") -> float:
+    """Return the level at which a difference is found in any case, wherever its p-value stands in its family.
+
+    It is alpha over the number of `comparisons` with `holm`, `bonferroni` and `benjamini-hochberg`, whose smallest
+    p-value meets this level, and alpha with `none`.
+    """
+    return alpha if method == "none" else alpha / max(comparisons, 1)
+
+
 def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.argsort(p, kind="stable")
     scaled = p[order] * np.arange(len(p), 0, -1)

@@ -1,4 +1,4 @@
-"""Effect sizes, and the smallest difference that could have been detected."""
+"""Effect sizes, and what one more training or one more user would see of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from ipsrec_bench.stats.differences import rounded
+from ipsrec_bench.stats.paired import NOISE
+
+MIN_DIFFERING = 10
+"""Smallest number of users with a difference for which d_z has an interval."""
 SAME = 1e-12
 """Differences between values of a metric up to this come from rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval, whose ends are NaN if nothing varies."""
+    """A value with its confidence interval, whose ends are NaN if nothing varies, or too little."""
 
     value: float
     low: float
@@ -27,18 +32,23 @@ def effect_size(differences: NDArray[np.float64], confidence: float = 0.95) -> E
     far from normal: var(d) = (1 - skewness d + (kurtosis - 1) d^2 / 4) / n, by the delta method from the moments; for
     normal differences this is the usual (1 + d^2 / 2) / n.
 
-    If all differences are equal, d_z is 0 or infinite and has no interval.
+    Below 10 differing users there is no interval: its standard error is then far too uncertain, and intervals would
+    exclude 0 in up to half of all comparisons of equal models (benchmarks/README.md). If all differences are equal,
+    d_z is 0 or infinite and has no interval either. Differences are rounded to 12 decimals.
     """
+    differences = rounded(differences)
     mean = float(differences.mean())
     centred = differences - mean
     squares = centred**2
     variance = float(squares.mean())
     n = len(differences)
     spread = (variance * n / (n - 1)) ** 0.5
-    if spread <= 1e-15 * abs(mean):
+    if spread <= NOISE * abs(mean):
         value = float(np.sign(mean)) * np.inf if mean else 0.0
         return Estimate(value, np.nan, np.nan)
     d = mean / spread
+    if np.count_nonzero(differences) < MIN_DIFFERING:
+        return Estimate(d, np.nan, np.nan)
     skewness = float(squares @ centred) / n / variance**1.5
     kurtosis = float(squares @ squares) / n / variance**2
     error = (max(1 - skewness * d + (kurtosis - 1) * d**2 / 4, 0.0) / n) ** 0.5
@@ -76,15 +86,6 @@ def relative_gain(a: NDArray[np.float64], b: NDArray[np.float64], confidence: fl
     return Estimate(ratio - 1, max((middle - root) / lead, 0.0) - 1, (middle + root) / lead - 1)
 
 
-def detectable_difference(standard_error: float, degrees: float, alpha: float, power: float = 0.8) -> float:
-    """Return the smallest true difference that a two-sided t-test at `alpha` finds with probability `power`.
-
-    It is a property of the design (the number of users and seeds, and how much their differences vary), not of the
-    difference that was found. Both quantiles are taken from the central t distribution.
-    """
-    return float(special.stdtrit(degrees, 1 - alpha / 2) + special.stdtrit(degrees, power)) * standard_error
-
-
 def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Return the prediction interval for the value of one more training: mean +- t sd sqrt(1 + 1 / n).
 
@@ -99,3 +100,78 @@ def next_training(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) * (1 + 1 / n) ** 0.5
     mean = float(np.mean(values))
     return mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class NextTraining:
+    """Difference between one more training of each of two rows."""
+
+    low: float
+    high: float
+    """Prediction interval."""
+    degrees: float
+    """Degrees of freedom."""
+    probability: float
+    """Probability that the first row's next training has the higher value."""
+
+
+def next_training_beats(
+    a_means: Sequence[float],
+    b_means: Sequence[float],
+    confidence: float = 0.95,
+    *,
+    a_random: bool = True,
+    b_random: bool = True,
+) -> NextTraining | None:
+    """Predict the difference between one more training of one row and one more of another, on the same users.
+
+    With the variance s^2 of each row's values over its S seeds, the difference of two new values varies by
+    v = s_a^2 (1 + 1 / S_a) + s_b^2 (1 + 1 / S_b) around the difference of the means. Degrees of freedom are Welch's:
+    (s_a^2 + s_b^2)^2 / (s_a^4 / (S_a - 1) + s_b^4 / (S_b - 1)). The probability that A wins is T(difference / sqrt(v)).
+
+    Args:
+        a_means: the first row's value of every training.
+        b_means: likewise, of the second row; the number of trainings may be another one.
+        confidence: confidence level of the interval.
+        a_random: False for a row without randomness, whose next training has the same value.
+        b_random: likewise.
+
+    Returns:
+        None if a row with randomness has fewer than two values, or if no row's values vary.
+    """
+    means, variances, seeds = [], [], []
+    for values, random in ((np.sort(a_means), a_random), (np.sort(b_means), b_random)):
+        if random and len(values) < 2:  # noqa: PLR2004 (a variance needs two)
+            return None
+        varies = random and np.ptp(values) > SAME
+        means.append(float(values.mean()))
+        variances.append(float(values.var(ddof=1)) if varies else 0.0)
+        seeds.append(len(values))
+    if not any(variances):
+        return None
+    difference = means[0] - means[1]
+    spread = sum(s**2 / (n - 1) for s, n in zip(variances, seeds, strict=True) if s)
+    degrees = sum(variances) ** 2 / spread
+    error = sum(s * (1 + 1 / n) for s, n in zip(variances, seeds, strict=True)) ** 0.5
+    half = float(special.stdtrit(degrees, (1 + confidence) / 2)) * error
+    probability = float(special.stdtr(degrees, difference / error))
+    return NextTraining(difference - half, difference + half, degrees, probability)
+
+
+def superiority(ranks_a: NDArray[np.integer], ranks_b: NDArray[np.integer]) -> float:
+    """Return the probability that a user is better served by the first row than by the second.
+
+    It is the mean of [rank_a < rank_b] + [rank_a = rank_b] / 2 over users and all pairs of seeds: the probability of
+    superiority (Vargha and Delaney, 2000) within users.
+
+    Args:
+        ranks_a: rank of each user's target, `[users, seeds]`; 1 is best.
+        ranks_b: likewise, of the second row for the same users; the number of seeds may be another one.
+    """
+    columns_a, columns_b = np.ascontiguousarray(ranks_a.T), np.ascontiguousarray(ranks_b.T)
+    better = ties = 0
+    for a in columns_a:
+        for b in columns_b:
+            better += int(np.count_nonzero(a < b))
+            ties += int(np.count_nonzero(a == b))
+    return (better + ties / 2) / (ranks_a.size * len(columns_b))

@@ -1,4 +1,8 @@
-"""Paired comparison of two models over the same users: is this *trained model* better than that one?"""
+"""Paired comparison of two models over the same users: is this *trained model* better than that one?
+
+All functions round differences to 12 decimals first: sums in another order differ in their last bits, and no test may
+take that for a difference.
+"""
 
 from dataclasses import dataclass
 
@@ -6,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from ipsrec_bench.stats.differences import rounded
+
 MIN_USERS = 2
 """A variance needs two differences."""
+NOISE = 1e-15
+"""Standard errors up to this share of the mean come from the rounding of sums of equal values."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,14 @@ def paired_t_test(differences: NDArray[np.float64], confidence: float = 0.95) ->
     """Test the hypothesis that `differences`, `[users]`, have mean 0, by the two-sided paired t-test.
 
     It is the paper's test. Only users are sampled: it tests whether *these trained models* differ on users like these;
-    `crossed_test` tests the same of the methods that trained them.
+    `method_test` tests the same of the methods that trained them.
 
     Raises:
         ValueError: fewer than two users.
     """
     if differences.ndim != 1 or len(differences) < MIN_USERS:
         raise ValueError(f"expected differences of at least two users, found shape {differences.shape}")
+    differences = rounded(differences)
     error = float(differences.std(ddof=1)) / len(differences) ** 0.5
     return mean_test(float(differences.mean()), error, len(differences) - 1, confidence)
 
@@ -56,7 +65,7 @@ def mean_test(mean: float, standard_error: float, degrees: float, confidence: fl
     If nothing varies, the statistic does not exist, and p is that of sign flips, 2^-degrees: 1 in 2 for two equal
     differences. It is 1 if the mean is zero.
     """
-    if standard_error <= 1e-15 * abs(mean):
+    if standard_error <= NOISE * abs(mean):
         t = float(np.sign(mean)) * np.inf if mean else 0.0
         return MeanTest(mean, mean, mean, t, degrees, 2.0**-degrees if mean else 1.0, 0.0)
     t = mean / standard_error
@@ -74,6 +83,7 @@ def wilcoxon_p(differences: NDArray[np.float64]) -> float:
     users the test then rejects far more often than alpha (Ihemelandu and Ekstrand, SIGIR 2023; measured here in
     benchmarks/README.md).
     """
+    differences = rounded(differences)
     if not differences.any():
         return 1.0
     from scipy import stats  # takes a second of processor time to import, and few reports need it
@@ -83,5 +93,6 @@ def wilcoxon_p(differences: NDArray[np.float64]) -> float:
 
 def win_tie_loss(differences: NDArray[np.float64]) -> WinTieLoss:
     """Count the users whose difference is positive, zero and negative."""
+    differences = rounded(differences)
     wins, losses = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
     return WinTieLoss(wins, len(differences) - wins - losses, losses)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from ipsrec_bench.stats.differences import rounded
+
 S = TypeVar("S", bound=np.generic)
 BLOCK = 1 << 22
 """Elements of a block of draws: 16 MB."""
@@ -29,14 +31,14 @@ def sign_flip_p(differences: NDArray[np.float64], resamples: int = 10_000, seed:
     (Phipson and Smyth, 2010): never 0, and exact for every B.
 
     Args:
-        differences: float `[comparisons, users]`.
+        differences: float `[comparisons, users]`; rounded to 12 decimals.
         resamples: B.
         seed: seed of the flips.
 
     Returns:
         float `[comparisons]`.
     """
-    there = _varying(differences)
+    there = varying(rounded(differences))
     total = there.sum(axis=1, dtype=np.float64)
     # A sum in another order may differ in its last digits, so equality with the observed one has a tolerance.
     reached = np.abs(total) - 1e-7 * np.abs(there).sum(axis=1, dtype=np.float64)
@@ -62,7 +64,7 @@ def bootstrap_intervals(
     acceleration of a mean is its skewness over 6 sqrt(n)).
 
     Args:
-        differences: float `[comparisons, users]`.
+        differences: float `[comparisons, users]`; rounded to 12 decimals.
         confidence: confidence level of the intervals.
         resamples: number of samples drawn.
         seed: seed of the draws.
@@ -70,25 +72,9 @@ def bootstrap_intervals(
     Returns:
         float `[comparisons, 2]`: lower and upper ends.
     """
+    differences = rounded(differences)
     users = differences.shape[1]
-    there = _varying(differences)
-    varying = there.shape[1]
-
-    def sums(draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
-        result = np.zeros((draws, len(there)))
-        if not varying:
-            return result
-        chosen = generator.binomial(users, varying / users, size=draws)
-        step = max(1, BLOCK // varying)
-        counts = np.empty((min(step, draws), varying), dtype=np.float32)
-        for begin in range(0, draws, step):
-            sizes = chosen[begin : begin + step]
-            for row, size in enumerate(sizes):
-                counts[row] = np.bincount(generator.integers(0, varying, size), minlength=varying)
-            result[begin : begin + step] = counts[: len(sizes)] @ there.T
-        return result
-
-    means = np.concatenate(_in_parts(sums, resamples, seed)) / users
+    means = np.concatenate(resampled_sums(varying(differences), users, resamples, seed)) / users
     mean = differences.mean(axis=1)
     intervals = np.empty((len(differences), 2))
     for index, drawn in enumerate(means.T):
@@ -105,7 +91,38 @@ def bootstrap_intervals(
     return intervals
 
 
-def _varying(differences: NDArray[np.float64]) -> NDArray[np.float32]:
+def resampled_sums(there: NDArray[np.float32], users: int, resamples: int, seed: int) -> list[NDArray[np.float64]]:
+    """Return the sums of all rows over users drawn with replacement, the same users for every row.
+
+    Args:
+        there: float32 `[rows, some users]`, as `varying` returns them.
+        users: number of users, of whom `there` leaves out those with 0 in all rows.
+        resamples: number of samples.
+        seed: seed of the draws.
+
+    Returns:
+        Arrays float64 `[samples, rows]` of the parts of all samples.
+    """
+    some = there.shape[1]
+
+    def sums(draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
+        result = np.zeros((draws, len(there)))
+        if not some:
+            return result
+        chosen = generator.binomial(users, some / users, size=draws)
+        step = max(1, BLOCK // some)
+        counts = np.empty((min(step, draws), some), dtype=np.float32)
+        for begin in range(0, draws, step):
+            sizes = chosen[begin : begin + step]
+            for row, size in enumerate(sizes):
+                counts[row] = np.bincount(generator.integers(0, some, size), minlength=some)
+            result[begin : begin + step] = counts[: len(sizes)] @ there.T
+        return result
+
+    return _in_parts(sums, resamples, seed)
+
+
+def varying(differences: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the columns of the users with a difference in some comparison.
 
     They are float32: factors of products that are summed in float64, block by block.
