@@ -263,12 +263,13 @@ def run(
     file = load_suite(find_suite(suite), with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
-        from ipsrec_bench.cli.dry_run import dry_run_of
+        from ipsrec_bench.cli.dry_run import dry_run_of, say_seeds_needed
         from ipsrec_bench.cli.printing import print_cells
 
         slots = jobs or (len(places) if places[0] != "cpu" else available_cores())
         found = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
         print_cells(found, slots, threads, as_json=as_json)
+        say_seeds_needed(file, store, quiet=as_json)
         return
 
     if in_background:

@@ -31,7 +31,14 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.declared import ablation_columns, against_baseline, all_pairs_of, of_ablation, with_all_pairs
+from ipsrec_bench.report.declared import (
+    ablation_columns,
+    against_baseline,
+    all_pairs_of,
+    findings_of,
+    of_ablation,
+    with_all_pairs,
+)
 from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.material import Material
 from ipsrec_bench.report.provenance import (
@@ -105,7 +112,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
-        findings=_findings(results, comparisons),
+        findings=findings_of(results, comparisons),
         results=_result_table(results, comparisons, all_pairs),
         comparisons=comparisons,
         all_pairs=all_pairs,
@@ -194,17 +201,6 @@ def _objective(training: Training) -> str:
     if training.approximation:
         return f"an approximation: {training.approximation}{'' if training.negatives_per == 'target' else ' a batch'}"
     return "cross-entropy over all items"
-
-
-def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of whole models on the report's metric: the proposed ones, or all if there are none.
-
-    If a model has a tuned row, its untuned row is left out.
-    """
-    whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
-    found = [c for c in whole if c.row.model in results.proposed] or whole
-    tuned = {(c.dataset, c.row.model) for c in found if c.row.tuned}
-    return tuple(c for c in found if c.row.tuned or (c.dataset, c.row.model) not in tuned)
 
 
 def _baseline_rule(results: Results) -> str:
@@ -319,7 +315,7 @@ def _slices(
         facts = None if facts is None else facts.of(results.users(line.label))
         if facts is None:
             continue
-        for c in _findings(results, comparisons):
+        for c in findings_of(results, comparisons):
             if c.dataset == line.label:
                 yield slice_table(results, facts, c.dataset, c.row, c.reference)
 

@@ -437,6 +437,9 @@ class PublishedLine:
     high: float | None
     """Prediction interval of one more training of ours on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
     one seed, or if seeds do not vary."""
+    gain: float | None = None
+    """Largest gain that the paper prints for this dataset and metric: its best proposed row minus its best baseline.
+    None if it proposes none."""
 
     @property
     def difference(self) -> float:
@@ -444,11 +447,37 @@ class PublishedLine:
         return self.ours - self.theirs
 
     @property
+    def width(self) -> float | None:
+        """Width of our interval over the paper's gain: an interval that is as wide as the gain confirms nothing."""
+        if self.low is None or self.high is None or not self.gain or self.gain <= 0:
+            return None
+        return (self.high - self.low) / self.gain
+
+    @property
     def inside(self) -> bool | None:
         """Whether theirs, as it is rounded, lies inside our interval; None where there is none."""
         if self.low is None or self.high is None:
             return None
         return self.low - HALF_DIGIT <= self.theirs <= self.high + HALF_DIGIT
+
+
+@dataclass(frozen=True)
+class EffectLine:
+    """A difference that a paper prints, and whether it comes out here."""
+
+    dataset: str
+    metric: str
+    row: Row
+    reference: Row
+    """The paper's best baseline on this dataset and metric, among the rows that the run has."""
+    published: float
+    """Difference of the printed values."""
+    ours: Estimate
+    """Our difference with the declared interval."""
+    ratio: Estimate | None
+    """Ours over theirs (ER); None where the printed values are equal."""
+    gap: Estimate | None
+    """Published relative improvement minus ours (dRI); None where ours has none."""
 
 
 @dataclass(frozen=True)
@@ -478,6 +507,8 @@ class AgainstPaper:
 
     paper: PaperTables
     lines: tuple[PublishedLine, ...]
+    effects: tuple[EffectLine, ...]
+    """Of the paper's proposed rows, on real data."""
     differences: tuple[str, ...]
     """Of protocol, settings and data."""
     not_compared: tuple[str, ...]
