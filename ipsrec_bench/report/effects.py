@@ -7,7 +7,10 @@ from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import EffectLine, Row
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.effect import Estimate
-from ipsrec_bench.stats.reproduction import effect_ratio, improvement_gap
+from ipsrec_bench.stats.reproduction import improvement_gap, reproduction
+
+UNIT = 2 * HALF_DIGIT
+"""Unit of the last digit of a printed value."""
 
 
 def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str, Row]]) -> Iterator[EffectLine]:
@@ -32,15 +35,16 @@ def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str
                 printed[dataset, metric, rows[name]] = values[name], values[best]
     for c in compare(results, pairs):
         better, baseline = printed[c.dataset, c.metric, c.row]
-        ours = Estimate(c.difference, c.low, c.high)
-        known = c.gain is not None and baseline > HALF_DIGIT
+        test = c.method.test if c.method and c.test == "method" else c.by_users
+        reproduced = reproduction(test, c.reference_mean, (better, baseline), UNIT)
+        known = c.gain is not None and baseline > UNIT
         yield EffectLine(
             c.dataset,
             c.metric,
             c.row,
             c.reference,
             better - baseline,
-            ours,
-            effect_ratio(ours, better - baseline, HALF_DIGIT),
-            improvement_gap(c.gain, better, baseline, HALF_DIGIT) if c.gain and known else None,
+            Estimate(test.mean, test.low, test.high),
+            reproduced.effect_ratio,
+            improvement_gap(c.gain, (better, baseline), UNIT) if c.gain and known else None,
         )
