@@ -476,8 +476,8 @@ class EffectLine:
     """Our difference with the declared interval."""
     ratio: Estimate | None
     """Ours over theirs (ER); None where the printed values are equal."""
-    gap: Estimate | None
-    """Published relative improvement minus ours (dRI); None where ours has none."""
+    gap: Estimate
+    """Published relative improvement minus ours (delta RI)."""
 
 
 @dataclass(frozen=True)

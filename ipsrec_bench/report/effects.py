@@ -16,6 +16,8 @@ UNIT = 2 * HALF_DIGIT
 def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str, Row]]) -> Iterator[EffectLine]:
     """Yield every difference between a proposed row of the paper and its best baseline that the run has both rows of.
 
+    Those over a value of 0, ours or theirs, are left out.
+
     Args:
         paper: the paper.
         results: the run's.
@@ -35,9 +37,10 @@ def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str
                 printed[dataset, metric, rows[name]] = values[name], values[best]
     for c in compare(results, pairs):
         better, baseline = printed[c.dataset, c.metric, c.row]
+        if baseline <= UNIT or c.gain is None:
+            continue
         test = c.method.test if c.method and c.test == "method" else c.by_users
         reproduced = reproduction(test, c.reference_mean, (better, baseline), UNIT)
-        known = c.gain is not None and baseline > UNIT
         yield EffectLine(
             c.dataset,
             c.metric,
@@ -46,5 +49,5 @@ def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str
             better - baseline,
             Estimate(test.mean, test.low, test.high),
             reproduced.effect_ratio,
-            improvement_gap(c.gain, (better, baseline), UNIT) if c.gain and known else None,
+            improvement_gap(c.gain, (better, baseline), UNIT),
         )

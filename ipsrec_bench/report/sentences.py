@@ -112,8 +112,8 @@ def probabilities(c: Comparison) -> str:
 
 
 def needed(c: Comparison) -> str:
-    """Return the number of seeds that the comparison of the methods needs; a dash where it is not known."""
-    if c.seeds_needed is None:
+    """Return the number of seeds that the comparison of the methods needs; a dash where none vary or it is unknown."""
+    if c.seeds_needed is None or c.without_seeds:
         return "–"
     return "more users" if c.seeds_needed.seeds is None else f"{c.seeds_needed.seeds:,}"
 
