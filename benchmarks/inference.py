@@ -262,14 +262,16 @@ models = {models}
 """
 
 
-def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None:
-    """Write a store of that size, the last two models proposed."""
+def fill(path: Path, datasets: int, models: int, seeds: int, users: int, protocols: int = 1) -> None:
+    """Write a store of that size, the last two models proposed; each further protocol has ranks of its own."""
     names = [f"model-{i}" for i in range(models - 2)] + ["ipsrec-s", "ipsrec-c"]
     labels = [f"data-{i}" for i in range(datasets)]
+    conditions = [(label, label, "") for label in labels]
+    conditions += [(f"{label}, p{i}", label, f"p{i}") for i in range(1, protocols) for label in labels]
     text = SUITE.format(seeds=list(range(1, seeds + 1)), datasets=["positive-control"], models=names)
     cells = [
-        PlannedCell(f"{label}-{name}-{seed}", label, name, name, name, "", seed)
-        for label in labels
+        PlannedCell(f"{label}-{name}-{seed}", label, name, name, name, "", seed, base, protocol=protocol)
+        for label, base, protocol in conditions
         for seed in range(1, seeds + 1)
         for name in names
     ]
@@ -280,23 +282,24 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None
         connection.execute("INSERT INTO environments VALUES ('e', '0', '3', '2', '2', '2', 'x', 'x', 2, 2, 'cpu', '')")
         for label in labels:
             connection.execute(
-                f"INSERT INTO datasets VALUES ('{label}', '{label}', {users}, {ITEMS}, 9, 9, 9, 9, 0.1, 0, 0.5, 0.4,"
-                f" {users}, {users}, 0, 0, false, 1, 'none')"
+                f"INSERT INTO datasets VALUES ('{label}', '{label}', {users}, {ITEMS}, 9, 9, 9, 9, 0.1, 0, 0.5, NULL,"
+                " false, 1, 'none')"
             )
-            facts = {  # noqa: F841 (DuckDB finds the dictionary of arrays by its name)
+            facts = {
                 "users": np.arange(users, dtype=np.int32),
                 "counts": rng.geometric(0.05, users).astype(np.int32),
                 "seen": rng.random(users) < 0.3,
             }
+            connection.register("facts", facts)
             connection.execute(
                 f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen, seen"
                 " FROM facts"
             )
             difficulty = rng.normal(0, DIFFICULTY, users)
-            for number, cell in enumerate(cell for cell in cells if cell.dataset == label):
+            for number, cell in enumerate(cell for cell in cells if cell.base == label):
                 shift = rng.normal(0, OF_SEED, 1) - 0.03 * (number % models)
                 logs = log_ranks(rng, difficulty, shift)[:, 0]
-                drawn = {  # noqa: F841 (likewise)
+                drawn = {
                     "users": np.arange(users, dtype=np.int32),
                     "higher": np.clip(np.ceil(np.exp(logs)), 1, ITEMS).astype(np.int32) - 1,
                 }
@@ -308,10 +311,11 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int) -> None
                     [cell.key, label, cell.type, cell.seed, settings],
                 ).fetchone()
                 assert row is not None
-                connection.execute("INSERT INTO ranks SELECT ?, 'test', users, higher, 0 FROM drawn", [row[0]])
+                connection.register("drawn", drawn)
+                for split in ("valid", "test"):
+                    connection.execute("INSERT INTO ranks SELECT ?, ?, users, higher, 0 FROM drawn", [row[0], split])
                 connection.execute(
-                    "INSERT INTO epochs SELECT ?, i, 1 / i, 1 / i, NULL, 0.1 * i / (i + 5), 1, 1, 99"
-                    " FROM range(1, 51) t(i)",
+                    "INSERT INTO epochs SELECT ?, 'main', i, 1 / i, 0.1 * i / (i + 5), 1, 1, 99 FROM range(1, 51) t(i)",
                     [row[0]],
                 )
 
@@ -327,13 +331,17 @@ def speed() -> None:
         ways = {
             "t over users, methods, effect, gain, power": [],
             "with sign flips, 2,000": ["statistics.test=randomisation", "statistics.resamples=2000"],
-            "with the bootstrap, 2,000": ["statistics.interval=bootstrap", "statistics.resamples=2000"],
+            "with the bootstrap, 2,000": [
+                "statistics.test=paired-t",
+                "statistics.interval=bootstrap",
+                "statistics.resamples=2000",
+            ],
         }
         for name, overrides in ways.items():
             times = [_timed(path, overrides) for _ in range(3)]
             print(f"| {name} | {np.median(times):.1f} |", flush=True)
         wide = Path(folder) / "wide.duckdb"
-        fill(wide, datasets=3, models=10, seeds=5, users=20_000)
+        fill(wide, datasets=6, models=10, seeds=5, users=20_000, protocols=2)
         began = time.perf_counter()
         with reading(wide) as connection:
             content = build_report(read_material(connection, read_run(connection)))
@@ -341,7 +349,7 @@ def speed() -> None:
         size = written.pages["html"].stat().st_size / 1e6
         seconds = time.perf_counter() - began
         print(
-            f"\nReport of 3 datasets x 10 models x 5 seeds, 20,000 users, all formats: {seconds:.1f} s,"
+            f"\nReport of 6 datasets x 10 models x 5 seeds x 2 protocols, 20,000 users, all formats: {seconds:.1f} s,"
             f" HTML {size:.1f} MB, {len(written.charts)} chart files"
         )
 

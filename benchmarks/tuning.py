@@ -4,8 +4,8 @@
 
 IPSRec-C in the size of suites/controls.toml on the embedded positive control: lambda and tau are searched once by every
 pruner, with the same sampler and seed. The best settings of each search are then trained on five seeds that no
-trial had, and compared on the test users with those of the search without pruning (crossed random effects over users
-and seeds). Results that FOLDER already has are reused.
+trial had, and compared on the test users with those of the search without pruning (over users and
+seeds). Results that FOLDER already has are reused.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def on_fresh_seeds(folder: Path, settings: dict[str, dict]) -> dict[str, dict]:
     others = {name: chosen for name, chosen in settings.items() if name != "none"}
     suite |= {"seeds": FRESH, "datasets": [WORLD], "models": {MODEL: {**model, "variants": others}}}
     suite["protocol"] = {"metrics": ["mrr"], "cutoffs": [10]}
-    suite["statistics"] = {"baseline": MODEL, "test": "crossed"}
+    suite["statistics"] = {"baseline": MODEL, "test": "method"}
     path = folder / "fresh.toml"
     path.write_text(tomli_w.dumps(suite), encoding="utf-8")
     bench(folder, "run", path, "--quiet")

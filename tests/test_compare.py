@@ -22,7 +22,7 @@ from ipsrec_bench.store.connect import reading
 from ipsrec_bench.suite.load import load_suite
 
 from .conftest import vocabulary
-from .planted import built, difference_of, fill, planted_ranks
+from .planted import built, difference_of, fill, mean_over_seeds, planted_ranks
 
 
 def compared(path, a, b):
@@ -45,7 +45,11 @@ def test_two_cells_are_compared_whatever_their_seeds(tmp_path):
     test = paired_t_test(metric("hr@5", planted_ranks(0, 1)) - metric("hr@5", planted_ranks(1, 2)))
     assert (one.by_users.mean, one.p, one.seeds) == (test.mean, test.p, 1)
     assert one.row.display == "0 (abcdef, seed 1)"
-    assert compared(path, "abcdef01", "0")[0].difference == 0  # a cell against its own row: the seed in common
+    own = compared(path, "abcdef01", "0")[0]  # against its own row, with all of its seeds
+    assert (own.seeds, own.reference_seeds) == (1, 3)
+    assert own.difference == pytest.approx(
+        metric("hr@5", planted_ranks(0, 1)).mean() - mean_over_seeds(0, "hr@5").mean()
+    )
 
 
 def test_two_runs_are_compared_row_by_row(tmp_path):

@@ -79,8 +79,13 @@ def compared(ranks: Ranks, test="paired-t", interval="test"):
     return compare(of, pairs, statistics)
 
 
-@pytest.mark.parametrize("test", ["paired-t", "wilcoxon", "randomisation"])
-@pytest.mark.parametrize("interval", ["test", "bootstrap"])
+@pytest.mark.parametrize(
+    ("test", "interval"),
+    [
+        ("method", "test"),
+        *((test, way) for test in ("paired-t", "wilcoxon", "randomisation") for way in ("test", "bootstrap")),
+    ],
+)
 def test_p_values_and_intervals_do_not_depend_on_the_numbers_of_the_seeds(quick, test, interval):
     def numbers(made):
         return [
@@ -106,7 +111,7 @@ def test_equal_values_under_other_seeds_are_ties(quick):
     dealt = rng.permuted(row, axis=1)
     ranks = {("sasrec", "", seed): row[:, seed - 1] for seed in SEEDS}
     ranks |= {("other", "", seed): dealt[:, seed - 1] for seed in SEEDS}
-    for test in ("paired-t", "wilcoxon", "randomisation", "crossed"):
+    for test in ("paired-t", "wilcoxon", "randomisation", "method"):
         for c in compared(ranks, test):
             assert (c.counts.wins, c.counts.losses, c.difference, c.p) == (0, 0, 0.0, 1.0)
             assert (c.verdict, c.gain.value, c.effect.value) in {

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.stats.correction import adjust
-from ipsrec_bench.stats.crossed import crossed_test
 from ipsrec_bench.stats.effect import effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
+from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
 from ipsrec_bench.stats.power import detectable_difference
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
@@ -100,27 +101,34 @@ def test_comparisons_carry_every_statistic_and_are_corrected_by_family(planted):
         for c, row in zip(found, (0, 2, 3), strict=True):
             ours, theirs = mean_over_seeds(row, name), mean_over_seeds(1, name)
             test = paired_t_test(ours - theirs)
-            assert (c.by_users.p, c.p, c.difference) == pytest.approx((test.p, test.p, test.mean))
-            assert (c.low, c.high) == pytest.approx((test.low, test.high))
-            assert c.crossed.test.p == pytest.approx(crossed_test(matrix(row, name) - matrix(1, name)).test.p)
+            method = method_test(matrix(row, name), matrix(1, name)).test
+            assert (c.by_users.p, c.p, c.difference) == pytest.approx((test.p, method.p, test.mean))
+            assert (c.low, c.high) == pytest.approx((method.low, method.high))
+            assert (c.test, c.method.test.p, c.fell_back) == ("method", method.p, False)
             assert c.effect.low == pytest.approx(effect_size(ours - theirs).low)
             assert c.gain.high == pytest.approx(relative_gain(ours, theirs).high)
             assert c.counts == win_tie_loss(ours - theirs)
-            assert c.detectable == pytest.approx(detectable_difference(test.standard_error, USERS - 1, 0.01))
-            assert (c.users, c.seeds, c.mean) == (USERS, 3, pytest.approx(ours.mean()))
-        assert [c.adjusted_p for c in found] == adjust([c.p for c in found], "holm")
-        assert [c.verdict for c in found] == ["worse", "better", "better"]
+            level = 0.01 / (1 if c.row.label == "pop" else 2)  # the proposed rows are a family
+            assert c.detectable == pytest.approx(detectable_difference(method.standard_error, method.degrees, level))
+            assert (c.users, c.seeds, c.reference_seeds, c.mean) == (USERS, 3, 3, pytest.approx(ours.mean()))
+        other, *proposed = found
+        assert (other.family, other.adjusted_p) == (1, other.p)
+        for alone, together in (
+            ("p", "adjusted_p"), ("by_users.p", "adjusted_users_p"), ("method.test.p", "adjusted_method_p")
+        ):  # fmt: skip
+            assert [getattr(c, together) for c in proposed] == adjust([attrgetter(alone)(c) for c in proposed], "holm")
+        assert [c.of_models for c in found] == ["worse", "better", "better"]
 
 
 def test_the_declared_test_gives_the_marks(tmp_path):
-    crossed, flips, ranks = (
+    method, flips, ranks = (
         built(fill(tmp_path / f"{test}.duckdb", statistics=f'test = "{test}"\nresamples = 500'))
-        for test in ("crossed", "randomisation", "wilcoxon")
+        for test in ("method", "randomisation", "wilcoxon")
     )
     d = difference_of(2, 1, "mrr@10")  # the report's metric stands first
-    one, other, third = (next(c for c in r.comparisons if c.row.label == "ipsrec-s") for r in (crossed, flips, ranks))
-    assert one.p == one.crossed.test.p
-    assert (one.low, one.high) == (one.crossed.test.low, one.crossed.test.high)
+    one, other, third = (next(c for c in r.comparisons if c.row.label == "ipsrec-s") for r in (method, flips, ranks))
+    assert one.p == one.method.test.p
+    assert (one.low, one.high) == (one.method.test.low, one.method.test.high)
     assert third.p == pytest.approx(wilcoxon_p(d))
     alone = sign_flip_p(
         np.stack([difference_of(row, 1, name) for name in ("mrr@10", "hr@5", "hr@10", "mrr@5") for row in (0, 2, 3)]),
@@ -128,12 +136,12 @@ def test_the_declared_test_gives_the_marks(tmp_path):
     )
     assert [c.p for c in flips.comparisons] == alone.tolist()
     assert other.by_users.p == one.by_users.p
-    assert "crossed random effects" in crossed.test_rule
+    assert "the seeds of each row" in method.test_rule
     assert dict(ranks.protocol)["Test"].startswith("two-sided Wilcoxon")
 
 
-def test_the_crossed_test_takes_three_seeds(tmp_path):
-    report = built(fill(tmp_path / "s.duckdb", seeds=(1, 2), statistics='test = "crossed"\nmargin = 0.9'))
+def test_the_test_of_methods_takes_three_seeds(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", seeds=(1, 2), statistics='test = "method"\nmargin = 0.9'))
     c = report.comparisons[0]
     assert (c.p, c.adjusted_p, c.verdict, c.of_method) == (None, None, "undecided", "too few seeds")
     assert c.equivalence_p is None
@@ -144,7 +152,10 @@ def test_the_crossed_test_takes_three_seeds(tmp_path):
 
 def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
     report = built(
-        fill(tmp_path / "s.duckdb", statistics='interval = "bootstrap"\nresamples = 400\nmargin = 0.2\nalpha = 0.05')
+        fill(
+            tmp_path / "s.duckdb",
+            statistics='test = "paired-t"\ninterval = "bootstrap"\nresamples = 400\nmargin = 0.2\nalpha = 0.05',
+        )
     )
     c = next(c for c in report.comparisons if (c.metric, c.row.label) == ("hr@5", "ipsrec-s"))
     d = np.stack([difference_of(row, 1, name) for name in ("hr@5", "hr@10", "mrr@5", "mrr@10") for row in (0, 2, 3)])
@@ -153,13 +164,17 @@ def test_bootstrap_intervals_and_equivalence_can_be_declared(tmp_path):
     alone = [
         equivalence_p(mean_over_seeds(row, "hr@5"), mean_over_seeds(1, "hr@5"), 0.2, paired_t_test) for row in (0, 2, 3)
     ]
-    assert [c.equivalence_p for c in members] == pytest.approx(adjust(alone, "holm"))
+    assert [c.equivalence_p for c in members] == pytest.approx([alone[0], *adjust(alone[1:], "holm")])
     assert "bootstrap over users, 400 samples" in report.interval_rule
     assert "p, equivalent" in write_report(report, tmp_path).pages["html"].read_text()
 
 
 def test_equal_rows_are_found_equivalent(tmp_path):
-    path = fill(tmp_path / "s.duckdb", statistics="margin = 0.5\nalpha = 0.05", rows=[("pop", ""), ("sasrec", "")])
+    path = fill(
+        tmp_path / "s.duckdb",
+        statistics='test = "paired-t"\nmargin = 0.5\nalpha = 0.05',
+        rows=[("pop", ""), ("sasrec", "")],
+    )
     with writing(path) as connection:  # the same ranks but for one user
         connection.execute(
             "UPDATE ranks SET higher = a.higher FROM ranks a JOIN cells c USING (cell), cells b"
@@ -176,17 +191,22 @@ def test_a_wider_family_corrects_more_and_a_baseline_can_be_declared(tmp_path):
     all_metrics = built(fill(tmp_path / "b.duckdb", statistics='baseline = "pop"\nfamily = "dataset"'))
     assert {c.reference.label for c in one.comparisons} == {"pop"}
     assert all_metrics.results.lines[0].cells[1].gain is None  # sasrec is no proposal
-    assert [c.adjusted_p for c in all_metrics.comparisons] == adjust([c.p for c in one.comparisons], "holm")
+    for proposed in (False, True):
+        members = [[c for c in r.comparisons if (c.row.model == "ipsrec-s") == proposed] for r in (one, all_metrics)]
+        assert [c.adjusted_p for c in members[1]] == adjust([c.p for c in members[0]], "holm")
 
 
 def test_families_and_corrections_are_as_declared(tmp_path):
     datasets = ("d", "e")
     whole = built(fill(tmp_path / "a.duckdb", datasets=datasets, statistics='family = "suite"'))
-    assert [c.adjusted_p for c in whole.comparisons] == adjust([c.p for c in whole.comparisons], "holm")
+    for proposed in (False, True):
+        members = [c for c in whole.comparisons if (c.row.model == "ipsrec-s") == proposed]
+        assert [c.adjusted_p for c in members] == adjust([c.p for c in members], "holm")
+        assert {c.family for c in members} == {len(members)}
     none = built(fill(tmp_path / "b.duckdb", datasets=datasets, statistics='correction = "none"'))
     assert [c.adjusted_p for c in none.comparisons] == [c.p for c in none.comparisons]
     bh = built(fill(tmp_path / "c.duckdb", datasets=datasets, statistics='correction = "benjamini-hochberg"'))
-    members = [c for c in bh.comparisons if (c.dataset, c.metric) == ("e", "mrr@5")]
+    members = [c for c in bh.comparisons if (c.dataset, c.metric, c.row.model) == ("e", "mrr@5", "ipsrec-s")]
     assert [c.adjusted_p for c in members] == adjust([c.p for c in members], "benjamini-hochberg")
 
 
@@ -306,8 +326,8 @@ def test_an_unfinished_run_shows_what_is_there_and_names_what_is_not(tmp_path):
     first = report.results.lines[0].cells
     assert first[0].score is None
     assert (first[1].score.seeds, first[1].score.deviation) == (1, None)
-    assert {c.seeds for c in report.comparisons} == {1}
-    assert all(c.crossed is None for c in report.comparisons)
+    assert {(c.seeds, c.reference_seeds) for c in report.comparisons} == {(1, 1), (2, 1)}
+    assert all(c.method is None for c in report.comparisons)
     written = write_report(report, tmp_path, ("html", "md", "latex", "json"))
     text = written.pages["md"].read_text()
     assert "failed after 1.0 s: MemoryError: too big" in text
@@ -403,14 +423,14 @@ def test_a_report_can_show_other_metrics_and_tests_without_a_run(planted):
             [
                 "protocol.cutoffs=[1,20]",
                 "protocol.metrics=['ndcg']",
-                "statistics.test=crossed",
+                "statistics.test=method",
                 "statistics.baseline=pop",
             ],
         )
         report = build_report(read_material(connection, changed))
         assert [line.metric for line in report.results.lines] == ["ndcg@1", "ndcg@20"]
         assert {c.reference.label for c in report.comparisons} == {"pop"}
-        assert report.comparisons[0].p == report.comparisons[0].crossed.test.p
+        assert report.comparisons[0].p == report.comparisons[0].method.test.p
         with pytest.raises(StoreError, match="anything else needs another run"):
             shown_otherwise(run, ["training.epochs=3"])
         with pytest.raises(StoreError, match="did you mean 'pop'"):
@@ -428,8 +448,8 @@ def test_in_an_unfinished_suite_the_baseline_has_as_many_seeds_as_any(tmp_path):
 
 
 def test_too_few_sign_flips_are_warned_of(tmp_path):
-    few = fill(tmp_path / "few.duckdb", statistics='test = "randomisation"\nresamples = 200')
-    assert any("200 sign flips cannot give an adjusted p below 0.0149" in w for w in built(few).warnings)
+    few = fill(tmp_path / "few.duckdb", statistics='test = "randomisation"\nresamples = 100')
+    assert any("100 sign flips cannot give an adjusted p below 0.0198" in w for w in built(few).warnings)
     enough = fill(tmp_path / "enough.duckdb", statistics='test = "randomisation"\nresamples = 1000')
     assert built(enough).warnings == ()
 

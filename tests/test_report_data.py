@@ -117,7 +117,7 @@ def test_another_file_with_the_same_sequences_makes_another_page(tmp_path, bench
         assert hashlib.sha256(log.read_bytes()).hexdigest() in (tmp_path / "reports/moved/moved.md").read_text()
 
 
-@pytest.mark.parametrize("statistics", ["", 'test = "crossed"'])
+@pytest.mark.parametrize("statistics", ["", 'test = "method"'])
 def test_a_store_that_recorded_no_split_says_so(tmp_path, statistics):
     path = fill(tmp_path / "s.duckdb", statistics=statistics)
     report = built(path)

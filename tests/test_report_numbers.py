@@ -70,17 +70,18 @@ def test_deterministic_rows_have_no_deviation_and_no_advice_about_seeds(tmp_path
     alone = finding(by_row["ipsrec-s"], 0.95)
     assert "Both models are deterministic, so this is also the comparison of the methods." in alone
     assert "seeds" not in alone
-    assert (by_row["ipsrec-s"].of_method, by_row["ipsrec-s"].crossed) == ("better", None)
+    assert by_row["ipsrec-s"].of_method == "better"
+    assert by_row["ipsrec-s"].method.test.p == pytest.approx(by_row["ipsrec-s"].by_users.p)
     beside = by_row["sasrec"]
-    assert (beside.seeds, beside.crossed.seeds) == (3, 3)
+    assert (beside.seeds, beside.reference_seeds, beside.method.a_random, beside.method.b_random) == (3, 1, True, False)
     assert beside.reference_mean == pytest.approx(report.results.lines[3].cells[0].score.mean)
     assert beside.mean == pytest.approx(mean_over_seeds(1, "mrr@10").mean())
     assert len([s for s in report.seed_scores if s.row.label == "pop"]) == 1
     assert "0.0000" not in re.sub(r"p < 0\.0001", "", write_report(report, tmp_path, ("md",)).main.read_text())
 
 
-def test_the_crossed_test_needs_no_seeds_for_deterministic_rows(tmp_path):
-    report = built(counted(tmp_path, statistics='baseline = "pop"\ntest = "crossed"\nmargin = 0.1', seeds=(1, 2)))
+def test_the_test_of_methods_needs_no_seeds_for_deterministic_rows(tmp_path):
+    report = built(counted(tmp_path, statistics='baseline = "pop"\ntest = "method"\nmargin = 0.1', seeds=(1, 2)))
     by_row = {c.row.label: c for c in report.findings}
     assert by_row["ipsrec-s"].p == by_row["ipsrec-s"].by_users.p
     trained = next(c for c in report.comparisons if c.row.label == "sasrec")
@@ -221,7 +222,7 @@ def test_training_that_patience_ended_is_not_cut_off(tmp_path):
 # Numbers that cannot be
 
 
-@pytest.mark.parametrize("statistics", ["", 'test = "crossed"', 'test = "wilcoxon"', 'test = "randomisation"',
+@pytest.mark.parametrize("statistics", ["", 'test = "method"', 'test = "wilcoxon"', 'test = "randomisation"',
                                         'interval = "bootstrap"\nresamples = 200', "margin = 0.1"])  # fmt: skip
 @pytest.mark.parametrize("users", [2, 40])
 @pytest.mark.parametrize("better", [0, 2000])
@@ -237,7 +238,7 @@ def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, 
     said = finding(c, 0.95)
     assert "the same for every user" in said
     assert "would have found" not in said
-    if users == 2 or statistics not in {"", 'test = "crossed"'}:
+    if users == 2 or statistics not in {"", 'test = "method"'}:
         return  # pages take long
     text = pages(report, tmp_path)
     for word in (r"-1\.0000 to -1\.0000", r"\+1\.0000 to \+1\.0000", r"0\.0000 to \+0\.0000", r"\bnan\b", r"\binf\b"):

@@ -346,10 +346,10 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
 
 
 def test_a_tuned_suite_with_a_baseline_compares_with_the_best(suite, tmp_path):
-    file = load_suite(suite, ["statistics.test=crossed", "statistics.proposed=['ipsrec-s', 'pop']"])
+    file = load_suite(suite, ["statistics.test=method", "statistics.proposed=['ipsrec-s', 'pop']"])
     found = [study(model, dataset="world") for model in ("ipsrec-s", "sasrec")]
     both = tomllib.loads(tuned_suite(file, found, tmp_path))
-    assert both["statistics"] == {"test": "crossed", "proposed": ["ipsrec-s"], "baseline": "best"}
+    assert both["statistics"] == {"test": "method", "proposed": ["ipsrec-s"], "baseline": "best"}
     assert tomllib.loads(tuned_suite(file, found[:1], tmp_path))["statistics"]["baseline"] == "ipsrec-s"
     assert tomllib.loads(tuned_suite(file, found[1:], tmp_path))["statistics"]["baseline"] == "sasrec"
 

@@ -263,12 +263,13 @@ def run(
     file = load_suite(find_suite(suite), with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
     if dry_run:
-        from ipsrec_bench.cli.dry_run import dry_run_of
+        from ipsrec_bench.cli.dry_run import dry_run_of, say_seeds_needed
         from ipsrec_bench.cli.printing import print_cells
 
         slots = jobs or (len(places) if places[0] != "cpu" else available_cores())
         found = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
         print_cells(found, slots, threads, as_json=as_json)
+        say_seeds_needed(file, store, quiet=as_json)
         return
 
     if in_background:
@@ -376,7 +377,7 @@ app.command(rich_help_panel="Run", epilog=examples("ipsrec-bench resume quick"))
     epilog=examples(
         "ipsrec-bench report",
         "ipsrec-bench report quick paper --format html,latex --output out",
-        "ipsrec-bench report quick --set statistics.test=crossed --open",
+        "ipsrec-bench report quick --set statistics.test=paired-t --open",
         "ipsrec-bench report --format site       all suites, linked from reports/site/index.html",
     ),
 )
@@ -450,7 +451,8 @@ def compare(
 ) -> None:
     """Print every statistic of A against B: two rows of a suite, two cells or two runs.
 
-    Both are compared over the users and seeds that they have in common, on every metric of the suite.
+    Both are compared over their common users, with all seeds of each, on every metric of the suite. P-values are
+    corrected as in the report of the suite; of a pair that it does not compare, nothing is corrected.
     """
     from ipsrec_bench.cli.printing import print_comparisons
     from ipsrec_bench.report.provenance import not_taken

@@ -42,7 +42,7 @@ ReportSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change what is shown, e.g. protocol.cutoffs=[1,20] or statistics.test=crossed; nothing is trained."
+        help="Change what is shown, e.g. protocol.cutoffs=[1,20] or statistics.test=paired-t; nothing is trained."
         " Repeatable.",
     ),
 ]

@@ -2,7 +2,7 @@
 
 - Rank: 1 plus the number of items with a higher score, plus half of the other items with the same score, rounded up.
   The target takes the middle of its ties (the realistic rank), so a model that gives every item the same score gets
-  the rank of chance, not the first.
+  the middle rank, not the first. Its metrics with a cutoff are 0 then, while a random order would have a few hits.
 - HR@N (hit rate): 1 if the rank is at most N, else 0.
 - MRR@N (mean reciprocal rank): 1 / rank if the rank is at most N, else 0.
 - NDCG@N (normalised discounted cumulative gain): 1 / log2(rank + 1) if the rank is at most N, else 0. With one relevant

@@ -14,6 +14,7 @@ from ipsrec_bench.report.content import (
     AblationCell,
     AblationLine,
     AblationTable,
+    AllPairsTable,
     Comparison,
     CostLine,
     Curves,
@@ -30,6 +31,14 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
+from ipsrec_bench.report.declared import (
+    ablation_columns,
+    against_baseline,
+    all_pairs_of,
+    findings_of,
+    of_ablation,
+    with_all_pairs,
+)
 from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.material import Material
 from ipsrec_bench.report.provenance import (
@@ -42,7 +51,7 @@ from ipsrec_bench.report.provenance import (
 )
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.runs import Run
-from ipsrec_bench.report.slices import slice_table
+from ipsrec_bench.report.slices import slice_table, slice_test
 from ipsrec_bench.report.sources import source_facts
 from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.settings import in_words
@@ -77,7 +86,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     """
     run, summaries, environments = material.run, material.summaries, material.environments
     omitted = list(left_out(run, material.bases))
-    results = Results(run, material.ranks, summaries)
+    results = Results(run, material.ranks, summaries, material.valid)
     for cell in results.unpaired():
         remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
         omitted.append(
@@ -85,8 +94,9 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             f" is left out; {remedy}"
         )
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
-    results = Results(run, results.ranks, summaries)
-    comparisons = _against_baseline(results)
+    results = Results(run, results.ranks, summaries, material.valid)
+    all_pairs = all_pairs_of(results)
+    comparisons = with_all_pairs(against_baseline(results), all_pairs)
     datasets = _dataset_lines(material, run)
     own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
@@ -102,9 +112,10 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
-        findings=_findings(results, comparisons),
-        results=_result_table(results, comparisons),
+        findings=findings_of(results, comparisons),
+        results=_result_table(results, comparisons, all_pairs),
         comparisons=comparisons,
+        all_pairs=all_pairs,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
         datasets=datasets,
@@ -119,11 +130,12 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         published=tuple(against_papers(results, summaries, datasets)),
         seeds=len(run.suite.seeds),
         split=run.suite.protocol.split_name,
-        baseline_is_best=statistics.baseline == "best",
+        chosen_on_test=tuple(name for name in results.datasets if results.without_validation(name)),
         baseline_rule=_baseline_rule(results),
         family_rule=FAMILIES[statistics.family],
+        test=statistics.test,
         test_rule=TESTS[statistics.test],
-        slice_rule=TESTS["crossed" if statistics.test == "crossed" else "paired-t"],
+        slice_rule=TESTS[slice_test(statistics)],
         correction_rule=CORRECTIONS[statistics.correction],
         interval_rule=interval_rule(statistics),
         protocol=(
@@ -191,49 +203,30 @@ def _objective(training: Training) -> str:
     return "cross-entropy over all items"
 
 
-def _against_baseline(results: Results) -> tuple[Comparison, ...]:
-    """Compare every row with its baseline, on the report's metric first, tuned rows first."""
-    metrics = sorted(results.run.suite.protocol.shown, key=lambda name: name != results.metric)
-    rows = sorted(results.rows, key=lambda row: not row.tuned)
-    return compare(
-        results,
-        (
-            Pair(dataset, name, row, reference)
-            for dataset in results.datasets
-            for name in metrics
-            for row in rows
-            if (reference := results.reference(dataset, name, row)) is not None and row != reference
-        ),
-    )
-
-
-def _findings(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the comparisons of whole models on the report's metric: the proposed ones, or all if there are none.
-
-    If a model has a tuned row, its untuned row is left out.
-    """
-    whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
-    found = [c for c in whole if c.row.model in results.proposed] or whole
-    tuned = {(c.dataset, c.row.model) for c in found if c.row.tuned}
-    return tuple(c for c in found if c.row.tuned or (c.dataset, c.row.model) not in tuned)
-
-
 def _baseline_rule(results: Results) -> str:
     declared = results.run.suite.statistics.baseline
     tuned = any(row.tuned for row in results.rows)
     if declared == "best":
-        return "the best baseline of each dataset and metric" + (" (tuned rows: the best tuned one)" if tuned else "")
+        last = " (tuned rows: the best tuned one)" if tuned else ""
+        return "the baseline that is best on validation, of each dataset and metric" + last
     row = results.row(declared)
     return row.display + (" (tuned rows of other models: its tuned row)" if tuned and not row.tuned else "")
 
 
 def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Yield a sentence for everything that is not compared, or that cannot differ."""
+    """Yield a sentence for everything that is not compared, is compared otherwise, or cannot differ."""
     few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
     for dataset in few:
         yield f"{dataset} has one test user; a comparison needs two, so nothing is compared there"
     if not comparisons and not few:
         yield "Nothing is compared: results of a baseline or of another model are missing, or every model is proposed"
+    for dataset in results.datasets:
+        if lacking := results.without_validation(dataset):
+            yield (
+                f"{dataset}: the best baseline is chosen on the test targets, which favours it, because"
+                f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
+                " validation ranks"
+            )
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:
         items = line.statistics.items
@@ -249,10 +242,17 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
             )
 
 
-def _result_table(results: Results, comparisons: Sequence[Comparison]) -> ResultTable:
+def _result_table(
+    results: Results, comparisons: Sequence[Comparison], all_pairs: Sequence[AllPairsTable]
+) -> ResultTable:
     columns = [row for row in results.rows if row.whole]
     columns.sort(key=lambda row: row.model in results.proposed)
     found = {(c.dataset, c.metric, c.row.label): c for c in comparisons}
+    letters = {
+        (table.dataset, table.metric, row): of_row
+        for table in all_pairs
+        for row, of_row in zip(table.rows, table.letters, strict=True)
+    }
     lines = []
     for dataset in results.datasets:
         for name in results.run.suite.protocol.shown:
@@ -267,7 +267,8 @@ def _result_table(results: Results, comparisons: Sequence[Comparison]) -> Result
                         best=place == 0,
                         second=place == 1,
                         gain=c.gain.value if c and c.gain else None,
-                        mark=c is not None and c.verdict == "better",
+                        mark=c.mark if c is not None and c.difference > 0 else "",
+                        letters=letters.get((dataset, name, row), ""),
                         unequal=c is not None and c.unequal,
                     )
                 )
@@ -280,23 +281,8 @@ def _ablation_table(results: Results) -> AblationTable | None:
     variants = [row for row in results.rows if row.variant]
     if not variants:
         return None
-    smallest = min(results.run.suite.protocol.cutoffs)
-    columns = [
-        (dataset, f"{name}@{smallest}") for dataset in results.datasets for name in results.run.suite.protocol.metrics
-    ]
-    whole = {row.model: row for row in results.rows if not row.variant}
-    found = {
-        (c.dataset, c.metric, c.row.label): c
-        for c in compare(
-            results,
-            [
-                Pair(dataset, name, row, whole[row.model])
-                for dataset, name in columns
-                for row in variants
-                if row.model in whole  # an imported variant may lack its whole model
-            ],
-        )
-    }
+    columns = ablation_columns(results)
+    found = {(c.dataset, c.metric, c.row.label): c for c in of_ablation(results, columns)}
     ablated = {row.model for row in variants}
     baseline = results.baseline(*columns[0])
     shown = [baseline] if baseline is not None and baseline.model not in ablated else []
@@ -329,7 +315,7 @@ def _slices(
         facts = None if facts is None else facts.of(results.users(line.label))
         if facts is None:
             continue
-        for c in _findings(results, comparisons):
+        for c in findings_of(results, comparisons):
             if c.dataset == line.label:
                 yield slice_table(results, facts, c.dataset, c.row, c.reference)
 

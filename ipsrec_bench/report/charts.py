@@ -321,7 +321,7 @@ _TOOLTIP = [
 def _difference(c: Comparison) -> dict[str, Any]:
     """Return the values of a mark; without ends, which are null where nothing varied, its rule is not drawn."""
     low, high = (None if math.isnan(end) else end for end in (c.low, c.high))
-    return {"difference": c.difference, "low": low, "high": high, "verdict": c.verdict}
+    return {"difference": c.difference, "low": low, "high": high, "verdict": c.direction}
 
 
 def _intervals(values: Sequence[Mapping[str, Any]], label: str, names: Sequence[str], title: str) -> Any:  # noqa: ANN401 (as altair has it)

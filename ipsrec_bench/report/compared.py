@@ -6,8 +6,20 @@ from math import isfinite
 
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
 from ipsrec_bench.report.content import Comparison
-from ipsrec_bench.report.sentences import effect, finding, p_value, percent, signed
+from ipsrec_bench.report.sentences import (
+    effect,
+    finding,
+    needed,
+    p_value,
+    percent,
+    probabilities,
+    signed,
+    trainings,
+)
 from ipsrec_bench.suite.schema import Statistics
+
+OF_SEEDS = ("seeds needed", "next training wins")
+"""Lines that are left out where nothing is known of seeds."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +44,25 @@ def compared_pairs(made: Sequence[Comparison], statistics: Statistics) -> Iterat
             finding(headline, statistics.confidence),
             f"{first.dataset}: {first.users:,} users, {_seeds(first)}",
             ("", *(c.metric.upper() for c in group)),
-            tuple((name, *(of(c) for c in group)) for name, of in _lines(first, statistics)),
+            tuple(
+                (name, *values)
+                for name, of in _lines(first, statistics)
+                if (values := [of(c) for c in group]) and (name not in OF_SEEDS or {*values} != {"–"})
+            ),
         )
 
 
 def verdict_rule(statistics: Statistics) -> str:
     """Return the rules for verdicts and intervals, in one sentence each."""
     return (
-        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over {FAMILIES[statistics.family]};"
-        f" alpha {statistics.alpha:g}. Intervals of the difference: {interval_rule(statistics)}."
+        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over"
+        f" {FAMILIES[statistics.family]}, if the report of the suite makes this comparison; alpha {statistics.alpha:g}."
+        f" Intervals of the difference: {interval_rule(statistics)}."
     )
 
 
 def _seeds(comparison: Comparison) -> str:
-    if comparison.without_seeds:
-        return "both deterministic"
-    return f"{comparison.seeds} {'seed' if comparison.seeds == 1 else 'seeds'} in common"
+    return "both deterministic" if comparison.without_seeds else trainings(comparison)
 
 
 def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callable[[Comparison], str]]]:
@@ -69,13 +84,26 @@ def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callabl
         ("  tie", lambda c: f"{c.counts.ties:,}"),
         ("  lose", lambda c: f"{c.counts.losses:,}"),
         ("p, users", lambda c: p_value(c.by_users.p)),
-        ("p, users x seeds", lambda c: p_value(c.crossed.test.p if c.crossed else None)),
-        ("adjusted p", lambda c: p_value(c.adjusted_p)),
+        ("p, method", lambda c: p_value(c.method.test.p if c.method else None)),
+        (_corrected(first), lambda c: p_value(c.adjusted_p)),
         ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
+        (OF_SEEDS[0], needed),
+        (OF_SEEDS[1], lambda c: _probability(c.next_training and c.next_training.probability)),
+        ("user is better served", lambda c: _probability(c.superiority)),
     ]
     if first.margin:
-        lines.append((f"p, equivalent within {100 * first.margin:g}%", lambda c: p_value(c.equivalence_p)))
+        within = f"{100 * first.margin:g}%"
+        lines.append((f"p, equivalent within {within}", lambda c: p_value(c.equivalence_p)))
+        lines.append(("probability worse / same / better", probabilities))
     return [*lines, ("verdict", lambda c: c.verdict)]
+
+
+def _corrected(c: Comparison) -> str:
+    return "p, one pair, not corrected" if c.family == 1 else f"adjusted p, of {c.family} comparisons"
+
+
+def _probability(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _if_finite(value: float, shown: Callable[[float], str]) -> str:

@@ -1,30 +1,34 @@
 """Comparisons of rows: every statistic of a pair, then the correction over its family."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipsrec_bench.report.content import Comparison, Row
 from ipsrec_bench.report.results import Results
-from ipsrec_bench.stats.correction import Correction, adjust
-from ipsrec_bench.stats.crossed import MIN_SEEDS, crossed_test
-from ipsrec_bench.stats.differences import mean_differences, over_seeds, rounded
-from ipsrec_bench.stats.effect import effect_size, relative_gain
-from ipsrec_bench.stats.equivalence import equivalence_p
+from ipsrec_bench.stats.correction import Correction, adjust, worst_step
+from ipsrec_bench.stats.differences import mean_differences, over_seeds
+from ipsrec_bench.stats.effect import effect_size, next_training_beats, relative_gain
+from ipsrec_bench.stats.equivalence import equivalence_p, method_equivalence_p
+from ipsrec_bench.stats.method import MIN_SEEDS, MethodTest, method_test
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test, wilcoxon_p, win_tie_loss
-from ipsrec_bench.stats.power import detectable_difference
+from ipsrec_bench.stats.power import SeedsNeeded, detectable_difference, seeds_needed
+from ipsrec_bench.stats.practical import practical
 from ipsrec_bench.stats.resampling import bootstrap_intervals, sign_flip_p
 from ipsrec_bench.suite.schema import Statistics
 
 TESTS = {
-    "paired-t": "two-sided paired t-test over users, on the mean over common seeds",
-    "crossed": "two-sided t-test over users and seeds (crossed random effects)",
-    "randomisation": "two-sided randomisation test over users (random sign flips), on the mean over common seeds",
-    "wilcoxon": "two-sided Wilcoxon signed-rank test over users, on the mean over common seeds",
+    "auto": "two-sided t-test over users and the seeds of each row, or over users alone where a row has fewer than"
+    " three seeds",
+    "method": "two-sided t-test over users and the seeds of each row",
+    "paired-t": "two-sided paired t-test over users, on the means over seeds",
+    "randomisation": "two-sided randomisation test over users (random sign flips), on the means over seeds",
+    "wilcoxon": "two-sided Wilcoxon signed-rank test over users, on the means over seeds",
 }
 CORRECTIONS = {
     "holm": "Holm",
@@ -33,9 +37,10 @@ CORRECTIONS = {
     "none": "not corrected,",
 }
 FAMILIES = {
-    "metric": "the comparisons of one metric on one dataset",
-    "dataset": "all comparisons on one dataset",
-    "suite": "all comparisons of the suite",
+    "metric": "the comparisons of one metric on one dataset (proposed rows and others apart)",
+    "dataset": "all comparisons on one dataset (proposed rows and others apart)",
+    "suite": "all comparisons of the suite (proposed rows and others apart)",
+    "all-pairs": "all pairs of whole models of one metric on one dataset",
 }
 
 
@@ -54,11 +59,9 @@ def interval_rule(statistics: Statistics) -> str:
     """Return what the intervals of differences are, in words."""
     if statistics.interval == "bootstrap":
         return f"bias-corrected and accelerated bootstrap over users, {statistics.resamples:,} samples"
-    return (
-        "t, over users and seeds, or over users with fewer than three seeds"
-        if statistics.test == "crossed"
-        else "t, over users"
-    )
+    if statistics.test in {"auto", "method"}:
+        return "t, over users and seeds, or over users where a row has fewer than three seeds"
+    return "t, over users"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """Compare `pairs` and correct the p-values over families.
 
-    Pairs without common seeds, or with fewer than two users, are left out.
+    Pairs of which a row has no complete seed, or with fewer than two users, are left out.
 
     Args:
         results: the ranks.
@@ -91,28 +94,43 @@ def compare(
     """
     statistics = statistics or results.run.suite.statistics
     made: list[Comparison] = []
+    of_all_users: list[bool] = []
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
     for pair in pairs:
-        seeds = results.common_seeds(pair.dataset, pair.row, pair.reference)
-        if not seeds:
+        rows = (pair.row, pair.reference)
+        if not all(results.seeds(pair.dataset, row) for row in rows):
             continue
-        ours, theirs = (results.matrix(pair.dataset, row, seeds, pair.metric) for row in (pair.row, pair.reference))
+        ours, theirs = (results.matrix(pair.dataset, row, pair.metric) for row in rows)
         if pair.users is not None:
             ours, theirs = ours[pair.users], theirs[pair.users]
         if len(ours) < MIN_USERS:
             continue
         if resampled:
             differences[pair.dataset].append((len(made), mean_differences(ours, theirs)))
-        rows = (pair.row, pair.reference)
-        deterministic = tuple(row for row in rows if results.is_deterministic(pair.dataset, row))
-        cut_off = tuple(row for row in rows if results.is_cut_off(pair.dataset, row))
-        compared = compare_arrays(pair, ours, theirs, statistics, deterministic)
-        made.append(replace(compared, cut_off=cut_off))
+        compared = compare_arrays(
+            pair,
+            ours,
+            theirs,
+            statistics,
+            deterministic=tuple(row for row in rows if results.is_deterministic(pair.dataset, row)),
+        )
+        of_all_users.append(pair.users is None)
+        made.append(
+            replace(
+                compared,
+                cut_off=tuple(row for row in rows if results.is_cut_off(pair.dataset, row)),
+                superiority=results.superiority(pair.dataset, *rows) if pair.users is None else None,
+            )
+        )
     for indexed in differences.values():
         for index, comparison in _resample(made, indexed, statistics):
             made[index] = comparison
-    return _correct(made, family or declared_family(statistics), statistics)
+    made = _correct(made, family or declared_family(statistics, results.proposed), statistics)
+    return tuple(
+        replace(c, seeds_needed=_seeds_needed(c, statistics)) if whole else c
+        for c, whole in zip(made, of_all_users, strict=True)
+    )
 
 
 def compare_arrays(
@@ -124,32 +142,44 @@ def compare_arrays(
 ) -> Comparison:
     """Compare two arrays `[users, seeds]` of a metric, without resampling and correction.
 
-    If both rows are `deterministic`, only users vary: the test over users is then also the test over users and seeds.
+    The numbers of seeds may differ, and nothing pairs the seeds of one with those of the other.
+
+    Args:
+        pair: what the arrays are of.
+        ours: of the row.
+        theirs: of the reference.
+        statistics: tests and intervals.
+        deterministic: those of both rows that no seed changes; their arrays have one column.
 
     Raises:
         ValueError: fewer than two users.
     """
-    confidence, alpha = statistics.confidence, statistics.alpha
+    confidence = statistics.confidence
+    random = tuple(row not in deterministic for row in (pair.row, pair.reference))
     mean_difference = mean_differences(ours, theirs)
     of_reference = over_seeds(theirs)
     of_users = of_reference + mean_difference
     by_users = possible(paired_t_test(mean_difference, confidence))
-    crossed = crossed_test(rounded(ours - theirs), confidence) if ours.shape[1] >= MIN_SEEDS else None
-    if crossed is not None:
-        crossed = replace(crossed, test=possible(crossed.test))
-    declared = crossed.test if statistics.test == "crossed" and crossed is not None else by_users
+    method = _method_test(ours, theirs, confidence, random)
+    declared, test, fell_back = by_users, statistics.test, False
+    if test == "auto":
+        test, fell_back = ("paired-t", True) if method is None else ("method", False)
+    if test == "method" and method is not None:
+        declared = method.test
     p: float | None = declared.p
-    if statistics.test == "crossed" and crossed is None and len(deterministic) < 2:  # noqa: PLR2004 (both)
+    if test == "method" and method is None:
         p = None
-    elif statistics.test == "wilcoxon":
+    elif test == "wilcoxon":
         p = wilcoxon_p(mean_difference)
-    equivalent = None
-    if statistics.margin is not None and p is not None:
-        equivalent = (
-            equivalence_p(ours, theirs, statistics.margin, lambda d: crossed_test(d).test)
-            if declared is not by_users
-            else equivalence_p(of_users, of_reference, statistics.margin, paired_t_test)
-        )
+    margin, equivalent, probable = statistics.margin, None, None
+    if margin is not None and p is not None:
+        if test == "method":
+            equivalent = method_equivalence_p(ours, theirs, margin, ours_random=random[0], theirs_random=random[1])
+        else:
+            equivalent = equivalence_p(of_users, of_reference, margin, paired_t_test)
+        rho = margin * float(of_reference.mean())
+        probable = practical(declared.mean, declared.standard_error, declared.degrees, rho)
+    means = [values.mean(axis=0).tolist() for values in (ours, theirs)]
     return Comparison(
         pair.dataset,
         pair.metric,
@@ -157,23 +187,36 @@ def compare_arrays(
         pair.reference,
         users=len(ours),
         seeds=ours.shape[1],
+        reference_seeds=theirs.shape[1],
         mean=float(over_seeds(ours).mean()),
         reference_mean=float(of_reference.mean()),
         by_users=by_users,
-        crossed=crossed,
+        method=method,
         effect=effect_size(mean_difference, confidence),
         gain=relative_gain(of_users, of_reference, confidence),
         counts=win_tie_loss(mean_difference),
+        test=test,
         low=declared.low,
         high=declared.high,
         p=p,
-        adjusted_p=p,
-        detectable=_detectable(declared, alpha),
-        margin=statistics.margin,
+        margin=margin,
+        alpha=statistics.alpha,
         equivalence_p=equivalent,
-        alpha=alpha,
+        practical=probable,
+        next_training=next_training_beats(*means, confidence, a_random=random[0], b_random=random[1]),
+        fell_back=fell_back,
         deterministic=deterministic,
     )
+
+
+def _method_test(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], confidence: float, random: tuple[bool, ...]
+) -> MethodTest | None:
+    """Return the test of the methods, None if a row that is `random` has too few seeds."""
+    if any(varies and values.shape[1] < MIN_SEEDS for varies, values in zip(random, (ours, theirs), strict=True)):
+        return None
+    found = method_test(ours, theirs, confidence, a_random=random[0], b_random=random[1])
+    return replace(found, test=possible(found.test))
 
 
 def possible(test: MeanTest) -> MeanTest:
@@ -187,19 +230,22 @@ def possible(test: MeanTest) -> MeanTest:
     return replace(test, low=max(test.low, -1.0), high=min(test.high, 1.0))
 
 
-def _detectable(test: MeanTest, alpha: float) -> float | None:
-    """Return the smallest difference that `test` would have found; None if nothing varied or if it is above 1."""
-    found = detectable_difference(test.standard_error, test.degrees, alpha)
-    return found if 0 < found <= 1 else None
+def declared_family(statistics: Statistics, proposed: Collection[str]) -> Callable[[Comparison], Hashable]:
+    """Return the function that gives the family of a comparison, as the suite declares it.
 
-
-def declared_family(statistics: Statistics) -> Callable[[Comparison], Hashable]:
-    """Return the function that gives the family of a comparison, as the suite declares it."""
-    return {
+    Args:
+        statistics: the suite's.
+        proposed: labels of the proposed models, whose comparisons are families of their own.
+    """
+    names: dict[str, Callable[[Comparison], Hashable]] = {
         "metric": lambda c: (c.dataset, c.metric),
         "dataset": lambda c: c.dataset,
         "suite": lambda _: None,
-    }[statistics.family]
+        "all-pairs": lambda c: (c.dataset, c.metric),
+    }
+    if statistics.family == "all-pairs":
+        return lambda c: (c.row.whole and c.reference.whole, c.dataset, c.metric)
+    return lambda c: (c.row.model in proposed, names[statistics.family](c))
 
 
 def _resample(
@@ -229,22 +275,50 @@ def _resample(
 
 def _correct(
     made: Sequence[Comparison], family: Callable[[Comparison], Hashable], statistics: Statistics
-) -> tuple[Comparison, ...]:
+) -> list[Comparison]:
+    """Return the comparisons with corrected p-values, and what follows from the level of their family."""
     families: dict[Hashable, list[int]] = defaultdict(list)
     for index, comparison in enumerate(made):
-        if comparison.p is not None:
-            families[family(comparison)].append(index)
-    adjusted: dict[int, float] = {}
-    equivalent: dict[int, float] = {}
+        families[family(comparison)].append(index)
+    kinds: dict[str, Callable[[Comparison], float | None]] = {
+        "adjusted_p": lambda c: c.p,
+        "adjusted_users_p": lambda c: c.by_users.p,
+        "adjusted_method_p": lambda c: c.method.test.p if c.method else None,
+        "equivalence_p": lambda c: c.equivalence_p,
+    }
+    corrected: list[dict[str, Any]] = [{} for _ in made]
     for members in families.values():
-        adjusted |= _adjusted(members, [made[index].p for index in members], statistics.correction)
-        equivalent |= _adjusted(members, [made[index].equivalence_p for index in members], statistics.correction)
-    return tuple(
-        replace(comparison, adjusted_p=adjusted.get(index), equivalence_p=equivalent.get(index))
-        for index, comparison in enumerate(made)
-    )
+        for name, value in kinds.items():
+            for index, p in _adjusted(members, [value(made[index]) for index in members], statistics.correction):
+                corrected[index][name] = p
+        for index in members:
+            detectable = _detectable(made[index], len(members), statistics)
+            corrected[index] |= {"family": len(members), "detectable": detectable}
+    return [replace(comparison, **changes) for comparison, changes in zip(made, corrected, strict=True)]
 
 
-def _adjusted(members: Sequence[int], p_values: Sequence[float | None], correction: Correction) -> dict[int, float]:
+def _detectable(c: Comparison, family: int, statistics: Statistics) -> float | None:
+    """Return the difference that the declared t-test finds at the level of the hardest step of a family of this size.
+
+    Returns:
+        None if nothing varied, or if it is above 1.
+    """
+    test = c.method.test if c.method and c.test == "method" else c.by_users
+    alpha = worst_step(statistics.alpha, family, statistics.correction)
+    found = detectable_difference(test.standard_error, test.degrees, alpha)
+    return found if 0 < found <= 1 else None
+
+
+def _seeds_needed(c: Comparison, statistics: Statistics) -> SeedsNeeded | None:
+    """Return the seeds that the test of the methods needs for the difference of interest, at the same level."""
+    wanted = c.difference if c.margin is None else c.margin * c.reference_mean
+    if c.method is None or not wanted:
+        return None
+    return seeds_needed(c.method, wanted, worst_step(statistics.alpha, c.family, statistics.correction))
+
+
+def _adjusted(
+    members: Sequence[int], p_values: Sequence[float | None], correction: Correction
+) -> Iterable[tuple[int, float]]:
     there = [(index, p) for index, p in zip(members, p_values, strict=True) if p is not None]
-    return dict(zip([index for index, _ in there], adjust([p for _, p in there], correction), strict=True))
+    return zip([index for index, _ in there], adjust([p for _, p in there], correction), strict=True)

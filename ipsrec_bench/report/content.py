@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
-from ipsrec_bench.stats.crossed import CrossedTest
-from ipsrec_bench.stats.effect import Estimate
+from ipsrec_bench.stats.effect import Estimate, NextTraining
+from ipsrec_bench.stats.method import MethodTest
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
+from ipsrec_bench.stats.power import SeedsNeeded
+from ipsrec_bench.stats.practical import Practical
 from ipsrec_bench.store.queries import CurvePoint, RankedUsers
 from ipsrec_bench.store.records import DatasetRow, Environment
 from ipsrec_bench.tuning.results import TUNED, StudyResult
 
+Test = Literal["method", "paired-t", "randomisation", "wilcoxon"]
+"""Tests of a comparison."""
 MAX_COLUMNS = 8
 """Maximum number of models side by side in the result table; the paper's has six."""
 
@@ -49,7 +54,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row against a reference, paired over users and over the seeds that both have."""
+    """One row against a reference, paired over users, with all seeds of both."""
 
     dataset: str
     metric: str
@@ -57,34 +62,57 @@ class Comparison:
     reference: Row
     users: int
     seeds: int
+    """Number of seeds of the row; 1 if it is deterministic."""
+    reference_seeds: int
     mean: float
     reference_mean: float
     by_users: MeanTest
-    """Over users, of the mean over seeds: are these trained models different?"""
-    crossed: CrossedTest | None
-    """Over users and seeds: are the methods different? None with fewer than three seeds."""
+    """Over users, of the means over seeds: are these trained models different?"""
+    method: MethodTest | None
+    """Over users and the seeds of each row: are the methods different? None if a row that is not deterministic has
+    fewer than three seeds."""
     effect: Estimate
     """d_z over users."""
     gain: Estimate | None
     """Relative to the reference; None where that is 0."""
     counts: WinTieLoss
+    test: Test
+    """The test of `p`, the declared one; `auto` is resolved."""
     low: float
     high: float
     """The declared interval of the difference, uncorrected; NaN where nothing varied."""
     p: float | None
     """Of the declared test, uncorrected; None where it needs more seeds."""
-    adjusted_p: float | None
-    """Corrected over the family."""
-    detectable: float | None
-    """Smallest difference that the t-test would have found with a power of 80% at alpha, uncorrected: over users and
-    seeds where that is declared, else over users. None where nothing varied, or where it would have found no difference
-    that a metric can have."""
     margin: float | None
     """Declared, relative: smaller differences count as none."""
+    alpha: float
     equivalence_p: float | None
     """That the difference is within the margin, corrected over the family; None without margin, or with too few seeds
     for the declared test."""
-    alpha: float
+    practical: Practical | None
+    """Probabilities that the difference is below, within and above the margin; None without a margin."""
+    next_training: NextTraining | None
+    """The difference of one more training of each; None where a row that is not deterministic has one seed."""
+    adjusted_p: float | None = None
+    """Corrected over the family, as are the two below."""
+    adjusted_users_p: float | None = None
+    """Of the paired t-test over users."""
+    adjusted_method_p: float | None = None
+    """Of the test of the methods; None where there is none."""
+    family: int = 1
+    """Number of comparisons that are corrected together."""
+    detectable: float | None = None
+    """Smallest difference that the t-test finds with a power of 80% at the level of the family's hardest step: that of
+    the methods if it is the declared test, else that over users. None where nothing varied, or where it would find no
+    difference that a metric can have."""
+    seeds_needed: SeedsNeeded | None = None
+    """Seeds of each row with which the difference of interest would be found for the methods with a power of 80%: the
+    margin, or the difference found if no margin is declared. None without the test of the methods."""
+    superiority: float | None = None
+    """Probability that a user is better served by a training of the row than by one of the reference, by ranks; None
+    for slices of the users."""
+    fell_back: bool = False
+    """Whether `auto` took the test over users because a row lacks the seeds for that of the methods."""
     deterministic: tuple[Row, ...] = ()
     """Those of the two rows that are deterministic."""
     cut_off: tuple[Row, ...] = ()
@@ -111,24 +139,69 @@ class Comparison:
         return self.adjusted_p is not None and self.adjusted_p < self.alpha
 
     @property
-    def verdict(self) -> str:
-        """One word: better, worse, equivalent or undecided."""
-        if self.significant:
+    def within_margin(self) -> bool:
+        """Whether the difference found is smaller than the declared margin."""
+        return self.margin is not None and abs(self.difference) <= self.margin * self.reference_mean
+
+    @property
+    def direction(self) -> str:
+        """`better` or `worse` where the difference is significant and above the margin, else what else there is.
+
+        `equivalent`: significant but within the margin, or shown to be within it. `undecided`: neither.
+        """
+        if self.significant and not self.within_margin:
             return "better" if self.difference > 0 else "worse"
-        return "equivalent" if self.equivalence_p is not None and self.equivalence_p < self.alpha else "undecided"
+        shown = self.equivalence_p is not None and self.equivalence_p < self.alpha
+        return "equivalent" if self.significant or shown else "undecided"
+
+    @property
+    def verdict(self) -> str:
+        """In words: better, worse, either of them within the margin, equivalent or undecided."""
+        if self.significant and self.within_margin:
+            return f"{'better' if self.difference > 0 else 'worse'}, within the margin"
+        return self.direction
 
     @property
     def of_method(self) -> str:
-        """The verdict on the methods, over users and seeds, at alpha, uncorrected."""
-        if self.without_seeds:
-            test = self.by_users
-        elif self.crossed is None:
-            return "too few seeds"
-        else:
-            test = self.crossed.test
-        if test.p >= self.alpha:
+        """The verdict on the methods, corrected like the declared one."""
+        return "too few seeds" if self.method is None else self._shown(self.adjusted_method_p)
+
+    @property
+    def of_models(self) -> str:
+        """The verdict on these trained models, by the paired t-test, corrected like the declared one."""
+        return self._shown(self.adjusted_users_p)
+
+    def _shown(self, p: float | None) -> str:
+        if p is None or p >= self.alpha:
             return "undecided"
-        return "better" if self.difference > 0 else "worse"
+        word = "better" if self.difference > 0 else "worse"
+        return f"{word}, within the margin" if self.within_margin else word
+
+    @property
+    def mark(self) -> str:
+        """The mark in tables: `*` by the declared test; `°` if only the trained models are shown to differ.
+
+        Empty where neither is shown, and within the margin.
+        """
+        if self.within_margin:
+            return ""
+        if self.significant:
+            return "°" if self.fell_back else "*"
+        return "°" if self.test == "method" and self.of_models != "undecided" else ""
+
+
+@dataclass(frozen=True)
+class AllPairsTable:
+    """All pairs of whole models on one dataset and metric, tested at once over users (maxT)."""
+
+    dataset: str
+    metric: str
+    rows: tuple[Row, ...]
+    p: tuple[tuple[float, ...], ...]
+    """Of every row against every other one, corrected for all pairs; symmetric, 1 on the diagonal."""
+    letters: tuple[str, ...]
+    """Of every row: two rows that share a letter are not shown to differ."""
+    resamples: int
 
 
 @dataclass(frozen=True)
@@ -141,8 +214,10 @@ class ResultCell:
     second: bool = False
     gain: float | None = None
     """Relative to the baseline; only for proposed models."""
-    mark: bool = False
-    """Whether it is better by the declared, corrected test."""
+    mark: str = ""
+    """`*` or `°`, as `Comparison.mark`, if it is better."""
+    letters: str = ""
+    """With `family = "all-pairs"`: rows that share a letter are not shown to differ."""
     unequal: bool = False
     """Whether only one of the model and the baseline is tuned."""
 
@@ -362,6 +437,9 @@ class PublishedLine:
     high: float | None
     """Prediction interval of one more training of ours on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
     one seed, or if seeds do not vary."""
+    gain: float | None = None
+    """Largest gain that the paper prints for this dataset and metric: its best proposed row minus its best baseline.
+    None if it proposes none."""
 
     @property
     def difference(self) -> float:
@@ -369,11 +447,37 @@ class PublishedLine:
         return self.ours - self.theirs
 
     @property
+    def width(self) -> float | None:
+        """Width of our interval over the paper's gain: an interval that is as wide as the gain confirms nothing."""
+        if self.low is None or self.high is None or not self.gain or self.gain <= 0:
+            return None
+        return (self.high - self.low) / self.gain
+
+    @property
     def inside(self) -> bool | None:
         """Whether theirs, as it is rounded, lies inside our interval; None where there is none."""
         if self.low is None or self.high is None:
             return None
         return self.low - HALF_DIGIT <= self.theirs <= self.high + HALF_DIGIT
+
+
+@dataclass(frozen=True)
+class EffectLine:
+    """A difference that a paper prints, and whether it comes out here."""
+
+    dataset: str
+    metric: str
+    row: Row
+    reference: Row
+    """The paper's best baseline on this dataset and metric, among the rows that the run has."""
+    published: float
+    """Difference of the printed values."""
+    ours: Estimate
+    """Our difference with the declared interval."""
+    ratio: Estimate | None
+    """Ours over theirs (ER); None where the printed values are equal."""
+    gap: Estimate
+    """Published relative improvement minus ours (delta RI)."""
 
 
 @dataclass(frozen=True)
@@ -403,6 +507,8 @@ class AgainstPaper:
 
     paper: PaperTables
     lines: tuple[PublishedLine, ...]
+    effects: tuple[EffectLine, ...]
+    """Of the paper's proposed rows, on real data."""
     differences: tuple[str, ...]
     """Of protocol, settings and data."""
     not_compared: tuple[str, ...]
@@ -476,7 +582,9 @@ class Report:
     """The comparisons that the page begins with: proposed rows, or all, on `metric`."""
     results: ResultTable
     comparisons: tuple[Comparison, ...]
-    """Every row against the baseline, per dataset and metric."""
+    """Every row against the baseline, by dataset and metric."""
+    all_pairs: tuple[AllPairsTable, ...]
+    """With `family = "all-pairs"`."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
     datasets: tuple[DatasetLine, ...]
@@ -497,9 +605,11 @@ class Report:
     split: str
     """The suite's split with its shares."""
     baseline_rule: str
-    baseline_is_best: bool
-    """Whether the baseline is chosen by its results, not declared."""
+    chosen_on_test: tuple[str, ...]
+    """Datasets whose best baseline is chosen on the test targets, because validation ranks are missing."""
     family_rule: str
+    test: str
+    """The declared test, as the setting names it."""
     test_rule: str
     """The declared test, in words."""
     slice_rule: str

@@ -8,11 +8,11 @@ from markupsafe import Markup, escape
 
 from ipsrec_bench.words import visible
 
-_TEX_SYMBOLS = re.compile(r"(\bd_z\b|\bp(?=, users|, equivalent| <)|(?<=djusted )p\b|[*†](?=:))")
+_TEX_SYMBOLS = re.compile(r"(\bd_z\b|\bp(?=, users|, method|, equivalent| <)|(?<=djusted )p\b|[*†°](?=:))")
 """Matches d_z, `p` as a p-value, and marks that a note explains."""
-_TEX_NUMBERS = re.compile(r"([-+]\d[\d.,]*|[*†])")
+_TEX_NUMBERS = re.compile(r"([-+]\d[\d.,]*|[*†°])")
 """Matches numbers with a sign, and the marks after them."""
-_TEX_MARKS = {"*": "^*", "†": r"^\dagger"}
+_TEX_MARKS = {"*": "^*", "†": r"^\dagger", "°": r"^\circ"}
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -27,6 +27,7 @@ _TEX = {
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "√": r"$\surd$",
     "†": r"$^\dagger$",
+    "°": r"$^\circ$",
     "λ": r"$\lambda$",
     "τ": r"$\tau$",
     **{mark: f"\\{mark}" for mark in "&%$#_"},

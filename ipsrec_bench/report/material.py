@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
+from ipsrec_bench.report.results import row_of
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
@@ -23,6 +27,8 @@ class Material:
     bases: Mapping[str, Basis]
     """Of the run's cells and of its stale ones."""
     ranks: dict[str, TestRanks]
+    valid: Mapping[str, NDArray[np.int64]]
+    """How many validation users have each rank; of whole models, where the suite's baseline is the best of them."""
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
     curves: Sequence[CurvePoint]
@@ -46,6 +52,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         queries.environments(connection, {one.environment for one in summaries.values()}),
         queries.bases(connection, [*keys, *(cell.key for cell in run.stale)]),
         queries.test_ranks(connection, keys),
+        valid_counts_of(connection, run),
         queries.ranked_users(connection, keys),
         queries.learning_curves(connection, keys),
         queries.run_datasets(connection, run.run),
@@ -53,3 +60,11 @@ def read_material(connection: Connection, run: Run) -> Material:
         {one: queries.split_statistics(connection, one, split) for one in fingerprints},
         {one: queries.target_facts(connection, one, split) for one in fingerprints},
     )
+
+
+def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.int64]]:
+    """Return the validation ranks that the baseline of `run` is chosen by; nothing where it is declared."""
+    if run.suite.statistics.baseline != "best":
+        return {}
+    keys = [cell.key for cell in (*run.cells, *run.further) if row_of(cell).whole]
+    return queries.valid_counts(connection, keys, max(run.suite.protocol.cutoffs))

@@ -1,10 +1,10 @@
 """The origin of every number, and warnings where numbers of one table differ in origin."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 
-from ipsrec_bench.report.comparisons import declared_family, smallest_adjusted_p
+from ipsrec_bench.report.comparisons import smallest_adjusted_p
 from ipsrec_bench.report.content import CellLine, Comparison, CutOff, DatasetLine, Row
 from ipsrec_bench.report.results import row_of
 from ipsrec_bench.report.runs import Run
@@ -86,8 +86,7 @@ def not_taken(run: Run) -> Iterator[str]:
 def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield a sentence if random sign flips are too few to reject anything in the largest family."""
     statistics = run.suite.statistics
-    family = declared_family(statistics)
-    largest = max(Counter(family(c) for c in comparisons).values(), default=0)
+    largest = max((c.family for c in comparisons), default=0)
     least = smallest_adjusted_p(statistics, largest)
     if least >= statistics.alpha:
         yield (

@@ -1,7 +1,7 @@
 """The test ranks of a run, by dataset, row and seed, and the metrics that follow from them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from ipsrec_bench.ranking.metrics import gains, metric
 from ipsrec_bench.report.content import Row, Score
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
+from ipsrec_bench.stats.effect import superiority
 from ipsrec_bench.store.queries import CellSummary, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
@@ -32,6 +33,8 @@ class Results:
     ranks: dict[str, TestRanks]
     summaries: Mapping[str, CellSummary] = field(default_factory=dict)
     """By key; a cell without one counts as trained to its end."""
+    valid: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By key, how many validation users have each rank, as `queries.valid_counts` gives it."""
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -71,6 +74,10 @@ class Results:
     def _matrices(self) -> dict[tuple[tuple[str, ...], str], NDArray[np.float64]]:
         return {}
 
+    @cached_property
+    def _superiorities(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], float]:
+        return {}
+
     def row(self, label: str) -> Row:
         """Return the row of this label."""
         return next(row for row in self.rows if row.label == label)
@@ -78,15 +85,6 @@ class Results:
     def seeds(self, dataset: str, row: Row) -> list[int]:
         """Return the seeds of `row` that are complete on `dataset`, ascending."""
         return sorted(self.keys[dataset, row.label])
-
-    def common_seeds(self, dataset: str, a: Row, b: Row) -> list[int]:
-        """Return the seeds that both rows have, ascending. A deterministic row has every seed."""
-        ours, theirs = self.seeds(dataset, a), self.seeds(dataset, b)
-        if self.is_deterministic(dataset, a) and ours:
-            return theirs[:1] if self.is_deterministic(dataset, b) else theirs
-        if self.is_deterministic(dataset, b) and theirs:
-            return ours
-        return sorted({*ours} & {*theirs})
 
     def is_deterministic(self, dataset: str, row: Row) -> bool:
         """Return whether the ranks of `row` are the same for every seed; False while no cell of it is complete."""
@@ -103,14 +101,12 @@ class Results:
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
         return self.ranks[keys[0]].users if keys else np.empty(0, dtype=np.int32)
 
-    def matrix(self, dataset: str, row: Row, seeds: Collection[int], name: str) -> NDArray[np.float64]:
-        """Return a metric per user and seed, float64 `[users, seeds]`."""
-        of_row = self.keys[dataset, row.label]
-        if self.is_deterministic(dataset, row):
-            any_key = next(iter(of_row.values()))
-            keys = (any_key,) * len(seeds)
-        else:
-            keys = tuple(of_row[seed] for seed in sorted(seeds))
+    def matrix(self, dataset: str, row: Row, name: str) -> NDArray[np.float64]:
+        """Return a metric per user and seed, float64 `[users, seeds]`, seeds ascending.
+
+        A deterministic row has one column.
+        """
+        keys = self._columns(dataset, row)
         found = self._matrices.pop((keys, name), None)
         if found is None:
             found = np.stack([metric(name, self.ranks[key].ranks) for key in keys]).T
@@ -118,6 +114,20 @@ class Results:
         while len(self._matrices) > MATRICES:
             self._matrices.pop(next(iter(self._matrices)))
         return found
+
+    def _columns(self, dataset: str, row: Row) -> tuple[str, ...]:
+        """Return the keys of a row's seeds, ascending; of a deterministic row, one."""
+        of_row = self.keys[dataset, row.label]
+        keys = tuple(of_row[seed] for seed in sorted(of_row))
+        return keys[:1] if self.is_deterministic(dataset, row) else keys
+
+    def superiority(self, dataset: str, a: Row, b: Row) -> float:
+        """Return the probability that a user is better served by a training of `a` than by one of `b`, by rank."""
+        keys = self._columns(dataset, a), self._columns(dataset, b)
+        if keys not in self._superiorities:
+            ranks = (np.stack([self.ranks[key].ranks for key in side]).T for side in keys)
+            self._superiorities[keys] = superiority(*ranks)
+        return self._superiorities[keys]
 
     def histogram(self, key: str) -> NDArray[np.int64]:
         """Return how many users of a cell have each rank, from rank 0 (none) on."""
@@ -127,13 +137,8 @@ class Results:
 
     def by_seed(self, dataset: str, row: Row, name: str) -> list[float]:
         """Return the mean of a metric over users for every complete seed, ascending."""
-        means = []
-        for seed in self.seeds(dataset, row):
-            counts = self.histogram(self.keys[dataset, row.label][seed])
-            table = gains(name, len(counts) - 1)[:-1]
-            within = counts[: len(table)]
-            means.append(float(within @ table[: len(within)]) / int(counts.sum()))
-        return means
+        keys = self.keys[dataset, row.label]
+        return [_mean_of(self.histogram(keys[seed]), name) for seed in self.seeds(dataset, row)]
 
     def score(self, dataset: str, row: Row, name: str) -> Score | None:
         """Return a metric of `row`, None while no seed of it is complete."""
@@ -170,26 +175,41 @@ class Results:
     def baseline(self, dataset: str, name: str, *, tuned: bool = False) -> Row | None:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
-        The best is chosen among those with the most of the suite's seeds and, if there are any, among those that are
-        tuned, or not, as `tuned` says.
+        The best is chosen on the validation targets, among those with the most of the suite's seeds and, if there are
+        any, among those that are tuned, or not, as `tuned` says. If one of them has no validation ranks, it is chosen
+        on the test targets.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
             return self.row(declared)
+        rows = self._baselines(dataset, tuned=tuned)
+        values = [self._validated(dataset, row, name) for row in rows]
+        if None in values:
+            values = [score.mean for row in rows if (score := self.score(dataset, row, name))]
+        chosen = max(((round(value or 0.0, DECIMALS), -place) for place, value in enumerate(values)), default=None)
+        return None if chosen is None else rows[-chosen[1]]
+
+    def without_validation(self, dataset: str) -> list[Row]:
+        """Return the baselines because of which the best one is not chosen on the validation targets of `dataset`."""
+        if self.run.suite.statistics.baseline != "best":
+            return []
+        rows = dict.fromkeys(row for tuned in (False, True) for row in self._baselines(dataset, tuned=tuned))
+        return [row for row in rows if self._validated(dataset, row, self.metric) is None]
+
+    def _baselines(self, dataset: str, *, tuned: bool) -> list[Row]:
+        """Return the rows among which the best baseline is chosen."""
         wanted = set(self.run.suite.seeds)
-        scored = [
-            (len(wanted & set(self.seeds(dataset, row))), score.mean, row)
-            for row in self.rows
-            if row.model not in self.proposed and row.whole and (score := self.score(dataset, row, name))
-        ]
-        scored = [pair for pair in scored if pair[2].tuned == tuned] or scored
-        # In an unfinished suite, a baseline with few seeds would leave all others few common seeds.
-        most = max((seeds for seeds, *_ in scored), default=0)
-        return max(
-            (pair for pair in scored if pair[0] == most > 0),
-            key=lambda pair: round(pair[1], DECIMALS),
-            default=(0, 0.0, None),
-        )[2]
+        rows = [row for row in self.rows if row.model not in self.proposed and row.whole and self.seeds(dataset, row)]
+        rows = [row for row in rows if row.tuned == tuned] or rows
+        # In an unfinished suite, a baseline with few seeds would leave the methods of all others untested.
+        complete = [len(wanted & set(self.seeds(dataset, row))) for row in rows]
+        return [row for row, seeds in zip(rows, complete, strict=True) if seeds == max(complete) > 0]
+
+    def _validated(self, dataset: str, row: Row, name: str) -> float | None:
+        """Return the mean of a metric over the validation users and seeds of `row`; None without such ranks."""
+        counts = [self.valid.get(key) for key in self._columns(dataset, row)]
+        found = [_mean_of(one, name) for one in counts if one is not None and one.any()]
+        return float(np.mean(found)) if len(found) == len(counts) else None
 
     def unpaired(self) -> list[PlannedCell]:
         """Return the cells that rank other users than the first of their dataset, so that they cannot be paired."""
@@ -198,3 +218,10 @@ class Results:
             for cell in self.run.cells
             if cell.key in self.ranks and not np.array_equal(self.ranks[cell.key].users, self.users(cell.dataset))
         ]
+
+
+def _mean_of(counts: NDArray[np.int64], name: str) -> float:
+    """Return the mean of a metric, from how many users have each rank, from rank 0 (none) on."""
+    table = gains(name, len(counts) - 1)[:-1]
+    within = counts[: len(table)]
+    return float(within @ table[: len(within)]) / int(counts.sum())

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Comparison
+from ipsrec_bench.report.declared import ablation_columns, of_ablation, of_baseline
+from ipsrec_bench.report.material import valid_counts_of
 from ipsrec_bench.report.provenance import stale
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.runs import Run
@@ -27,7 +29,8 @@ class _Selection:
     rows: Mapping[tuple[str, str], _Seeds]
     whole_run: bool = False
     """Whether its rows are paired with those of the same name."""
-    one_cell: bool = False
+    row: bool = False
+    """Whether it is a row of the run that is asked."""
 
     def shown(self, label: str) -> str:
         """Return the display name of one of its rows."""
@@ -42,6 +45,10 @@ class Named:
     b: str
     results: Results
     pairs: tuple[Pair, ...]
+    whole_runs: bool
+    """Whether two runs are compared, row by row."""
+    run: Results | None
+    """All results of the run that both are rows of, whose report may make the same comparisons."""
 
 
 def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
@@ -55,6 +62,7 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
         StoreError: a name means nothing, or the two have nothing that can be paired.
     """
     left, right = _select(connection, run, a), _select(connection, run, b)
+    whole = results_of(connection, run) if left.row and right.row else None
     if left.whole_run != right.whole_run:
         raise StoreError(f"only one of '{a}' and '{b}' is a run; compare a run with a run")
     shared = [
@@ -65,9 +73,8 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     ]
     if not shared:
         raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
-    any_seed = left.one_cell and right.one_cell
     cells = [
-        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", 0 if any_seed else seed)
+        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", seed)
         for pair in shared
         for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
@@ -83,19 +90,48 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
         for ours, theirs in shared
         for name in run.suite.protocol.shown
     )
-    return Named(a, b, results, tuple(pairs))
+    return Named(a, b, results, tuple(pairs), left.whole_run, whole)
+
+
+def results_of(connection: Connection, run: Run) -> Results:
+    """Return the results of `run` as its report has them."""
+    keys = [cell.key for cell in run.cells]
+    summaries, valid = queries.cell_summaries(connection, keys), valid_counts_of(connection, run)
+    found = Results(run, queries.test_ranks(connection, keys), summaries, valid)
+    other = {cell.key for cell in found.unpaired()}
+    return replace(found, run=replace(run, cells=tuple(cell for cell in run.cells if cell.key not in other)))
 
 
 def compare_named(named: Named) -> list[Comparison]:
     """Compare the rows that were read; the store may be closed.
 
+    A comparison that the report of the suite makes has the corrections of the report. Of another one nothing is
+    corrected, except that the rows of two runs are corrected like the rows of a report.
+
     Raises:
-        StoreError: the two have no complete cells of the same seed.
+        StoreError: a row has no complete cell.
     """
-    made = compare(named.results, named.pairs)
+    family = None if named.whole_runs else lambda c: (c.dataset, c.metric, c.row, c.reference)
+    made = compare(named.results, named.pairs, family=family)
     if not made:
-        raise StoreError(f"'{named.a}' and '{named.b}' have no complete cells of the same seed")
-    return list(made)
+        raise StoreError(f"'{named.a}' and '{named.b}' have no complete cells of the same dataset")
+    if named.run is None:
+        return list(made)
+    known: dict[tuple[str, str, frozenset[str]], Comparison] = {}
+    for c in (*of_ablation(named.run, ablation_columns(named.run)), *of_baseline(named.run)):
+        known[c.dataset, c.metric, frozenset({c.row.label, c.reference.label})] = c
+    return [_as_reported(c, known.get((c.dataset, c.metric, frozenset({named.a, named.b})))) for c in made]
+
+
+def _as_reported(c: Comparison, reported: Comparison | None) -> Comparison:
+    """Return `c` with the corrections of the report's comparison of the same rows."""
+    if reported is None:
+        return c
+    names = ("adjusted_p", "adjusted_users_p", "adjusted_method_p", "family", "detectable", "seeds_needed")
+    changes = {name: getattr(reported, name) for name in names}
+    if reported.reference.label == c.reference.label.removeprefix("B: "):  # the margin is relative to the reference
+        changes["equivalence_p"] = reported.equivalence_p
+    return replace(c, **changes)
 
 
 def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
@@ -115,7 +151,7 @@ def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: st
 def _select(connection: Connection, run: Run, name: str) -> _Selection:
     labels = {cell.label: cell.display for cell in run.cells}
     if name in labels:
-        return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]))
+        return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]), row=True)
     for cell in run.stale:
         if cell.label == name:
             bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
@@ -134,7 +170,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         if found_cells:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
-            return _Selection(display, _by_row([cell]), one_cell=True)
+            return _Selection(display, _by_row([cell]))
     raise StoreError(
         f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}), nor a suite of the store"
         f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"

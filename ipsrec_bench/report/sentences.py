@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ipsrec_bench.report.content import Comparison, CutOff, MissingCell, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
@@ -59,31 +59,78 @@ def span(estimate: Estimate | None) -> str:
 
 
 def finding(c: Comparison, confidence: float) -> str:
-    """Return a comparison in words: which row is better, by how much and how surely, as a model and as a method."""
+    """Return a comparison in words: which row is better, by how much and how surely, as a method and as a model."""
     varies = not math.isnan(c.low)
     interval = f"{100 * confidence:g}% interval {between(c.low, c.high)}" if varies else "the same for every user"
     values = f"{c.metric.upper()} {c.mean:.4f} against {c.reference_mean:.4f}, {signed(c.difference)} ({interval})"
     if c.gain is not None:
         values += f" or {percent(c.gain.value)}"
-    test = f"adjusted p {_equals(c.adjusted_p)}"
+    test = corrected(c, c.adjusted_p)
     if c.adjusted_p is None:
         verdict = f"{c.row.display} against {c.reference.display} on {c.dataset}: the declared test needs three seeds"
         test = "no p-value"
     elif c.significant:
-        verdict = f"{c.row.display} is {c.verdict} than {c.reference.display} on {c.dataset}"
-    elif c.verdict == "equivalent":
-        assert c.margin is not None
-        margin = f"±{100 * c.margin:g}%"
-        verdict = f"{c.row.display} and {c.reference.display} are equivalent on {c.dataset}, within {margin}"
-        test = f"adjusted p {_equals(c.equivalence_p)} (two one-sided tests)"
+        verdict = f"{c.row.display} is {c.verdict.split(',')[0]} than {c.reference.display} on {c.dataset}"
+        verdict += f", but within the margin of {_margin(c)}" if c.within_margin else ""
+    elif c.direction == "equivalent":
+        verdict = f"{c.row.display} and {c.reference.display} are equivalent on {c.dataset}, within {_margin(c)}"
+        test = f"{corrected(c, c.equivalence_p)} (two one-sided tests)"
     else:
         verdict = f"No difference between {c.row.display} and {c.reference.display} is shown on {c.dataset}"
         if c.detectable is not None:
-            test += f"; a t-test would have found a difference of {c.detectable:.4f} with a power of 80%"
+            test += f"; a t-test finds a difference of {c.detectable:.4f} with a power of 80%"
         elif varies:
-            over = f"{c.users:,} users" + (f" and {c.seeds} seeds" if c.crossed else "")
+            over = f"{c.users:,} users" + (f" and {trainings(c)}" if c.test == "method" else "")
             test += f"; over {over} a t-test finds no difference with a power of 80%, however large"
-    return f"{verdict}: {values}; {test}. {_of_method(c)}{_of_tuning(c)}{_of_training(c)}"
+    return f"{verdict}: {values}; {test}. {''.join(filter(None, _remarks(c))).strip()}"
+
+
+def corrected(c: Comparison, p: float | None) -> str:
+    """Return a corrected p-value and the size of its family."""
+    if c.family == 1:
+        return f"p {_equals(p)}, one comparison, not corrected"
+    return f"adjusted p {_equals(p)}, one of {c.family} comparisons"
+
+
+def trainings(c: Comparison) -> str:
+    """Return the number of trainings of both rows, like `3 seeds each`."""
+    if c.without_seeds:
+        return "no seeds"
+    counts = [
+        seeds for row, seeds in ((c.row, c.seeds), (c.reference, c.reference_seeds)) if row not in c.deterministic
+    ]
+    if len(counts) == 1 or counts[0] != counts[1]:
+        words = " and ".join(map(str, counts))
+        return f"{words} {'seed' if counts == [1] else 'seeds'}"
+    return f"{counts[0]} {'seed' if counts[0] == 1 else 'seeds'} each"
+
+
+def probabilities(c: Comparison) -> str:
+    """Return how probable it is that the difference is below, within and above the margin; a dash without margin."""
+    p = c.practical
+    return "–" if p is None else f"{p.worse:.2f} / {p.same:.2f} / {p.better:.2f}"
+
+
+def needed(c: Comparison) -> str:
+    """Return the number of seeds that the comparison of the methods needs; a dash where none vary or it is unknown."""
+    if c.seeds_needed is None or c.without_seeds:
+        return "–"
+    return "more users" if c.seeds_needed.seeds is None else f"{c.seeds_needed.seeds:,}"
+
+
+def _margin(c: Comparison) -> str:
+    assert c.margin is not None
+    return f"±{100 * c.margin:g}%"
+
+
+def _remarks(c: Comparison) -> Iterator[str]:
+    """Yield further sentences about a comparison, each after a space."""
+    yield f" {_of_method(c)}"
+    if c.practical is not None:
+        yield f" Probability that the true difference is worse, within {_margin(c)}, better: {probabilities(c)}."
+    yield _of_seeds(c)
+    yield _of_tuning(c)
+    yield _of_training(c)
 
 
 def cut_off(line: CutOff) -> str:
@@ -92,6 +139,17 @@ def cut_off(line: CutOff) -> str:
         f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings had their best epoch at the limit"
         f" ({line.epochs}) and might have improved further; raise training.epochs"
     )
+
+
+def seeds_wanted(c: Comparison) -> str:
+    """Return how many seeds the comparison of two methods needs, by what is known of it."""
+    assert c.seeds_needed is not None
+    pair = f"{c.row.display} against {c.reference.display} on {c.dataset} ({c.metric.upper()}, {trainings(c)} so far)"
+    wanted = f"a difference of {_margin(c)}" if c.margin else f"the difference found, {signed(c.difference)},"
+    if c.seeds_needed.seeds is None:
+        floor = c.seeds_needed.floor
+        return f"{pair}: no number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+    return f"{pair}: about {c.seeds_needed.seeds:,} seeds each show {wanted} with a power of 80%."
 
 
 def _of_tuning(c: Comparison) -> str:
@@ -111,15 +169,41 @@ def _of_training(c: Comparison) -> str:
 def _of_method(c: Comparison) -> str:
     if c.without_seeds:
         return "Both models are deterministic, so this is also the comparison of the methods."
-    if c.crossed is None:
-        each = "" if c.deterministic else " each"
-        trainings = f"{'one training' if c.seeds == 1 else f'{c.seeds} trainings'}{' of' + each if each else ''}"
-        return f"With {trainings}, no claim about the methods is possible, only about these trained models."
-    p = f"p {_equals(c.crossed.test.p)}, uncorrected, over {c.seeds} seeds and {c.users:,} users"
+    if c.method is None:
+        sides = ((c.row, c.seeds), (c.reference, c.reference_seeds))
+        counts = sorted({seeds for row, seeds in sides if row not in c.deterministic})
+        each = "" if c.deterministic or len(counts) > 1 else " of each"
+        words = "one training" if counts == [1] else f"{' and '.join(map(str, counts))} trainings"
+        return f"With {words}{each}, no claim about the methods is possible, only about these trained models."
+    over = f"over {trainings(c)} and {c.users:,} users"
+    if c.test == "method":
+        return f"This is about the methods, {over}.{_of_models(c)}"
+    p = f"{corrected(c, c.adjusted_method_p)}, {over}"
     if c.of_method == "undecided":
         return f"A difference between the methods, across seeds, is not shown: {p}."
     too = ", too" if c.of_method == c.verdict else ""
-    return f"As a method, across seeds, it is {c.of_method}{too}: {p}."
+    return f"As a method, across seeds, it is {c.of_method.split(',')[0]}{too}: {p}."
+
+
+def _of_models(c: Comparison) -> str:
+    """Return what holds for the trained models, after a verdict on the methods; empty if it is the same."""
+    if c.of_models == c.of_method:
+        return ""
+    p = corrected(c, c.adjusted_users_p)
+    if c.of_models == "undecided":
+        return f" These trained models alone are not shown to differ: {p}."
+    return f" Only these trained models are shown to differ, {c.of_models.split(',')[0]}: {p}."
+
+
+def _of_seeds(c: Comparison) -> str:
+    """Return what a comparison without a verdict on the methods needs; empty where nothing is to be said."""
+    if c.seeds_needed is None or c.without_seeds or c.of_method != "undecided":
+        return ""
+    wanted = f"a difference of {_margin(c)}" if c.margin else "a difference as large as the one found"
+    if c.seeds_needed.seeds is None:
+        floor = c.seeds_needed.floor
+        return f" No number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+    return f" About {c.seeds_needed.seeds:,} seeds each would show {wanted} with a power of 80%."
 
 
 def missing(cell: MissingCell) -> str:
@@ -200,6 +284,8 @@ def where(table: SliceTable) -> str:
     groups = {
         "Better": table.named("better"),
         "Worse": table.named("worse"),
+        "Better, within the margin": table.named("better, within the margin"),
+        "Worse, within the margin": table.named("worse, within the margin"),
         "Not shown to differ": table.named("undecided"),
         "Equivalent": table.named("equivalent"),
     }

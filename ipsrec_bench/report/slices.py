@@ -9,6 +9,7 @@ from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Row, Slice, SliceTable
 from ipsrec_bench.report.results import Results
+from ipsrec_bench.suite.schema import Statistics
 
 Members = tuple[str, str, NDArray[np.bool_]]
 """Dimension, name and members of a slice; members are bool `[test users]`."""
@@ -50,15 +51,18 @@ def slices_of(facts: TargetFacts) -> list[Members]:
     ]
 
 
+def slice_test(statistics: Statistics) -> str:
+    """Return the test of slices: the declared one if it is a t-test, else the paired t-test over users."""
+    return statistics.test if statistics.test in {"auto", "method"} else "paired-t"
+
+
 def slice_table(results: Results, facts: TargetFacts, dataset: str, row: Row, reference: Row) -> SliceTable:
     """Compare `row` with `reference` on every slice of `dataset`, on the report's metric; all are one family.
 
-    Slices with too few users, and those of all users, are named and not compared. The test is the t-test over users
-    and seeds if the suite declares it, else the t-test over users.
+    Slices with too few users, and those of all users, are named and not compared.
     """
     declared = results.run.suite.statistics
-    test = "crossed" if declared.test == "crossed" else "paired-t"
-    statistics = declared.model_copy(update={"test": test, "interval": "test"})
+    statistics = declared.model_copy(update={"test": slice_test(declared), "interval": "test"})
     members = slices_of(facts)
     large = [member for member in members if member[2].sum() >= SMALLEST_SLICE and not member[2].all()]
     pairs = [Pair(dataset, results.metric, row, reference, chosen) for _, _, chosen in large]

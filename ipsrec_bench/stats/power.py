@@ -75,22 +75,34 @@ def seeds_needed(test: MethodTest, difference: float, alpha: float, power: float
     if not (test.a_random or test.b_random):
         return SeedsNeeded(1, floor)
     enough = MIN_SEEDS
-    while _detectable_with(test, enough, alpha, power) > abs(difference):
+    while not _finds(test, enough, difference, alpha, power):
         if enough > MOST_SEEDS:
             return SeedsNeeded(None, floor)
         enough *= 2
     too_few = enough // 2 if enough > MIN_SEEDS else enough - 1
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if _detectable_with(test, middle, alpha, power) > abs(difference):
-            too_few = middle
-        else:
+        if _finds(test, middle, difference, alpha, power):
             enough = middle
+        else:
+            too_few = middle
     return SeedsNeeded(enough, floor)
+
+
+def _finds(test: MethodTest, seeds: float, difference: float, alpha: float, power: float) -> bool:
+    """Return whether the design of `test` with `seeds` of both rows finds a true `difference` with this power."""
+    error, degrees = _design_with(test, seeds)
+    return error == 0 or t_power(abs(difference) / error, degrees, alpha) >= power
 
 
 def _detectable_with(test: MethodTest, seeds: float, alpha: float, power: float) -> float:
     """Return the detectable difference of the design of `test` with another number of seeds of both rows."""
+    error, degrees = _design_with(test, seeds)
+    return detectable_difference(error, degrees, alpha, power) if error else 0.0
+
+
+def _design_with(test: MethodTest, seeds: float) -> tuple[float, float]:
+    """Return the standard error and the degrees of freedom of `test` with another number of seeds of both rows."""
     users, of_users, of_seeds, spread = test.users, test.user_variance, 0.0, 0.0
     for now, variance, noise, random in (
         (test.seeds_a, test.seed_variance_a, test.noise_a, test.a_random),
@@ -105,7 +117,7 @@ def _detectable_with(test: MethodTest, seeds: float, alpha: float, power: float)
     variance = max(of_users + of_seeds, of_users)
     spread += of_users**2 / (users - 1)
     degrees = variance**2 / spread if spread else users - 1.0
-    return detectable_difference(variance**0.5, degrees, alpha, power) if variance else 0.0
+    return variance**0.5, degrees
 
 
 @lru_cache(maxsize=4096)

@@ -57,3 +57,18 @@ def reproduction(test: MeanTest, reference: float, published: tuple[float, float
             ends = [ours / end for ours in (test.low, test.high) for end in (least, most)]
             ratio = Estimate(test.mean / difference, min(ends), max(ends))
     return Reproduction(ratio, test.mean / reference, difference / base)
+
+
+def improvement_gap(ours: Estimate, published: tuple[float, float], unit: float) -> Estimate:
+    """Return delta RI, the published relative improvement minus ours, with an interval.
+
+    The interval is that of our relative improvement and the rounding of the printed values.
+
+    Args:
+        ours: our relative improvement with its interval.
+        published: the printed values of A and B; B is above half a unit.
+        unit: unit of the last printed digit, like 0.0001.
+    """
+    a, b = published
+    least, most = (a - unit / 2) / (b + unit / 2) - 1, (a + unit / 2) / (b - unit / 2) - 1
+    return Estimate(a / b - 1 - ours.value, least - ours.high, most - ours.low)

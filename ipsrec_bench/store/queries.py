@@ -447,6 +447,30 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
     return found
 
 
+def valid_counts(connection: Connection, keys: Sequence[str], cutoff: int) -> dict[str, NDArray[np.int64]]:
+    """Return, by key of complete cells, how many validation users have each rank.
+
+    Each array is int64 `[cutoff + 2]`: rank 0, which nobody has, then ranks 1 to `cutoff`, then all ranks beyond. Cells
+    without validation ranks, like imports, are left out.
+    """
+    rows = connection.execute(
+        """
+        SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, count(*) AS users
+        FROM ranks WHERE split = 'valid' AND cell IN
+            (SELECT cell FROM cells WHERE status = 'complete' AND key IN (SELECT unnest(?)))
+        GROUP BY ALL
+        """,
+        [cutoff + 1, list(keys)],
+    ).fetchnumpy()
+    names = dict(
+        connection.execute("SELECT cell, key FROM cells WHERE key IN (SELECT unnest(?))", [list(keys)]).fetchall()
+    )
+    found = {names[cell]: np.zeros(cutoff + 2, dtype=np.int64) for cell in np.unique(rows["cell"]).tolist()}
+    for cell, rank, users in zip(*(np.asarray(rows[name]).tolist() for name in ("cell", "rank", "users")), strict=True):
+        found[names[cell]][rank] = users
+    return found
+
+
 def target_facts(connection: Connection, fingerprint: str, split: str) -> TargetFacts | None:
     """Return the facts about the test targets of a dataset under a split, users ascending; None if there are none."""
     columns = connection.execute(

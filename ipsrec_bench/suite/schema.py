@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from ipsrec_bench.settings import Settings
 
@@ -456,38 +456,61 @@ class Training(Settings):
         return f"{self.objective}, {drawn}{per_target}{calibration}"
 
 
+def _not_renamed(test: object) -> object:
+    if test == "crossed":
+        raise ValueError("'crossed' is now 'method', which needs no equal numbers of seeds; write test = 'method'")
+    return test
+
+
 class Statistics(Settings):
     """Which comparisons are made and how their p-values are corrected."""
 
     baseline: str = "best"
-    """Row that the proposed models are compared with, by its label. `best` is the best baseline of each dataset and
-    metric, variants excluded."""
+    """Row that the proposed models are compared with, by its label. `best` is the baseline with the best validation
+    ranks on each dataset and metric, variants excluded. Where a baseline lacks validation ranks, as imports do, the
+    best is chosen on the test data, and the report says so."""
     proposed: tuple[str, ...] = ()
     """Models whose improvement over the baseline the result table shows; all others are baselines. Empty means every
     model whose type begins with `ipsrec`."""
     metric: Annotated[str, AfterValidator(lambda name: name and check_metric(name))] = ""
     """Metric of the summary, charts and slices, like `ndcg@10`; empty means the last metric of the tables."""
-    test: Literal["paired-t", "crossed", "randomisation", "wilcoxon"] = "paired-t"
-    """Test whose p-values mark the tables. `paired-t`: over users, of the mean over seeds (is this trained model
-    better?). `crossed`: over users and seeds (is this method better?). `randomisation`: random sign flips over users.
-    `wilcoxon`: signed ranks over users, which has too many false alarms at these numbers of users."""
+    test: Annotated[
+        Literal["auto", "method", "paired-t", "randomisation", "wilcoxon"], BeforeValidator(_not_renamed)
+    ] = "auto"
+    """Test whose p-values mark the tables. `method`: over users and the seeds of both rows (is this method better?); it
+    needs three seeds of every row that is not deterministic. `paired-t`: over users, of the mean over seeds (is this
+    trained model better?). `auto`: `method` where both rows have the seeds for it, else `paired-t`. `randomisation`:
+    random sign flips over users. `wilcoxon`: signed ranks over users, which has too many false alarms at these numbers
+    of users."""
     interval: Literal["test", "bootstrap"] = "test"
-    """Interval of a difference. `test`: that of the chosen t-test, or of the paired t-test if the chosen test has none.
-    `bootstrap`: bias-corrected and accelerated bootstrap over users."""
+    """Interval of a difference. `test`: that of the test, or of the paired t-test if the test has none. `bootstrap`:
+    bias-corrected and accelerated bootstrap over users, for tests over users only."""
     resamples: int = Field(10_000, ge=100, le=1_000_000)
     """Sign flips of the randomisation test, and samples of the bootstrap."""
     correction: Literal["holm", "benjamini-hochberg", "bonferroni", "none"] = "holm"
     """How p-values are corrected for the number of comparisons in a family."""
     margin: float | None = Field(None, gt=0, lt=1)
     """Equivalence margin, as a share of the reference's mean. If set, every comparison is also tested for equivalence
-    within it."""
+    within it, a significant difference within it gets no mark, and the report shows how probable it is that the
+    difference is below, within and above the margin."""
     family: Literal["metric", "dataset", "suite", "all-pairs"] = "metric"
     """Comparisons that are corrected together: those of one metric on one dataset, of all metrics on one dataset, or
-    all of the suite. Comparisons with the baseline and those of the ablation are separate families."""
+    all of the suite. Proposed rows, other rows and the ablation are separate families. `all-pairs`: all pairs of whole
+    models of one metric on one dataset; p-values over users are then those of the largest statistic under common
+    resamples of the users (maxT), and letters mark the models that are not shown to differ."""
     alpha: float = Field(0.01, ge=1e-12, lt=1)
     """Significance level of the marks in tables, after correction."""
     confidence: float = Field(0.95, ge=0.01, le=1 - 1e-12)
     """Confidence level of intervals."""
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if self.interval == "bootstrap" and self.test in {"auto", "method"}:
+            raise ValueError(
+                f"interval = 'bootstrap' resamples users alone, but test = '{self.test}' also is about other seeds; set"
+                " test = 'paired-t', 'randomisation' or 'wilcoxon', or interval = 'test'"
+            )
+        return self
 
 
 NARROWEST = 1e-9

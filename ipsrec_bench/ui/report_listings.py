@@ -29,12 +29,14 @@ def results_listing(report: Report) -> Listing:
             if not scores:
                 continue
             against = main.get((dataset, label))
-            gain = percent(against.gain.value) if against is not None and against.gain is not None else ""
+            gain = (
+                percent(against.gain.value) + against.mark if against is not None and against.gain is not None else ""
+            )
             cells = (
                 text(dataset),
                 text(display, "bold"),
                 _score(values[0]),
-                right(gain, VERDICTS[against.verdict] if against is not None else ""),
+                right(gain, VERDICTS[against.direction] if against is not None else ""),
                 right(str(max(score.seeds for score in scores))),
                 *(_score(value) for value in values[1:]),
             )
@@ -131,7 +133,7 @@ def comparisons_listing(report: Report) -> Listing:
                 text(c.reference.display),
                 text(c.dataset),
                 Text(c.metric.upper()),
-                Text(c.verdict, VERDICTS[c.verdict]),
+                Text(c.verdict, VERDICTS[c.direction]),
                 right(signed(c.difference)),
                 right("–" if math.isnan(c.low) else f"{signed(c.low)} to {signed(c.high)}"),
                 right(percent(c.gain.value) if c.gain else "–"),

@@ -24,7 +24,7 @@ from reference.settings import docstring
 
 TESTS: dict[str, Callable[..., Any]] = {
     "paired-t": paired.paired_t_test,
-    "crossed": method.method_test,
+    "method": method.method_test,
     "randomisation": resampling.sign_flip_p,
     "wilcoxon": paired.wilcoxon_p,
 }

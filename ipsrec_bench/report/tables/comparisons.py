@@ -1,6 +1,6 @@
 """Comparisons with the baseline, over all users and by slices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ipsrec_bench.report.content import (
     Comparison,
@@ -8,13 +8,14 @@ from ipsrec_bench.report.content import (
     Slice,
     SliceTable,
 )
-from ipsrec_bench.report.sentences import between, effect, span
+from ipsrec_bench.report.sentences import between, effect, needed, p_value, probabilities, span, trainings
 from ipsrec_bench.report.table import (
     NONE,
     Cell,
     Column,
     Table,
     count,
+    exact,
     gain,
     number,
     rows_of,
@@ -22,7 +23,6 @@ from ipsrec_bench.report.table import (
     text,
 )
 from ipsrec_bench.report.tables.shared import (
-    TIMES,
     difference_cell,
     interval_of,
     metric_name,
@@ -35,13 +35,7 @@ from ipsrec_bench.report.tables.shared import (
 def comparisons(report: Report) -> Table:
     """Return the table of all comparisons with the baseline."""
     margin = next((c.margin for c in report.comparisons if c.margin), None)
-    equivalence = [
-        Column(
-            f"p, equivalent within {percent_of(margin)}", lambda c: p_cell(c.equivalence_p), folded=True, latex=False
-        )
-        for margin in (margin,)
-        if margin
-    ]
+    of_margin = [] if margin is None else _of_margin(percent_of(margin))
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda c: text(c.dataset), "left", key=True),
         Column("Metric", lambda c: text(metric_name(c.metric)), "left", key=True),
@@ -57,34 +51,120 @@ def comparisons(report: Report) -> Table:
             folded=True,
         ),
         Column("Win / tie / loss", _counts, folded=True),
-        Column("Seeds", lambda c: text(NONE if c.without_seeds else c.seeds), folded=True, latex=False),
-        Column("p, users", lambda c: p_cell(c.by_users.p), folded=True),
-        Column(f"p, users {TIMES} seeds", lambda c: p_cell(c.crossed.test.p if c.crossed else None), folded=True),
-        *equivalence,
+        Column("Seeds", lambda c: text(NONE if c.without_seeds else trainings(c)), folded=True, latex=False),
+        Column("p, users", _p_of_users, below="users, adjusted", folded=True),
+        Column("p, method", _p_of_method, below="method, adjusted", folded=True),
+        *of_margin,
         Column(
             "Detectable",
             lambda c: number(c.detectable),
-            explained="smallest difference that would have been found with a power of 80%",
+            explained="smallest difference that the test finds with a power of 80%",
+            folded=True,
+            latex=False,
+        ),
+        Column(
+            "Seeds needed",
+            lambda c: Cell(needed(c), value=exact(c.seeds_needed.seeds) if c.seeds_needed else ""),
+            explained="seeds of each model with which the methods' test finds the difference with a power of 80%",
+            folded=True,
+            latex=False,
+        ),
+        Column(
+            "Next training wins",
+            _next_training,
+            below=f"{percent_of(report.confidence)} of next differences",
+            explained="probability that one more training of the model beats one more of the baseline",
+            folded=True,
+            latex=False,
+        ),
+        Column(
+            "User better served",
+            lambda c: number(c.superiority, ".3f"),
+            explained="probability that the model ranks a user's target above the baseline's rank; ties count half",
             folded=True,
             latex=False,
         ),
         Column("Adjusted p", lambda c: p_cell(c.adjusted_p)),
         Column("Verdict", verdict_cell, "left"),
     )
+    interest = "that of the margin" if margin else "as large as the one found"
     note = (
         f"Verdict: by the declared test ({report.test_rule}), {report.correction_rule} over {report.family_rule}, at"
-        f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test, uncorrected)?"
-        f" p, users {TIMES} seeds: do the methods differ across seeds and users (crossed random effects,"
-        f" uncorrected)? It needs three seeds. Each {interval_of(report)} is for the single comparison. Difference:"
-        f" {report.interval_rule}. Gain: Fieller's, over users. d_z: delta method, over users. Detectable:"
-        f" the smallest difference that the t-test, uncorrected, would have found at {report.alpha} with a power of"
-        f" 80%. Seeds: those that both have; {NONE} if both models are deterministic."
+        f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test)? p, method: do"
+        " the methods differ across users and the seeds of each model, which are never paired? It needs three seeds of"
+        " each model that is not deterministic. Beside both: corrected in the same family. Each"
+        f" {interval_of(report)} is for the single comparison. Difference: {report.interval_rule}. Gain: Fieller's,"
+        " over users. d_z: delta method, over users. Detectable: the smallest difference that the t-test finds with a"
+        " power of 80% at the level of the family's hardest step. Seeds needed: for a difference"
+        f" {interest}, at the same level and power; {NONE} without the test of the methods. Next training: with t over"
+        " both models' seeds. User better served: over all users and pairs of trainings."
     )
-    if report.baseline_is_best:
-        note += " The best baseline is chosen on the same users, which favours it."
+    if margin is not None:
+        note += (
+            " Worse / same / better: probabilities that the true difference is below, within and above"
+            f" {percent_of(margin)} of the baseline's mean (flat prior). A significant difference within it gets no"
+            " mark."
+        )
     rows = rows_of(columns, report.comparisons, dataset=lambda c: c.dataset, metric=lambda c: c.metric)
     caption = "Comparisons with the baseline"
     return Table("comparisons", "comparisons", caption, columns, rows, note, lines="comparisons", latex="comparisons")
+
+
+def _of_margin(margin: str) -> list[Column]:
+    """Return the columns of a declared margin."""
+    return [
+        Column(f"p, equivalent within {margin}", lambda c: p_cell(c.equivalence_p), folded=True, latex=False),
+        Column(
+            "Worse / same / better",
+            lambda c: Cell(probabilities(c), value=exact(c.practical.better) if c.practical else ""),
+            explained=f"probability of each, with differences within {margin} as the same",
+        ),
+    ]
+
+
+def _p_of_users(c: Comparison) -> Cell:
+    return Cell(p_value(c.by_users.p), below=p_value(c.adjusted_users_p), value=exact(c.by_users.p))
+
+
+def _p_of_method(c: Comparison) -> Cell:
+    p = c.method.test.p if c.method else None
+    return Cell(p_value(p), below=p_value(c.adjusted_method_p), value=exact(p))
+
+
+def _next_training(c: Comparison) -> Cell:
+    one = c.next_training
+    if one is None:
+        return Cell(NONE, value="")
+    return Cell(f"{one.probability:.3f}", below=between(one.low, one.high), value=exact(one.probability))
+
+
+def all_pairs(report: Report) -> Iterator[Table]:
+    """Yield the matrix of all pairs of whole models, for each dataset and metric."""
+    for place, one in enumerate(report.all_pairs, start=1):
+        columns = [
+            Column("Model", lambda line: text(line[0].display), "left"),
+            Column("Letters", lambda line: text(line[1]), "left"),
+            *(Column(row.display, _nth(number)) for number, row in enumerate(one.rows)),
+        ]
+        lines = zip(one.rows, one.letters, range(len(one.rows)), one.p, strict=True)
+        yield Table(
+            f"all-pairs-{place}" if place > 1 else "all-pairs",
+            "comparisons",
+            f"All pairs on {one.dataset}, {metric_name(one.metric)}: adjusted p",
+            tuple(columns),
+            rows_of(columns, lines),
+            f"Corrected for all pairs at once over the same {one.resamples:,} resamples of the users (maxT): do these"
+            f" trained models differ? Models that share a letter are not shown to differ at {report.alpha}.",
+            "models",
+            "always",
+            sortable=False,
+            latex="all-pairs",
+            dataset=one.dataset,
+        )
+
+
+def _nth(number: int) -> Callable[[tuple[object, str, int, tuple[float, ...]]], Cell]:
+    return lambda line: Cell("") if line[2] == number else p_cell(line[3][number])
 
 
 def _counts(c: Comparison) -> Cell:

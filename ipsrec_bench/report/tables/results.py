@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ipsrec_bench.report.comparisons import TESTS
 from ipsrec_bench.report.content import (
     AblationCell,
     AblationLine,
@@ -33,13 +34,34 @@ def results(report: Report) -> Iterator[Table]:
     """Yield the result table, in several parts if it has many models."""
     note = (
         "Best value bold, second underlined; mean over seeds ± standard deviation over seeds, which one seed and"
-        f" deterministic models do not have. Improv.: relative to {report.baseline_rule}, on the seeds that both"
-        f" have. *: better with adjusted p < {report.alpha} ({report.test_rule}; {report.correction_rule} over"
-        f" {report.family_rule})."
+        f" deterministic models do not have. Improv.: relative to {report.baseline_rule}. {_marks(report)}"
     )
+    if report.chosen_on_test:
+        names = ", ".join(report.chosen_on_test)
+        note += f" The best baseline of {names} is chosen on the test targets, which favours it."
+    if report.all_pairs:
+        note += (
+            " Letters: models that share one are not shown to differ as trained models (all pairs at once, maxT over"
+            f" {report.all_pairs[0].resamples:,} resamples of the users)."
+        )
     if report.results.unequal:
         note += " †: only one of the model and its baseline is tuned."
     yield from result_tables(report.results, "results", "Results", note, "results", report.seeds)
+
+
+def _marks(report: Report) -> str:
+    """Return what the marks of improvements mean."""
+    over = f"{report.correction_rule} over {report.family_rule}"
+    if report.test == "auto":
+        return (
+            f"*: as a method, better with adjusted p < {report.alpha} ({TESTS['method']}; {over}). °: only these"
+            f" trained models are shown to differ, likewise ({TESTS['paired-t']}); the methods are not, or have fewer"
+            " than three seeds."
+        )
+    words = f"*: better with adjusted p < {report.alpha} ({report.test_rule}; {over})."
+    if report.test == "method":
+        words += f" °: only these trained models are shown to differ, likewise ({TESTS['paired-t']})."
+    return words
 
 
 def result_tables(
@@ -110,7 +132,7 @@ def _of_metric(table: ResultTable, line: ResultLine, seeds: int | None) -> Colum
 def _result_cell(cell: ResultCell, seeds: int | None, *, proposed: bool) -> Cell:
     improvement = ""
     if proposed:
-        marks = ("*" if cell.mark else "") + ("†" if cell.unequal else "")
+        marks = cell.mark + ("†" if cell.unequal else "")
         improvement = NONE if cell.gain is None else percent(cell.gain) + marks
     if cell.score is None:
         return Cell(NONE, below=improvement, value="")
@@ -119,6 +141,8 @@ def _result_cell(cell: ResultCell, seeds: int | None, *, proposed: bool) -> Cell
         spread.append(f"± {score.deviation:.4f}")
     if seeds is not None and score.seeds < seeds:
         spread.append(f"({score.seeds}/{seeds} seeds)")
+    if cell.letters:
+        spread.append(cell.letters)
     tone = "best" if cell.best else "second" if cell.second else ""
     return Cell(f"{score.mean:.4f}", " ".join(spread), improvement, exact(score.mean), tone)
 
@@ -130,9 +154,11 @@ def ablation(report: Report) -> Iterator[Table]:
     first = report.ablation.lines[0]
     note = (
         f"Beside a variant: its difference to the whole model, then the {interval_of(report)} ({report.interval_rule});"
-        f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over {report.family_rule} of the"
-        " ablation."
+        f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over the ablation's comparisons of one"
+        " family."
     )
+    if report.test in {"auto", "method"}:
+        note += " °: only these trained models are shown to differ."
     if not first.is_variant and first.row.model not in report.results.proposed:
         note += f" {first.row.display} is shown above them for reference."
     yield ablation_table(report.ablation, "ablation", "Ablation", note, "ablation")
@@ -161,5 +187,4 @@ def _ablation_cell(cell: AblationCell) -> Cell:
     c = cell.comparison
     if c is None:
         return score
-    beside = signed(c.difference) + ("*" if c.significant else "")
-    return Cell(score.text, beside, between(c.low, c.high), score.value, c.verdict)
+    return Cell(score.text, signed(c.difference) + c.mark, between(c.low, c.high), score.value, c.direction)

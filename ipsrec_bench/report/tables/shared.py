@@ -41,4 +41,4 @@ def difference_cell(c: Comparison) -> Cell:
 
 def verdict_cell(c: Comparison) -> Cell:
     """Return the cell of a verdict."""
-    return Cell(c.verdict, tone=c.verdict)
+    return Cell(c.verdict, tone=c.direction)
