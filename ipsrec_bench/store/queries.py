@@ -165,6 +165,15 @@ def outcome_of(connection: Connection, key: str) -> CellOutcome | None:
     return CellOutcome(*row) if row is not None else None
 
 
+def best_epoch_of(connection: Connection, key: str) -> tuple[int, float] | None:
+    """Return the best epoch of the complete cell `key` and its validation metric; None if there is no such cell."""
+    row = connection.execute(
+        "SELECT best_epoch, best_valid FROM cells WHERE status = 'complete' AND key = ? AND best_valid IS NOT NULL",
+        [key],
+    ).fetchone()
+    return (int(row[0]), float(row[1])) if row is not None else None
+
+
 def outcomes(connection: Connection) -> dict[str, CellOutcome]:
     """Return how every cell of the store ended, by its key."""
     rows = connection.execute("SELECT key, error, started FROM cells").fetchall()
