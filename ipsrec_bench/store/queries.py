@@ -459,11 +459,16 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
 def target_facts(connection: Connection, fingerprint: str, split: str) -> TargetFacts | None:
     """Return the facts about the test targets of a dataset under a split, users ascending; None if there are none."""
     columns = connection.execute(
-        'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen FROM targets'
+        'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen, candidates FROM targets'
         ' WHERE fingerprint = ? AND split = ? ORDER BY "user"',
         [fingerprint, split],
     ).fetchnumpy()
-    facts = TargetFacts(**{name: np.asarray(column) for name, column in columns.items()})
+    candidates = columns.pop("candidates")
+    is_known = not np.ma.getmaskarray(candidates).any()  # an older version may have recorded the other columns
+    facts = TargetFacts(
+        **{name: np.asarray(column) for name, column in columns.items()},
+        candidates=np.asarray(candidates) if is_known else None,
+    )
     return facts if len(facts.users) else None
 
 
