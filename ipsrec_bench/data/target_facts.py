@@ -26,15 +26,15 @@ class TargetFacts:
     provider_seen: NDArray[np.bool_]
     """Whether the history holds the target's provider; false where it is unknown."""
     candidates: NDArray[np.int32] | None = None
-    """Items that compete with the target if the history is masked: all others that the history does not hold. None where
-    a store of an older version lacks them."""
+    """Items that compete with the target if the history is masked: all others that the history does not hold. None if a
+    store of an older version lacks them."""
 
     def of(self, users: NDArray[np.int32]) -> "TargetFacts | None":
         """Return the facts of the targets of `users`, ascending; None if some of them are missing here."""
         places = np.searchsorted(self.users, users).clip(max=max(len(self.users) - 1, 0))
         if not len(self.users) or not np.array_equal(self.users[places], users):
             return None
-        return TargetFacts(**{name: None if column is None else column[places] for name, column in vars(self).items()})
+        return TargetFacts(**{name: column[places] for name, column in vars(self).items() if column is not None})
 
 
 def target_facts(data: PreparedDataset, split: Split) -> TargetFacts:

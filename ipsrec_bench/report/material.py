@@ -25,6 +25,8 @@ class Material:
     ranks: dict[str, TestRanks]
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
+    valid: Mapping[str, float]
+    """The report's metric on the validation targets, by key; imports have none."""
     curves: Sequence[CurvePoint]
     recorded: Mapping[str, RunDataset]
     """What the run was started on, by label."""
@@ -47,6 +49,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         queries.bases(connection, [*keys, *(cell.key for cell in run.stale)]),
         queries.test_ranks(connection, keys),
         queries.ranked_users(connection, keys),
+        queries.means_of(connection, keys, run.suite.main_metric, "valid"),
         queries.learning_curves(connection, keys),
         queries.run_datasets(connection, run.run),
         queries.datasets(connection, fingerprints),

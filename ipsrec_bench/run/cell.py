@@ -192,8 +192,9 @@ def parents_model(
     else:
 
         def as_own(event: Event) -> None:
-            known = isinstance(event, StepDone | EpochDone)
-            emit(replace(event, key=key, dataset=cell.dataset) if known else event)
+            if isinstance(event, StepDone | EpochDone):
+                event = replace(event, key=key, dataset=cell.dataset)
+            emit(event)
 
         parent_key = cell.parent.key(data.fingerprint, data.times_per_second)
         trained = train_cell(parent_key, cell.parent, place, data, as_own, way)

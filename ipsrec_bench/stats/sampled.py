@@ -33,12 +33,13 @@ def sampled_metric(
     pairs, places = np.unique(np.stack([ranks.ravel(), population.ravel()]), axis=1, return_inverse=True)
     # Ranks repeat: the expectation is computed once for each rank and population.
     step = max(1, CHUNK // max(1, int(name.partition("@")[2])))
-    parts = [_expected(name, *pairs[:, begin : begin + step], draws) for begin in range(0, pairs.shape[1], step)]
+    parts = [_expected(name, pairs[:, begin : begin + step], draws) for begin in range(0, pairs.shape[1], step)]
     return np.asarray(np.concatenate([*parts, np.empty(0)])[places.ravel()].reshape(ranks.shape))
 
 
-def _expected(name: str, ranks: NDArray[np.int64], population: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
-    """Return the expected gain for each pair of a rank and a population, float64 `[pairs]`."""
+def _expected(name: str, pairs: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
+    """Return the expected gain for each pair of a rank and a population, int64 `[2, pairs]`, as float64 `[pairs]`."""
+    ranks, population = pairs
     gain = gains(name, draws + 1)[1:-1]
     drawn = np.minimum(draws, population)[:, None]
     total, better = population[:, None], (ranks - 1)[:, None]

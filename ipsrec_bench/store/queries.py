@@ -197,6 +197,17 @@ def metrics_of(
     return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
 
 
+def means_of(connection: Connection, keys: Collection[str], name: str, split: str) -> dict[str, float]:
+    """Return, by key of complete cells, the mean over users of a metric like `ndcg@10` in a split, valid or test."""
+    rows = connection.execute(
+        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')}))"
+        " FROM ranks JOIN cells USING (cell) WHERE split = ? AND status = 'complete' AND key IN (SELECT unnest(?))"
+        " GROUP BY key",
+        [split, list(keys)],
+    ).fetchall()
+    return dict(rows)
+
+
 @dataclass(frozen=True)
 class LikeCells:
     """Costs of complete cells that differ only in their seed."""
