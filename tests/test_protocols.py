@@ -1,22 +1,31 @@
 """Several protocols in one suite: their settings, and models that are ranked again without training."""
 
+import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import split_dataset
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, EpochDone
 from ipsrec_bench.ranking.rank import rank_targets
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.render import FORMATS, write_report
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run.engine import Policy
 from ipsrec_bench.run.executors.api import Place, Slot
 from ipsrec_bench.run.executors.pool import Pool
 from ipsrec_bench.run.plan import cells_of, make_plan
 from ipsrec_bench.run.probe import probe
+from ipsrec_bench.stats.sampled import sampled_metric
+from ipsrec_bench.store.connect import reading
 from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.shards import Shard
 from ipsrec_bench.training.weights import load_model
@@ -257,3 +266,107 @@ def test_a_stopped_training_in_place_of_the_parents_goes_on(suite, tmp_path, ran
     assert max(event.resumed for event in of(CellStarted, events)) == 1
     of_two = RANKS.replace("ORDER", "AND dataset IN ('world', 'world, masked') ORDER")
     assert table(tmp_path / STORE, of_two) == table(ranked[0] / STORE, of_two)
+
+
+@pytest.fixture(scope="module")
+def report(ranked):
+    with reading(ranked[0] / STORE) as connection:
+        return build_report(read_material(connection, read_run(connection)))
+
+
+def test_a_report_sets_the_protocols_side_by_side(ranked, report):
+    table_ = report.protocols
+    assert table_.protocols == ("main", "masked", "later", "later-masked")
+    assert table_.differences[:2] == ("", "mask_history = true")
+    rows = table(
+        ranked[0] / STORE,
+        "SELECT trim(model || ' ' || variant), protocol, avg(ndcg(realistic_rank(higher, ties), 10)) FROM run_cells"
+        " JOIN cells USING (key) JOIN ranks USING (cell) WHERE split = 'test' GROUP BY ALL",
+    )
+    means = {(label, protocol or "main"): mean for label, protocol, mean in rows}
+    shown = {
+        (line.row.label, name): cell
+        for line in table_.lines
+        for name, cell in zip(table_.protocols, line.cells, strict=True)
+    }
+    assert {place: cell.score.mean for place, cell in shown.items()} == pytest.approx(means)
+    for name in table_.protocols:
+        of_protocol = sorted((mean for (_, protocol), mean in means.items() if protocol == name), reverse=True)
+        assert all(
+            cell.rank == 1 + of_protocol.index(means[label, protocol])
+            for (label, protocol), cell in shown.items()
+            if protocol == name
+        )
+    labels = [line.row.label for line in table_.lines]
+    for order in table_.orders:
+        both = [[means[label, protocol] for label in labels] for protocol in ("main", order.protocol)]
+        assert order.tau == pytest.approx(kendalltau(*both).statistic)
+    assert len(table_.sentences) == 3
+
+
+def test_a_report_says_how_stable_the_order_is(ranked, report):
+    order = report.order
+    assert [line.rank for line in order.lines] == sorted(line.rank for line in order.lines)
+    assert all(line.low <= line.rank <= line.high for line in order.lines)
+    assert [line.above is None for line in order.lines] == [False] * 3 + [True]
+    between = [one.between for one in order.agreements]
+    assert between == ["validation and test", *(f"main protocol and {name}" for name in report.protocols.protocols[1:])]
+    rows = table(
+        ranked[0] / STORE,
+        "SELECT avg(ndcg(realistic_rank(higher, ties), 10)) FILTER (split = 'valid'),"
+        " avg(ndcg(realistic_rank(higher, ties), 10)) FILTER (split = 'test') FROM run_cells"
+        " JOIN cells USING (key) JOIN ranks USING (cell) WHERE dataset = 'world' GROUP BY key",
+    )
+    assert order.agreements[0].tau == pytest.approx(kendalltau(*zip(*rows, strict=True)).statistic)
+
+
+def test_seeds_and_datasets_are_compared_where_there_are_several(tmp_path):
+    text = TINY_SUITE + '[datasets.other]\nsource = "synthetic"\nusers = 90\nitems = 30\nseed = 4\n'
+    run(written(tmp_path, text), tmp_path, ["seeds=[1,2,3]", "training.epochs=1"])
+    with reading(tmp_path / STORE) as connection:
+        report = build_report(read_material(connection, read_run(connection)))
+    assert report.protocols is None
+    found = {(one.dataset, one.between): one for one in report.order.agreements}
+    assert found["world", "seeds"].pairs == 3
+    assert found["world", "seeds"].lowest <= found["world", "seeds"].tau
+    assert ("", "world and other") in found
+
+
+@pytest.mark.parametrize("mask", ["false", "true", '"miss"'])
+def test_a_report_says_what_sampled_negatives_would_have_said(tmp_path, mask):
+    """Under a mask, negatives are drawn from the items that are left."""
+    suite = written(tmp_path, TINY_SUITE + f"mask_history = {mask}\n")
+    run(suite, tmp_path, [*SEED, "training.epochs=1"])
+    with reading(tmp_path / STORE) as connection:
+        report = build_report(read_material(connection, read_run(connection)))
+    plan = make_plan(load_suite(suite, SEED), tmp_path / "data", tmp_path / STORE, lambda _: None)
+    data, (_, cell) = plan.datasets["world"], plan.cells[0]
+    targets = split_dataset(data, cell.protocol).test
+    others = [
+        len({*data.items[data.offsets[user] : place].tolist()} - {int(data.items[place])}) if mask != "false" else 0
+        for user, place in zip(targets.users.tolist(), targets.positions.tolist(), strict=True)
+    ]
+    ranks = table(
+        tmp_path / STORE,
+        "SELECT realistic_rank(higher, ties) FROM run_cells JOIN cells USING (key) JOIN ranks USING (cell)"
+        " WHERE split = 'test' AND model = 'sasrec' AND variant = '' ORDER BY \"user\"",
+    )
+    population = np.array([data.num_items - 1]) - np.array(others)
+    expected = sampled_metric("ndcg@10", np.array(ranks)[:, 0], population, 100).mean()
+    (line,) = (line for line in report.sampled.lines if line.row.label == "sasrec")
+    assert line.sampled == pytest.approx(expected)
+    assert line.sampled == pytest.approx(line.full)  # the catalogue is smaller than the sample
+
+
+def test_all_formats_show_them(ranked, report, tmp_path):
+    del ranked
+    written_ = write_report(report, tmp_path, FORMATS)
+    for name in ("html", "md"):
+        page = written_.pages[name].read_text(encoding="utf-8")
+        for heading in ("Protocols side by side", "How stable is the order", "What sampled negatives would have said"):
+            assert heading in page
+    assert {path.name for path in written_.tables} >= {"table-protocols.tex", "table-order.tex", "table-sampled.tex"}
+    content = json.loads(written_.pages["json"].read_text(encoding="utf-8"))
+    assert content["protocols"]["orders"][0]["protocol"] == "masked"
+    assert content["order"]["lines"]
+    assert content["sampled"]["draws"] == 100
