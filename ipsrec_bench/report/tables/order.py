@@ -113,11 +113,12 @@ def sampled(report: Report) -> Iterator[Table]:
         Column("All candidates", lambda line: _value(line.full, line.full_rank)),
         Column(f"{found.draws} sampled", lambda line: _value(line.sampled, line.sampled_rank)),
     )
+    taus = ", ".join(f"{tau:.2f} on {dataset}" for dataset, tau in found.taus)
     note = (
         f"{metric_name(found.metric)}, and in brackets the rank among the models. Sampled: the expected value if each"
         f" target were ranked among {found.draws} negatives, drawn uniformly without replacement, in closed form"
         " (Krichene and Rendle, 2020). It is not comparable with the metric over all candidates, and may order models"
-        " otherwise."
+        f" otherwise. Kendall's tau-b of the two orders: {taus}."
     )
     yield Table(
         "sampled", "order", "What sampled negatives would have said", columns,
