@@ -23,7 +23,7 @@ from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.order import order_stability, rank_correlation
 from ipsrec_bench.stats.sampled import sampled_metric
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 """Maximum number of resamples of an order; a suite's `statistics.resamples` may be less."""
 DRAWS = 100
 """Number of sampled negatives: 100 is the most common number in the literature."""
