@@ -19,7 +19,6 @@ from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.models.stages import MAIN, Stage
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, peak_memory, pick_device, reset_peak_memory
@@ -120,7 +119,7 @@ def train_cell(
                 mask_history=cell.protocol.mask_history,
                 tile_parts=way.tile_parts,
             )
-        return Validation(float(metric(cell.training.stop_metric, ranks.realistic).mean()), vars(ranks))
+        return Validation(ranks.mean(cell.training.stop_metric), vars(ranks))
 
     with _denormals(flushed=True):
         fitted = fit(

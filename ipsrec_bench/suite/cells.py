@@ -15,7 +15,7 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
 from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
-from ipsrec_bench.suite.conditions import ConditionName, conditions
+from ipsrec_bench.suite.conditions import Condition, ConditionName, conditions
 from ipsrec_bench.suite.load import SuiteFile, checked
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, Training, check_name
 
@@ -285,7 +285,7 @@ def expand(
     if not suite.models:
         raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
     found = conditions(file, known_datasets)
-    rows = [row for name in suite.models for row in _rows(file, name, find, precision)]
+    rows = [row for name in suite.models for row in _rows(file, name, find, precision, found)]
     everywhere = [
         row(dataset=one.label, source=one.source, protocol=one.protocol, seed=seed, condition=one.name)
         for one in found
@@ -322,13 +322,33 @@ def expand(
 def _without_effect(protocol: Protocol) -> set[str]:
     """Return the keys of `protocol` that do not enter a cell's key.
 
-    Metrics and cutoffs only affect tables. The filter is applied to the dataset, whose fingerprint enters.
+    Metrics and cutoffs only affect tables. The filter is applied to the dataset, whose fingerprint enters, unless it
+    is for training alone.
     """
-    shares = set() if protocol.takes_shares else {"valid_share", "test_share"}
-    return {"metrics", "cutoffs", "filter", *shares}
+    idle = {"metrics", "cutoffs"}
+    if not protocol.filters_training:
+        idle |= {"filter", "filter_for"}
+    if not protocol.takes_shares:
+        idle |= {"valid_share", "test_share"}
+    elif protocol.validation == "last-train":
+        idle |= {"valid_share"}
+    return idle
 
 
-def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> Iterator[Callable[..., Cell]]:
+def _unseen_users(protocol: Protocol) -> tuple[str, str] | None:
+    """Return the setting by which users are ranked of whom training sees nothing, and its remedy; None if none does."""
+    if protocol.split == "user-holdout":
+        return "split = 'user-holdout'", "split = 'leave-one-out' or 'temporal'"
+    if protocol.validation == "users":
+        return "validation = 'users'", "validation = 'time' or 'last-train'"
+    if protocol.filters_training:
+        return "filter_for = 'training'", "filter_for = 'all'"
+    return None
+
+
+def _rows(
+    file: SuiteFile, name: str, find: Finders, precision: Precision, conditions: Sequence[Condition]
+) -> Iterator[Callable[..., Cell]]:
     """Yield, for the suite's model `name` and each of its variants, a factory of cells."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
@@ -339,12 +359,14 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
         known = find.model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
-    if known.uses_users and file.suite.protocol.split == "user-holdout":
-        raise file.error(
-            where,
-            f"'{type_name}' learns a vector for each user, and protocol.split = 'user-holdout' tests users that"
-            " training does not see; remove the model, or set split = 'leave-one-out' or 'temporal'",
-        )
+    for condition in conditions if known.uses_users else ():
+        if found := _unseen_users(condition.protocol):
+            setting, remedy = found
+            raise file.error(
+                where,
+                f"'{type_name}' learns a vector for each user, and protocol.{setting} ranks users that training does"
+                f" not see; remove the model, or set {remedy}",
+            )
     for variant in variants:
         try:
             check_name(variant)
