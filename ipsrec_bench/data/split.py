@@ -6,9 +6,10 @@ with one interaction gives no target, with two a training target, with three a t
 or more a validation target as well. A model trained this way knows what other users did after a test target;
 `data stats` reports for how many targets this is the case.
 
-Temporal: cuts in time, the same for all users. By default, interactions before the first cut are for training. A user's
-first interaction between the cuts is a validation target; the first one at or after the second cut is a test target. The
-history is everything of the user before the target, so neither training nor history contains anything after the cut.
+Temporal: cuts in time, the same for all users. By default, interactions before the first cut are for training. A
+user's first interaction between the cuts is a validation target; the first one at or after the second cut is a test
+target. The history is everything of the user before the target, so neither training nor history contains anything after
+the cut.
 
 - `target` chooses among a user's interactions in a period of time. `first` is the one above. `last`, `random` and `all`
   take the last one, a random one, or each: the history is everything of the user before the target, which may also be

@@ -16,7 +16,8 @@ from ipsrec_bench.suite.schema import Protocol
 class SplitStatistics:
     """Counts and shares of the held-out targets of one dataset under one split.
 
-    Shares are of targets, of which a user has several if the protocol takes all interactions after a cut. A share is None if it was recorded by an older version without it.
+    Shares are of targets, of which a user has several if the protocol takes all interactions after a cut.
+    A share is None if it was recorded by an older version without it.
     """
 
     test_users: int

@@ -34,7 +34,6 @@ from ipsrec_bench.events import (
     WorkerEnded,
     WorkerSeen,
 )
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, memory_at
 from ipsrec_bench.run.control import Wanted
 from ipsrec_bench.run.costs import CostEstimate, NoCost

@@ -107,7 +107,7 @@ class CurvePoint:
     loss: float
     """The loss that was minimised."""
     valid: float | None
-    """The stopping metric; None in a stage before the main one."""
+    """The stopping metric; None in any stage but the main one."""
     stage: str = MAIN
     losses: Mapping[str, float] = field(default_factory=dict)
     """The loss of each task by name, before its weight."""

@@ -145,12 +145,12 @@ CREATE TABLE epochs (
     valid_seconds DOUBLE NOT NULL,
     targets BIGINT NOT NULL
 );
-COMMENT ON TABLE epochs IS 'Learning curves; one row per cell, stage and epoch, in the order of the training. A model that is pretrained has stages before the main one. Losses are means over the samples of the epoch.';
+COMMENT ON TABLE epochs IS 'Learning curves; one row per cell, stage and epoch, in the order of the training. A model that is pretrained has stages before the main one; one that is refit has stages after it. Losses are means over the samples of the epoch.';
 COMMENT ON COLUMN epochs.cell IS 'the cell, as in cells';
-COMMENT ON COLUMN epochs.stage IS 'stage of the training: main, or the name of one before it';
+COMMENT ON COLUMN epochs.stage IS 'stage of the training: main, the name of one before it, or refit and the name of one of a second training on training and validation interactions';
 COMMENT ON COLUMN epochs.epoch IS 'number of the epoch in its stage, from 1';
 COMMENT ON COLUMN epochs.loss IS 'loss that was minimised: the weighted sum of those in losses';
-COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch; NULL before the main stage';
+COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch; NULL in other stages than main';
 COMMENT ON COLUMN epochs.train_seconds IS 'time of training in seconds';
 COMMENT ON COLUMN epochs.valid_seconds IS 'time of validation in seconds';
 COMMENT ON COLUMN epochs.targets IS 'number of training samples: targets, histories or interactions';

@@ -28,6 +28,15 @@ OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-o
 """Tasks with a loss over the item catalogue, which is exact or approximated."""
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
+REFIT = "refit"
+"""Name of that stage where a model is trained again on training and validation interactions."""
+REFIT_NOTE = "refit on training + validation"
+"""The note in every table beside a model that was."""
+
+
+def refit_name(stage: str) -> str:
+    """Return the name of a stage of the second training with `training.refit`."""
+    return REFIT if stage == MAIN_STAGE else f"{REFIT} {stage}"
 
 
 class KnownModel(Interface):
@@ -166,26 +175,38 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The label, and the approximation that the model was trained with, if any."""
-        return f"{self.label}{self.approximation}"
+        """The label, and the note on its training, if any."""
+        return f"{self.label}{self.note}"
 
     @property
-    def approximation(self) -> str:
-        """In parentheses, the note in every table beside a model that was not trained on the exact softmax.
+    def note(self) -> str:
+        """In parentheses, the note in every table on how the model was trained; empty if that needs none.
 
-        It does not concern a model none of whose tasks is a loss over the catalogue.
+        It names the approximation of a model that was not trained on the exact softmax; this does not concern a model
+        none of whose tasks is a loss over the catalogue. It also says that the model was refit.
         """
         stages: Sequence[KnownStage] = getattr(self.config, "stages", tuple)()
         concerned = any(_is_over_catalogue(use) for stage in stages for use in stage.tasks)
-        return f" ({self.training.approximation})" if self.training.approximation and concerned else ""
+        approximation = self.training.approximation if concerned else ""
+        notes = [part for part in (approximation, REFIT_NOTE if self.training.refit else "") if part]
+        return f" ({'; '.join(notes)})" if notes else ""
 
     @property
     def stages(self) -> tuple[tuple[str, int], ...]:
-        """Name and maximum number of epochs of each stage of the training, in order; the last is the main one."""
+        """Name and maximum number of epochs of each stage of the training, in order.
+
+        The main one is the last. The stages of a second training, for `training.refit`, follow it.
+        """
         stages = getattr(self.config, "stages", None)
         if stages is None:
             return ((MAIN_STAGE, self.training.epochs),)
-        return tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+        first = tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+        again = ((refit_name(name), epochs) for name, epochs in first) if self.training.refit else ()
+        return *first, *again
+
+    def without_refit(self) -> "Cell":
+        """Return the cell without its second training."""
+        return replace(self, training=self.training.model_copy(update={"refit": False}))
 
     @property
     def epochs(self) -> int:
@@ -207,6 +228,7 @@ class Cell:
             **({"tasks": dict(self.task_code)} if self.task_code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             **({} if self.counts else {"training": training}),
+            **({REFIT: True} if self.counts and self.training.refit else {}),
             "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
         }
 
@@ -499,6 +521,8 @@ def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence
         raise file.error(where, f"the stages of this model cannot be trained: {error}") from None
     except Exception as error:  # noqa: BLE001 (whatever a user's class raises)
         raise file.error(where, f"the stages of this model cannot be read: {type(error).__name__}: {error}") from None
+    if any(name == REFIT or name.startswith(f"{REFIT} ") for name in names):
+        raise file.error(where, f"this model has the stages {listed(names)}; '{REFIT}' is the name of another training")
     if hasattr(config, "stages") and (names[-1:] != [MAIN_STAGE] or len({*names}) < len(names)):
         raise file.error(
             where,

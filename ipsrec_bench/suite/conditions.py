@@ -68,8 +68,8 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
         SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name.
     """
     further = [*_earlier("", file.suite.protocol)]
-    for name, protocol in _protocols(file):
-        further += [(name, protocol), *_earlier(name, protocol)]
+    for label, protocol in _protocols(file):
+        further += [(label, protocol), *_earlier(label, protocol)]
     found = []
     for base in file.suite.datasets:
         main = _condition(file, ConditionName(base), known_datasets, file.suite.protocol)

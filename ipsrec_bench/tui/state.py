@@ -60,7 +60,7 @@ class RunningCell:
     began: float
     """When it began, shifted by later pauses."""
     resumed: int = 0
-    """Epochs that an earlier attempt has trained, over all stages."""
+    """Epochs that an earlier attempt has trained, over all stages, as in `CellStarted`."""
     epoch: int = 0
     """Epochs done, over all stages."""
     step: int = 0
@@ -74,7 +74,7 @@ class RunningCell:
 
     @property
     def current(self) -> tuple[str, int, int]:
-        """The current epoch: the stage before the main one that it belongs to, or "", its number there, of how many."""
+        """The current epoch: the stage that it belongs to, or "" for the main one, its number there, of how many."""
         return epoch_in_stage(self.stages, min(self.epoch + 1, self.epochs), self.epochs)
 
     def epochs_until(self, stage: str, epoch: int) -> int:
