@@ -103,6 +103,11 @@ class Results:
         ranks = self._first_ranks(dataset)
         return np.empty(0, dtype=np.int32) if ranks is None else ranks.distinct
 
+    def has_several_targets(self, dataset: str) -> bool:
+        """Return whether a user of `dataset` has several targets, whose mean is the user's metric."""
+        ranks = self._first_ranks(dataset)
+        return ranks is not None and len(ranks.distinct) < len(ranks.users)
+
     def _first_ranks(self, dataset: str) -> TestRanks | None:
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
         return self.ranks[keys[0]] if keys else None

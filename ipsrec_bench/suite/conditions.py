@@ -96,6 +96,15 @@ def _condition(
     return Condition(name, _as_read(source, protocol), protocol.model_copy(update=own))
 
 
+def resolve_protocol(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]]) -> Protocol:
+    """Return the suite's main protocol with the maximum length and the filter of the dataset `name`.
+
+    Raises:
+        SuiteError: as `resolve_source`.
+    """
+    return _condition(file, ConditionName(name), known_datasets, file.suite.protocol).protocol
+
+
 def _earlier(name: str, protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
     """Yield name and settings of a protocol's test periods before the newest."""
     _, *earlier = folds_of(protocol)
