@@ -145,7 +145,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
-            *((("Refit", REFIT_RULE),) if training.refit else ()),
+            *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics.correction)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
@@ -167,8 +167,8 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
 
 
 REFIT_RULE = (
-    "each model is trained again, on training and validation interactions, for the number of epochs that was best; the"
-    " second model ranks the test targets"
+    "each model that is so marked is trained again, on training and validation interactions, for the number of epochs"
+    " that was best; the second model ranks the test targets"
 )
 
 

@@ -136,6 +136,11 @@ class CellSummary:
     """Whether no seed changes its ranks."""
 
     @property
+    def refit(self) -> bool:
+        """Whether the model was trained again on training and validation interactions."""
+        return "refit" in self.settings or bool(self.settings.get("training", {}).get("refit"))
+
+    @property
     def cut_off(self) -> bool:
         """Whether training was still getting better when its last allowed epoch ended."""
         return self.best_epoch is not None and self.best_epoch == self.settings.get("training", {}).get("epochs")

@@ -83,6 +83,10 @@ class RunningCell:
         before = self.stages[: names.index(stage)] if stage in names else ()
         return sum(epochs for _, epochs in before) + epoch
 
+    def stages_with(self, stage: str, epochs: int | None) -> tuple[tuple[str, int], ...]:
+        """Return the stages with the number of epochs of one of them, once it is known."""
+        return tuple((name, epochs if name == stage and epochs is not None else most) for name, most in self.stages)
+
     @property
     def progress(self) -> float:
         """Share of the epochs that are done, between 0 and 1; early stopping may cut the rest."""
@@ -182,8 +186,17 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
         state = replace(state, began=event.time)
     match event:
         case StepDone():
+            running = state.running.get(event.key)
+            if running is None:
+                return state
             return _update(
-                state, event, step=event.step, steps=event.steps, loss=event.loss, rate=event.targets_per_second
+                state,
+                event,
+                epoch=running.epochs_until(event.stage, event.epoch - 1),  # the stage before may have ended early
+                step=event.step,
+                steps=event.steps,
+                loss=event.loss,
+                rate=event.targets_per_second,
             )
         case WorkerSeen():
             worker = state.workers.get(event.worker, Worker(event.worker))
@@ -194,9 +207,12 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             running = state.running.get(event.key)
             if running is None:  # its death was noticed before this late event arrived
                 return state
+            stages = running.stages_with(event.stage, event.of)
             return _update(
                 state,
                 event,
+                stages=stages,
+                epochs=running.epochs + sum(n for _, n in stages) - sum(n for _, n in running.stages),
                 epoch=running.epochs_until(event.stage, event.epoch),
                 step=0,
                 loss=event.loss,
