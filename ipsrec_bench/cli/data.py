@@ -254,13 +254,14 @@ def stats(
         workplace.sweep()
         with workplace.scratch() as folder:
             data = build(path.name, _source(file, FILE, data_dir), folder)
+            protocol = _protocol(file, FILE, data_dir)
         published = None
     else:
         file = _suite_file(dataset, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
+        protocol = _protocol(file, dataset, data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
     title = f"{dataset} (stand-in, generated)" if data.stand_in else dataset
-    protocol = file.suite.protocol
     found = _targets(data, protocol)
     print_statistics(
         title, data.statistics, protocol.split_name, found, published, reading=data.reading, as_json=as_json
@@ -329,6 +330,13 @@ def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
     from ipsrec_bench.suite.conditions import resolve_source
 
     return resolve_source(file, name, known_datasets_of(file, data_dir))
+
+
+def _protocol(file: "SuiteFile", name: str, data_dir: Path) -> "Protocol":
+    from ipsrec_bench.run.plan import known_datasets_of
+    from ipsrec_bench.suite.conditions import resolve_protocol
+
+    return resolve_protocol(file, name, known_datasets_of(file, data_dir))
 
 
 def _published(name: str, data_dir: Path) -> "Published | None":

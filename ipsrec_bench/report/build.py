@@ -40,7 +40,7 @@ from ipsrec_bench.report.declared import (
     with_all_pairs,
 )
 from ipsrec_bench.report.failures import log_of
-from ipsrec_bench.report.material import Material
+from ipsrec_bench.report.material import Material, training_filter
 from ipsrec_bench.report.order import order_of, sampled_of
 from ipsrec_bench.report.protocols import protocol_table
 from ipsrec_bench.report.provenance import (
@@ -149,6 +149,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
+            *_training_filters(run, summaries),
             *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
@@ -162,6 +163,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
+            *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics.correction)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
@@ -180,6 +182,20 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         suite_text=run.text,
         overrides=run.overrides,
     )
+
+
+REFIT_RULE = (
+    "each model that is so marked is trained again, on training and validation interactions, for the number of epochs"
+    " that was best; the second model ranks the test targets"
+)
+
+
+def _training_filters(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[tuple[str, str]]:
+    """Yield the row of the filters that apply to the training interactions alone, if there are any."""
+    found = {cell.dataset: training_filter(summaries[cell.key]) for cell in run.cells if cell.key in summaries}
+    filters = [f"{one} on {label}" for label, one in found.items() if one is not None]
+    if filters:
+        yield "Filter of training alone", f"{'; '.join(filters)}; all users are tested, after their whole histories"
 
 
 def _corrected(correction: str) -> str:
@@ -224,6 +240,9 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
     few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
     for dataset in few:
         yield f"{dataset} has one test user; a comparison needs two, so nothing is compared there"
+    for dataset in results.datasets:
+        if results.has_several_targets(dataset):
+            yield f"{dataset}: users have several targets, whose mean is a user's metric, so there are no slices"
     if not comparisons and not few:
         yield "Nothing is compared: results of a baseline or of another model are missing, or every model is proposed"
     for dataset in results.datasets:
@@ -233,6 +252,11 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
                 " validation ranks"
             )
+    yield from _exhausted(results, datasets)
+
+
+def _exhausted(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
+    """Yield a sentence for every cutoff that includes all items of a dataset."""
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:
         items = line.statistics.items
