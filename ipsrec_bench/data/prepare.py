@@ -162,8 +162,8 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         for table in ("users", "items", "providers"):
             path = str((folder / f"{table}.parquet").absolute())
             connection.table(table).order("id").write_parquet(path, compression="zstd")
-        users, items, providers = (
-            int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
+        items, providers = (
+            int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("items", "providers")
         )
         (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)

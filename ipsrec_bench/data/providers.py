@@ -173,5 +173,7 @@ def largest_providers(
     counts = np.bincount(providers)
     counts[: UNKNOWN_PROVIDER + 1] = 0
     chosen = [int(number) for number in np.argsort(-counts, kind="stable")[:LARGEST] if counts[number]]
-    names = dict(connection.execute("SELECT id, raw FROM providers WHERE id IN (SELECT unnest(?))", [chosen]).fetchall())
+    names = dict(
+        connection.execute("SELECT id, raw FROM providers WHERE id IN (SELECT unnest(?))", [chosen]).fetchall()
+    )
     return tuple((names[number], number, int(counts[number])) for number in chosen)

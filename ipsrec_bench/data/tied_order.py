@@ -41,7 +41,10 @@ def sorted_ties(
         step = np.diff(places[items])[tied]
         rising, falling = _groups_of(group, step > 0), _groups_of(group, step < 0)
         judged = int((rising | falling).sum())
-        for word, count in (("ascending", int((rising & ~falling).sum())), ("descending", int((falling & ~rising).sum()))):
+        for word, count in (
+            ("ascending", int((rising & ~falling).sum())),
+            ("descending", int((falling & ~rising).sum())),
+        ):
             if judged >= LEAST_GROUPS and count >= MOST_SORTED * judged:
                 yield (
                     f"{count:,} of {judged:,} groups of a user's interactions with equal times are sorted by item id"

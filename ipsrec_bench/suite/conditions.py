@@ -93,8 +93,8 @@ def _check_controls(file: SuiteFile, main: Condition) -> None:
     if wanted and main.source.providers_as != AS_GIVEN:
         raise file.error(
             ("datasets", base, "providers_as"),
-            f"found {settings.shown(_written(main.source.providers_as))}, and [controls] would replace it; remove one of"
-            " the two, or name the column of the providers with `provider`",
+            f"found {settings.shown(_written(main.source.providers_as))}, and [controls] would replace it; remove one"
+            " of the two, or name the column of the providers with `provider`",
         )
     for one in wanted:
         if isinstance(one, ProviderColumn) and isinstance(main.source, SyntheticSource):

@@ -185,6 +185,12 @@ def control_name(providers: ProviderControl) -> str:
     }[providers]
 
 
+def control_of(source: Mapping[str, Any]) -> str:
+    """Return the choice of providers of a source's settings, as plain JSON values, in words; empty for its own."""
+    wanted = source.get("providers_as", AS_GIVEN)
+    return control_name(ProviderColumn(**wanted) if isinstance(wanted, Mapping) else wanted)
+
+
 class Source(Settings):
     """Settings common to all sources."""
 

@@ -3,6 +3,7 @@
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables.comparisons import comparisons, slices
+from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
 from ipsrec_bench.report.tables.published import published
 from ipsrec_bench.report.tables.results import ablation, results
@@ -15,6 +16,7 @@ def tables_of(report: Report) -> list[Table]:
         *results(report),
         *ablation(report),
         comparisons(report),
+        controls(report),
         slices(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
         tuning(report),

@@ -48,7 +48,9 @@ REGISTRY: dict[str, TaskEntry] = {
     "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig, providers=True),
     "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
-    "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig, providers=True),
+    "provider-prediction": _entry(
+        "provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig, providers=True
+    ),
     "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig, providers=True),
     "cloze": _entry("cloze:Cloze", configs.ClozeConfig),
     "attribute-prediction": _entry("attribute_prediction:AttributePrediction", configs.MaskingConfig, providers=True),
