@@ -14,15 +14,20 @@ from ipsrec_bench.data.controls import popularity, shuffled
 from ipsrec_bench.data.prepare import prepare, prepared_path
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
 from ipsrec_bench.errors import DataError, SuiteError
+from ipsrec_bench.ranking.ranks import Ranks
+from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.ingest import begin_run, record_cell
+from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
 from .conftest import raw_sequences, vocabulary
+from .planted import SEEDS, SETTINGS, USERS, built, mean_over_seeds, planted_ranks
 from .test_data import REAL, needs_real_data
-
-SMALL = {"users": 300, "items": 100, "providers": 12, "mean_length": 10}
-
+from .test_store import record
 
 # Providers
 
@@ -348,3 +353,108 @@ def test_statistics_say_what_was_changed(bench):
     assert json.loads(twin.stdout)["stickiness"] < 0.05
     counted = bench("validate", "own.toml")
     assert "1 dataset x 1 models and variants x 1 seed, and 1 cell of controls" in counted.stdout
+
+
+# The table
+
+MODELS = {"sasrec": 1, "ipsrec-s": 2}
+"""Model and the place in `planted_ranks` that says how good it is."""
+
+
+def planted(path: Path, twin: int, *, twin_users: int = USERS, failed: bool = False):
+    """Return the report on a run in which the twin of ipsrec-s has the ranks of the model at the place `twin`."""
+    text = """
+title = "Planted"
+seeds = [1, 2, 3]
+datasets = ["d"]
+models = ["sasrec", "ipsrec-s"]
+[protocol]
+metrics = ["hr", "mrr"]
+[controls]
+providers = ["shuffled"]
+"""
+    suite = parse_suite(Path("planted.toml"), text)
+    cells = [
+        PlannedCell(f"{model}{seed}", "d", model, model.upper(), model, "", seed) for model in MODELS for seed in SEEDS
+    ]
+    control = {"base": "d", "control": "shuffled providers"}
+    cells += [
+        PlannedCell(f"twin{seed}", "d, shuffled providers", "ipsrec-s", "IPSREC-S", "ipsrec-s", "", seed, **control)
+        for seed in SEEDS
+    ]
+    with writing(path) as connection:
+        begin_run(connection, suite, [], cells)
+        for fingerprint in "fg":
+            connection.execute(
+                "INSERT INTO datasets VALUES (?, 'd', ?, 900, 3, 20, 19, 4.0, 0.1, 0, 0.5, NULL, false, 1.0, 'none')",
+                [fingerprint, USERS],
+            )
+        for cell in cells:
+            users = twin_users if cell.control else USERS
+            ranks = planted_ranks(twin if cell.control else MODELS[cell.model], cell.seed, users) - 1
+            ranks = Ranks(np.arange(users), np.minimum(ranks, 899).astype(np.int32), np.zeros(users, dtype=np.int32))
+            settings = {"fingerprint": "g" if cell.control else "f", "settings": SETTINGS, "seed": cell.seed}
+            if failed and cell.control:
+                record_cell(connection, record(cell.key, error="MemoryError: big", ranks=None, epochs=(), **settings))
+            else:
+                record_cell(connection, record(cell.key, ranks={"test": ranks}, **settings))
+    return built(path)
+
+
+def test_the_table_compares_each_row_with_its_twin(tmp_path):
+    report = planted(tmp_path / "s.duckdb", twin=1)
+    assert [(c.dataset, c.metric, c.row.label, c.reference.display) for c in report.controls] == [
+        ("d", name, "ipsrec-s", "IPSREC-S, shuffled providers") for name in ("mrr@10", "hr@5", "hr@10", "mrr@5")
+    ]
+    ours, theirs = mean_over_seeds(2, "mrr@10"), mean_over_seeds(1, "mrr@10")
+    c = report.controls[0]
+    assert (c.mean, c.reference_mean) == (pytest.approx(ours.mean()), pytest.approx(theirs.mean()))
+    assert c.verdict == "better"
+    # The twin has the ranks of the baseline: nothing is left of the gain.
+    gain = next(c for c in report.control_gains if c.metric == "mrr@10")
+    assert (gain.row.display, gain.reference.label, gain.difference) == ("IPSREC-S, shuffled providers", "sasrec", 0)
+    assert [row.label for row in report.results.columns] == ["sasrec", "ipsrec-s"]
+    assert {c.dataset for c in report.comparisons} == {"d"}
+    assert report.cells == len(report.provenance) == 9
+    pages = write_report(report, tmp_path / "out", ("html", "md", "latex", "json")).pages
+    for kind in ("html", "md"):
+        text = pages[kind].read_text(encoding="utf-8")
+        assert "Controls: what the provider information brings" in text
+        assert "IPSREC-S is better than IPSREC-S, shuffled providers on d" in text
+    assert "shuffled providers" in pages["latex"].with_name("table-controls.tex").read_text(encoding="utf-8")
+    assert len(json.loads(pages["json"].read_text(encoding="utf-8"))["controls"]) == 4
+    (table,) = (table for table in tables_of(report) if table.name == "controls")
+    assert [cell.text for cell in table.rows[0].cells][-2:] == [
+        f"{100 * (ours.mean() / theirs.mean() - 1):+.1f}%",
+        "+0.0%",
+    ]
+
+
+def test_a_twin_of_the_same_ranks_shows_nothing(tmp_path):
+    report = planted(tmp_path / "s.duckdb", twin=2)
+    assert {c.difference for c in report.controls} == {0}
+    assert "better" not in {c.verdict for c in report.controls}
+
+
+def test_twins_with_other_users_are_left_out_and_missing_ones_are_named(tmp_path):
+    report = planted(tmp_path / "s.duckdb", twin=1, twin_users=USERS - 1)
+    assert not report.controls
+    assert sum("ranks different users than the row that it controls" in warning for warning in report.warnings) == 3
+    report = planted(tmp_path / "t.duckdb", twin=1, failed=True)
+    assert not report.controls
+    assert [(cell.dataset, cell.error) for cell in report.missing] == [
+        ("d, shuffled providers", "MemoryError: big")
+    ] * 3
+
+
+def test_a_dataset_with_changed_providers_says_so_beside_every_table(bench, tmp_path):
+    suite = SUITE.format(providers="[]", models="pop = {}\nrecent-pop = {}").replace(
+        'source = "synthetic"',
+        'source = "synthetic"\nproviders_as = "popularity"\ntie_order = 2\nusers = 60\nitems = 40',
+    )
+    (tmp_path / "own.toml").write_text(suite, encoding="utf-8")
+    bench("run", "own.toml", "--quiet")
+    report = built(tmp_path / "reports" / "ipsrec-bench.duckdb")
+    assert report.caution == "The providers are not the data's own: world (popularity as provider)."
+    assert ("world: providers", "not the data's own: popularity as provider") in report.protocol
+    assert ("world: order of equal times", "random, seed 2") in report.protocol
