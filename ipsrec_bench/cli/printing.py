@@ -274,7 +274,8 @@ def print_statistics(
         *(
             (
                 f"Frequent rules of {'first' if one.order == 1 else 'second'} order",
-                f"{one.frequent:,}; {one.shuffled:,} after a shuffle of each history ({_percent(one.lost)} lost)",
+                f"{one.frequent:,}; {one.shuffled:,} after a shuffle of each history"
+                + (f" ({_percent(one.lost)} lost)" if one.frequent else ""),
             )
             for one in order
         ),
