@@ -31,6 +31,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
+from ipsrec_bench.report.controls import compare_controls, twins_of
 from ipsrec_bench.report.declared import (
     ablation_columns,
     against_baseline,
@@ -59,7 +60,7 @@ from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
-from ipsrec_bench.suite.schema import Filter, Protocol, Training
+from ipsrec_bench.suite.schema import Filter, Protocol, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
 
 SAMPLES = {
@@ -99,6 +100,8 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     results = Results(run, results.ranks, summaries, material.valid)
     all_pairs = all_pairs_of(results)
     comparisons = with_all_pairs(against_baseline(results), all_pairs)
+    controls = compare_controls(results, material.ranks, summaries)
+    with_twins = replace(run, cells=(*run.cells, *twins_of(run)))
     datasets = _dataset_lines(material, run)
     protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
@@ -109,16 +112,18 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         title=run.suite.title,
         description=run.suite.description,
         started=run.started,
-        cells=len({(cell.dataset, cell.label, cell.key) for cell in run.cells}),
-        missing=tuple(_missing(run, summaries)),
+        cells=len({(cell.dataset, cell.label, cell.key) for cell in with_twins.cells}),
+        missing=tuple(_missing(with_twins, summaries)),
         scale=run.suite.scale,
-        cut_off=tuple(cut_off_rows(run, summaries)),
+        cut_off=tuple(cut_off_rows(with_twins, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
         findings=findings_of(results, comparisons),
         results=_result_table(results, comparisons, all_pairs),
         comparisons=comparisons,
         all_pairs=all_pairs,
+        controls=controls.comparisons,
+        control_gains=controls.gains,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
         protocols=protocols,
@@ -168,12 +173,13 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
         settings=tuple(_settings(summaries, run)),
-        provenance=tuple(cell_lines(run, summaries, numbers)),
+        provenance=tuple(cell_lines(with_twins, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
             *omitted,
+            *controls.left_out,
             *not_taken(run),
-            *warnings(run, summaries, environments, datasets),
+            *warnings(with_twins, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),
         ),
         notes=tuple(_notes(results, datasets, comparisons)),
@@ -419,10 +425,10 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
         made_of = material.recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
-            source = source_facts(made_of)
+            source, control = source_facts(made_of), control_of(made_of.source)
         else:
             said = {"filter": _said_filter(run, label)}
-            source = ()
+            source, control = (), ""
         of_label = users.get(label, {})
         lines.append(
             DatasetLine(
@@ -432,6 +438,7 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
                 source,
                 test=of_label.get("test"),
                 valid=of_label.get("valid"),
+                control=control,
             )
         )
     return tuple(lines)

@@ -120,6 +120,10 @@ class KnownTask(Interface):
     def samples(self) -> frozenset[str]:
         """The kinds of batches that it can be computed on."""
 
+    @property
+    def uses_providers(self) -> bool:
+        """Whether its loss depends on providers."""
+
 
 @dataclass(frozen=True)
 class Finders:
@@ -167,7 +171,7 @@ class Cell:
     uses_times: bool = False
     """Whether the model reads times, in seconds."""
     uses_providers: bool = False
-    """Whether the model reads providers."""
+    """Whether the model reads providers, or a task of its training does."""
     condition: ConditionName = field(default_factory=lambda: ConditionName(""))
     """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
     parent: "Cell | None" = None
@@ -321,6 +325,7 @@ def expand(
         for row in rows
     ]
     cells = [cell for cell in everywhere if cell.uses_providers or not cell.condition.control]
+    _check_controlled(file, cells)
     cells = _with_parents(cells, found)
     for cell in cells:
         try:
@@ -369,13 +374,22 @@ def _with_parents(cells: Sequence[Cell], found: Iterable[Condition]) -> list[Cel
     ]
 
 
+def _check_controlled(file: SuiteFile, cells: Sequence[Cell]) -> None:
+    if file.suite.controls.providers and not any(cell.uses_providers for cell in cells):
+        raise file.error(
+            ("controls", "providers"),
+            "no row of the suite uses providers, so there is nothing to control; remove the key, or add a model that"
+            " uses providers",
+        )
+
+
 def _without_effect(protocol: Protocol) -> set[str]:
     """Return the keys of `protocol` that do not enter a cell's key.
 
-    Metrics, cutoffs and ties only affect tables. The filter is applied to the dataset, whose fingerprint enters, unless
-    it is for training alone.
+    Metrics, cutoffs and ties only affect tables. The filter and the order of equal times are applied to the dataset,
+    whose fingerprint enters; a filter for training alone is not.
     """
-    idle = {"metrics", "cutoffs", "ties"}
+    idle = {"metrics", "cutoffs", "ties", "tie_order"}
     if not protocol.filters_training:
         idle |= {"filter", "filter_for"}
     if not protocol.takes_shares:
@@ -455,8 +469,13 @@ def _rows(
             task_code=task_code,
             asked=asked,
             uses_times=known.uses_times,
-            uses_providers=known.uses_providers,
+            uses_providers=known.uses_providers or _tasks_use_providers(file, config, place, find),
         )
+
+
+def _tasks_use_providers(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> bool:
+    """Return whether a task of the stages of a model with these settings depends on providers."""
+    return any(find.task(use.name).uses_providers for stage in _stages(file, config, where) for use in stage.tasks)
 
 
 def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> Settings:

@@ -8,10 +8,13 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import did_you_mean, listed
 from ipsrec_bench.suite.load import SuiteFile, checked
 from ipsrec_bench.suite.schema import (
+    AS_GIVEN,
     MAIN_PROTOCOL,
     DatasetSpec,
     Filter,
     Protocol,
+    ProviderColumn,
+    ProviderControl,
     SyntheticSource,
     TableSource,
     control_name,
@@ -69,7 +72,8 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
         known_datasets: settings of the datasets that a suite may name without describing them.
 
     Raises:
-        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name.
+        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name, or a control does not
+            apply to a dataset.
     """
     further = [*_earlier("", file.suite.protocol)]
     for label, protocol in _protocols(file):
@@ -78,6 +82,7 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
     for base in file.suite.datasets:
         main = _condition(file, ConditionName(base), known_datasets, file.suite.protocol)
         found.append(main)
+        _check_controls(file, main)
         for providers in file.suite.controls.providers:
             name = ConditionName(base, control_name(providers))
             found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
@@ -102,6 +107,29 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
 def _share_training(one: Condition, other: Condition) -> bool:
     """Return whether nothing that training or the choice of its best epoch reads differs, except for the ranking."""
     return one.source == other.source and one.protocol.training == other.protocol.training
+
+
+def _check_controls(file: SuiteFile, main: Condition) -> None:
+    """Refuse controls that do not apply to a dataset of the suite."""
+    wanted, base = file.suite.controls.providers, main.name.base
+    if wanted and main.source.providers_as != AS_GIVEN:
+        raise file.error(
+            ("datasets", base, "providers_as"),
+            f"found {settings.shown(_written(main.source.providers_as))}, and [controls] would replace it; remove one"
+            " of the two, or name the column of the providers with `provider`",
+        )
+    for one in wanted:
+        if isinstance(one, ProviderColumn) and isinstance(main.source, SyntheticSource):
+            raise file.error(
+                ("controls", "providers"),
+                f"found {settings.shown(_written(one))}, and '{base}' is from the embedded generator, which has no"
+                " columns; remove one of the two",
+            )
+
+
+def _written(providers: ProviderControl) -> object:
+    """Return a choice of providers as a suite writes it."""
+    return providers.model_dump() if isinstance(providers, ProviderColumn) else providers
 
 
 def _condition(

@@ -15,7 +15,8 @@ MOST_ITEMS = 2**31 - 1
 LONGEST_HISTORY = 100_000
 LONGEST_NAME, LONGEST_STEM = 100, 200
 Cutoff = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_SEEDS = 2**31
+Seed = Annotated[int, Field(ge=0, lt=MOST_SEEDS)]
 MIN_WILCOXON = 3
 MOST_OFFERS = 100_000_000
 """Limit of a synthetic world: the generator draws a number for every pair of item and provider."""
@@ -148,7 +149,16 @@ class Duplicates(Settings):
 
 
 IN_FILE_ORDER: Literal["file"] = "file"
-TieOrder = Literal["file"] | Seed
+
+
+def _check_tie_order(value: object) -> object:
+    """Return `value` if it is "file" or a seed; of a union, pydantic would name only one of the two."""
+    if value == IN_FILE_ORDER or (isinstance(value, int) and 0 <= value < MOST_SEEDS):
+        return value
+    raise ValueError(f"expected 'file', or a seed: a whole number from 0 to {MOST_SEEDS - 1:,}")
+
+
+TieOrder = Annotated[Literal["file"] | Seed, BeforeValidator(_check_tie_order)]
 """Order of a user's interactions with equal times: that of the file, or a random one drawn with this seed."""
 
 
@@ -175,6 +185,12 @@ def control_name(providers: ProviderControl) -> str:
     }[providers]
 
 
+def control_of(source: Mapping[str, Any]) -> str:
+    """Return the choice of providers of a source's settings, as plain JSON values, in words; empty for its own."""
+    wanted = source.get("providers_as", AS_GIVEN)
+    return control_name(ProviderColumn(**wanted) if isinstance(wanted, Mapping) else wanted)
+
+
 class Source(Settings):
     """Settings common to all sources."""
 
@@ -187,8 +203,9 @@ class Source(Settings):
     providers_as: ProviderControl = Field(AS_GIVEN, exclude_if=lambda value: value == AS_GIVEN)
     """Who counts as the provider of an item. `as given`: the data's own. `shuffled`: the data's own, permuted over
     items, so that each provider keeps its number of items and the information is gone. `one`: a single provider.
-    `popularity`: classes of equally popular items. `{ column = "brand" }`: the values of another column."""
-    tie_order: TieOrder | None = Field(None, exclude_if=lambda value: value is None or value == IN_FILE_ORDER)
+    `popularity`: classes of equally popular items, each of which covers a factor of two; the last two interactions of
+    each user are not counted. `{ column = "brand" }`: the values of another column."""
+    tie_order: TieOrder | None = Field(None, exclude_if=lambda value: value in (None, IN_FILE_ORDER))
     """Overrides `protocol.tie_order` for this dataset."""
 
 
@@ -312,6 +329,15 @@ class SyntheticSource(Source):
     seed: Seed = 7
     """Seed of the generator."""
 
+    @field_validator("providers_as")
+    @classmethod
+    def _without_columns(cls, value: ProviderControl) -> ProviderControl:
+        if isinstance(value, ProviderColumn):
+            raise ValueError(  # noqa: TRY004 (pydantic takes no TypeError)
+                "the embedded generator has no columns; allowed: 'as given', 'shuffled', 'one', 'popularity'"
+            )
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         for what, count, most in (
@@ -379,7 +405,8 @@ class Protocol(Settings):
     """What `filter` applies to. `all`: the dataset. `training`: the interactions that models are trained on, which are
     counted alone; all users are tested, after their whole histories, and all items stay candidates."""
     tie_order: TieOrder = Field(IN_FILE_ORDER, exclude_if=lambda value: value == IN_FILE_ORDER)
-    """Order of a user's interactions with equal times: `file`, or a seed for a random order."""
+    """Order of a user's interactions with equal times: that of the `file`, or a random one that is drawn with this
+    seed. It is a setting of the preparation: an order that says nothing is a repetition like a seed of training."""
     candidates: Literal["all", "available"] = Field("all", exclude_if=lambda value: value == "all")
     """Among which items a target is ranked. `all`: the whole catalogue. `available`: the items that exist at the time
     of the target; see the keys `available_from` and `available_until` of a dataset."""
@@ -694,6 +721,15 @@ class Controls(Settings):
     providers: tuple[ProviderControl, ...] = ()
     """Choices of providers, like those of a dataset. Each row that uses providers is trained once more with each of
     them, and a table shows what the data's own providers bring over it."""
+
+    @field_validator("providers")
+    @classmethod
+    def _changed(cls, value: tuple[ProviderControl, ...]) -> tuple[ProviderControl, ...]:
+        if AS_GIVEN in value:
+            raise ValueError(
+                "'as given' is no control: every row is trained with the data's own providers anyway; remove it"
+            )
+        return _distinct(value)
 
 
 class Suite(Settings):
