@@ -204,14 +204,14 @@ def few_users(draws: int) -> None:
     """Print how often the interval of d_z excludes 0 for equal models, where few users have a difference."""
     print("| differing users | with an interval for any number | without one below 10 |")
     print("|---:|---:|---:|")
-    least = effects.MIN_DIFFERING
+    least, hits = effects.MIN_DIFFERING, metric("ndcg@10", np.arange(1, 11))
     for differing in (2, 3, 5, 8, 9, 10, 15, 20, 40):
         rates = []
         for effects.MIN_DIFFERING in (0, least):  # type: ignore[misc]
             rng, excluded = np.random.default_rng(differing), 0
             for _ in range(draws):
                 d = np.zeros(500)
-                d[:differing] = ndcg(rng.normal(1, 1, differing)) * rng.choice([-1, 1], differing)
+                d[:differing] = hits[rng.integers(10, size=differing)] * rng.choice([-1, 1], differing)
                 found = effects.effect_size(d)
                 excluded += not (found.low <= 0 <= found.high or np.isnan(found.low))
             rates.append(f"{100 * excluded / draws:.1f}%")

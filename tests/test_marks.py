@@ -6,6 +6,7 @@ import pytest
 from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.compared import compared_pairs, verdict_rule
+from ipsrec_bench.report.planning import seeds_for
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named, read_named
@@ -164,6 +165,19 @@ def test_compare_corrects_as_the_report_does_or_says_that_it_does_not(tmp_path):
 def read_statistics(path):
     with reading(path) as connection:
         return read_run(connection).suite.statistics
+
+
+def test_an_earlier_run_says_how_many_seeds_are_needed(tmp_path):
+    path = fill(tmp_path / "s.duckdb", rows=ROWS_OF_TWO, statistics='baseline = "sasrec"')
+    lucky(path)
+    c = of_row(built(path), "ipsrec-s", "mrr@10")
+    with reading(path) as connection:
+        (sentence,) = seeds_for(connection, "planted")
+        assert list(seeds_for(connection, "nobody")) == []
+    assert "IPSREC-S against SASREC on d (MRR@10, 3 seeds each so far): " in sentence
+    assert f"about {c.seeds_needed.seeds} seeds each show the difference found" in sentence
+    with reading(fill(tmp_path / "t.duckdb", seeds=(1, 2))) as connection:
+        assert list(seeds_for(connection, "planted")) == []
 
 
 def test_bootstrap_intervals_of_methods_are_refused(tmp_path):

@@ -13,9 +13,10 @@ from ipsrec_bench.stats.differences import mean_differences, over_seeds
 from ipsrec_bench.stats.effect import next_training_beats, superiority
 from ipsrec_bench.stats.equivalence import method_equivalence_p
 from ipsrec_bench.stats.method import method_test
-from ipsrec_bench.stats.paired import paired_t_test
+from ipsrec_bench.stats.paired import MeanTest, paired_t_test
 from ipsrec_bench.stats.power import detectable_difference, seeds_needed, t_power
 from ipsrec_bench.stats.practical import practical
+from ipsrec_bench.stats.reproduction import reproduction
 from tests.quick_ranks import quick_ndcg, quick_ranks
 
 WITHOUT = "ipsrec-c w/o CL"
@@ -283,3 +284,25 @@ def test_superiority_is_its_definition(ranks):
     pairs = (a[:, :, None] < b[:, None, :]) + (a[:, :, None] == b[:, None, :]) / 2
     assert superiority(a, b) == pytest.approx(pairs.mean())
     assert superiority(a, b) + superiority(b, a) == pytest.approx(1)
+
+
+def test_an_improvement_beside_the_published_one():
+    ours = MeanTest(0.002, 0.001, 0.003, 4.0, 99, 0.0001, 0.0005)
+    found = reproduction(ours, 0.04, (0.0450, 0.0410), 0.0001)
+    assert found.effect_ratio.value == pytest.approx(0.5)
+    assert (found.effect_ratio.low, found.effect_ratio.high) == pytest.approx((0.001 / 0.0041, 0.003 / 0.0039))
+    assert (found.ours, found.published) == pytest.approx((0.05, 0.0040 / 0.0410))
+    assert found.lost == pytest.approx(0.0040 / 0.0410 - 0.05)
+    worse = reproduction(MeanTest(-0.001, -0.003, 0.001, -1.0, 99, 0.3, 0.001), 0.04, (0.0450, 0.0410), 0.0001)
+    assert (worse.effect_ratio.low, worse.effect_ratio.high) == pytest.approx((-0.003 / 0.0039, 0.001 / 0.0039))
+    below = reproduction(ours, 0.04, (0.0400, 0.0410), 0.0001)
+    assert (below.effect_ratio.low, below.effect_ratio.high) == pytest.approx((-0.003 / 0.0009, -0.001 / 0.0011))
+
+
+def test_a_published_difference_that_may_be_rounding_bounds_nothing():
+    ours = MeanTest(0.002, 0.001, 0.003, 4.0, 99, 0.0001, 0.0005)
+    found = reproduction(ours, 0.04, (0.0411, 0.0410), 0.0001).effect_ratio
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    assert reproduction(ours, 0.04, (0.0410, 0.0410), 0.0001).effect_ratio is None
+    with pytest.raises(ValueError, match="above 0"):
+        reproduction(ours, 0.0, (0.0411, 0.0410), 0.0001)

@@ -136,6 +136,24 @@ def test_our_values_are_shown_beside_theirs_with_an_interval(beside):
     assert len(planted_ranks(2, SEEDS[0])) == 400
 
 
+def test_published_improvements_are_compared_with_ours(beside):
+    report, written = beside
+    (against,) = report.published
+    line = next(line for line in against.effects if line.metric == "mrr@5")
+    assert (line.row.label, line.reference.label) == ("ipsrec-s", "sasrec")
+    c = next(c for c in report.comparisons if (c.row.label, c.metric) == ("ipsrec-s", "mrr@5"))
+    published = 0.0518 - 0.0489
+    assert (line.published, line.ours.low, line.ours.high) == pytest.approx((published, c.low, c.high))
+    assert line.ratio.value == pytest.approx(c.difference / published)
+    assert line.ratio.low == pytest.approx(c.low / (published + 1e-4))
+    assert line.ratio.high == pytest.approx(c.high / (published - 1e-4))
+    assert line.gap.value == pytest.approx(0.0518 / 0.0489 - 1 - c.gain.value)
+    assert line.gap.low < line.gap.value < line.gap.high
+    beside_paper = next(line for line in against.lines if (line.metric, line.row.label) == ("mrr@5", "ipsrec-s"))
+    assert beside_paper.width == pytest.approx((beside_paper.high - beside_paper.low) / beside_paper.gain)
+    assert "Effect ratio" in written.pages["html"].read_text(encoding="utf-8")
+
+
 def test_a_search_that_ends_without_the_contrastive_loss_is_not_the_papers_variant(tmp_path):
     rows = [("pop", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
     (against,) = built(fill(tmp_path / "s.duckdb", datasets=("tmall",), settings=settings, rows=rows)).published

@@ -177,7 +177,7 @@ def test_the_metrics_page_defines_every_metric():
 
 def test_the_metrics_page_describes_every_test_and_names_its_function():
     page = metrics.page()
-    for name in ("paired-t", "crossed", "randomisation", "wilcoxon"):
+    for name in ("method", "paired-t", "randomisation", "wilcoxon"):
         assert f"{{#test-{name}}}" in page
     linked = set(re.findall(r"python\.md#([\w.]+)", page))
     assert linked <= {name for _, objects in python.SECTIONS.values() for name in objects}

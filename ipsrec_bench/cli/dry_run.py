@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipsrec_bench.words import visible
+
 if TYPE_CHECKING:
     from ipsrec_bench.run.executors.choice import Workers
     from ipsrec_bench.run.plan import PreviewedCell, RunOptions
     from ipsrec_bench.suite.cells import Cell
     from ipsrec_bench.suite.load import SuiteFile
+
+
+def say_seeds_needed(file: "SuiteFile", store: Path, *, quiet: bool) -> None:
+    """Print how many seeds the suite's comparisons need, if the store has an earlier run of it."""
+    from ipsrec_bench.report.planning import seeds_for
+    from ipsrec_bench.store.connect import reading
+
+    if quiet or not store.is_file():
+        return
+    with reading(store) as connection:
+        sentences = list(seeds_for(connection, file.name))
+    for sentence in sentences:
+        typer.echo(visible(sentence))
 
 
 def dry_run_of(

@@ -17,6 +17,7 @@ from ipsrec_bench.report.content import (
     Row,
     Score,
 )
+from ipsrec_bench.report.effects import effects_of
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
@@ -38,6 +39,7 @@ def against_papers(
         yield AgainstPaper(
             paper_tables(paper),
             tuple(line for name in real for line in _lines(paper, results, summaries, name)),
+            tuple(effects_of(paper, results, {name: _matched(paper, results, summaries, name) for name in real})),
             tuple(difference for name in real for difference in _differences(paper, results, summaries, known[name])),
             tuple(
                 f"{name}: the data here are a stand-in, so published numbers do not apply to them"
@@ -126,7 +128,15 @@ def _lines(
                 means = results.by_seed(dataset, row, metric)
                 ends = next_training(means, results.run.suite.statistics.confidence)
                 low, high = (max(ends[0], 0.0), min(ends[1], 1.0)) if ends else (None, None)
-                yield PublishedLine(dataset, metric, row, theirs, sum(means) / len(means), len(means), low, high)
+                mean, gain = sum(means) / len(means), _published_gain(paper, dataset, metric)
+                yield PublishedLine(dataset, metric, row, theirs, mean, len(means), low, high, gain)
+
+
+def _published_gain(paper: Paper, dataset: str, metric: str) -> float | None:
+    values = {name: paper.value(dataset, metric, name) for name in paper.results.rows}
+    proposed = [value for name, value in values.items() if value is not None and name in paper.proposed]
+    others = [value for name, value in values.items() if value is not None and name not in paper.proposed]
+    return max(proposed) - max(others) if proposed and others else None
 
 
 def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary], dataset: str) -> dict[str, Row]:

@@ -18,6 +18,9 @@ from ipsrec_bench.report.sentences import (
 )
 from ipsrec_bench.suite.schema import Statistics
 
+OF_SEEDS = ("seeds needed", "next training wins")
+"""Lines that are left out where nothing is known of seeds."""
+
 
 @dataclass(frozen=True)
 class ComparedPair:
@@ -41,7 +44,11 @@ def compared_pairs(made: Sequence[Comparison], statistics: Statistics) -> Iterat
             finding(headline, statistics.confidence),
             f"{first.dataset}: {first.users:,} users, {_seeds(first)}",
             ("", *(c.metric.upper() for c in group)),
-            tuple((name, *(of(c) for c in group)) for name, of in _lines(first, statistics)),
+            tuple(
+                (name, *values)
+                for name, of in _lines(first, statistics)
+                if (values := [of(c) for c in group]) and (name not in OF_SEEDS or {*values} != {"–"})
+            ),
         )
 
 
@@ -80,8 +87,8 @@ def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callabl
         ("p, method", lambda c: p_value(c.method.test.p if c.method else None)),
         (_corrected(first), lambda c: p_value(c.adjusted_p)),
         ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
-        ("seeds needed", needed),
-        ("next training wins", lambda c: _probability(c.next_training and c.next_training.probability)),
+        (OF_SEEDS[0], needed),
+        (OF_SEEDS[1], lambda c: _probability(c.next_training.probability if c.next_training else None)),
         ("user is better served", lambda c: _probability(c.superiority)),
     ]
     if first.margin:

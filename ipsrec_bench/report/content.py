@@ -323,6 +323,8 @@ class DatasetLine:
     """Test users that the run's cells rank and leave out; None where no cell recorded them."""
     valid: RankedUsers | None = None
     """Likewise, for validation."""
+    control: str = ""
+    """The providers that replace the data's own, in words; empty where they are the data's own."""
 
     @property
     def tested(self) -> str:
@@ -410,6 +412,165 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class ProtocolCell:
+    """One row under one protocol."""
+
+    score: Score | None
+    """None while no seed is complete."""
+    rank: int | None
+    """Among the rows of the table that are complete under the protocol, 1 for the best; ties share the better rank."""
+
+
+@dataclass(frozen=True)
+class ProtocolLine:
+    """One row on one dataset, under each protocol."""
+
+    dataset: str
+    row: Row
+    cells: tuple[ProtocolCell, ...]
+    """In the order of the table's protocols."""
+
+
+@dataclass(frozen=True)
+class ProtocolOrder:
+    """The order of the rows under a further protocol, beside that under the main one."""
+
+    dataset: str
+    protocol: str
+    tau: float | None
+    """Kendall's tau-b; None with fewer than two rows."""
+    rows: int
+    """Number of rows that are complete under both."""
+    best: Row | None
+    """The best of them under this protocol."""
+    main_best: Row | None
+    """The best of them under the main protocol."""
+
+    @property
+    def sentence(self) -> str:
+        """How far the orders agree, and which rows are best; empty where there is no order."""
+        if self.tau is None or self.best is None or self.main_best is None:
+            return ""
+        said = (
+            f"On {self.dataset}, Kendall's tau-b between the order of {self.rows} models under the main protocol and"
+            f" under {self.protocol} is {self.tau:.2f}"
+        )
+        if self.best == self.main_best:
+            return f"{said}; {self.best.display} is the best under both."
+        return (
+            f"{said}; the best is {self.main_best.display} under the main one and {self.best.display} under this one."
+        )
+
+
+@dataclass(frozen=True)
+class ProtocolTable:
+    """The protocols of a suite side by side."""
+
+    metric: str
+    protocols: tuple[str, ...]
+    """Their names, the main one first."""
+    differences: tuple[str, ...]
+    """What each of them changes of the main one; empty for that one."""
+    lines: tuple[ProtocolLine, ...]
+    orders: tuple[ProtocolOrder, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset and further protocol."""
+        return tuple(order.sentence for order in self.orders if order.tau is not None)
+
+
+@dataclass(frozen=True)
+class OrderLine:
+    """The place of one row in the order on one dataset."""
+
+    dataset: str
+    row: Row
+    value: float
+    """The report's metric."""
+    rank: int
+    low: int
+    """Interval of the rank over resamples of users and seeds."""
+    high: int
+    next: Row | None
+    """The row after this one; None for the last."""
+    above: float | None
+    """Share of the resamples in which this row is above the next."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two orders of the rows agree, or the orders of all pairs of seeds."""
+
+    dataset: str
+    """Empty where two datasets are compared."""
+    between: str
+    """What is compared, in words."""
+    tau: float
+    """Kendall's tau-b; the mean over the pairs where there are several."""
+    lowest: float | None
+    """The lowest of several pairs."""
+    pairs: int
+    rows: int
+    """Number of rows that have both values; the most where pairs differ."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the rows and its stability."""
+
+    metric: str
+    resamples: int
+    confidence: float
+    lines: tuple[OrderLine, ...]
+    agreements: tuple[Agreement, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset."""
+        firsts = {line.dataset: line for line in reversed(self.lines) if line.next is not None}
+        return tuple(
+            f"On {line.dataset}, {line.row.display} is first, and stays above {line.next.display} in"
+            f" {100 * line.above:.0f}% of {self.resamples:,} resamples of users and seeds."
+            for line in reversed(firsts.values())
+            if line.next is not None and line.above is not None
+        )
+
+
+@dataclass(frozen=True)
+class SampledLine:
+    """One row ranked among all candidates, and among sampled ones."""
+
+    dataset: str
+    row: Row
+    full: float
+    full_rank: int
+    sampled: float
+    """Expected value with sampled negatives."""
+    sampled_rank: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What sampled negatives would have said."""
+
+    metric: str
+    draws: int
+    lines: tuple[SampledLine, ...]
+    taus: tuple[tuple[str, float], ...]
+    """For each dataset, Kendall's tau-b of the two orders."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset."""
+        return tuple(
+            f"On {dataset}, Kendall's tau-b between the order of the models with all candidates and with {self.draws}"
+            f" sampled negatives is {tau:.2f}."
+            for dataset, tau in self.taus
+        )
+
+
+@dataclass(frozen=True)
 class CostLine:
     """The cost of one row on one dataset, mean over its complete cells, and its result."""
 
@@ -439,6 +600,9 @@ class PublishedLine:
     high: float | None
     """Prediction interval of one more training of ours on the same users: mean +- t sd sqrt(1 + 1 / seeds). None with
     one seed, or if seeds do not vary."""
+    gain: float | None = None
+    """Largest gain that the paper prints for this dataset and metric: its best proposed row minus its best baseline.
+    None if it proposes none."""
 
     @property
     def difference(self) -> float:
@@ -446,11 +610,37 @@ class PublishedLine:
         return self.ours - self.theirs
 
     @property
+    def width(self) -> float | None:
+        """Width of our interval over the paper's gain: an interval that is as wide as the gain confirms nothing."""
+        if self.low is None or self.high is None or not self.gain or self.gain <= 0:
+            return None
+        return (self.high - self.low) / self.gain
+
+    @property
     def inside(self) -> bool | None:
         """Whether theirs, as it is rounded, lies inside our interval; None where there is none."""
         if self.low is None or self.high is None:
             return None
         return self.low - HALF_DIGIT <= self.theirs <= self.high + HALF_DIGIT
+
+
+@dataclass(frozen=True)
+class EffectLine:
+    """A difference that a paper prints, and whether it comes out here."""
+
+    dataset: str
+    metric: str
+    row: Row
+    reference: Row
+    """The paper's best baseline on this dataset and metric, among the rows that the run has."""
+    published: float
+    """Difference of the printed values."""
+    ours: Estimate
+    """Our difference with the declared interval."""
+    ratio: Estimate | None
+    """Ours over theirs (ER); None where the printed values are equal."""
+    gap: Estimate
+    """Published relative improvement minus ours (delta RI)."""
 
 
 @dataclass(frozen=True)
@@ -480,6 +670,8 @@ class AgainstPaper:
 
     paper: PaperTables
     lines: tuple[PublishedLine, ...]
+    effects: tuple[EffectLine, ...]
+    """Of the paper's proposed rows, on real data."""
     differences: tuple[str, ...]
     """Of protocol, settings and data."""
     not_compared: tuple[str, ...]
@@ -628,8 +820,19 @@ class Report:
     """Every row against the baseline, by dataset and metric."""
     all_pairs: tuple[AllPairsTable, ...]
     """With `family = "all-pairs"`."""
+    controls: tuple[Comparison, ...]
+    """Every row that uses providers against itself on data with other providers, per dataset, control and metric. The
+    display name of the reference ends with the control, like "IPSRec-S, shuffled providers"."""
+    control_gains: tuple[Comparison, ...]
+    """The references of `controls` against the baselines of their rows."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
+    protocols: ProtocolTable | None
+    """None if the suite has one protocol."""
+    order: Order | None
+    """None if no dataset has two complete rows."""
+    sampled: Sampled | None
+    """None where candidates are few, or their number is not known."""
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
     hits: tuple[HitCurve, ...]
@@ -690,7 +893,7 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """Caution beside every table: which datasets are stand-ins or samples; empty if none is."""
+        """Caution beside every table: which datasets are stand-ins, samples or have changed providers; may be empty."""
         made_up = [line.label for line in self.datasets if line.statistics.stand_in]
         sampled = [
             f"{line.label} ({100 * line.statistics.scale:g}%)" for line in self.datasets if line.statistics.scale < 1
@@ -703,6 +906,9 @@ class Report:
             )
         if sampled:
             parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")
+        changed = [f"{line.label} ({line.control})" for line in self.datasets if line.control]
+        if changed:
+            parts.append(f"The providers are not the data's own: {', '.join(changed)}.")
         return " ".join(parts)
 
 

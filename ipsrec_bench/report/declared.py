@@ -49,6 +49,17 @@ def ablation_columns(results: Results) -> list[tuple[str, str]]:
     return [(dataset, f"{name}@{min(protocol.cutoffs)}") for dataset in results.datasets for name in protocol.metrics]
 
 
+def findings_of(results: Results, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return the comparisons of whole models on the report's metric: the proposed ones, or all if there are none.
+
+    If a model has a tuned row, its untuned row is left out.
+    """
+    whole = [c for c in comparisons if c.metric == results.metric and c.row.whole]
+    found = [c for c in whole if c.row.model in results.proposed] or whole
+    tuned = {(c.dataset, c.row.model) for c in found if c.row.tuned}
+    return tuple(c for c in found if c.row.tuned or (c.dataset, c.row.model) not in tuned)
+
+
 def of_ablation(results: Results, columns: Sequence[tuple[str, str]]) -> tuple[Comparison, ...]:
     """Compare every variant with its whole model, for each dataset and metric of `columns`."""
     whole = {row.model: row for row in results.rows if not row.variant}

@@ -62,7 +62,7 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
         StoreError: a name means nothing, or the two have nothing that can be paired.
     """
     left, right = _select(connection, run, a), _select(connection, run, b)
-    whole = _results_of(connection, run) if left.row and right.row else None
+    whole = results_of(connection, run) if left.row and right.row else None
     if left.whole_run != right.whole_run:
         raise StoreError(f"only one of '{a}' and '{b}' is a run; compare a run with a run")
     shared = [
@@ -93,7 +93,7 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     return Named(a, b, results, tuple(pairs), left.whole_run, whole)
 
 
-def _results_of(connection: Connection, run: Run) -> Results:
+def results_of(connection: Connection, run: Run) -> Results:
     """Return the results of `run` as its report has them."""
     keys = [cell.key for cell in run.cells]
     summaries, valid = queries.cell_summaries(connection, keys), valid_counts_of(connection, run)

@@ -112,8 +112,8 @@ def probabilities(c: Comparison) -> str:
 
 
 def needed(c: Comparison) -> str:
-    """Return the number of seeds that the comparison of the methods needs; a dash where it is not known."""
-    if c.seeds_needed is None:
+    """Return the number of seeds that the comparison of the methods needs; a dash where none vary or it is unknown."""
+    if c.seeds_needed is None or c.without_seeds:
         return "–"
     return "more users" if c.seeds_needed.seeds is None else f"{c.seeds_needed.seeds:,}"
 
@@ -139,6 +139,17 @@ def cut_off(line: CutOff) -> str:
         f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings had their best epoch at the limit"
         f" ({line.epochs}) and might have improved further; raise training.epochs"
     )
+
+
+def seeds_wanted(c: Comparison) -> str:
+    """Return how many seeds the comparison of two methods needs, by what is known of it."""
+    assert c.seeds_needed is not None
+    pair = f"{c.row.display} against {c.reference.display} on {c.dataset} ({c.metric.upper()}, {trainings(c)} so far)"
+    wanted = f"a difference of {_margin(c)}" if c.margin else f"the difference found, {signed(c.difference)},"
+    if c.seeds_needed.seeds is None:
+        floor = c.seeds_needed.floor
+        return f"{pair}: no number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+    return f"{pair}: about {c.seeds_needed.seeds:,} seeds each show {wanted} with a power of 80%."
 
 
 def _of_tuning(c: Comparison) -> str:

@@ -64,24 +64,24 @@ def max_t(metric: NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -
     t[varies] = mean[varies] / error[varies]
     between = rounded(metric - metric.mean(axis=0))  # users whom all rows serve alike change no difference
     centre = between.mean(axis=1)
-    i, j = first[varies], second[varies]
+    ones, others, errors = first[varies], second[varies], error[varies]
+
+    def largest(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved = sums / users - centre
+        return np.asarray(np.abs((moved[:, ones] - moved[:, others]) / errors).max(axis=1, initial=0.0))
+
     maxima = np.sort(
-        np.concatenate(
-            [
-                np.abs((moved[:, i] - moved[:, j]) / error[varies]).max(axis=1, initial=0.0)
-                for moved in (
-                    sums / users - centre for sums in resampled_sums(varying(between), users, resamples, seed)
-                )
-            ]
-        )
+        np.concatenate([largest(sums) for sums in resampled_sums(varying(between), users, resamples, seed)])
     )
     reached = np.abs(t) * (1 - 1e-7)  # sums of samples are those of float32 products
     p = (1 + resamples - np.searchsorted(maxima, reached)) / (resamples + 1)
     p[~varies] = np.where(mean[~varies] == 0, 1.0, np.maximum(p[~varies], 2.0 ** (1 - users)))
     return AllPairs(
-        *(_square(values, rows, sign) for values, sign in ((mean, -1), (np.where(varies, error, 0.0), 1), (t, -1))),
-        p=_square(p, rows, 1) + np.eye(rows),
-        maxima=maxima,
+        _square(mean, rows, -1),
+        _square(np.where(varies, error, 0.0), rows, 1),
+        _square(t, rows, -1),
+        _square(p, rows, 1) + np.eye(rows),
+        maxima,
     )
 
 

@@ -1,13 +1,25 @@
 """The conditions of a suite: each dataset under each protocol, and with each choice of providers that is a control."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import did_you_mean, listed
 from ipsrec_bench.suite.load import SuiteFile, checked
-from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, control_name
+from ipsrec_bench.suite.schema import (
+    AS_GIVEN,
+    MAIN_PROTOCOL,
+    DatasetSpec,
+    Filter,
+    Protocol,
+    ProviderColumn,
+    ProviderControl,
+    SyntheticSource,
+    TableSource,
+    control_name,
+    folds_of,
+)
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
     "table": TableSource,
@@ -40,6 +52,9 @@ class Condition:
     source: DatasetSpec
     protocol: Protocol
     """With the dataset's own `max_length` and `filter` already applied."""
+    trained_under: ConditionName | None = None
+    """The condition whose trained models are ranked in this one, because training is the same in both and ranking is
+    not; None if models are trained in this one."""
 
     @property
     def label(self) -> str:
@@ -50,23 +65,36 @@ class Condition:
 def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
     """Return the conditions of a suite: for each dataset, the main protocol, its controls, then the further protocols.
 
+    A protocol's earlier test periods follow it, newest first, like further protocols.
+
     Args:
         file: the suite.
         known_datasets: settings of the datasets that a suite may name without describing them.
 
     Raises:
-        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name.
+        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name, or a control does not
+            apply to a dataset.
     """
-    further = dict(_protocols(file))
+    further = [*_earlier("", file.suite.protocol)]
+    for label, protocol in _protocols(file):
+        further += [(label, protocol), *_earlier(label, protocol)]
     found = []
     for base in file.suite.datasets:
         main = _condition(file, ConditionName(base), known_datasets, file.suite.protocol)
         found.append(main)
+        _check_controls(file, main)
         for providers in file.suite.controls.providers:
             name = ConditionName(base, control_name(providers))
             found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
-        for label, protocol in further.items():
-            found.append(_condition(file, ConditionName(base, protocol=label), known_datasets, protocol))
+        trained = [main]
+        for label, protocol in further:
+            one = _condition(file, ConditionName(base, protocol=label), known_datasets, protocol)
+            like = next((other for other in trained if _share_training(one, other)), None)
+            if like is None:
+                trained.append(one)
+            elif like.protocol.ranking != one.protocol.ranking:
+                one = replace(one, trained_under=like.name)
+            found.append(one)
     labels = [one.label for one in found]
     for one in found:
         if labels.count(one.label) > 1:
@@ -76,23 +104,94 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
     return found
 
 
+def _share_training(one: Condition, other: Condition) -> bool:
+    """Return whether nothing that training or the choice of its best epoch reads differs, except for the ranking."""
+    return one.source == other.source and one.protocol.training == other.protocol.training
+
+
+def _check_controls(file: SuiteFile, main: Condition) -> None:
+    """Refuse controls that do not apply to a dataset of the suite."""
+    wanted, base = file.suite.controls.providers, main.name.base
+    if wanted and main.source.providers_as != AS_GIVEN:
+        raise file.error(
+            ("datasets", base, "providers_as"),
+            f"found {settings.shown(_written(main.source.providers_as))}, and [controls] would replace it; remove one"
+            " of the two, or name the column of the providers with `provider`",
+        )
+    for one in wanted:
+        if isinstance(one, ProviderColumn) and isinstance(main.source, SyntheticSource):
+            raise file.error(
+                ("controls", "providers"),
+                f"found {settings.shown(_written(one))}, and '{base}' is from the embedded generator, which has no"
+                " columns; remove one of the two",
+            )
+
+
+def _written(providers: ProviderControl) -> object:
+    """Return a choice of providers as a suite writes it."""
+    return providers.model_dump() if isinstance(providers, ProviderColumn) else providers
+
+
 def _condition(
     file: SuiteFile, name: ConditionName, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
 ) -> Condition:
-    source = resolve_source(file, name.base, known_datasets, protocol)
-    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter}
-    return Condition(name, source, protocol.model_copy(update=own))
+    source = _completed(file, name.base, known_datasets, protocol)
+    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter, "folds": 1}
+    return Condition(name, _as_read(source, protocol), protocol.model_copy(update=own))
+
+
+def resolve_protocol(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]]) -> Protocol:
+    """Return the suite's main protocol with the maximum length and the filter of the dataset `name`.
+
+    Raises:
+        SuiteError: as `resolve_source`.
+    """
+    return _condition(file, ConditionName(name), known_datasets, file.suite.protocol).protocol
+
+
+def _earlier(name: str, protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
+    """Yield name and settings of a protocol's test periods before the newest."""
+    _, *earlier = folds_of(protocol)
+    for fold, of_fold in earlier:
+        yield ", ".join(part for part in (name, fold) if part), of_fold
 
 
 def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
     """Yield name and settings of the suite's further protocols.
 
     Raises:
+        SuiteError: a setting is wrong, a name is taken, or two protocols are equal.
+    """
+    suite = file.suite
+    controls = [control_name(providers) for providers in suite.controls.providers]
+    seen = {MAIN_PROTOCOL: suite.protocol}
+    for name, changed in suite.protocols.items():
+        where: settings.Path = ("protocols", name)
+        if name in {MAIN_PROTOCOL, *suite.datasets, *controls}:
+            what = "the suite's main protocol" if name == MAIN_PROTOCOL else "a dataset or a control of this suite"
+            raise file.error(where, f"the name '{name}' is that of {what}; choose another one")
+        for key in ("metrics", "cutoffs"):
+            if key in changed:
+                raise file.error(
+                    (*where, key), f"all protocols of a suite show the same metrics; set protocol.{key} instead"
+                )
+        protocol = further_protocol(file, name)
+        for other, known in seen.items():
+            if (protocol.training, protocol.ranking, protocol.ties) == (known.training, known.ranking, known.ties):
+                same = "[protocol]" if other == MAIN_PROTOCOL else f"[protocols.{other}]"
+                raise file.error(where, f"this protocol is the same as {same}; change a setting, or remove it")
+        seen[name] = protocol
+        yield name, protocol
+
+
+def further_protocol(file: SuiteFile, name: str) -> Protocol:
+    """Return the settings of the suite's further protocol `name`, completed from the main one.
+
+    Raises:
         SuiteError: a setting is wrong.
     """
     main = file.suite.protocol.model_dump(by_alias=True, exclude_unset=True)
-    for name, changed in file.suite.protocols.items():
-        yield name, checked(file, Protocol, {**main, **changed}, ("protocols", name))
+    return checked(file, Protocol, {**main, **file.suite.protocols[name]}, ("protocols", name))
 
 
 def resolve_source(
@@ -109,6 +208,19 @@ def resolve_source(
     Raises:
         SuiteError: no known dataset has the name and the suite does not describe it, or a setting is wrong.
     """
+    protocol = protocol or file.suite.protocol
+    return _as_read(_completed(file, name, known_datasets, protocol), protocol)
+
+
+def _as_read(source: DatasetSpec, protocol: Protocol) -> DatasetSpec:
+    """Return `source` without its filter if that is for training alone: the data are read whole."""
+    return source.model_copy(update={"filter": Filter()}) if protocol.filter_for == "training" else source
+
+
+def _completed(
+    file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
+) -> DatasetSpec:
+    """Return what `resolve_source` does, with the filter, whatever it is for."""
     where: settings.Path = ("datasets", name)
     if name not in file.suite.datasets:
         raise file.error(
@@ -117,7 +229,6 @@ def resolve_source(
             f" {listed(file.suite.datasets)}",
         )
     # The suite's own settings override those of the known dataset, and these override the protocol's defaults.
-    protocol = protocol or file.suite.protocol
     said = protocol.model_fields_set
     known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
     raw = {**known, **file.suite.datasets[name]}

@@ -29,7 +29,9 @@ def results_listing(report: Report) -> Listing:
             if not scores:
                 continue
             against = main.get((dataset, label))
-            gain = percent(against.gain.value) if against is not None and against.gain is not None else ""
+            gain = (
+                percent(against.gain.value) + against.mark if against is not None and against.gain is not None else ""
+            )
             cells = (
                 text(dataset),
                 text(display, "bold"),

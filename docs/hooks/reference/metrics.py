@@ -6,14 +6,25 @@ from typing import Any, get_args
 import numpy as np
 
 from ipsrec_bench.ranking import metrics
-from ipsrec_bench.stats import correction, crossed, effect, equivalence, paired, resampling
+from ipsrec_bench.stats import (
+    all_pairs,
+    correction,
+    effect,
+    equivalence,
+    method,
+    paired,
+    power,
+    practical,
+    reproduction,
+    resampling,
+)
 from ipsrec_bench.suite.schema import Metric, Statistics
 from reference.markdown import code, description, table
 from reference.settings import docstring
 
 TESTS: dict[str, Callable[..., Any]] = {
     "paired-t": paired.paired_t_test,
-    "crossed": crossed.crossed_test,
+    "method": method.method_test,
     "randomisation": resampling.sign_flip_p,
     "wilcoxon": paired.wilcoxon_p,
 }
@@ -22,10 +33,18 @@ ESTIMATES: dict[str, Callable[..., Any]] = {
     "Bootstrap interval": resampling.bootstrap_intervals,
     "Effect size": effect.effect_size,
     "Relative gain": effect.relative_gain,
-    "Detectable difference": effect.detectable_difference,
+    "Probability that a user is better served": effect.superiority,
+    "Detectable difference": power.detectable_difference,
+    "Seeds needed": power.seeds_needed,
     "Equivalence": equivalence.equivalence_p,
+    "Equivalence of methods": equivalence.method_equivalence_p,
+    "Probability that a difference matters": practical.practical,
     "Correction for multiple comparisons": correction.adjust,
+    "All pairs": all_pairs.max_t,
+    "Letters": all_pairs.letters,
     "Prediction of one more training": effect.next_training,
+    "One more training of each": effect.next_training_beats,
+    "Reproduction of a published improvement": reproduction.reproduction,
 }
 """Functions behind the other statistics of a comparison in reports."""
 NAMES = get_args(Metric)

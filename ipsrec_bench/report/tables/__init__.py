@@ -4,7 +4,9 @@ from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
+from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
+from ipsrec_bench.report.tables.order import order, protocols, sampled
 from ipsrec_bench.report.tables.published import published
 from ipsrec_bench.report.tables.results import ablation, results
 from ipsrec_bench.report.tables.tuning import tuning
@@ -18,7 +20,11 @@ def tables_of(report: Report) -> list[Table]:
         *across(report),
         comparisons(report),
         *all_pairs(report),
+        controls(report),
         slices(report),
+        *protocols(report),
+        *order(report),
+        *sampled(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
         tuning(report),
         datasets(report),
