@@ -6,10 +6,12 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.published.papers import Paper, PublishedTable, check_gains, papers
 from ipsrec_bench.report.against import paper_tables
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.stats.effect import next_training
+from ipsrec_bench.suite.schema import Training
 
 from .planted import SEEDS, built, fill, planted_ranks
 from .test_report import matrix
@@ -194,3 +196,13 @@ def test_a_table_with_a_hole_is_refused():
     with pytest.raises(ValidationError, match="tmall hr@5 has 1 values for 2 rows"):
         PublishedTable.model_validate({"rows": ["a", "b"], "values": values})
     assert isinstance(papers()["ipsrec-sigir22"], Paper)
+
+
+def test_what_papers_say_of_settings_has_the_names_of_settings():
+    for name, paper in papers().items():
+        assert {*paper.protocol} == {"split", "filter", "mask_history", "candidates", "ties", "seeds"}, name
+        for row, published in paper.rows.items():
+            config = REGISTRY[paper.type_of(row)].config.model_fields
+            known = {field.alias or key for key, field in config.items()}
+            assert {*published.common, *published.settings} <= known, (name, row)
+            assert {*paper.training, *published.training} <= {*Training.model_fields}, (name, row)

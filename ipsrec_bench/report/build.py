@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ipsrec_bench.data.split import rule_of
+from ipsrec_bench.report.across import across_datasets
 from ipsrec_bench.report.against import against_papers, places
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
 from ipsrec_bench.report.content import (
@@ -100,6 +101,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     results = Results(run, results.ranks, summaries, material.valid)
     all_pairs = all_pairs_of(results)
     comparisons = with_all_pairs(against_baseline(results), all_pairs)
+    findings = findings_of(results, comparisons)
     controls = compare_controls(results, material.ranks, summaries)
     with_twins = replace(run, cells=(*run.cells, *twins_of(run)))
     datasets = _dataset_lines(material, run)
@@ -118,7 +120,8 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         cut_off=tuple(cut_off_rows(with_twins, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
-        findings=findings_of(results, comparisons),
+        findings=findings,
+        across=across_datasets(results, findings),
         results=_result_table(results, comparisons, all_pairs),
         comparisons=comparisons,
         all_pairs=all_pairs,

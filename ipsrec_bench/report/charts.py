@@ -13,6 +13,7 @@ from altair.utils.schemapi import debug_mode
 from ipsrec_bench.models.stages import MAIN
 from ipsrec_bench.report.content import Comparison, Report, Row, SliceTable, Surface, SurfacePoint
 from ipsrec_bench.report.drawing import WIDTH, Chart, draw, inline, whole_ticks
+from ipsrec_bench.report.forest import forests
 from ipsrec_bench.report.sentences import between, signed
 from ipsrec_bench.report.study_charts import study_charts
 
@@ -36,6 +37,7 @@ def charts_of(report: Report) -> list[Chart]:
     rows = dict.fromkeys(row for row, _ in report.settings)
     style = _styles([*rows])
     charts = [
+        *forests(report),
         *_forests(report),
         *_slice_charts(report, style),
         *_hit_curves(report, style),

@@ -1,5 +1,6 @@
 """The content of a report as a tree of dataclasses; templates decide how it looks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +8,7 @@ from typing import Literal
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.published.papers import HALF_DIGIT
+from ipsrec_bench.stats.across import Friedman, MeanRank, Pooled, RelativeDifference
 from ipsrec_bench.stats.effect import Estimate, NextTraining
 from ipsrec_bench.stats.method import MethodTest
 from ipsrec_bench.stats.paired import MeanTest, WinTieLoss
@@ -722,6 +724,76 @@ class CutOff:
 
 
 @dataclass(frozen=True)
+class RelativeGain:
+    """How much better one row is than its reference on one dataset, as a share of the reference's mean."""
+
+    dataset: str
+    reference: Row
+    seeds: int
+    """Number of seeds of the row; 1 if it is deterministic."""
+    reference_seeds: int
+    difference: RelativeDifference
+
+    @property
+    def varies(self) -> bool:
+        """Whether it has an error, so that it can be pooled with others."""
+        return self.difference.test.standard_error > 0
+
+
+@dataclass(frozen=True)
+class RowAcross:
+    """One row over all datasets."""
+
+    row: Row
+    gains: tuple[RelativeGain, ...]
+    pooled: Pooled | None
+    """None with fewer than two datasets whose gains have an error."""
+    lacks: tuple[str, ...]
+    """Datasets without a gain of this row: it or its reference is missing there, or the reference's mean is 0."""
+
+    @property
+    def gain(self) -> float:
+        """Its pooled gain, or that on its only dataset; -infinity without any."""
+        if self.pooled is not None:
+            return self.pooled.test.mean
+        return max((gain.difference.test.mean for gain in self.gains), default=-math.inf)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One row among all whole models."""
+
+    row: Row
+    rank: MeanRank | None
+    """Its mean rank; None if it lacks a dataset."""
+    lacks: tuple[str, ...]
+    """Datasets on which it has no complete seed."""
+    wins: tuple[tuple[int, int, int], ...]
+    """Against each row in the order of the standings: number of datasets on which it is better, equal and worse."""
+
+
+@dataclass(frozen=True)
+class AcrossDatasets:
+    """What all datasets of the suite say together, on the report's metric."""
+
+    metric: str
+    datasets: tuple[str, ...]
+    rows: tuple[RowAcross, ...]
+    """The rows of the report's findings, the one with the highest gain first."""
+    standings: tuple[Standing, ...]
+    """All whole models, the best mean rank first, those without one last; empty with one dataset."""
+    friedman: Friedman | None
+    """Of the rows with a mean rank; None with few datasets, where the test finds next to nothing."""
+    enough: int
+    """Number of datasets from which Friedman's test is made."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there are datasets to pool or to rank over."""
+        return len(self.datasets) > 1
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page says about one run of a suite."""
 
@@ -741,6 +813,8 @@ class Report:
     """Of summary, charts and slices."""
     findings: tuple[Comparison, ...]
     """The comparisons that the page begins with: proposed rows, or all, on `metric`."""
+    across: AcrossDatasets
+    """What all datasets say together about the rows of the findings."""
     results: ResultTable
     comparisons: tuple[Comparison, ...]
     """Every row against the baseline, by dataset and metric."""

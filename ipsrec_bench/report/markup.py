@@ -26,6 +26,8 @@ _TEX = {
     "±": r"$\pm$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "√": r"$\surd$",
+    "²": "$^2$",
+    "χ": r"$\chi$",
     "†": r"$^\dagger$",
     "°": r"$^\circ$",
     "λ": r"$\lambda$",

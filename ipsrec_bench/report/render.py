@@ -30,6 +30,7 @@ from ipsrec_bench.report.pages import CURRENT, SITE, basis_path, page_path, repo
 from ipsrec_bench.report.plain import plain
 from ipsrec_bench.report.renderer import NotDrawnError, RendererUnusableError, javascript
 from ipsrec_bench.report.sentences import environment, finding, tuned_finding, where
+from ipsrec_bench.report.summary import summary
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.words import visible
@@ -278,6 +279,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "moment": _moment,
     "environment": environment,
     "finding": finding,
+    "summary": summary,
     "where": where,
     "tuned_finding": tuned_finding,
     "words": html_words,

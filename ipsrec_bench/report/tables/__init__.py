@@ -2,6 +2,7 @@
 
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
+from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
 from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
@@ -16,6 +17,7 @@ def tables_of(report: Report) -> list[Table]:
     tables = [
         *results(report),
         *ablation(report),
+        *across(report),
         comparisons(report),
         *all_pairs(report),
         controls(report),

@@ -1,0 +1,174 @@
+"""The first screen of a report: its statements, and the forest plot, over one and several datasets."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from ipsrec_bench.report.forest import ALL, METHODS, MODELS, NEW, forests
+from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.summary import of_controls, summary
+from ipsrec_bench.report.tables.across import across
+from ipsrec_bench.stats.across import mean_ranks, pooled, relative_difference
+
+from .planted import built, fill
+from .test_report import matrix
+
+DATASETS = ("beauty", "toys", "tmall")
+STATISTICS = 'baseline = "sasrec"\nproposed = ["ipsrec-s"]'
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A report over three datasets with the same ranks, where Pop lacks nothing."""
+    return built(fill(tmp_path_factory.mktemp("three") / "s.duckdb", datasets=DATASETS, statistics=STATISTICS))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A report on one dataset with one seed."""
+    path = tmp_path_factory.mktemp("one") / "s.duckdb"
+    return built(fill(path, statistics=STATISTICS, seeds=(1,)))
+
+
+def lines_of(chart) -> list[dict]:
+    return [line for rows in chart.spec["datasets"].values() for line in rows if "kind" in line]
+
+
+def test_gains_and_their_pooled_mean_follow_from_the_ranks(three):
+    (row,) = three.across.rows
+    expected = relative_difference(matrix(2, "mrr@10"), matrix(1, "mrr@10"))
+    assert [gain.dataset for gain in row.gains] == [*DATASETS]
+    for gain in row.gains:
+        assert gain.difference.test == expected.test
+        assert gain.difference.of_method
+        assert (gain.seeds, gain.reference_seeds) == (3, 3)
+    assert row.pooled == pooled([expected.test.mean] * 3, [expected.test.standard_error] * 3)
+    assert row.lacks == ()
+
+
+def test_mean_ranks_and_wins_are_of_all_whole_models(three):
+    standings = three.across.standings
+    assert [one.row.label for one in standings] == ["ipsrec-s", "sasrec", "pop"]
+    tables = [[matrix(row, "mrr@10") for row in (0, 1, 2)]] * 3
+    assert [one.rank for one in standings] == list(mean_ranks(tables))[::-1]
+    assert [one.wins for one in standings] == [
+        ((0, 3, 0), (3, 0, 0), (3, 0, 0)),
+        ((0, 0, 3), (0, 3, 0), (3, 0, 0)),
+        ((0, 0, 3), (0, 0, 3), (0, 3, 0)),
+    ]
+    gains, ranks = across(three)
+    assert three.across.friedman is None
+    assert "have no power with fewer than about 10 datasets. This suite has 3." in ranks.note
+    assert [line.cells[1].text for line in gains.rows] == [*DATASETS, "all 3 datasets", "a new dataset"]
+
+
+def test_a_row_that_lacks_a_dataset_is_named_and_nothing_is_filled_in(three):
+    (row,) = three.across.rows
+    lacking = replace(row, gains=row.gains[:2], lacks=("tmall",))
+    standings = (replace(three.across.standings[0], rank=None, lacks=("tmall",)), *three.across.standings[1:])
+    report = replace(three, across=replace(three.across, rows=(lacking,), standings=standings))
+    gains, ranks = across(report)
+    assert "IPSREC-S has no gain on tmall; nothing is filled in." in gains.note
+    assert "IPSREC-S lacks tmall and has no mean rank; nothing is filled in." in ranks.note
+    assert ranks.rows[0].cells[1].text == "–"
+    assert "Not compared on tmall." in summary(report)[0].text
+
+
+def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(three):
+    first = summary(three)[0]
+    (row,) = three.across.rows
+    gain = f"{100 * row.pooled.test.mean:+.1f}%"
+    assert first.text.startswith(
+        f"IPSREC-S against SASREC: better on beauty ({gain}), toys ({gain}) and tmall ({gain})."
+    )
+    assert f"Over these 3 datasets MRR@10 {gain} (95% interval" in first.text
+    assert "; a new dataset may bring" in first.text
+    assert (first.section, first.tone) == ("across", "better")
+    said = " ".join(statement.text for statement in summary(three))
+    assert "One more training of both would have the same winner with a probability of" in said
+    assert "One dataset" not in said
+
+
+def test_with_one_training_each_nothing_is_said_of_the_methods(one):
+    first, *others = summary(one)
+    assert first.text.startswith("The trained IPSREC-S is better than the trained SASREC on d: MRR@10 +")
+    assert first.text.endswith("With one training each, this is no claim about the methods.")
+    assert first.section == "comparisons"
+    assert others[-1].text.endswith("One dataset says nothing about others.")
+
+
+def test_what_is_undecided_comes_with_the_seeds_that_it_takes(three):
+    def undecided(c):
+        c = replace(c, adjusted_p=0.2, adjusted_method_p=0.2, detectable=0.1 * c.reference_mean)
+        return replace(c, seeds_needed=replace(c.seeds_needed, seeds={"beauty": 7, "toys": 9}.get(c.dataset)))
+
+    report = replace(three, findings=tuple(map(undecided, three.findings)))
+    said = [statement.text for statement in summary(report)]
+    assert "not shown to differ on beauty" in said[0]
+    assert said[-1] == (
+        "Seeds of each model that would show the difference found: 7 for IPSREC-S on beauty and 9 for IPSREC-S on toys."
+        " For IPSREC-S on tmall it takes more users: no number of seeds would show the difference found. Gains of 10.0%"
+        " are found with a power of 80%; smaller ones may have been missed."
+    )
+    alone = summary(replace(report, findings=(replace(report.findings[0], family=1),)))[0].text
+    assert ", p = 0.2000, not below 0.01)" in alone  # a family of one is not corrected
+
+
+def test_controls_say_whether_provider_information_matters(three):
+    twin = replace(three.findings[0].reference, display="IPSREC-S, shuffled providers")
+    controls = [replace(c, reference=twin) for c in three.findings]
+    (real,) = of_controls(controls)
+    assert real.text.startswith("IPSREC-S against IPSREC-S, shuffled providers: better on beauty (+")
+    assert real.text.endswith("So much of its result comes from provider information.")
+    assert real.section == "controls"
+    (nothing,) = of_controls([replace(c, adjusted_p=0.5, adjusted_method_p=0.5) for c in controls])
+    assert nothing.text.endswith("Its result is not shown to come from provider information.")
+
+
+def test_the_forest_plot_has_a_line_for_each_dataset_and_for_all_of_them(three, one):
+    (chart,) = forests(three)
+    assert chart.section == "first"
+    lines = lines_of(chart)
+    kinds = {line["line"]: line["kind"] for line in lines}
+    assert kinds == {**dict.fromkeys(DATASETS, METHODS), "all 3 datasets": ALL, "a new dataset": NEW}
+    (row,) = three.across.rows
+    together = next(line for line in lines if line["kind"] == ALL)
+    assert (together["gain"], together["low"]) == pytest.approx((100 * row.pooled.test.mean, 100 * row.pooled.test.low))
+    (chart,) = forests(one)
+    assert [(line["line"], line["kind"]) for line in lines_of(chart)] == [("IPSREC-S", MODELS)]
+
+
+def test_intervals_far_beyond_the_others_are_cut_at_the_axis(three):
+    (row,) = three.across.rows
+    wide = replace(row.pooled, low=-40.0, high=50.0)
+    (chart,) = forests(replace(three, across=replace(three.across, rows=(replace(row, pooled=wide),))))
+    new = next(line for line in lines_of(chart) if line["kind"] == NEW)
+    assert (new["cut_from"], new["cut_to"]) == (True, True)
+    assert -1_000 < new["from"] < new["to"] < 1_500
+    assert (new["low"], new["high"]) == (-4_000, 5_000)
+
+
+def test_many_lines_are_pooled_on_the_first_screen_and_shown_in_their_section(three):
+    (row,) = three.across.rows
+    rows = tuple(replace(row, row=replace(row.row, display=f"M{number}")) for number in range(5))
+    first, all_lines = forests(replace(three, across=replace(three.across, rows=rows)))
+    assert {line["line"] for line in lines_of(first)} == {f"M{number}" for number in range(5)}
+    assert {line["kind"] for line in lines_of(first)} == {ALL, NEW}
+    assert (all_lines.section, len(lines_of(all_lines))) == ("across", 5 * 5)
+    findings = tuple(replace(c, row=other.row) for other in rows for c in three.findings)
+    said = summary(replace(three, across=replace(three.across, rows=rows), findings=findings))
+    assert [one.text[:3] for one in said[:3]] == ["M0 ", "M1 ", "M2 "]
+    assert said[3].text == "These have the highest gains; 2 other rows have lower ones."
+
+
+def test_every_format_begins_with_the_statements(three, tmp_path):
+    written = write_report(three, tmp_path, ("html", "md", "latex", "json"))
+    html, markdown, latex = (written.pages[name].read_text(encoding="utf-8") for name in ("html", "md", "latex"))
+    start = "IPSREC-S against SASREC: better on beauty"
+    assert html.index(start) < html.index("chart-summary") < html.index('<h2 id="results"')
+    assert markdown.index(f"- {start}") < markdown.index("chart-01-summary.svg") < markdown.index("## Results")
+    assert start in latex
+    assert "table-across.tex" in latex
+    ids = set(re.findall(r'id="([^"]+)"', html))
+    assert set(re.findall(r'href="#([^"?]+)"', html)) <= ids
