@@ -15,7 +15,7 @@ def tables_of(report: Report) -> list[Table]:
         *results(report),
         *ablation(report),
         comparisons(report),
-        *all_pairs(report),
+        all_pairs(report),
         slices(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
         tuning(report),
