@@ -1,5 +1,7 @@
 """Repeats: targets that also occur in their own history."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +18,36 @@ def seen_before(
     values: NDArray[np.int32], begins: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Return, bool `[targets]`, whether `values[positions[i]]` occurs in `values[begins[i]:positions[i]]`."""
+    found = np.empty(len(positions), dtype=bool)
+    for part, owner, places in _histories(begins, positions):
+        equal = values[places] == values[positions[part]][owner]
+        found[part] = np.bincount(owner[equal], minlength=part.stop - part.start) > 0
+    return found
+
+
+def distinct_before(
+    values: NDArray[np.int32], begins: NDArray[np.int64], positions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return, int64 `[targets]`, how many distinct values `values[begins[i]:positions[i]]` has."""
+    found = np.empty(len(positions), dtype=np.int64)
+    for part, owner, places in _histories(begins, positions):
+        pairs = np.sort(owner << 32 | values[places])
+        firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
+        found[part] = np.bincount(pairs[firsts] >> 32, minlength=part.stop - part.start)
+    return found
+
+
+def _histories(
+    begins: NDArray[np.int64], positions: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the histories of the targets in chunks.
+
+    Yields:
+        Which targets; then for each interaction of their histories the number of its target in the chunk, and its flat
+        position.
+    """
     lengths = positions - begins
     ends = np.cumsum(lengths)
-    found = np.empty(len(positions), dtype=bool)
     first = 0
     while first < len(positions):
         done = ends[first] - lengths[first]
@@ -26,7 +55,5 @@ def seen_before(
         part = slice(first, last)
         owner = np.repeat(np.arange(last - first), lengths[part])
         places = np.arange(len(owner)) - np.repeat(ends[part] - lengths[part] - done, lengths[part])
-        equal = values[begins[part][owner] + places] == values[positions[part]][owner]
-        found[part] = np.bincount(owner[equal], minlength=last - first) > 0
+        yield part, owner, begins[part][owner] + places
         first = last
-    return found

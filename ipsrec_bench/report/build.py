@@ -41,6 +41,8 @@ from ipsrec_bench.report.declared import (
 )
 from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.material import Material
+from ipsrec_bench.report.order import order_of, sampled_of
+from ipsrec_bench.report.protocols import protocol_table
 from ipsrec_bench.report.provenance import (
     cell_lines,
     cut_off_rows,
@@ -98,6 +100,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     all_pairs = all_pairs_of(results)
     comparisons = with_all_pairs(against_baseline(results), all_pairs)
     datasets = _dataset_lines(material, run)
+    protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
     statistics, training = run.suite.statistics, run.suite.training
     numbers = {name: number for number, name in enumerate(environments, start=1)}
@@ -118,6 +121,9 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         all_pairs=all_pairs,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
+        protocols=protocols,
+        order=order_of(results, material, protocols),
+        sampled=sampled_of(results, material, datasets),
         datasets=datasets,
         curves=tuple(_curves(material, run)),
         hits=tuple(_hit_curves(results, summaries, datasets)),

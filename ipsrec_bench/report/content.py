@@ -408,6 +408,165 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class ProtocolCell:
+    """One row under one protocol."""
+
+    score: Score | None
+    """None while no seed is complete."""
+    rank: int | None
+    """Among the rows of the table that are complete under the protocol, 1 for the best; ties share the better rank."""
+
+
+@dataclass(frozen=True)
+class ProtocolLine:
+    """One row on one dataset, under each protocol."""
+
+    dataset: str
+    row: Row
+    cells: tuple[ProtocolCell, ...]
+    """In the order of the table's protocols."""
+
+
+@dataclass(frozen=True)
+class ProtocolOrder:
+    """The order of the rows under a further protocol, beside that under the main one."""
+
+    dataset: str
+    protocol: str
+    tau: float | None
+    """Kendall's tau-b; None with fewer than two rows."""
+    rows: int
+    """Number of rows that are complete under both."""
+    best: Row | None
+    """The best of them under this protocol."""
+    main_best: Row | None
+    """The best of them under the main protocol."""
+
+    @property
+    def sentence(self) -> str:
+        """How far the orders agree, and which rows are best; empty where there is no order."""
+        if self.tau is None or self.best is None or self.main_best is None:
+            return ""
+        said = (
+            f"On {self.dataset}, Kendall's tau-b between the order of {self.rows} models under the main protocol and"
+            f" under {self.protocol} is {self.tau:.2f}"
+        )
+        if self.best == self.main_best:
+            return f"{said}; {self.best.display} is the best under both."
+        return (
+            f"{said}; the best is {self.main_best.display} under the main one and {self.best.display} under this one."
+        )
+
+
+@dataclass(frozen=True)
+class ProtocolTable:
+    """The protocols of a suite side by side."""
+
+    metric: str
+    protocols: tuple[str, ...]
+    """Their names, the main one first."""
+    differences: tuple[str, ...]
+    """What each of them changes of the main one; empty for that one."""
+    lines: tuple[ProtocolLine, ...]
+    orders: tuple[ProtocolOrder, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset and further protocol."""
+        return tuple(order.sentence for order in self.orders if order.tau is not None)
+
+
+@dataclass(frozen=True)
+class OrderLine:
+    """The place of one row in the order on one dataset."""
+
+    dataset: str
+    row: Row
+    value: float
+    """The report's metric."""
+    rank: int
+    low: int
+    """Interval of the rank over resamples of users and seeds."""
+    high: int
+    next: Row | None
+    """The row after this one; None for the last."""
+    above: float | None
+    """Share of the resamples in which this row is above the next."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two orders of the rows agree, or the orders of all pairs of seeds."""
+
+    dataset: str
+    """Empty where two datasets are compared."""
+    between: str
+    """What is compared, in words."""
+    tau: float
+    """Kendall's tau-b; the mean over the pairs where there are several."""
+    lowest: float | None
+    """The lowest of several pairs."""
+    pairs: int
+    rows: int
+    """Number of rows that have both values; the most where pairs differ."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the rows and its stability."""
+
+    metric: str
+    resamples: int
+    confidence: float
+    lines: tuple[OrderLine, ...]
+    agreements: tuple[Agreement, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset."""
+        firsts = {line.dataset: line for line in reversed(self.lines) if line.next is not None}
+        return tuple(
+            f"On {line.dataset}, {line.row.display} is first, and stays above {line.next.display} in"
+            f" {100 * line.above:.0f}% of {self.resamples:,} resamples of users and seeds."
+            for line in reversed(firsts.values())
+            if line.next is not None and line.above is not None
+        )
+
+
+@dataclass(frozen=True)
+class SampledLine:
+    """One row ranked among all candidates, and among sampled ones."""
+
+    dataset: str
+    row: Row
+    full: float
+    full_rank: int
+    sampled: float
+    """Expected value with sampled negatives."""
+    sampled_rank: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What sampled negatives would have said."""
+
+    metric: str
+    draws: int
+    lines: tuple[SampledLine, ...]
+    taus: tuple[tuple[str, float], ...]
+    """For each dataset, Kendall's tau-b of the two orders."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each dataset."""
+        return tuple(
+            f"On {dataset}, Kendall's tau-b between the order of the models with all candidates and with {self.draws}"
+            f" sampled negatives is {tau:.2f}."
+            for dataset, tau in self.taus
+        )
+
+
+@dataclass(frozen=True)
 class CostLine:
     """The cost of one row on one dataset, mean over its complete cells, and its result."""
 
@@ -587,6 +746,12 @@ class Report:
     """With `family = "all-pairs"`."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
+    protocols: ProtocolTable | None
+    """None if the suite has one protocol."""
+    order: Order | None
+    """None if no dataset has two complete rows."""
+    sampled: Sampled | None
+    """None where candidates are few, or their number is not known."""
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
     hits: tuple[HitCurve, ...]

@@ -31,6 +31,8 @@ class Material:
     """How many validation users have each rank; of whole models, where the suite's baseline is the best of them."""
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
+    valid: Mapping[str, float]
+    """The report's metric on the validation targets, by key; imports have none."""
     curves: Sequence[CurvePoint]
     recorded: Mapping[str, RunDataset]
     """What the run was started on, by label."""
@@ -54,6 +56,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         queries.test_ranks(connection, keys),
         valid_counts_of(connection, run),
         queries.ranked_users(connection, keys),
+        queries.means_of(connection, keys, run.suite.main_metric, "valid"),
         queries.learning_curves(connection, keys),
         queries.run_datasets(connection, run.run),
         queries.datasets(connection, fingerprints),

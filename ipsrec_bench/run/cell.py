@@ -12,9 +12,9 @@ import torch
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
-from ipsrec_bench.data.split import Split, split_dataset, target_sets
+from ipsrec_bench.data.split import Split, Targets, split_dataset, target_sets
 from ipsrec_bench.errors import ModelError, StoreError
-from ipsrec_bench.events import CellStarted, Emit, EpochDone, StepDone
+from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, StepDone
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.configs import ModelConfig
 from ipsrec_bench.models.registry import build_model, model_entry
@@ -26,15 +26,15 @@ from ipsrec_bench.run.environment import describe_environment, peak_memory, pick
 from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.kept import keep, reserve
 from ipsrec_bench.run.memory import MemorySaver
-from ipsrec_bench.run.workplace import STATE, at_work
+from ipsrec_bench.run.workplace import PARENT, STATE, at_work
 from ipsrec_bench.store.records import CellRecord
 from ipsrec_bench.suite.cells import Cell
-from ipsrec_bench.training.curve import Epoch
+from ipsrec_bench.training.curve import Epoch, best_of
 from ipsrec_bench.training.fit import Fitted, Loop, Step, TrainingData, Validation, fit
 from ipsrec_bench.training.state import StateFile
 from ipsrec_bench.training.streams import INIT, TEST, Streams
 from ipsrec_bench.training.tasks.registry import task_entry
-from ipsrec_bench.training.weights import describe
+from ipsrec_bench.training.weights import about_weights, describe, load_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,31 +95,14 @@ def train_cell(
         way: how it is trained; it changes no result, except that of a measurement.
     """
     way = way or Way()
-    if model_entry(cell.type).code != cell.code:  # a worker imports it with its first cell
-        raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
-    for name, code in cell.task_code:
-        if task_entry(name).code != code:
-            raise ModelError(f"the code of the task '{name}' has changed since the run began; run the suite again")
-    device = pick_device(place.device)
-    Streams(cell.seed, INIT).start()
-    assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
-    max_length = cell.protocol.max_length
-    sizes = Sizes(data.num_users, data.num_items, data.num_providers, max_length)
-    model = build_model(cell.type, cell.config, sizes).to(device)
-    sequences = ResidentSequences(data, device, times=model_entry(cell.type).uses_times)
+    model, sequences = _built(cell, place, data)
+    assert isinstance(cell.config, ModelConfig)
+    sizes = _sizes(cell, data)
     split = split_dataset(data, cell.protocol)
 
     def validate() -> Validation:
         with _denormals(flushed=False):
-            ranks = rank_targets(
-                model,
-                data,
-                sequences,
-                split.valid,
-                max_length,
-                mask_history=cell.protocol.mask_history,
-                tile_parts=way.tile_parts,
-            )
+            ranks = _ranked(cell, model, data, sequences, split.valid, way.tile_parts)
         return Validation(float(metric(cell.training.stop_metric, ranks.realistic).mean()), vars(ranks))
 
     with _denormals(flushed=True):
@@ -130,7 +113,7 @@ def train_cell(
             cell.training,
             Loop(
                 packed=cell.training.samples == "packed",
-                max_length=max_length,
+                max_length=cell.protocol.max_length,
                 seed=cell.seed,
                 validate=validate,
                 checkpoint=place.folder / f"{key}.safetensors",
@@ -143,6 +126,85 @@ def train_cell(
             ),
         )
     return Trained(model, sequences, split, fitted, Ranks(**fitted.facts))
+
+
+def _built(cell: Cell, place: Place, data: PreparedDataset) -> tuple[Model, ResidentSequences]:
+    """Return the cell's model with its initial weights, and the interactions, both on the place's device.
+
+    Raises:
+        ModelError: the code of the model or of a task has changed since the run began.
+    """
+    if model_entry(cell.type).code != cell.code:  # a worker imports it with its first cell
+        raise ModelError(f"the code of '{cell.type}' has changed since the run began; run the suite again")
+    for name, code in cell.task_code:
+        if task_entry(name).code != code:
+            raise ModelError(f"the code of the task '{name}' has changed since the run began; run the suite again")
+    device = pick_device(place.device)
+    Streams(cell.seed, INIT).start()
+    assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
+    model = build_model(cell.type, cell.config, _sizes(cell, data)).to(device)
+    return model, ResidentSequences(data, device, times=model_entry(cell.type).uses_times)
+
+
+def _sizes(cell: Cell, data: PreparedDataset) -> Sizes:
+    return Sizes(data.num_users, data.num_items, data.num_providers, cell.protocol.max_length)
+
+
+def _ranked(
+    cell: Cell, model: Model, data: PreparedDataset, sequences: ResidentSequences, targets: Targets, tile_parts: int
+) -> Ranks:
+    """Return the ranks of `targets` under the cell's protocol."""
+    return rank_targets(
+        model,
+        data,
+        sequences,
+        targets,
+        cell.protocol.max_length,
+        mask_history=cell.protocol.mask_history,
+        tile_parts=tile_parts,
+    )
+
+
+def parents_model(
+    key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit, way: Way | None = None
+) -> Trained:
+    """Return the model of the cell's parent, and its ranks of the validation targets under the cell's own protocol.
+
+    If the parent's best weights are in the folder, they are loaded. Otherwise, as on a machine without them, the model
+    is trained again, which gives the same weights. The best epoch was chosen under the parent's protocol.
+
+    Args:
+        key: key of the cell.
+        cell: a cell with a parent.
+        place: where it is ranked; its folder may hold the parent's best weights.
+        data: the dataset of both.
+        emit: callback that receives the events of a training, as those of this cell.
+        way: how the model is trained, if it is.
+    """
+    assert cell.parent is not None
+    way, weights = way or Way(), place.folder / PARENT
+    if weights.exists():
+        model, sequences = _built(cell, place, data)
+        load_weights(model, weights)
+        best = best_of(about_weights(weights))
+        assert best is not None  # the run has compared it with the parent's record
+        fitted = Fitted((), *best, facts={}, train_seconds=0.0)
+    else:
+
+        def as_own(event: Event) -> None:
+            if isinstance(event, StepDone | EpochDone):
+                event = replace(event, key=key, dataset=cell.dataset)
+            emit(event)
+
+        parent_key = cell.parent.key(data.fingerprint, data.times_per_second)
+        trained = train_cell(parent_key, cell.parent, place, data, as_own, way)
+        model, sequences = trained.model, trained.sequences
+        fitted = replace(trained.fitted, epochs=())  # the curve is the parent's
+    split = split_dataset(data, cell.protocol)
+    Streams(cell.seed, TEST).start()
+    model.eval()
+    valid = _ranked(cell, model, data, sequences, split.valid, way.tile_parts)
+    return Trained(model, sequences, split, fitted, valid)
 
 
 @contextmanager
@@ -160,7 +222,7 @@ def _denormals(*, flushed: bool) -> Iterator[None]:
 
 
 def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CellRecord:
-    """Train the cell, rank every held-out target, and return its record for the store.
+    """Train the cell's model or load that of its parent, rank every held-out target, and return the cell's record.
 
     An error of the cell becomes a failed record with its traceback, and so does `sys.exit`; an interruption passes
     through.
@@ -177,18 +239,11 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     emit(CellStarted(*_name(key, cell), cell.epochs, cell.training.stop_metric, resumed, stages))
     record, memory = new_record(key, cell, place.device, place.threads, data), MemorySaver()
     try:
-        trained = memory.spare(lambda parts: train_cell(key, cell, place, data, emit, Way(state, parts)))
+        make = train_cell if cell.parent is None else parents_model
+        trained = memory.spare(lambda parts: make(key, cell, place, data, emit, Way(state, parts)))
         Streams(cell.seed, TEST).start()  # the draws of training depend on whether it was resumed
         test = memory.spare(
-            lambda parts: rank_targets(
-                trained.model,
-                data,
-                trained.sequences,
-                trained.split.test,
-                cell.protocol.max_length,
-                mask_history=cell.protocol.mask_history,
-                tile_parts=parts,
-            )
+            lambda parts: _ranked(cell, trained.model, data, trained.sequences, trained.split.test, parts)
         )
     except (KeyboardInterrupt, StoreError):
         raise

@@ -38,7 +38,7 @@ class Cost:
     """Time and memory of one cell."""
 
     epoch_seconds: float | None
-    """Seconds to train and validate an epoch, the mean over all epochs of all stages; None for a model that counts."""
+    """Seconds to train and validate an epoch, the mean over all epochs of all stages; None without training."""
     seconds: float
     """Seconds for the whole cell. A probe assumes that training does not stop early, so its value is an upper bound."""
     memory: int
@@ -93,7 +93,7 @@ def measured_costs(store: Path, kinds: Iterable[CellKind], *, cuda: bool, thread
 
 def least_memory(cell: Cell, data: PreparedDataset) -> int:
     """Return a lower bound on the peak bytes of a process that trains on a CPU: tables, gradients, moments, data."""
-    return LEAST_PROCESS + 8 * len(data.items) + _tables(cell, data, copies=1 if cell.counts else 4)
+    return LEAST_PROCESS + 8 * len(data.items) + _tables(cell, data, copies=1 if cell.counts or cell.parent else 4)
 
 
 def most_memory(cell: Cell, data: PreparedDataset, *, cuda: bool = False) -> int | None:

@@ -40,7 +40,7 @@ from ipsrec_bench.run.control import Wanted
 from ipsrec_bench.run.costs import CostEstimate, NoCost
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Place, Refused, Slot, Stopped, Task, Tick
 from ipsrec_bench.run.kept import keep, kept_record
-from ipsrec_bench.run.plan import Plan
+from ipsrec_bench.run.plan import Plan, key_of
 from ipsrec_bench.run.recording import Keep, Recorder
 from ipsrec_bench.run.workplace import MOST_DEATHS, Claim, Workplace
 from ipsrec_bench.store.connect import reading, writing
@@ -119,11 +119,14 @@ def execute(
     passed_over = _passed_over(todo, workplace, store)
     for key in passed_over:
         del todo[key]
-    protocols = {cell.dataset: cell.protocol for _, cell in plan.cells}
-    held_out = [
-        (data.fingerprint, protocols[name], *held_out_facts(data, protocols[name]))
-        for name, data in plan.datasets.items()
-    ]
+    splits = {  # conditions with equal data and equal splits share their targets
+        (plan.datasets[cell.dataset].fingerprint, cell.protocol.split_name): (
+            plan.datasets[cell.dataset],
+            cell.protocol,
+        )
+        for _, cell in reversed(plan.cells)
+    }
+    held_out = [(data.fingerprint, protocol, *held_out_facts(data, protocol)) for data, protocol in splits.values()]
     # Preparing the data may have taken hours: do not give up because a report, for example, reads the store.
     with writing(store, patience=inf, on_wait=recorder.on_wait) as connection:
         claim_name(connection, plan.file, store)
@@ -137,6 +140,7 @@ def execute(
     for event in passed_over.values():
         emit(event)
     work = _Work(plan, recorder, emit, since, policy, wanted, admission)
+    work.broken.update((key, event.error) for key, event in passed_over.items())
     if todo:
         with make_executor(work.listen, work.tick) as executor:
             work.through(todo, executor)
@@ -214,6 +218,10 @@ class _Work:
     failed: int = field(default=0, init=False)
     is_interrupted: bool = field(default=False, init=False)
     """Whether a user has stopped the run."""
+    broken: dict[str, str] = field(default_factory=dict, init=False)
+    """Why cells failed in this run, or are skipped, by key: no other cell can rank their models."""
+    _parents: dict[str, str] = field(default_factory=dict, init=False)
+    """Keys of the cells whose models other cells rank, by the keys of these."""
     _executor: Executor = field(init=False)
     _running: dict[str, _Claimed] = field(default_factory=dict, init=False)
     _again: list[_Claimed] = field(default_factory=list, init=False)
@@ -230,6 +238,9 @@ class _Work:
     def through(self, todo: dict[str, Cell], executor: Executor) -> None:
         """Run every cell; those that other runs have claimed come last, once their claims end."""
         self._executor = executor
+        self._parents = {
+            key: key_of(cell.parent, self.plan.datasets[cell.dataset]) for key, cell in todo.items() if cell.parent
+        }
         try:
             self._through(dict(todo))
             self._stop()
@@ -301,7 +312,7 @@ class _Work:
             is_taken = False
             while not (is_taken or self._ends_early):
                 again = {claimed.key: claimed for claimed in self._again}
-                waiting = [*again, *(key for key in left if key not in others)]
+                waiting = [*again, *(key for key in left if key not in others and self._has_its_model(key, left))]
                 if not waiting:
                     return bool(left)
                 choice = self._choose(waiting, slot)
@@ -315,6 +326,13 @@ class _Work:
                 self._again = [other for other in self._again if other is not claimed]
                 is_taken = self._begin(claimed, slot, choice)
         return False
+
+    def _has_its_model(self, key: str, left: Collection[str]) -> bool:
+        """Return whether a cell needs no other cell's model, or one whose training has ended."""
+        parent = self._parents.get(key)
+        return parent is None or not (
+            parent in left or parent in self._running or any(claimed.key == parent for claimed in self._again)
+        )
 
     def _choose(self, waiting: list[str], slot: Slot) -> Choice | None:
         if self.admission is None:
@@ -347,6 +365,8 @@ class _Work:
         if found is not None and (found.started >= self.since or not (found.error or self.policy.force)):
             claimed.claim.give_back()
             self.failed += bool(found.error)
+            if found.error:
+                self.broken[key] = reason_of(found.error)
             self.emit(_failure(key, cell, found.error, 0.0) if found.error else self._found(key, cell))
             return False
         deaths = self.recorder.workplace.deaths().get(key, [])
@@ -354,6 +374,8 @@ class _Work:
             self._record(claimed, record)
         elif len(deaths) >= MOST_DEATHS:
             self._fail(claimed, _given_up(deaths))
+        elif cell.parent is not None and (reason := self.broken.get(self._parents[key])) is not None:
+            self._fail(claimed, f"it ranks the model of another cell, {_title(cell.parent)}, which failed: {reason}")
         else:
             return True
         return False
@@ -373,6 +395,8 @@ class _Work:
         claimed.slot, claimed.is_probed = slot, isinstance(choice, Probe)
         work = partial(_do_probe, claimed.cell) if claimed.is_probed else partial(_do_cell, claimed.key, claimed.cell)
         data = self.plan.datasets[claimed.cell.dataset]
+        if claimed.cell.parent is not None and not claimed.is_probed:
+            self.recorder.lend_weights(self._parents[claimed.key], claimed.claim.folder)
         self._executor.begin(slot, Task(claimed.key, work, data, claimed.claim.folder))
         return True
 
@@ -438,6 +462,8 @@ class _Work:
     def _record(self, claimed: _Claimed, record: CellRecord) -> None:
         record = self.recorder.enter(record, claimed.claim.folder)
         claimed.claim.give_back(done=record.error is None or not claimed.seconds > self.policy.timeout)
+        if record.error is not None:
+            self.broken[record.key] = reason_of(record.error)
         self.complete, self.failed = self.complete + (not record.error), self.failed + bool(record.error)
         self.emit(_ending(record, claimed.cell))
 

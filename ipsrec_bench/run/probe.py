@@ -49,6 +49,8 @@ def probe(cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> CostEs
 
     with _ended_first():
         try:
+            if cell.parent is not None:
+                return _reranked(cell, place, data)
             return _counted(cell, place, data) if cell.counts else _trained(cell, place, data)
         except (MemoryError, torch.cuda.OutOfMemoryError) as error:
             return NoCost(_first_line(error), does_not_fit=True)
@@ -191,6 +193,14 @@ def _trained(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
     seconds = start_seconds + epochs_seconds + user_seconds * len(split.test.users)
     memory, device_memory = (max(*peaks) for peaks in zip(trained, ranked, strict=True))
     return Cost(epochs_seconds / cell.epochs, seconds, memory, device_memory if gauge.on_cuda else None, "probed")
+
+
+def _reranked(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
+    """Rank with another cell's model, for which one with initial weights takes the place."""
+    split = split_dataset(data, cell.protocol)
+    user_seconds, (memory, device_memory) = _ranked(cell, place, data, split.valid)
+    seconds = user_seconds * (len(split.valid.users) + len(split.test.users))
+    return Cost(None, seconds, memory, device_memory if _Gauge(place.device).on_cuda else None, "probed")
 
 
 def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -> tuple[float, tuple[int, int]]:

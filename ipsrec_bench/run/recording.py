@@ -1,19 +1,27 @@
 """From a cell's folder to the store: results of this run, and those that earlier runs left beside the store."""
 
+import contextlib
+import json
+import os
+import shutil
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError, safe_open
+
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import Emit, StoreBusy
 from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.kept import kept_record, release
-from ipsrec_bench.run.workplace import LOG, Workplace
+from ipsrec_bench.run.workplace import LOG, PARENT, Workplace
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_cell
-from ipsrec_bench.store.queries import CellOutcome, outcome_of, outcomes
+from ipsrec_bench.store.queries import CellOutcome, best_epoch_of, outcome_of, outcomes
 from ipsrec_bench.store.records import OUTPUT_FOLLOWS, CellRecord
+from ipsrec_bench.suite.cells import TRAINED_UNDER
+from ipsrec_bench.training.curve import best_of
 
 Keep = Literal["best", "none"]
 """Whether the best weights of a cell are kept once the store has its ranks."""
@@ -68,6 +76,9 @@ class Recorder:
     def enter(self, record: CellRecord, folder: Path) -> CellRecord:
         """Write a result to the store unless it is there already, and move its weights to the checkpoints.
 
+        The validation ranks of a trained cell must give the metric of its best epoch. A cell that ranks another cell's
+        model has that cell's best epoch, which was chosen under another protocol: `lend_weights` compares that.
+
         Args:
             record: the result in the cell's folder.
             folder: the cell's folder, from which the result is removed.
@@ -78,7 +89,8 @@ class Recorder:
         Raises:
             StoreError: the store cannot be written; the result stays in `folder`.
         """
-        if record.ranks is not None and record.best_valid is not None:
+        is_trained = TRAINED_UNDER not in json.loads(record.settings)
+        if is_trained and record.ranks is not None and record.best_valid is not None:
             assert record.stop_metric is not None
             found = float(metric(record.stop_metric, record.ranks["valid"].realistic).mean())
             if found != record.best_valid:
@@ -105,6 +117,36 @@ class Recorder:
             self.workplace.forget_deaths({record.key})  # earlier deaths do not count against a later run of the cell
         release(folder)
         return record
+
+    def lend_weights(self, parent: str, folder: Path) -> None:
+        """Put the best weights of the cell `parent` into the folder of another cell, which ranks its model.
+
+        Nothing is put there if the weights were not kept, or are not those of the epoch that the store has as the best:
+        the cell is then trained again there.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        weights, there = self.workplace.checkpoints / f"{parent}.safetensors", folder / PARENT
+        about: dict[str, str] = {}
+        with contextlib.suppress(OSError, SafetensorError), safe_open(weights, framework="numpy") as file:
+            about = file.metadata() or {}
+        with reading(self.store, patience=inf, on_wait=self.on_wait) as connection:
+            best = best_epoch_of(connection, parent)
+        try:
+            there.unlink(missing_ok=True)
+            if best is not None and best == best_of(about) and about.get("key") == parent:
+                part = there.with_suffix(".part")
+                part.unlink(missing_ok=True)
+                try:
+                    os.link(weights, part)  # weights are replaced, never changed
+                except OSError:  # of another disk, or of one without links
+                    shutil.copyfile(weights, part)
+                part.replace(there)
+        except FileNotFoundError:  # the weights were removed meanwhile
+            return
+        except OSError as error:
+            raise StoreError(f"{folder}: the weights cannot be put there: {error.strerror}") from error
 
     def on_wait(self, message: str) -> None:
         """Emit which process is waited for."""

@@ -27,6 +27,8 @@ from ipsrec_bench.errors import StoreError
 
 KEPT = "record.safetensors"
 """File of a result that the store does not have yet."""
+PARENT = "parent.safetensors"
+"""File of the best weights of another cell, whose model the cell of the folder ranks."""
 STATE = "state.safetensors"
 """File of a training that can be resumed."""
 LOG = "log"

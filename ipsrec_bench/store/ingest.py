@@ -87,10 +87,12 @@ def record_split(connection: Connection, fingerprint: str, protocol: Protocol, s
 
 
 def record_targets(connection: Connection, fingerprint: str, protocol: Protocol, facts: TargetFacts) -> None:
-    """Write the facts about the test targets of a dataset under `protocol`, unless the store has them."""
+    """Write the facts about the test targets of a dataset under `protocol`, unless the store has all of them."""
     place = [fingerprint, protocol.split_name]
-    if connection.execute("SELECT 1 FROM targets WHERE fingerprint = ? AND split = ? LIMIT 1", place).fetchone():
+    of_split = "FROM targets WHERE fingerprint = ? AND split = ?"
+    if connection.execute(f"SELECT 1 {of_split} AND candidates IS NOT NULL LIMIT 1", place).fetchone():
         return
+    connection.execute(f"DELETE {of_split}", place)  # an older version left a column out
     with _as_table(connection, vars(facts)) as arrays:
         connection.execute(
             "INSERT INTO targets BY NAME"

@@ -165,6 +165,15 @@ def outcome_of(connection: Connection, key: str) -> CellOutcome | None:
     return CellOutcome(*row) if row is not None else None
 
 
+def best_epoch_of(connection: Connection, key: str) -> tuple[int, float] | None:
+    """Return the best epoch of the complete cell `key` and its validation metric; None if there is no such cell."""
+    row = connection.execute(
+        "SELECT best_epoch, best_valid FROM cells WHERE status = 'complete' AND key = ? AND best_valid IS NOT NULL",
+        [key],
+    ).fetchone()
+    return (int(row[0]), float(row[1])) if row is not None else None
+
+
 def outcomes(connection: Connection) -> dict[str, CellOutcome]:
     """Return how every cell of the store ended, by its key."""
     rows = connection.execute("SELECT key, error, started FROM cells").fetchall()
@@ -186,6 +195,17 @@ def metrics_of(
         [list(keys)],
     ).fetchall()
     return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
+
+
+def means_of(connection: Connection, keys: Collection[str], name: str, split: str) -> dict[str, float]:
+    """Return, by key of complete cells, the mean over users of a metric like `ndcg@10` in a split, valid or test."""
+    rows = connection.execute(
+        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')}))"
+        " FROM ranks JOIN cells USING (cell) WHERE split = ? AND status = 'complete' AND key IN (SELECT unnest(?))"
+        " GROUP BY key",
+        [split, list(keys)],
+    ).fetchall()
+    return dict(rows)
 
 
 @dataclass(frozen=True)
@@ -474,11 +494,16 @@ def valid_counts(connection: Connection, keys: Sequence[str], cutoff: int) -> di
 def target_facts(connection: Connection, fingerprint: str, split: str) -> TargetFacts | None:
     """Return the facts about the test targets of a dataset under a split, users ascending; None if there are none."""
     columns = connection.execute(
-        'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen FROM targets'
+        'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen, candidates FROM targets'
         ' WHERE fingerprint = ? AND split = ? ORDER BY "user"',
         [fingerprint, split],
     ).fetchnumpy()
-    facts = TargetFacts(**{name: np.asarray(column) for name, column in columns.items()})
+    candidates = columns.pop("candidates")
+    is_known = not np.ma.getmaskarray(candidates).any()  # an older version may have recorded the other columns
+    facts = TargetFacts(
+        **{name: np.asarray(column) for name, column in columns.items()},
+        candidates=np.asarray(candidates) if is_known else None,
+    )
     return facts if len(facts.users) else None
 
 

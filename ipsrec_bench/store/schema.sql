@@ -209,7 +209,8 @@ CREATE TABLE targets (
     item_count INTEGER NOT NULL,
     provider_count INTEGER NOT NULL,
     item_seen BOOLEAN NOT NULL,
-    provider_seen BOOLEAN NOT NULL
+    provider_seen BOOLEAN NOT NULL,
+    candidates INTEGER
 );
 COMMENT ON TABLE targets IS 'Facts about the test targets, for slices; one row per dataset, split and user.';
 COMMENT ON COLUMN targets.fingerprint IS 'the dataset, as in datasets';
@@ -220,6 +221,7 @@ COMMENT ON COLUMN targets.item_count IS 'training interactions with the target''
 COMMENT ON COLUMN targets.provider_count IS 'training interactions with the target''s provider; -1 where the provider is unknown';
 COMMENT ON COLUMN targets.item_seen IS 'whether the user''s history has the target''s item';
 COMMENT ON COLUMN targets.provider_seen IS 'whether the user''s history has the target''s provider';
+COMMENT ON COLUMN targets.candidates IS 'items that compete with the target if the items of the history are masked; NULL where an older version did not record it';
 
 CREATE SEQUENCE run_numbers;
 CREATE TABLE runs (

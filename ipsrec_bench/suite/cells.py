@@ -15,7 +15,7 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
 from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
-from ipsrec_bench.suite.conditions import ConditionName, conditions
+from ipsrec_bench.suite.conditions import Condition, ConditionName, conditions, further_protocol
 from ipsrec_bench.suite.load import SuiteFile, checked
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, Training, check_name
 
@@ -26,6 +26,9 @@ RANKS_FORMAT = 9
 
 OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-or-first-item"})
 """Tasks with a loss over the item catalogue, which is exact or approximated."""
+TRAINED_UNDER = "trained_under"
+"""Key, in a cell's settings, of the protocol under which the model that it ranks was trained; the cell itself has
+another one."""
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
 
@@ -158,6 +161,8 @@ class Cell:
     """Whether the model reads providers."""
     condition: ConditionName = field(default_factory=lambda: ConditionName(""))
     """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
+    parent: "Cell | None" = None
+    """The cell whose trained model this one ranks under its own protocol; None for a cell that is trained."""
 
     @property
     def label(self) -> str:
@@ -208,6 +213,7 @@ class Cell:
             "config": self.config.model_dump(mode="json", by_alias=True),
             **({} if self.counts else {"training": training}),
             "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
+            **({TRAINED_UNDER: self.parent.settings()["protocol"]} if self.parent else {}),
         }
 
     def key(self, fingerprint: str, times_per_second: int = 1) -> str:
@@ -293,6 +299,7 @@ def expand(
         for row in rows
     ]
     cells = [cell for cell in everywhere if cell.uses_providers or not cell.condition.control]
+    cells = _with_parents(cells, found)
     for cell in cells:
         try:
             _check_context(cell)
@@ -300,9 +307,14 @@ def expand(
             raise file.error(("training", error.key), str(error)) from None
         longest: int | None = getattr(cell.config, "longest_history", None)
         if longest is not None and cell.protocol.max_length > longest:
-            own = "max_length" in suite.datasets[cell.condition.base]
+            protocol = cell.condition.protocol
+            place: settings.Path = ("protocol", "max_length")
+            if "max_length" in suite.datasets[cell.condition.base]:
+                place = ("datasets", cell.condition.base, "max_length")
+            elif protocol and "max_length" in suite.protocols[protocol]:
+                place = ("protocols", protocol, "max_length")
             raise file.error(
-                ("datasets", cell.condition.base, "max_length") if own else ("protocol", "max_length"),
+                place,
                 f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
                 " at most",
             )
@@ -319,13 +331,29 @@ def expand(
     return cells
 
 
+def _with_parents(cells: Sequence[Cell], found: Iterable[Condition]) -> list[Cell]:
+    """Return `cells`, with a parent for those of conditions in which models of another condition are ranked.
+
+    A model that counts has no parent: it chooses no epoch by the validation targets, so it is the same under both
+    protocols, and fitting it again is exact. `refit` has none, because its validation ranks are of another model.
+    """
+    trained_under = {one.label: one.trained_under.label for one in found if one.trained_under is not None}
+    places = {(cell.dataset, cell.label, cell.seed): cell for cell in cells}
+    return [
+        replace(cell, parent=places[trained_under[cell.dataset], cell.label, cell.seed])
+        if cell.dataset in trained_under and not cell.counts and not cell.training.refit
+        else cell
+        for cell in cells
+    ]
+
+
 def _without_effect(protocol: Protocol) -> set[str]:
     """Return the keys of `protocol` that do not enter a cell's key.
 
-    Metrics and cutoffs only affect tables. The filter is applied to the dataset, whose fingerprint enters.
+    Metrics, cutoffs and ties only affect tables. The filter is applied to the dataset, whose fingerprint enters.
     """
     shares = set() if protocol.takes_shares else {"valid_share", "test_share"}
-    return {"metrics", "cutoffs", "filter", *shares}
+    return {"metrics", "cutoffs", "ties", "filter", *shares}
 
 
 def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> Iterator[Callable[..., Cell]]:
@@ -339,10 +367,13 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
         known = find.model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
-    if known.uses_users and file.suite.protocol.split == "user-holdout":
+    splits = {"protocol.split": file.suite.protocol.split} | {
+        f"protocols.{other}.split": further_protocol(file, other).split for other in file.suite.protocols
+    }
+    if known.uses_users and (held_out := [key for key, split in splits.items() if split == "user-holdout"]):
         raise file.error(
             where,
-            f"'{type_name}' learns a vector for each user, and protocol.split = 'user-holdout' tests users that"
+            f"'{type_name}' learns a vector for each user, and {held_out[0]} = 'user-holdout' tests users that"
             " training does not see; remove the model, or set split = 'leave-one-out' or 'temporal'",
         )
     for variant in variants:

@@ -1,13 +1,13 @@
 """The conditions of a suite: each dataset under each protocol, and with each choice of providers that is a control."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipsrec_bench import settings
 from ipsrec_bench.errors import did_you_mean, listed
 from ipsrec_bench.suite.load import SuiteFile, checked
-from ipsrec_bench.suite.schema import DatasetSpec, Protocol, SyntheticSource, TableSource, control_name
+from ipsrec_bench.suite.schema import MAIN_PROTOCOL, DatasetSpec, Protocol, SyntheticSource, TableSource, control_name
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
     "table": TableSource,
@@ -40,6 +40,9 @@ class Condition:
     source: DatasetSpec
     protocol: Protocol
     """With the dataset's own `max_length` and `filter` already applied."""
+    trained_under: ConditionName | None = None
+    """The condition whose trained models are ranked in this one, because training is the same in both and ranking is
+    not; None if models are trained in this one."""
 
     @property
     def label(self) -> str:
@@ -65,8 +68,15 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
         for providers in file.suite.controls.providers:
             name = ConditionName(base, control_name(providers))
             found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
+        trained = [main]
         for label, protocol in further.items():
-            found.append(_condition(file, ConditionName(base, protocol=label), known_datasets, protocol))
+            one = _condition(file, ConditionName(base, protocol=label), known_datasets, protocol)
+            like = next((other for other in trained if _share_training(one, other)), None)
+            if like is None:
+                trained.append(one)
+            elif like.protocol.ranking != one.protocol.ranking:
+                one = replace(one, trained_under=like.name)
+            found.append(one)
     labels = [one.label for one in found]
     for one in found:
         if labels.count(one.label) > 1:
@@ -74,6 +84,11 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
                 ("datasets", one.name.base), f"two datasets would be called '{one.label}'; rename this one"
             )
     return found
+
+
+def _share_training(one: Condition, other: Condition) -> bool:
+    """Return whether nothing that training or the choice of its best epoch reads differs, except for the ranking."""
+    return one.source == other.source and one.protocol.training == other.protocol.training
 
 
 def _condition(
@@ -88,11 +103,38 @@ def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
     """Yield name and settings of the suite's further protocols.
 
     Raises:
+        SuiteError: a setting is wrong, a name is taken, or two protocols are equal.
+    """
+    suite = file.suite
+    controls = [control_name(providers) for providers in suite.controls.providers]
+    seen = {MAIN_PROTOCOL: suite.protocol}
+    for name, changed in suite.protocols.items():
+        where: settings.Path = ("protocols", name)
+        if name in {MAIN_PROTOCOL, *suite.datasets, *controls}:
+            what = "the suite's main protocol" if name == MAIN_PROTOCOL else "a dataset or a control of this suite"
+            raise file.error(where, f"the name '{name}' is that of {what}; choose another one")
+        for key in ("metrics", "cutoffs"):
+            if key in changed:
+                raise file.error(
+                    (*where, key), f"all protocols of a suite show the same metrics; set protocol.{key} instead"
+                )
+        protocol = further_protocol(file, name)
+        for other, known in seen.items():
+            if (protocol.training, protocol.ranking, protocol.ties) == (known.training, known.ranking, known.ties):
+                same = "[protocol]" if other == MAIN_PROTOCOL else f"[protocols.{other}]"
+                raise file.error(where, f"this protocol is the same as {same}; change a setting, or remove it")
+        seen[name] = protocol
+        yield name, protocol
+
+
+def further_protocol(file: SuiteFile, name: str) -> Protocol:
+    """Return the settings of the suite's further protocol `name`, completed from the main one.
+
+    Raises:
         SuiteError: a setting is wrong.
     """
     main = file.suite.protocol.model_dump(by_alias=True, exclude_unset=True)
-    for name, changed in file.suite.protocols.items():
-        yield name, checked(file, Protocol, {**main, **changed}, ("protocols", name))
+    return checked(file, Protocol, {**main, **file.suite.protocols[name]}, ("protocols", name))
 
 
 def resolve_source(

@@ -336,6 +336,10 @@ MaskHistory = Literal[False, True, "miss"]
 """Values of `protocol.mask_history`."""
 
 
+MAIN_PROTOCOL = "main"
+"""Name of the protocol `[protocol]` beside those of `[protocols]`."""
+
+
 class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
 
@@ -386,6 +390,21 @@ class Protocol(Settings):
     def shown(self) -> tuple[str, ...]:
         """The metrics of the tables, like `ndcg@10`."""
         return tuple(f"{name}@{cutoff}" for name in self.metrics for cutoff in self.cutoffs)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The settings that training and the choice of targets read, as plain JSON values."""
+        without = {"metrics", "cutoffs", "ties", "mask_history", "candidates"}
+        shares = set() if self.takes_shares else {"valid_share", "test_share"}
+        return self.model_dump(mode="json", exclude=without | shares)
+
+    @property
+    def ranking(self) -> dict[str, Any]:
+        """The settings that only determine how a trained model's targets are ranked, as plain JSON values.
+
+        Whether a target is a candidate depends on `mask_history`, too: it may leave users out.
+        """
+        return self.model_dump(mode="json", include={"mask_history", "candidates"})
 
     @property
     def split_name(self) -> str:

@@ -2,7 +2,8 @@
 
 A cell's share depends on the cell alone: on the content of its key, except for what differs between machines. So
 independent runs on several machines agree, and adding a model, a dataset or a seed to a suite moves no other cell. The
-seeds of a row, whose cells cost the same, are dealt in turn, starting at a hash of the row.
+seeds of a row, whose cells cost the same, are dealt in turn, starting at a hash of the row. A cell that ranks the model
+of another cell is in that one's share, where its weights are.
 """
 
 import hashlib
@@ -57,7 +58,7 @@ def _place(cell: Cell, fingerprint: str) -> int:
 
     The precision is left out, because `auto` resolves it on each machine, and all machines must agree on the shares.
     """
-    settings = cell.settings()
+    settings = (cell.parent or cell).settings()
     settings.get("training", {}).pop("precision", None)
     row = json.dumps([fingerprint, settings], sort_keys=True)
     offset = int.from_bytes(hashlib.sha256(row.encode()).digest()[:8])

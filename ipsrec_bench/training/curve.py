@@ -22,3 +22,15 @@ class Epoch:
     stage: str = MAIN
     losses: Mapping[str, float] = field(default_factory=dict)
     """The loss of each task before its weight, and `penalty` where there is one."""
+
+    def as_best(self) -> dict[str, str]:
+        """Return number and validation metric as metadata of the best weights, from which `best_of` reads them."""
+        return {"epoch": str(self.epoch), "valid": repr(self.valid)}
+
+
+def best_of(about: Mapping[str, str]) -> tuple[int, float] | None:
+    """Return number and validation metric of the epoch of a file of best weights; None if its metadata lack them."""
+    try:
+        return int(about["epoch"]), float(about["valid"])
+    except (KeyError, ValueError):
+        return None

@@ -206,7 +206,7 @@ class _StageTrainer:
             progress.halved |= loop.tile_parts > 1
             if epoch.valid is not None and (progress.best is None or epoch.valid > progress.best_valid):
                 progress.best, progress.facts = epoch, facts
-                save_weights(self.model, loop.checkpoint, loop.about)
+                save_weights(self.model, loop.checkpoint, {**(loop.about or {}), **epoch.as_best()})
                 saved = loop.checkpoint.stat()
             if loop.state is not None:
                 loop.state.write(self.model, self.optimiser, progress, loop.checkpoint)

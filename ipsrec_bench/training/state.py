@@ -120,7 +120,9 @@ class StateFile:
         curve = [Epoch(**epoch) for epoch in about["curve"]]
         best = None if about["best"] is None else curve[about["best"]]
         if best is not None:
-            write_tensors(checkpoint, tensors.get("best", tensors["weights"]), text, durably=False)
+            write_tensors(
+                checkpoint, tensors.get("best", tensors["weights"]), {**text, **best.as_best()}, durably=False
+            )
         facts = {name: fact.numpy().copy() for name, fact in tensors.get("facts", {}).items()}
         return Progress(curve, best, facts, about["first_loss"], about["halved"])
 

@@ -15,6 +15,7 @@ from ipsrec_bench.errors import ModelError, StoreError
 from ipsrec_bench.models.api import Model, Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 
+REMEDY = "run the cell again with this version (run --force)"
 FORMAT = "1"
 """Version of the metadata in a file of weights."""
 
@@ -84,6 +85,19 @@ def load_weights(model: Model, path: Path) -> None:
     model.load_state_dict(load_file(path))
 
 
+def about_weights(path: Path) -> dict[str, str]:
+    """Return the metadata of a file of weights, which `describe` made; empty if it has none.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: the weights cannot be read ({error}); {REMEDY}") from error
+
+
 def describe(key: str, fingerprint: str, settings: Mapping[str, object], sizes: Sizes) -> dict[str, str]:
     """Return the metadata about a model for its file of weights.
 
@@ -110,18 +124,13 @@ def load_model(path: Path) -> Model:
         StoreError: the file cannot be read, or is of another version.
         ModelError: the model's class cannot be found, or its code has changed since.
     """
-    remedy = "run the cell again with this version (run --force)"
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"{path}: the weights cannot be read ({error}); {remedy}") from error
+    about = about_weights(path)
     if about.get("format") != FORMAT:
-        raise StoreError(f"{path}: the file does not state which model its weights belong to; {remedy}")
+        raise StoreError(f"{path}: the file does not state which model its weights belong to; {REMEDY}")
     settings, sizes = json.loads(about["settings"]), Sizes(**json.loads(about["sizes"]))
     entry = model_entry(about["type"])
     if settings.get("code", "") != entry.code:
-        raise ModelError(f"{path}: the code of '{about['type']}' has changed since it was trained; {remedy}")
+        raise ModelError(f"{path}: the code of '{about['type']}' has changed since it was trained; {REMEDY}")
     with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
         model = build_model(about["type"], entry.config.model_validate(settings["config"]), sizes)
     load_weights(model, path)

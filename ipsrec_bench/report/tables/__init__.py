@@ -4,6 +4,7 @@ from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
+from ipsrec_bench.report.tables.order import order, protocols, sampled
 from ipsrec_bench.report.tables.published import published
 from ipsrec_bench.report.tables.results import ablation, results
 from ipsrec_bench.report.tables.tuning import tuning
@@ -17,6 +18,9 @@ def tables_of(report: Report) -> list[Table]:
         comparisons(report),
         all_pairs(report),
         slices(report),
+        *protocols(report),
+        *order(report),
+        *sampled(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
         tuning(report),
         datasets(report),

@@ -26,7 +26,7 @@ from ipsrec_bench.events import Emit, Event
 from ipsrec_bench.files import scratch
 from ipsrec_bench.run.executors.api import Outcome, Place, Slot, Task
 from ipsrec_bench.run.executors.pool import Pool
-from ipsrec_bench.run.workplace import files_of
+from ipsrec_bench.run.workplace import PARENT, files_of
 
 LISTEN_SECONDS = 0.2
 """How long a call listens to the pool, which is the longest that another call waits."""
@@ -194,7 +194,9 @@ class Node:
         return self._local[name]
 
     def _files(self, key: str) -> list[tuple[str, int]]:
-        return [(path.name, path.stat().st_size) for path in files_of(self._local[key])] if key in self._local else []
+        if key not in self._local:
+            return []
+        return [(path.name, path.stat().st_size) for path in files_of(self._local[key]) if path.name != PARENT]
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,87 @@
+"""The rows of a run under each of its suite's protocols, side by side."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ipsrec_bench.report.content import ProtocolCell, ProtocolLine, ProtocolOrder, ProtocolTable, Row
+from ipsrec_bench.report.results import Results
+from ipsrec_bench.stats.differences import DECIMALS
+from ipsrec_bench.stats.order import rank_correlation
+from ipsrec_bench.suite.schema import MAIN_PROTOCOL, Protocol
+
+
+def further_results(results: Results) -> dict[str, Results]:
+    """Return the results under each further protocol of the suite, by its name; datasets have their own labels."""
+    run, found = results.run, {}
+    for name in run.suite.protocols:
+        cells = tuple(
+            replace(cell, dataset=cell.base) for cell in run.further if cell.protocol == name and not cell.control
+        )
+        suite = run.suite.model_copy(update={"protocol": further_protocol(results, name)})
+        one = Results(replace(run, suite=suite, cells=cells), results.ranks, results.summaries)
+        unpaired = one.unpaired()
+        cells = tuple(cell for cell in cells if cell not in unpaired)
+        found[name] = Results(replace(one.run, cells=cells), results.ranks, results.summaries)
+    return found
+
+
+def further_protocol(results: Results, name: str) -> Protocol:
+    """Return the settings of the suite's further protocol `name`, with the metrics of the main one."""
+    suite = results.run.suite
+    main = suite.protocol.model_dump(by_alias=True, exclude_unset=True)
+    return Protocol.model_validate({**main, **suite.protocols[name]})
+
+
+def protocol_table(results: Results) -> ProtocolTable | None:
+    """Return the protocols of the run's suite side by side; None if it has only one."""
+    suite = results.run.suite
+    if not suite.protocols:
+        return None
+    every = {MAIN_PROTOCOL: results, **further_results(results)}
+    lines, orders = [], []
+    for dataset in results.datasets:
+        means = {name: means_of(one, dataset) for name, one in every.items()}
+        ranks = {name: ranks_of(of_protocol) for name, of_protocol in means.items()}
+        for row in results.rows:
+            scores = {name: one.score(dataset, row, results.metric) for name, one in every.items()}
+            if any(scores.values()):
+                cells = (ProtocolCell(score, ranks[name].get(row)) for name, score in scores.items())
+                lines.append(ProtocolLine(dataset, row, tuple(cells)))
+        orders += [_order(dataset, name, means) for name in suite.protocols]
+    differences = ("", *(_changed(suite.protocols[name]) for name in suite.protocols))
+    return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders))
+
+
+def means_of(results: Results, dataset: str) -> dict[Row, float]:
+    """Return the report's metric of each row that has a complete seed on `dataset`."""
+    scores = {row: results.score(dataset, row, results.metric) for row in results.rows}
+    return {row: score.mean for row, score in scores.items() if score is not None}
+
+
+def ranks_of(means: Mapping[Row, float]) -> dict[Row, int]:
+    """Return the rank of each row, 1 for the largest mean; ties share the better rank."""
+    rounded = {row: round(mean, DECIMALS) for row, mean in means.items()}
+    return {row: 1 + sum(other > mean for other in rounded.values()) for row, mean in rounded.items()}
+
+
+def tau_of(a: Mapping[Row, float], b: Mapping[Row, float]) -> tuple[float | None, list[Row]]:
+    """Return Kendall's tau-b of the orders of the rows that both have, and these rows."""
+    rows = [row for row in a if row in b]
+    return rank_correlation([a[row] for row in rows], [b[row] for row in rows]), rows
+
+
+def _order(dataset: str, name: str, means: Mapping[str, Mapping[Row, float]]) -> ProtocolOrder:
+    here, main = means[name], means[MAIN_PROTOCOL]
+    tau, rows = tau_of(main, here)
+    best = max(rows, key=lambda row: here[row], default=None)
+    return ProtocolOrder(dataset, name, tau, len(rows), best, max(rows, key=lambda row: main[row], default=None))
+
+
+def _changed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(_said(settings))
+
+
+def _said(settings: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{key} = {str(value).lower() if isinstance(value, bool) else value}"

@@ -1,0 +1,59 @@
+"""What a metric would have been with sampled negatives, in closed form (Krichene and Rendle, KDD 2020)."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from ipsrec_bench.ranking.metrics import gains
+
+CHUNK = 1 << 20
+"""Maximum number of probabilities that are computed at once."""
+
+
+def sampled_metric(
+    name: str, ranks: NDArray[np.integer], population: NDArray[np.integer] | int, draws: int
+) -> NDArray[np.float64]:
+    """Return the expected metric of targets that are ranked among sampled negatives only.
+
+    `draws` negatives are drawn without replacement from the `population` items that compete with the target. Those that
+    outrank it are hypergeometric, X ~ H(population, rank - 1, draws), so its rank in the sample is 1 + X, and the
+    expected gain is the sum of P(X = x) gain(1 + x) (Krichene and Rendle, 2020, section 4). With as many draws as the
+    population has, it is the full metric.
+
+    Args:
+        name: a metric like `hr@10`, `mrr@5` or `ndcg@10`.
+        ranks: full ranks from 1, of any shape. A rank above population + 1 is a miss, in a sample as well.
+        population: number of items that compete with each target, of a shape that broadcasts to that of `ranks`.
+        draws: number of negatives; more than the population means all of it.
+
+    Returns:
+        float64, of the shape of `ranks`.
+    """
+    ranks, population = np.broadcast_arrays(np.asarray(ranks, np.int64), np.asarray(population, np.int64))
+    pairs, places = np.unique(np.stack([ranks.ravel(), population.ravel()]), axis=1, return_inverse=True)
+    # Ranks repeat: the expectation is computed once for each rank and population.
+    step = max(1, CHUNK // max(1, int(name.partition("@")[2])))
+    parts = [_expected(name, pairs[:, begin : begin + step], draws) for begin in range(0, pairs.shape[1], step)]
+    return np.asarray(np.concatenate([*parts, np.empty(0)])[places.ravel()].reshape(ranks.shape))
+
+
+def _expected(name: str, pairs: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
+    """Return the expected gain for each pair of a rank and a population, int64 `[2, pairs]`, as float64 `[pairs]`."""
+    ranks, population = pairs
+    gain = gains(name, draws + 1)[1:-1]
+    drawn = np.minimum(draws, population)[:, None]
+    total, better = population[:, None], (ranks - 1)[:, None]
+    hits = np.arange(len(gain))
+    is_miss = better > total
+    better = np.minimum(better, total)
+    possible = ~is_miss & (hits <= np.minimum(better, drawn)) & (hits >= drawn - (total - better))
+    x = np.where(possible, hits, np.maximum(0, drawn - (total - better)))
+    # P(X = x) = C(better, x) C(total - better, drawn - x) / C(total, drawn), by logarithms of the beta function, which
+    # stay accurate where the factorials of a large catalogue would cancel.
+    log_p = _log_choose(better, x) + _log_choose(total - better, drawn - x) - _log_choose(total, drawn)
+    return np.asarray(np.where(possible, np.exp(log_p), 0.0) @ gain)
+
+
+def _log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the logarithm of n choose k, for 0 <= k <= n."""
+    return np.asarray(-np.log1p(n) - special.betaln(n - k + 1.0, k + 1.0))
