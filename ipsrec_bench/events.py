@@ -20,6 +20,10 @@ def _now() -> float:
     return round(time.time(), 6)  # the precision of `to_json`
 
 
+MAIN_STAGE = "main"
+"""Name of the stage of a training that is validated."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Base of all events. Equality ignores when and where an event happened."""
@@ -165,7 +169,8 @@ class CellStarted(CellEvent):
     """Maximum number of epochs, over all stages of the training."""
     stop_metric: str
     resumed: int = 0
-    """Epochs that an earlier process trained, over all stages; they are not trained again."""
+    """Epochs that an earlier process trained, over all stages; they are not trained again. A main stage that is over
+    counts with its maximum number of epochs."""
     stages: tuple[tuple[str, int], ...] = ()
     """Name and maximum number of epochs of each stage, in order; empty if there is only the main stage."""
 
@@ -180,7 +185,7 @@ class StepDone(CellEvent):
     steps: int
     loss: float
     targets_per_second: float
-    stage: str = "main"
+    stage: str = MAIN_STAGE
 
 
 @dataclass(frozen=True)
@@ -191,11 +196,11 @@ class EpochDone(CellEvent):
     """Number of the epoch in its stage, from 1."""
     loss: float
     valid: float | None
-    """The stopping metric; None in a stage before the main one."""
+    """The stopping metric; None in any stage but the main one."""
     targets_per_second: float
-    stage: str = "main"
+    stage: str = MAIN_STAGE
     of: int | None = None
-    """Number of epochs of a stage before the main one, which never stops early; None in the main stage."""
+    """Number of epochs of another stage than the main one, which never stops early; None in the main stage."""
 
 
 @dataclass(frozen=True)

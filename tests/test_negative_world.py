@@ -6,7 +6,7 @@ import pytest
 
 from ipsrec_bench.report.content import Report
 
-from .worlds import TWINS, Zoo, check_that_what_is_tested_was_run, controls, gains, verdicts
+from .worlds import TWINS, Zoo, check_that_what_is_tested_was_run, controls, gains, provider_control, verdicts
 
 
 @pytest.mark.parametrize("name", ["mrr@10", "ndcg@10", "hr@10"])
@@ -18,6 +18,15 @@ def test_seeing_the_provider_does_not_win_if_providers_carry_no_information(repo
     assert gain.pop("pop") < -0.5
     assert set(gain) == {"ipsrec-s", "ipsrec-s w/o CL", "ipsrec-c", "ipsrec-c w/o CL"}
     assert max(gain.values()) < 0.03
+
+
+@pytest.mark.parametrize("name", ["mrr@10", "ndcg@10"])
+def test_a_shuffle_of_providers_changes_nothing(controlled, name):
+    """By chance the difference is 2% at most."""
+    (own,) = (c for c in controlled.controls if c.metric == name)
+    assert (own.row.label, own.reference.display) == ("ipsrec-s", "IPSRec-S, shuffled providers")
+    assert abs(own.difference / own.reference_mean) < 0.04
+    assert own.difference < 0 or own.verdict != "better"
 
 
 def test_what_is_tested_was_run(zoo):
@@ -44,6 +53,11 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def report(folder) -> Report:
     return controls(folder, "negative-control-small")
+
+
+@pytest.fixture(scope="module")
+def controlled(folder, report) -> Report:  # noqa: ARG001 (it has trained most of the cells)
+    return provider_control(folder, "negative-control-small")
 
 
 @pytest.fixture(scope="module")

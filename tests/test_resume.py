@@ -49,6 +49,7 @@ variants.prefix = { training = { samples = "prefix" } }
 variants.gbce = { training = { objective = "gbce", negatives = 8 } }
 variants.lazy = { training = { optimiser = "lazy-adam", objective = "gbce", negatives = 8 } }
 variants.patient = { training = { epochs = 30, patience = 2, learning_rate = 0.1 } }
+variants.refit = { training = { epochs = 30, patience = 2, learning_rate = 0.1, refit = true } }
 [models.gru4rec]
 embedding_size = 8
 hidden_size = 8
@@ -59,6 +60,7 @@ inner_size = 16
 embedding_size = 8
 inner_size = 16
 pretrain_epochs = 2
+variants.refit = { training = { refit = true } }
 [models."tests.test_resume:Noisy"]
 embedding_size = 8
 [training]
@@ -237,6 +239,68 @@ def test_a_state_is_resumed_although_later_weights_were_better(train, tmp_path):
     ended, events = train("sasrec patient", "killed")
     assert resumed(events) == 1
     assert outcome(ended, folder) == outcome(whole, tmp_path / "whole")
+
+
+def test_a_refit_trains_anew_for_the_best_number_of_epochs(train, plans, tmp_path):
+    """Its ranks are those of a training on training and validation interactions that never validates."""
+    plain, _ = train("sasrec patient", "plain")
+    record, events = train("sasrec refit", "refit")
+    curve, best, ranks, _ = outcome(record, tmp_path / "refit")
+    plain_curve, plain_best, plain_ranks, _ = outcome(plain, tmp_path / "plain")
+    assert (curve[: len(plain_curve)], best) == (plain_curve, plain_best)
+    assert [(epoch.stage, epoch.epoch, epoch.valid) for epoch in curve[len(plain_curve) :]] == [
+        ("refit", number, None) for number in range(1, best + 1)
+    ]
+    data = plans["float32"].datasets["world"]
+    (cell,) = (cell for key, cell in plans["float32"].cells if key == record.key)
+    split = split_dataset(data, cell.protocol)
+    targets = int(np.maximum(split.refit_ends - data.offsets[:-1] - 1, 0).sum())
+    assert {epoch.targets for epoch in curve[len(plain_curve) :]} == {targets}
+    assert targets == plain_curve[0].targets + len(split.valid.users)
+    assert ranks[:3] == plain_ranks[:3]
+    assert ranks[3:] != plain_ranks[3:]
+    model = load_model(tmp_path / "refit" / f"{record.key}.safetensors")  # the weights that ranked the test targets
+    sequences = ResidentSequences(data, torch.device("cpu"))
+    again = rank_targets(model, data, sequences, split.test, cell.protocol.max_length)
+    assert again.higher.tolist() == record.ranks["test"].higher.tolist()
+    (started,) = (event for event in events if isinstance(event, CellStarted))
+    assert started.stages == (("main", 30), ("refit", 30))
+    refits = [(event.epoch, event.of) for event in events if isinstance(event, EpochDone) and event.stage == "refit"]
+    assert refits == [(number, best) for number in range(1, best + 1)]
+    assert record.train_seconds == pytest.approx(sum(epoch.train_seconds for epoch in record.epochs))
+
+
+@pytest.mark.parametrize("label", ["sasrec refit", "s3rec refit"])
+def test_a_refit_that_was_killed_in_either_training_ends_with_the_same_bits(train, tmp_path, label):
+    whole, all_events = train(label, "whole")
+    stages = list(dict.fromkeys(epoch.stage for epoch in whole.epochs))
+    assert stages == (["main", "refit"] if label == "sasrec refit" else ["pretrain", "main", "refit pretrain", "refit"])
+    epochs_done = [(event.stage, event.epoch) for event in all_events if isinstance(event, EpochDone)]
+    bounds = [max(n for n, (stage, _) in enumerate(epochs_done) if stage == one) for one in stages]
+    kills = {1, *(n for bound in bounds for n in (bound, bound + 1) if n < len(epochs_done))}
+    maximum = dict(next(event for event in all_events if isinstance(event, CellStarted)).stages)
+    for number in sorted(kills):
+        stage, epoch = epochs_done[number]
+        folder = f"killed-{number}"
+        nothing, _ = train(
+            label, folder, until=lambda e, at=(stage, epoch): isinstance(e, EpochDone) and (e.stage, e.epoch) == at
+        )
+        assert nothing is None
+        ended, events = train(label, folder)
+        before = sum(maximum[one] for one in stages[: stages.index(stage)])
+        assert resumed(events) == before + epoch
+        assert [(e.stage, e.epoch) for e in events if isinstance(e, EpochDone)] == epochs_done[number + 1 :]
+        assert outcome(ended, tmp_path / folder) == outcome(whole, tmp_path / "whole")
+        assert ended.seconds > ended.train_seconds
+
+
+def test_the_first_training_of_a_refit_is_not_repeated_although_states_are_rare(train, tmp_path, monkeypatch):
+    whole, _ = train("sasrec refit", "whole")
+    monkeypatch.setattr(state, "SECONDS", 3600.0)
+    train("sasrec refit", "killed", until=lambda e: isinstance(e, EpochDone) and e.stage == "refit")
+    ended, events = train("sasrec refit", "killed")
+    assert {event.stage for event in events if isinstance(event, EpochDone)} == {"refit"}
+    assert outcome(ended, tmp_path / "killed") == outcome(whole, tmp_path / "whole")
 
 
 def _cut(path):

@@ -153,6 +153,23 @@ def test_a_cell_that_is_resumed_before_its_main_stage_shows_where_it_is():
     assert "pretrai… 8/10" in text
 
 
+def test_a_second_training_follows_the_first_wherever_that_ended():
+    """The main stage ends after 20 of 50 epochs, of which the 12th was best: so many has the second training."""
+    refit = dict.fromkeys(("loss", "targets_per_second"), 1.0) | {"stage": "refit"}
+    events = (
+        CellStarted(*A, epochs=100, stop_metric="mrr@10", stages=(("main", 50), ("refit", 50)), time=12.0),
+        EpochDone(*A, epoch=20, loss=3.0, valid=0.1, targets_per_second=1300.0, time=20.0),
+        StepDone(*A, epoch=1, step=5, steps=10, **refit, time=21.0),
+        EpochDone(*A, epoch=1, valid=None, of=12, **refit, time=22.0),
+        EpochDone(*A, epoch=12, valid=None, of=12, **refit, time=30.0),
+    )
+    cells = [state_after(events[:number]).running["a"] for number in range(1, 6)]
+    assert [cell.current for cell in cells[:-1]] == [("", 1, 50), ("", 21, 50), ("refit", 1, 50), ("refit", 2, 12)]
+    assert [cell.progress for cell in cells] == pytest.approx([0.0, 0.2, 0.505, 51 / 62, 1.0])
+    assert cells[-1].valid == (0.1,)
+    assert "refit 2/12" in shown(state_after((ready("worker 1"), *events[:4])), width=140)
+
+
 def test_a_replay_shows_what_was_shown_live():
     """The time at which an event is folded does not matter."""
     end = RunFinished(1, 1, 1, 20.0, interrupted=False, time=22.0)
@@ -643,6 +660,9 @@ def test_plain_lines_of_workers_pauses_and_resumed_cells():
         ),
         CellStarted(*name, 60, "mrr@10", 17, (("pretrain", 10), ("main", 50))): (
             "data, sasrec, seed 1: started, resumed after epoch 7"
+        ),
+        CellStarted(*name, 100, "mrr@10", 57, (("main", 50), ("refit", 50))): (
+            "data, sasrec, seed 1: started, resumed after refit 7/50"
         ),
         EpochDone(*name, 3, 1.5, None, 100.0, "pretrain", 10): (
             "data, sasrec, seed 1: pretrain 3/10, loss 1.5000, 100 targets/s"

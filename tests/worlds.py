@@ -77,6 +77,11 @@ def controls(folder: Path, world: str) -> Report:
     return report_of(folder, "controls", *only(world), *SHARED)
 
 
+def provider_control(folder: Path, world: str) -> Report:
+    """Return the report on `suites/provider-control.toml` in one world; all but the twins are cells of `controls`."""
+    return report_of(folder, "provider-control", *only(world), *SHARED)
+
+
 def verdicts(report: Report, name: str) -> dict[str, str]:
     return {c.row.label: c.verdict for c in report.comparisons if c.metric == name}
 

@@ -68,7 +68,10 @@ def list_datasets(
     from ipsrec_bench.data.datasets import known_dataset, known_datasets
     from ipsrec_bench.data.prepare import preparation_state
     from ipsrec_bench.report.runs import suite_file
+    from ipsrec_bench.run.plan import known_datasets_of
+    from ipsrec_bench.suite.conditions import conditions
     from ipsrec_bench.suite.load import adhoc_suite
+    from ipsrec_bench.suite.schema import control_name
 
     known = known_datasets(data_dir)
     if name is not None:
@@ -76,15 +79,18 @@ def list_datasets(
         return
     names = [key for key in known if known.entry(key) is not None]
     file = suite_file(suite, store, overrides or ()) if suite else adhoc_suite(names, ["pop"], overrides or ())
-    states = []
-    for key in file.suite.datasets:
+    states, seen = [], []
+    for one in conditions(file, known_datasets_of(file, data_dir)):
+        key, control = one.name.base, control_name(one.source.providers_as)
+        if (key, one.source) in seen:
+            continue  # another protocol on the same data
+        seen.append((key, one.source))
         found = known.entry(key)
-        prepared = preparation_state(key, _source(file, key, data_dir), data_dir)
-        if found:
-            missing = prepared.startswith("missing")
-            states.append(DatasetState(key, found.title, known.state(key), "not prepared" if missing else prepared))
-        else:
-            states.append(DatasetState(key, f"from {file.path}", "", prepared))
+        prepared = preparation_state(one.label, one.source, data_dir)
+        title = (found.title if found else f"from {file.path}") + (f"; {control}" if control else "")
+        missing = found and prepared.startswith("missing")
+        raw = known.state(key) if found else ""
+        states.append(DatasetState(one.label, title, raw, "not prepared" if missing else prepared))
     if not suite:
         many = [key for key in known if key not in names]
         states += [DatasetState(key, known.entries[key].title, known.state(key), "") for key in many]
@@ -226,7 +232,7 @@ def stats(
     data_dir: DataDirOption = DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Print size, lengths, repeats, stickiness and leaks of a dataset.
+    """Print size, lengths, repeats, stickiness, order and leaks of a dataset.
 
     Statistics of targets use the suite's split, or leave-one-out if no suite is given.
     """
@@ -236,6 +242,7 @@ def stats(
     from ipsrec_bench.data.prepare import prepare as build
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.run.workplace import Workplace
+    from ipsrec_bench.suite.schema import control_of
 
     of_file: dict[str, object] = {
         "user": user, "item": item, "provider": provider, "time": time, "items": items, "columns": columns,
@@ -254,17 +261,18 @@ def stats(
         workplace.sweep()
         with workplace.scratch() as folder:
             data = build(path.name, _source(file, FILE, data_dir), folder)
+            protocol = _protocol(file, FILE, data_dir)
         published = None
     else:
         file = _suite_file(dataset, suite, store, with_sizes(overrides, scale, stand_in=stand_in), data_dir)
         data = build(dataset, _source(file, dataset, data_dir), data_dir)
+        protocol = _protocol(file, dataset, data_dir)
         published = None if suite or overrides or data.stand_in or data.scale < 1 else _published(dataset, data_dir)
-    title = f"{dataset} (stand-in, generated)" if data.stand_in else dataset
-    protocol = file.suite.protocol
+    control = control_of(data.source)
+    title = f"{dataset}, {control}" if control and control not in dataset else dataset
+    title += " (stand-in, generated)" if data.stand_in else ""
     found = _targets(data, protocol)
-    print_statistics(
-        title, data.statistics, protocol.split_name, found, published, reading=data.reading, as_json=as_json
-    )
+    print_statistics(title, data, protocol.split_name, found, published, as_json=as_json)
 
 
 def _targets(data: "PreparedDataset", protocol: "Protocol") -> "SplitStatistics | str":
@@ -309,6 +317,7 @@ def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str],
     from ipsrec_bench.errors import DataError
     from ipsrec_bench.report.runs import suite_file
     from ipsrec_bench.run.plan import known_datasets_of
+    from ipsrec_bench.suite.conditions import conditions
     from ipsrec_bench.suite.load import adhoc_suite
 
     known = known_datasets(data_dir)
@@ -320,15 +329,28 @@ def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str],
         except DataError as error:
             raise DataError(f"{error}; a dataset of a suite needs --suite SUITE") from None
     file = suite_file(suite, store, overrides) if suite else adhoc_suite([name], ["pop"], overrides)
-    known_datasets_of(file, data_dir).provide(name)
+    datasets = known_datasets_of(file, data_dir)
+    if name not in file.suite.datasets:
+        name = next((one.name.base for one in conditions(file, datasets) if one.label == name), name)
+    datasets.provide(name)
     return file
 
 
 def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
+    """Return the settings of a dataset, or of a condition of the suite by its label."""
     from ipsrec_bench.run.plan import known_datasets_of
-    from ipsrec_bench.suite.conditions import resolve_source
+    from ipsrec_bench.suite.conditions import conditions, resolve_source
 
-    return resolve_source(file, name, known_datasets_of(file, data_dir))
+    known = known_datasets_of(file, data_dir)
+    found = {} if name in file.suite.datasets else {one.label: one.source for one in conditions(file, known)}
+    return found[name] if name in found else resolve_source(file, name, known)
+
+
+def _protocol(file: "SuiteFile", name: str, data_dir: Path) -> "Protocol":
+    from ipsrec_bench.run.plan import known_datasets_of
+    from ipsrec_bench.suite.conditions import resolve_protocol
+
+    return resolve_protocol(file, name, known_datasets_of(file, data_dir))
 
 
 def _published(name: str, data_dir: Path) -> "Published | None":

@@ -352,11 +352,14 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
     trained = list(trainings(cells))
-    datasets, rows, seeds = (len({getattr(cell, part) for cell in cells}) for part in ("dataset", "label", "seed"))
+    main = [cell for cell in cells if not (cell.condition.control or cell.condition.protocol)]
+    datasets, rows, seeds = (len({getattr(cell, part) for cell in main}) for part in ("dataset", "label", "seed"))
+    further = len(trained) - len(list(trainings(main)))
+    beside = f", and {counted(further, 'cell')} of controls and further protocols" if further else ""
     once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
     typer.echo(
         f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
-        f" {counted(seeds, 'seed')}{once}"
+        f" {counted(seeds, 'seed')}{beside}{once}"
     )
 
 

@@ -21,9 +21,8 @@ from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.data.datasets import Entry, Published
-    from ipsrec_bench.data.prepared import Reading
+    from ipsrec_bench.data.prepared import PreparedDataset, Reading
     from ipsrec_bench.data.split_statistics import SplitStatistics
-    from ipsrec_bench.data.statistics import DatasetStatistics
     from ipsrec_bench.report.content import Comparison
     from ipsrec_bench.run.plan import PreviewedCell
     from ipsrec_bench.store.queries import QueryResult, SuiteSummary
@@ -233,21 +232,24 @@ def print_entry(name: str, entry: "Entry", state: str, *, as_json: bool) -> None
 
 def print_statistics(
     name: str,
-    s: "DatasetStatistics",
+    data: "PreparedDataset",
     split: str,
     targets: "SplitStatistics | str",
     published: "Published | None",
     *,
-    reading: "Reading",
     as_json: bool,
 ) -> None:
     """Print a dataset's statistics: a line of the paper's Table 1, published counts, further facts, and notes.
 
     `targets` is a sentence where the split leaves nobody to evaluate.
     """
+    from ipsrec_bench.data.transitions import rules
+
+    s, reading, order = data.statistics, data.reading, rules(data.offsets, data.items)
     if as_json:
         found = {"problem": targets} if isinstance(targets, str) else asdict(targets)
-        print_json({**asdict(s), **asdict(reading), "split": {"name": split, **found}})
+        of_order = [{**asdict(one), "lost": one.lost} for one in order]
+        print_json({**asdict(s), **asdict(reading), "rules": of_order, "split": {"name": split, **found}})
         return
     print_table(
         ["Dataset", "#Users", "#Items", "#I-Actions", "#Providers", "#P-Actions"],
@@ -269,6 +271,14 @@ def print_statistics(
         ("  without the largest provider", _percent(reading.stickiness_without_largest)),
         ("  expected after a shuffle", _percent(s.shuffled_stickiness)),
         ("  without equal times", _percent(s.untied_stickiness)),
+        *(
+            (
+                f"Frequent rules of {'first' if one.order == 1 else 'second'} order",
+                f"{one.frequent:,}; {one.shuffled:,} after a shuffle of each history"
+                + (f" ({_percent(one.lost)} lost)" if one.frequent else ""),
+            )
+            for one in order
+        ),
         ("Split", split),
     ]
     if isinstance(targets, str):

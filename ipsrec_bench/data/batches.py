@@ -47,6 +47,7 @@ class ResidentSequences:
         self.device = device
         self._items = torch.from_numpy(np.array(data.items)).to(device)
         self._providers = torch.from_numpy(np.array(data.providers)).to(device)
+        self.has_times = times
         self._times = torch.from_numpy(np.array(data.times / data.times_per_second)).to(device) if times else None
 
     def gather(

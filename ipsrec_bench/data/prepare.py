@@ -11,22 +11,25 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from ipsrec_bench.data.controls import popularity, shuffled
 from ipsrec_bench.data.ids import ODD, refuse_ids
 from ipsrec_bench.data.prepared import (
     PREPARED_FORMAT,
     UNKNOWN_PROVIDER,
     PreparedDataset,
+    Reading,
     load_prepared,
 )
-from ipsrec_bench.data.providers import count_providers, is_unknown, join_items, reading_of
+from ipsrec_bench.data.providers import count_providers, is_unknown, join_items, largest_providers, reading_of
 from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.sources import confined, load_raw, source_paths
 from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe, stickiness_without
+from ipsrec_bench.data.tied_order import sorted_ties
 from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.suite.schema import DatasetSpec, Filter, TableSource
+from ipsrec_bench.suite.schema import AS_GIVEN, IN_FILE_ORDER, DatasetSpec, Filter, ProviderColumn, TableSource
 
 _NUMBER_USERS = """
 CREATE TABLE users AS
@@ -54,14 +57,14 @@ SELECT raw.* FROM raw
 SEMI JOIN (SELECT user FROM raw GROUP BY user HAVING count(*) BETWEEN {users}) AS u ON u.user = raw.user
 SEMI JOIN (SELECT item FROM raw GROUP BY item HAVING count(*) BETWEEN {items}) AS i ON i.item = raw.item
 """
-# The total order of the toolkit: user, time, source row.
+# The total order of the toolkit: user, time, source row; with a seed, a hash of the row comes before the row.
 _ORDERED = """
 SELECT users.id AS user, items.id AS item, coalesce(providers.id, $unknown)::INTEGER AS provider, {time} AS moment
 FROM raw
 JOIN users ON users.raw = raw.user
 JOIN items ON items.raw = raw.item
 LEFT JOIN providers ON providers.raw = raw.provider
-ORDER BY users.id, moment, row
+ORDER BY users.id, moment, {ties}row
 """
 MOST_INTERACTIONS = 2**62
 _PLACEHOLDER = (
@@ -117,7 +120,8 @@ def preparation_state(name: str, source: DatasetSpec, data_dir: Path) -> str:
 
 
 def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
-    paths = source_paths(source, data_dir)
+    asked, paths = source, source_paths(source, data_dir)
+    source = _as_read(source)
     before = _signatures(paths)
     with confined(paths, folder) as connection:
         notes = load_raw(connection, source, data_dir)
@@ -136,33 +140,33 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
             connection.execute(_WITHOUT_DUPLICATES.format(extreme=extreme, time=time.sql, columns=same))
         _filter(connection, source.filter, _place(paths))
         count_providers(connection, getattr(source, "unknown", ()))
-        reading = reading_of(connection, notes, paths[1] if len(paths) > 1 else None)
+        has_items = isinstance(source, TableSource) and source.items is not None
+        reading = reading_of(connection, notes, paths[1] if has_items else None)
         connection.execute(_NUMBER_USERS)
         connection.execute(_NUMBER_ITEMS)
         connection.execute(_NUMBER_PROVIDERS, {"unknown": UNKNOWN_PROVIDER})
-        columns = connection.execute(_ORDERED.format(time=time.sql), {"unknown": UNKNOWN_PROVIDER}).fetchnumpy()
+        columns = connection.execute(
+            _ORDERED.format(time=time.sql, ties=_drawn(source)), {"unknown": UNKNOWN_PROVIDER}
+        ).fetchnumpy()
+        lengths = np.bincount(columns["user"])
+        arrays = {
+            "items": np.ascontiguousarray(columns["item"], dtype=np.int32),
+            "providers": np.ascontiguousarray(columns["provider"], dtype=np.int32),
+            "times": np.ascontiguousarray(columns["moment"]),
+            "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        }
+        del columns
+        reading = _with_control(connection, source, arrays, reading, _place(paths))
+        if source.tie_order in (None, IN_FILE_ORDER):
+            reading = replace(reading, notes=(*reading.notes, *sorted_ties(connection, **_without_providers(arrays))))
         for table in ("users", "items", "providers"):
             path = str((folder / f"{table}.parquet").absolute())
             connection.table(table).order("id").write_parquet(path, compression="zstd")
-        users, items, providers = (
-            int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("users", "items", "providers")
+        items, providers = (
+            int(_only_row(connection, f"SELECT count(*) FROM {table}")[0]) for table in ("items", "providers")
         )
-        largest = connection.execute(
-            "SELECT id FROM provider_counts JOIN providers ON raw = provider ORDER BY actions DESC, raw LIMIT 1"
-        ).fetchone()
         (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)
-    lengths = np.bincount(columns["user"], minlength=users)
-    arrays = {
-        "items": np.ascontiguousarray(columns["item"], dtype=np.int32),
-        "providers": np.ascontiguousarray(columns["provider"], dtype=np.int32),
-        "times": np.ascontiguousarray(columns["moment"]),
-        "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    }
-    del columns
-    if largest is not None:
-        rest = stickiness_without(arrays["offsets"], arrays["items"], arrays["providers"], largest[0], UNKNOWN_PROVIDER)
-        reading = replace(reading, stickiness_without_largest=rest)
     fingerprint = hashlib.sha256()
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
@@ -181,10 +185,75 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         "filter": str(source.filter or Filter()),
         "statistics": asdict(describe(**arrays, unknown_provider=UNKNOWN_PROVIDER)),
         "reading": asdict(reading),
-        "source": source.model_dump(mode="json"),
+        "source": asked.model_dump(mode="json"),
         "files": files,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+
+
+def _as_read(source: DatasetSpec) -> DatasetSpec:
+    """Return `source` with the column that its choice of providers reads; without one, if it reads none."""
+    wanted = source.providers_as
+    if not isinstance(source, TableSource) or wanted in (AS_GIVEN, "shuffled"):
+        return source
+    if not isinstance(wanted, ProviderColumn):
+        return source.model_copy(update={"provider": "", "items": None})
+    if source.items is None:
+        return source.model_copy(update={"provider": wanted.column})
+    return source.model_copy(update={"items": source.items.model_copy(update={"provider": wanted.column})})
+
+
+def _drawn(source: DatasetSpec) -> str:
+    """Return what SQL orders equal times by, before the row of the source."""
+    if source.tie_order in (None, IN_FILE_ORDER):
+        return ""
+    return f"md5_number_lower('tie {source.tie_order} ' || row), "
+
+
+def _with_control(
+    connection: duckdb.DuckDBPyConnection,
+    source: DatasetSpec,
+    arrays: dict[str, Any],
+    reading: Reading,
+    place: str,
+) -> Reading:
+    """Put the providers that `source` wants into `arrays` and the table `providers`.
+
+    Returns:
+        The reading, with the largest providers.
+
+    Raises:
+        DataError: there is no provider to shuffle.
+    """
+    names: list[str] | None = None
+    if source.providers_as == "shuffled":
+        try:
+            arrays["providers"] = shuffled(arrays["items"], arrays["providers"])
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
+    elif source.providers_as == "one":
+        arrays["providers"], names = np.full_like(arrays["providers"], UNKNOWN_PROVIDER + 1), ["one provider"]
+    elif source.providers_as == "popularity":
+        arrays["providers"], names = popularity(arrays["offsets"], arrays["items"])
+    if names is not None:
+        connection.execute("CREATE OR REPLACE TABLE providers (raw VARCHAR, id INTEGER)")
+        connection.executemany(
+            "INSERT INTO providers VALUES (?, ?)",
+            [(name, UNKNOWN_PROVIDER + number) for number, name in enumerate(names, start=1)],
+        )
+    largest = largest_providers(connection, arrays["providers"])
+    if not largest:
+        return reading
+    rest = stickiness_without(arrays["offsets"], arrays["items"], arrays["providers"], largest[0][1], UNKNOWN_PROVIDER)
+    return replace(
+        reading,
+        largest_providers=tuple((name, count) for name, _, count in largest),
+        stickiness_without_largest=rest,
+    )
+
+
+def _without_providers(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: array for name, array in arrays.items() if name != "providers"}
 
 
 def _place(paths: Sequence[Path]) -> str:

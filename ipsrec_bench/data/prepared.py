@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 6
+PREPARED_FORMAT = 7
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from ipsrec_bench.data.ids import BROKEN, MARKED, SEVERAL, TOO_LONG, refuse_ids
-from ipsrec_bench.data.prepared import Reading
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER, Reading
 from ipsrec_bench.data.raw_files import kind_of, place_of
 from ipsrec_bench.data.sources import find_column, materialise, open_table, where
 from ipsrec_bench.errors import DataError
@@ -129,9 +131,6 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
             "SELECT provider, actions FROM provider_counts WHERE is_unknown AND provider <> '' ORDER BY 2 DESC, 1"
         ).fetchall()
     )
-    largest = connection.execute(
-        f"SELECT provider, actions FROM provider_counts WHERE NOT is_unknown ORDER BY 2 DESC, 1 LIMIT {LARGEST}"
-    ).fetchall()
     found = list(notes)
     if placeholders:
         texts = [f"'{visible(text)}' ({count:,})" for text, count in placeholders.items()]
@@ -159,4 +158,22 @@ def reading_of(connection: duckdb.DuckDBPyConnection, notes: Sequence[str], item
             f"{alike[0]:,} providers differ from another one only by case or by blanks around them, such as"
             f" '{visible(alike[1])}' and '{visible(alike[2])}'; each counts as a separate provider"
         )
-    return Reading(tuple(found), placeholders, unlisted, tuple((name, count) for name, count in largest))
+    return Reading(tuple(found), placeholders, unlisted)
+
+
+def largest_providers(
+    connection: duckdb.DuckDBPyConnection, providers: NDArray[np.int32]
+) -> tuple[tuple[str, int, int], ...]:
+    """Return name, number and interactions of the known providers with the most interactions, the largest first.
+
+    Args:
+        connection: holds the table `providers`.
+        providers: int32 `[actions]`.
+    """
+    counts = np.bincount(providers)
+    counts[: UNKNOWN_PROVIDER + 1] = 0
+    chosen = [int(number) for number in np.argsort(-counts, kind="stable")[:LARGEST] if counts[number]]
+    names = dict(
+        connection.execute("SELECT id, raw FROM providers WHERE id IN (SELECT unnest(?))", [chosen]).fetchall()
+    )
+    return tuple((names[number], number, int(counts[number])) for number in chosen)

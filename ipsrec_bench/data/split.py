@@ -6,9 +6,19 @@ with one interaction gives no target, with two a training target, with three a t
 or more a validation target as well. A model trained this way knows what other users did after a test target;
 `data stats` reports for how many targets this is the case.
 
-Temporal: two cuts in time, the same for all users. Interactions before the first cut are for training. A user's first
-interaction between the cuts is a validation target; the first one at or after the second cut is a test target. The
-history is everything of the user before the target, so neither training nor history contains anything after the cut.
+Temporal: cuts in time, the same for all users. By default, interactions before the first cut are for training. A
+user's first interaction between the cuts is a validation target; the first one at or after the second cut is a test
+target. The history is everything of the user before the target, so neither training nor history contains anything after
+the cut.
+
+- `target` chooses among a user's interactions in a period of time. `first` is the one above. `last`, `random` and `all`
+  take the last one, a random one, or each: the history is everything of the user before the target, which may also be
+  after the cut. A target needs a history of at least one interaction.
+- `validation` chooses what is held out before the test's cut. `time` is a period before it, with the same rule of
+  targets. `last-train` is each user's last interaction before it, of users who have two there. `users` are random users
+  with two interactions before it, of whom training sees nothing. They have no period of their own, so their target is
+  their last interaction before the cut for `first` and `last`, else a random one, or each.
+- `later_folds` moves the cuts back by as many test periods. What follows the test period does not exist then.
 
 User holdout: users, not interactions, are held out. Training sees the whole history of the other users and nothing of
 the held-out ones. A held-out user's last interaction is the target, and everything before it is the history.
@@ -18,7 +28,7 @@ ranked: its user is left out, and counted.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,7 +37,7 @@ from numpy.typing import NDArray
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.repeats import seen_before
 from ipsrec_bench.errors import DataError
-from ipsrec_bench.suite.schema import Protocol
+from ipsrec_bench.suite.schema import Protocol, TargetRule, ValidationRule
 
 HeldOut = Literal["valid", "test"]
 MIN_TEST_LENGTH = 3
@@ -41,13 +51,21 @@ HOLDOUT_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Held-out targets: user `users[i]`'s interaction at flat position `positions[i]` is to be predicted."""
+    """Held-out targets: user `users[i]`'s interaction at flat position `positions[i]` is to be predicted.
+
+    Both ascend. A user has several targets only if the protocol takes all interactions after a cut.
+    """
 
     users: NDArray[np.int64]
     positions: NDArray[np.int64]
     """Index into the dataset's flat arrays; the history is everything of the user before it."""
     left_out: int = 0
-    """Number of further users of the split, left out because their target is in their masked history."""
+    """Number of further users of the split, left out because their targets are in their masked histories."""
+
+    @property
+    def num_users(self) -> int:
+        """Number of users with a target."""
+        return len(np.unique(self.users))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +76,12 @@ class Split:
     """int64 `[users]`: user u trains on the flat positions `offsets[u]` up to, not including, `train_ends[u]`."""
     valid: Targets
     test: Targets
+    refit_ends: NDArray[np.int64]
+    """int64 `[users]`: where the training part ends once validation interactions are trained on, too."""
+
+    def with_validation(self) -> "Split":
+        """Return this split with the validation interactions in its training part."""
+        return replace(self, train_ends=self.refit_ends)
 
     def trained(self, data: PreparedDataset) -> NDArray[np.bool_]:
         """Return, bool `[actions]`, which interactions are for training; `data` is the dataset of this split."""
@@ -71,7 +95,7 @@ class TargetSet:
     users: int
     """Number of ranked users."""
     left_out: int
-    """Number of further users of the split, left out because their target is in their masked history."""
+    """Number of further users of the split, left out because their targets are in their masked histories."""
     targets: str
     """Digest of the dataset, the users and their targets."""
     candidates: str
@@ -94,16 +118,43 @@ def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict
         for array in (targets.users, targets.positions):
             digest.update(array.astype("<i8").tobytes())
         candidates = f"{data.num_items} items{CANDIDATES[protocol.mask_history]}"
-        found[name] = TargetSet(len(targets.users), targets.left_out, digest.hexdigest()[:32], candidates)
+        found[name] = TargetSet(targets.num_users, targets.left_out, digest.hexdigest()[:32], candidates)
     return found
+
+
+TARGETS = {
+    "first": "",
+    "last": "; each user's last interaction after a cut is the target",
+    "random": "; a random interaction of each user after a cut is the target, always the same",
+    "all": "; each interaction after a cut is a target, and a user's metric is the mean over the user's targets",
+}
+VALIDATIONS = {
+    "time": "",
+    "last-train": "; validation on each user's last interaction before the test's cut",
+    "users": "; validation on users that training does not see",
+}
 
 
 def rule_of(protocol: Protocol) -> str:
     """Return in words which interactions `protocol` holds out."""
-    shares = f"{100 * protocol.valid_share:g}% for validation, {100 * protocol.test_share:g}% for the test"
+    for_validation, for_test = (f"{100 * share:g}%" for share in (protocol.valid_share, protocol.test_share))
+    shares = f"{for_validation} for validation, {for_test} for the test"
+    if protocol.split == "temporal":
+        cuts = {
+            "time": f"two cuts in time, the same for all users; the newest interactions held out: {shares}",
+            "last-train": f"a cut in time, the same for all users; the newest {for_test} of the interactions held out",
+            "users": f"a cut in time, the same for all users; the newest {for_test} of the interactions held out, and"
+            f" {for_validation} of the users",
+        }[protocol.validation]
+        folds = ""
+        if protocol.folds > 1:
+            folds = f"; {protocol.folds} successive test periods, of which this is the newest"
+        elif protocol.later_folds:
+            periods = "the newest test period" if protocol.later_folds == 1 else f"{protocol.later_folds} test periods"
+            folds = f"; without the interactions of {periods}"
+        return f"temporal: {cuts}{VALIDATIONS[protocol.validation]}{TARGETS[protocol.target]}{folds}"
     return {
         "leave-one-out": "leave-one-out: last interaction = test, the one before = validation",
-        "temporal": f"temporal: two cuts in time, the same for all users; the newest interactions held out: {shares}",
         "user-holdout": f"user-holdout: the last interaction of users that training does not see: {shares}",
     }[protocol.split]
 
@@ -117,12 +168,13 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     split = hold_out(data, protocol)
     if protocol.mask_history is not True:
         return split
-    result = Split(split.train_ends, _without_repeats(data, split.valid), _without_repeats(data, split.test))
-    for part, targets in (("validate", result.valid), ("test", result.test)):
-        if not len(targets.users):
+    result = replace(split, valid=_without_repeats(data, split.valid), test=_without_repeats(data, split.test))
+    parts = (("validate", split.valid, result.valid), ("test", split.test, result.test))
+    for part, targets, left in parts:
+        if not len(left.users):
             raise DataError(
                 f"{data.name}: protocol.mask_history = true leaves no user to {part} on: each of the"
-                f" {targets.left_out:,} targets is in its user's history; set mask_history = false, or 'miss' to"
+                f" {len(targets.users):,} targets is in its user's history; set mask_history = false, or 'miss' to"
                 " count such targets as misses"
             )
     return result
@@ -135,7 +187,14 @@ def hold_out(data: PreparedDataset, protocol: Protocol) -> Split:
         DataError: no user is left to train, validate or test on.
     """
     if protocol.split == "temporal":
-        return temporal(data, protocol.valid_share, protocol.test_share)
+        return temporal(
+            data,
+            protocol.valid_share,
+            protocol.test_share,
+            target=protocol.target,
+            validation=protocol.validation,
+            later_folds=protocol.later_folds,
+        )
     if protocol.split == "user-holdout":
         return user_holdout(data, protocol.valid_share, protocol.test_share)
     return leave_one_out(data)
@@ -161,33 +220,91 @@ def leave_one_out(data: PreparedDataset) -> Split:
         train_ends=np.asarray(ends - held_out),
         valid=Targets(valid, np.asarray(ends[valid] - 2)),
         test=Targets(test, np.asarray(ends[test] - 1)),
+        refit_ends=np.asarray(ends - (held_out > 0)),
     )
 
 
-def temporal(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
-    """Split `data` at two times: the newest `test_share` of all interactions, and the `valid_share` before them.
+def temporal(
+    data: PreparedDataset,
+    valid_share: float,
+    test_share: float,
+    *,
+    target: TargetRule = "first",
+    validation: ValidationRule = "time",
+    later_folds: int = 0,
+) -> Split:
+    """Split `data` in time: the test period has `test_share` of all interactions, the newest ones without later folds.
 
     Interactions at the time of a cut count as after it, so shares are met as far as equal times allow.
+
+    Args:
+        data: the dataset.
+        valid_share: share of the interactions in the period before that of the test, or of the users for validation.
+        test_share: share of the interactions in the test period.
+        target: which interactions of a user in a period are targets.
+        validation: what is held out for validation.
+        later_folds: number of further test periods after this one, whose interactions do not exist.
 
     Raises:
         DataError: a part is empty, for example if all times are equal.
     """
     ordered = np.sort(data.times)
-    sizes = np.array([1 - valid_share - test_share, 1 - test_share])
-    valid_cut, test_cut = ordered[np.minimum((sizes * len(ordered)).astype(np.int64), len(ordered) - 1)]
-    starts = data.offsets[:-1]
-    valid_from, test_from = (_first_at(data, cut) for cut in (valid_cut, test_cut))
-    result = Split(
-        train_ends=valid_from,
-        valid=_targets(data, valid_from, (valid_from > starts) & (valid_from < test_from)),
-        test=_targets(data, test_from, (test_from > starts) & (test_from < data.offsets[1:])),
-    )
+    sizes = np.array([1 - valid_share - (later_folds + 1) * test_share, 1 - (later_folds + 1) * test_share])
+    valid_cut, test_cut = _times_at(ordered, sizes)
+    starts, ends = data.offsets[:-1], data.offsets[1:]
+    test_from = _first_at(data, test_cut)
+    if later_folds:
+        (end,) = _times_at(ordered, np.array([1 - later_folds * test_share]))
+        ends = _first_at(data, end)
+    able = test_from - starts >= MIN_HOLDOUT_LENGTH
+    before = "last" if target == "first" else target
+    if validation == "time":
+        train_ends = _first_at(data, valid_cut)
+        valid = _in_period(data, train_ends, test_from, target)
+    elif validation == "last-train":
+        train_ends = test_from - able
+        valid = _targets(data, test_from - 1, able)
+    else:
+        chosen = np.zeros(data.num_users, dtype=bool)
+        shuffled = np.random.default_rng(HOLDOUT_SEED).permutation(np.flatnonzero(able))
+        chosen[shuffled[: round(valid_share * len(shuffled))]] = True
+        train_ends = np.where(chosen, starts, test_from)
+        valid = _in_period(data, starts, np.where(chosen, test_from, starts), before)
+    result = Split(train_ends, valid, _in_period(data, test_from, ends, target), refit_ends=test_from)
     _refuse_empty(data, result, "temporal")
-    trained = result.trained(data)
-    assert data.times[trained].max() < valid_cut
+    assert data.times[result.trained(data)].max() < (valid_cut if validation == "time" else test_cut)
     assert (data.times[result.valid.positions] < test_cut).all()
-    assert (data.times[result.test.positions - 1] < test_cut).all()
+    assert (data.times[result.test.positions] >= test_cut).all()
+    if target == "first":
+        assert (data.times[result.test.positions - 1] < test_cut).all()
     return result
+
+
+def _times_at(ordered: NDArray[np.generic], shares: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Return the times before which the `shares` of all interactions lie; `ordered` are their times, ascending."""
+    return np.asarray(ordered[np.minimum((shares * len(ordered)).astype(np.int64), len(ordered) - 1)])
+
+
+def _in_period(
+    data: PreparedDataset, begins: NDArray[np.int64], ends: NDArray[np.int64], target: TargetRule
+) -> Targets:
+    """Return the targets among each user's flat positions `begins[u]` up to, not including, `ends[u]`.
+
+    A target has a history. With `first`, it is the first of these interactions or none.
+    """
+    starts, users = data.offsets[:-1], np.arange(data.num_users)
+    if target == "first":
+        return _targets(data, begins, (begins > starts) & (begins < ends))
+    low = np.maximum(begins, starts + 1)
+    counts = np.maximum(ends - low, 0)
+    if target == "last":
+        return _targets(data, ends - 1, counts > 0)
+    if target == "random":
+        drawn = np.random.default_rng(HOLDOUT_SEED).random(data.num_users)  # one for each user, whoever has a target
+        return _targets(data, low + (drawn * counts).astype(np.int64), counts > 0)
+    of = np.repeat(users, counts)
+    nth = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Targets(of, np.asarray(low[of] + nth))
 
 
 def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -> Split:
@@ -206,6 +323,7 @@ def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -
         train_ends=np.where(validated | tested, starts, ends),
         valid=_targets(data, ends - 1, validated),
         test=_targets(data, ends - 1, tested),
+        refit_ends=np.where(tested, starts, ends),
     )
     _refuse_empty(data, result, "user-holdout")
     trained = result.trained(data)
@@ -216,7 +334,8 @@ def user_holdout(data: PreparedDataset, valid_share: float, test_share: float) -
 
 def _without_repeats(data: PreparedDataset, targets: Targets) -> Targets:
     repeats = repeated(data, targets)
-    return Targets(targets.users[~repeats], targets.positions[~repeats], int(repeats.sum()))
+    kept = Targets(targets.users[~repeats], targets.positions[~repeats])
+    return replace(kept, left_out=targets.num_users - kept.num_users)
 
 
 def repeated(data: PreparedDataset, targets: Targets) -> NDArray[np.bool_]:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split, hold_out
 from ipsrec_bench.data.target_facts import TargetFacts, target_facts
+from ipsrec_bench.data.training_part import trained_on
 from ipsrec_bench.suite.schema import Protocol
 
 
@@ -12,6 +16,7 @@ from ipsrec_bench.suite.schema import Protocol
 class SplitStatistics:
     """Counts and shares of the held-out targets of one dataset under one split.
 
+    Shares are of targets, of which a user has several if the protocol takes all interactions after a cut.
     A share is None if it was recorded by an older version without it.
     """
 
@@ -39,24 +44,27 @@ def held_out_facts(data: PreparedDataset, protocol: Protocol) -> tuple[TargetFac
         DataError: no user is left to train, validate or test on.
     """
     split = hold_out(data, protocol)
-    facts = target_facts(data, split)
-    return facts, describe_split(data, split, facts)
+    trained = trained_on(data, split, protocol)
+    facts = target_facts(data, split, trained)
+    return facts, describe_split(data, split, facts, trained)
 
 
-def describe_split(data: PreparedDataset, split: Split, facts: TargetFacts) -> SplitStatistics:
+def describe_split(
+    data: PreparedDataset, split: Split, facts: TargetFacts, trained: NDArray[np.bool_] | None = None
+) -> SplitStatistics:
     """Return the statistics of `split`.
 
     Args:
         data: the dataset.
         split: a split of it, with at least one training interaction and one test target.
         facts: the facts of the split's test targets.
+        trained: bool `[interactions]`, the training interactions; by default all of the split.
     """
-    begins, test = data.offsets[:-1], split.test.positions
-    trained = split.train_ends > begins
-    newest = data.times[split.train_ends[trained] - 1].max()
+    test = split.test.positions
+    newest = data.times[split.trained(data) if trained is None else trained].max()
     return SplitStatistics(
-        test_users=len(split.test.users),
-        valid_users=len(split.valid.users),
+        test_users=split.test.num_users,
+        valid_users=split.valid.num_users,
         tied_targets=float((data.times[test] == data.times[test - 1]).mean()),
         leaked_targets=float((data.times[test] < newest).mean()),
         repeated_targets=float(facts.item_seen.mean()),

@@ -30,17 +30,25 @@ class TargetFacts:
     store of an older version lacks them."""
 
     def of(self, users: NDArray[np.int32]) -> "TargetFacts | None":
-        """Return the facts of the targets of `users`, ascending; None if some of them are missing here."""
+        """Return the facts of the targets of `users`, ascending; None if some are missing, or have several targets."""
+        if (self.users[1:] == self.users[:-1]).any():
+            return None
         places = np.searchsorted(self.users, users).clip(max=max(len(self.users) - 1, 0))
         if not len(self.users) or not np.array_equal(self.users[places], users):
             return None
         return TargetFacts(**{name: column[places] for name, column in vars(self).items() if column is not None})
 
 
-def target_facts(data: PreparedDataset, split: Split) -> TargetFacts:
-    """Return the facts of the test targets of `split`."""
+def target_facts(data: PreparedDataset, split: Split, trained: NDArray[np.bool_] | None = None) -> TargetFacts:
+    """Return the facts of the test targets of `split`.
+
+    Args:
+        data: the dataset.
+        split: a split of it.
+        trained: bool `[interactions]`, the training interactions; by default all of the split.
+    """
     users, positions = split.test.users, split.test.positions
-    trained = split.trained(data)
+    trained = split.trained(data) if trained is None else trained
     item_counts = np.bincount(data.items[trained], minlength=data.num_items + 1)
     provider_counts = np.bincount(data.providers[trained], minlength=data.num_providers + 1)
     items, providers = data.items[positions], data.providers[positions]

@@ -8,7 +8,7 @@
 - NDCG@N (normalised discounted cumulative gain): 1 / log2(rank + 1) if the rank is at most N, else 0. With one relevant
   item per user the ideal gain is 1.
 
-A metric of a model is the mean over users.
+A metric of a model is the mean over users. Where a user has several targets, that of the user is the mean over them.
 """
 
 import numpy as np
@@ -31,6 +31,19 @@ def gains(name: str, largest: int) -> NDArray[np.float64]:
     ranks = np.arange(1.0, min(int(cutoff), largest) + 1)
     gain = {"hr": np.ones_like(ranks), "mrr": 1.0 / ranks, "ndcg": 1.0 / np.log2(ranks + 1.0)}[kind]
     return np.concatenate([[0.0], gain, [0.0]])
+
+
+def of_users(users: NDArray[np.integer], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of `values` over the targets of each user, float64 `[distinct users]`.
+
+    Args:
+        users: the user of each target, ascending, `[targets]`; several targets of a user are neighbours.
+        values: a metric of each target, `[targets]`. It is returned itself if no user has several.
+    """
+    begins = np.flatnonzero(np.diff(users, prepend=-1))
+    if len(begins) == len(users):
+        return values
+    return np.asarray(np.add.reduceat(values, begins) / np.diff(begins, append=len(users)))
 
 
 def metric(name: str, rank: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
+from ipsrec_bench.report.controls import compare_controls, twins_of
 from ipsrec_bench.report.declared import (
     ablation_columns,
     against_baseline,
@@ -40,7 +41,7 @@ from ipsrec_bench.report.declared import (
     with_all_pairs,
 )
 from ipsrec_bench.report.failures import log_of
-from ipsrec_bench.report.material import Material
+from ipsrec_bench.report.material import Material, training_filter
 from ipsrec_bench.report.order import order_of, sampled_of
 from ipsrec_bench.report.protocols import protocol_table
 from ipsrec_bench.report.provenance import (
@@ -59,7 +60,7 @@ from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
-from ipsrec_bench.suite.schema import Filter, Protocol, Training
+from ipsrec_bench.suite.schema import Filter, Protocol, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
 
 SAMPLES = {
@@ -99,6 +100,8 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     results = Results(run, results.ranks, summaries, material.valid)
     all_pairs = all_pairs_of(results)
     comparisons = with_all_pairs(against_baseline(results), all_pairs)
+    controls = compare_controls(results, material.ranks, summaries)
+    with_twins = replace(run, cells=(*run.cells, *twins_of(run)))
     datasets = _dataset_lines(material, run)
     protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
@@ -109,16 +112,18 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         title=run.suite.title,
         description=run.suite.description,
         started=run.started,
-        cells=len({(cell.dataset, cell.label, cell.key) for cell in run.cells}),
-        missing=tuple(_missing(run, summaries)),
+        cells=len({(cell.dataset, cell.label, cell.key) for cell in with_twins.cells}),
+        missing=tuple(_missing(with_twins, summaries)),
         scale=run.suite.scale,
-        cut_off=tuple(cut_off_rows(run, summaries)),
+        cut_off=tuple(cut_off_rows(with_twins, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
         findings=findings_of(results, comparisons),
         results=_result_table(results, comparisons, all_pairs),
         comparisons=comparisons,
         all_pairs=all_pairs,
+        controls=controls.comparisons,
+        control_gains=controls.gains,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
         protocols=protocols,
@@ -149,6 +154,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Candidates", _candidates(run.suite.protocol, datasets)),
             ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
+            *_training_filters(run, summaries),
             *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
@@ -162,16 +168,18 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
                 "Stopping",
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
+            *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics.correction)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
         settings=tuple(_settings(summaries, run)),
-        provenance=tuple(cell_lines(run, summaries, numbers)),
+        provenance=tuple(cell_lines(with_twins, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
             *omitted,
+            *controls.left_out,
             *not_taken(run),
-            *warnings(run, summaries, environments, datasets),
+            *warnings(with_twins, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),
         ),
         notes=tuple(_notes(results, datasets, comparisons)),
@@ -180,6 +188,20 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         suite_text=run.text,
         overrides=run.overrides,
     )
+
+
+REFIT_RULE = (
+    "each model that is so marked is trained again, on training and validation interactions, for the number of epochs"
+    " that was best; the second model ranks the test targets"
+)
+
+
+def _training_filters(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[tuple[str, str]]:
+    """Yield the row of the filters that apply to the training interactions alone, if there are any."""
+    found = {cell.dataset: training_filter(summaries[cell.key]) for cell in run.cells if cell.key in summaries}
+    filters = [f"{one} on {label}" for label, one in found.items() if one is not None]
+    if filters:
+        yield "Filter of training alone", f"{'; '.join(filters)}; all users are tested, after their whole histories"
 
 
 def _corrected(correction: str) -> str:
@@ -226,6 +248,9 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
     few = [dataset for dataset in results.datasets if len(results.users(dataset)) == 1]
     for dataset in few:
         yield f"{dataset} has one test user; a comparison needs two, so nothing is compared there"
+    for dataset in results.datasets:
+        if results.has_several_targets(dataset):
+            yield f"{dataset}: users have several targets, whose mean is a user's metric, so there are no slices"
     if not comparisons and not few:
         yield "Nothing is compared: results of a baseline or of another model are missing, or every model is proposed"
     for dataset in results.datasets:
@@ -235,6 +260,11 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
                 " validation ranks"
             )
+    yield from _exhausted(results, datasets)
+
+
+def _exhausted(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
+    """Yield a sentence for every cutoff that includes all items of a dataset."""
     missed = results.run.suite.protocol.mask_history == "miss"  # misses rank behind all items
     for line in datasets:
         items = line.statistics.items
@@ -397,10 +427,10 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
         made_of = material.recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
-            source = source_facts(made_of)
+            source, control = source_facts(made_of), control_of(made_of.source)
         else:
             said = {"filter": _said_filter(run, label)}
-            source = ()
+            source, control = (), ""
         of_label = users.get(label, {})
         lines.append(
             DatasetLine(
@@ -410,6 +440,7 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
                 source,
                 test=of_label.get("test"),
                 valid=of_label.get("valid"),
+                control=control,
             )
         )
     return tuple(lines)

@@ -88,7 +88,7 @@ def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callabl
         (_corrected(first), lambda c: p_value(c.adjusted_p)),
         ("detectable at 80%", lambda c: "–" if c.detectable is None else f"{c.detectable:.4f}"),
         (OF_SEEDS[0], needed),
-        (OF_SEEDS[1], lambda c: _probability(c.next_training and c.next_training.probability)),
+        (OF_SEEDS[1], lambda c: _probability(c.next_training.probability if c.next_training else None)),
         ("user is better served", lambda c: _probability(c.superiority)),
     ]
     if first.margin:

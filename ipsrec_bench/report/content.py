@@ -321,6 +321,8 @@ class DatasetLine:
     """Test users that the run's cells rank and leave out; None where no cell recorded them."""
     valid: RankedUsers | None = None
     """Likewise, for validation."""
+    control: str = ""
+    """The providers that replace the data's own, in words; empty where they are the data's own."""
 
     @property
     def tested(self) -> str:
@@ -744,6 +746,11 @@ class Report:
     """Every row against the baseline, by dataset and metric."""
     all_pairs: tuple[AllPairsTable, ...]
     """With `family = "all-pairs"`."""
+    controls: tuple[Comparison, ...]
+    """Every row that uses providers against itself on data with other providers, per dataset, control and metric. The
+    display name of the reference ends with the control, like "IPSRec-S, shuffled providers"."""
+    control_gains: tuple[Comparison, ...]
+    """The references of `controls` against the baselines of their rows."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
     protocols: ProtocolTable | None
@@ -812,7 +819,7 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """Caution beside every table: which datasets are stand-ins or samples; empty if none is."""
+        """Caution beside every table: which datasets are stand-ins, samples or have changed providers; may be empty."""
         made_up = [line.label for line in self.datasets if line.statistics.stand_in]
         sampled = [
             f"{line.label} ({100 * line.statistics.scale:g}%)" for line in self.datasets if line.statistics.scale < 1
@@ -825,6 +832,9 @@ class Report:
             )
         if sampled:
             parts.append(f"Samples of the users, chosen by a hash of their ids: {', '.join(sampled)}.")
+        changed = [f"{line.label} ({line.control})" for line in self.datasets if line.control]
+        if changed:
+            parts.append(f"The providers are not the data's own: {', '.join(changed)}.")
         return " ".join(parts)
 
 

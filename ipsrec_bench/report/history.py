@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.report.content import History, PastRun, Row
 from ipsrec_bench.report.results import row_of
 from ipsrec_bench.report.runs import Run
@@ -31,7 +30,7 @@ def history_of(connection: Connection, run: Run) -> History:
         for cell in stored.cells:
             if cell.key not in means:  # one cell's ranks at a time: all of a long history would not fit in memory
                 ranks = queries.test_ranks(connection, [cell.key])
-                means |= {key: float(metric(name, found.ranks).mean()) for key, found in ranks.items()}
+                means |= {key: float(found.metric(name).mean()) for key, found in ranks.items()}
         by_row: dict[tuple[str, Row], dict[int, float]] = {}
         for cell in stored.cells:
             if cell.key in means:

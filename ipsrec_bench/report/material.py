@@ -14,6 +14,7 @@ from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.queries import Basis, CellSummary, CurvePoint, RankedUsers, TestRanks
 from ipsrec_bench.store.records import DatasetRow, Environment, RunDataset
+from ipsrec_bench.suite.schema import Filter
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Material:
     """How many validation users have each rank; of whole models, where the suite's baseline is the best of them."""
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
-    valid: Mapping[str, float]
+    valid_means: Mapping[str, float]
     """The report's metric on the validation targets, by key; imports have none."""
     curves: Sequence[CurvePoint]
     recorded: Mapping[str, RunDataset]
@@ -42,12 +43,33 @@ class Material:
     targets: Mapping[str, TargetFacts | None]
 
 
+def training_filter(summary: CellSummary) -> Filter | None:
+    """Return the filter of the interactions that a cell was trained on; None if it was trained on all of its dataset's.
+
+    A filter enters the settings of a cell only if it is for training alone.
+    """
+    said = summary.settings.get("protocol", {}).get("filter")
+    return None if said is None else Filter.model_validate(said)
+
+
+def splits_of(run: Run, summaries: Mapping[str, CellSummary]) -> dict[str, str]:
+    """Return the name of the main protocol's split by fingerprint; a dataset may have its own filter."""
+    found = {}
+    for cell in (*run.further, *run.cells):  # the last one counts
+        if cell.key in summaries:
+            own = training_filter(summaries[cell.key])
+            protocol = run.suite.protocol
+            protocol = protocol if own is None else protocol.model_copy(update={"filter": own})
+            found[summaries[cell.key].fingerprint] = protocol.split_name
+    return found
+
+
 def read_material(connection: Connection, run: Run) -> Material:
     """Return what the store has of `run`."""
     keys = [cell.key for cell in (*run.cells, *run.further)]
     summaries = queries.cell_summaries(connection, keys)
     fingerprints = {one.fingerprint for one in summaries.values()}
-    split = run.suite.protocol.split_name
+    splits = splits_of(run, summaries)
     return Material(
         run,
         summaries,
@@ -60,8 +82,8 @@ def read_material(connection: Connection, run: Run) -> Material:
         queries.learning_curves(connection, keys),
         queries.run_datasets(connection, run.run),
         queries.datasets(connection, fingerprints),
-        {one: queries.split_statistics(connection, one, split) for one in fingerprints},
-        {one: queries.target_facts(connection, one, split) for one in fingerprints},
+        {one: queries.split_statistics(connection, one, splits[one]) for one in fingerprints},
+        {one: queries.target_facts(connection, one, splits[one]) for one in fingerprints},
     )
 
 

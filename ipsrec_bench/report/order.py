@@ -137,8 +137,8 @@ def _within(results: Results, material: Material, dataset: str) -> Iterator[Agre
     valid: dict[Row, float] = {}
     for row in results.rows:
         keys = list(dict.fromkeys(results.keys.get((dataset, row.label), {}).values()))
-        if keys and all(key in material.valid for key in keys):
-            valid[row] = float(np.mean([material.valid[key] for key in keys]))
+        if keys and all(key in material.valid_means for key in keys):
+            valid[row] = float(np.mean([material.valid_means[key] for key in keys]))
     tau, rows = tau_of(means_of(results, dataset), valid)
     if tau is not None:
         yield Agreement(dataset, "validation and test", tau, None, 1, len(rows))

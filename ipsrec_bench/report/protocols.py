@@ -6,37 +6,53 @@ from typing import Any
 
 from ipsrec_bench.report.content import ProtocolCell, ProtocolLine, ProtocolOrder, ProtocolTable, Row
 from ipsrec_bench.report.results import Results
+from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.order import rank_correlation
-from ipsrec_bench.suite.schema import MAIN_PROTOCOL, Protocol
+from ipsrec_bench.suite.schema import MAIN_PROTOCOL, Protocol, Suite
 
 
 def further_results(results: Results) -> dict[str, Results]:
     """Return the results under each further protocol of the suite, by its name; datasets have their own labels."""
     run, found = results.run, {}
-    for name in run.suite.protocols:
+    for name in names_of(run):
         cells = tuple(
             replace(cell, dataset=cell.base) for cell in run.further if cell.protocol == name and not cell.control
         )
         suite = run.suite.model_copy(update={"protocol": further_protocol(results, name)})
-        one = Results(replace(run, suite=suite, cells=cells), results.ranks, results.summaries)
+        one = replace(results, run=replace(run, suite=suite, cells=cells))
         unpaired = one.unpaired()
         cells = tuple(cell for cell in cells if cell not in unpaired)
-        found[name] = Results(replace(one.run, cells=cells), results.ranks, results.summaries)
+        found[name] = replace(one, run=replace(one.run, cells=cells))
     return found
 
 
+def names_of(run: Run) -> list[str]:
+    """Return the names of the further protocols of a run, each followed by its earlier test periods."""
+    return list(dict.fromkeys(cell.protocol for cell in run.further if cell.protocol))
+
+
 def further_protocol(results: Results, name: str) -> Protocol:
-    """Return the settings of the suite's further protocol `name`, with the metrics of the main one."""
+    """Return the settings of the further protocol `name`, with the metrics of the main one.
+
+    A test period has those of its protocol.
+    """
     suite = results.run.suite
     main = suite.protocol.model_dump(by_alias=True, exclude_unset=True)
-    return Protocol.model_validate({**main, **suite.protocols[name]})
+    return Protocol.model_validate({**main, **_own(suite, name)})
+
+
+def _own(suite: Suite, name: str) -> Mapping[str, Any]:
+    """Return what the suite says of the further protocol `name`, or of the one whose test period it is."""
+    of = name if name in suite.protocols else name.rpartition(", fold ")[0]
+    return suite.protocols.get(of, {})
 
 
 def protocol_table(results: Results) -> ProtocolTable | None:
     """Return the protocols of the run's suite side by side; None if it has only one."""
     suite = results.run.suite
-    if not suite.protocols:
+    further = names_of(results.run)
+    if not further:
         return None
     every = {MAIN_PROTOCOL: results, **further_results(results)}
     lines, orders = [], []
@@ -48,8 +64,8 @@ def protocol_table(results: Results) -> ProtocolTable | None:
             if any(scores.values()):
                 cells = (ProtocolCell(score, ranks[name].get(row)) for name, score in scores.items())
                 lines.append(ProtocolLine(dataset, row, tuple(cells)))
-        orders += [_order(dataset, name, means) for name in suite.protocols]
-    differences = ("", *(_changed(suite.protocols[name]) for name in suite.protocols))
+        orders += [_order(dataset, name, means) for name in further]
+    differences = ("", *(_changed(_own(suite, name)) for name in further))
     return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.ranking.metrics import gains, metric
+from ipsrec_bench.ranking.metrics import gains
 from ipsrec_bench.report.content import Row, Score
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
@@ -67,7 +67,7 @@ class Results:
         return keys
 
     @cached_property
-    def _histograms(self) -> dict[str, NDArray[np.int64]]:
+    def _histograms(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
         return {}
 
     @cached_property
@@ -98,18 +98,27 @@ class Results:
 
     def users(self, dataset: str) -> NDArray[np.int32]:
         """Return the test users of `dataset`, ascending; empty while no cell of it is complete."""
+        ranks = self._first_ranks(dataset)
+        return np.empty(0, dtype=np.int32) if ranks is None else ranks.distinct
+
+    def has_several_targets(self, dataset: str) -> bool:
+        """Return whether a user of `dataset` has several targets, whose mean is the user's metric."""
+        ranks = self._first_ranks(dataset)
+        return ranks is not None and len(ranks.distinct) < len(ranks.users)
+
+    def _first_ranks(self, dataset: str) -> TestRanks | None:
         keys = [key for (name, _), seeds in self.keys.items() if name == dataset for key in seeds.values()]
-        return self.ranks[keys[0]].users if keys else np.empty(0, dtype=np.int32)
+        return self.ranks[keys[0]] if keys else None
 
     def matrix(self, dataset: str, row: Row, name: str) -> NDArray[np.float64]:
         """Return a metric per user and seed, float64 `[users, seeds]`, seeds ascending.
 
-        A deterministic row has one column.
+        A deterministic row has one column. Several targets of a user are averaged.
         """
         keys = self._columns(dataset, row)
         found = self._matrices.pop((keys, name), None)
         if found is None:
-            found = np.stack([metric(name, self.ranks[key].ranks) for key in keys]).T
+            found = np.stack([self.ranks[key].metric(name) for key in keys]).T
         self._matrices[keys, name] = found  # now the newest
         while len(self._matrices) > MATRICES:
             self._matrices.pop(next(iter(self._matrices)))
@@ -129,10 +138,10 @@ class Results:
             self._superiorities[keys] = superiority(*ranks)
         return self._superiorities[keys]
 
-    def histogram(self, key: str) -> NDArray[np.int64]:
+    def histogram(self, key: str) -> NDArray[np.int64] | NDArray[np.float64]:
         """Return how many users of a cell have each rank, from rank 0 (none) on."""
         if key not in self._histograms:
-            self._histograms[key] = np.bincount(self.ranks[key].ranks)
+            self._histograms[key] = self.ranks[key].histogram()
         return self._histograms[key]
 
     def by_seed(self, dataset: str, row: Row, name: str) -> list[float]:
@@ -216,12 +225,14 @@ class Results:
         return [
             cell
             for cell in self.run.cells
-            if cell.key in self.ranks and not np.array_equal(self.ranks[cell.key].users, self.users(cell.dataset))
+            if cell.key in self.ranks
+            and (first := self._first_ranks(cell.dataset)) is not None
+            and not np.array_equal(self.ranks[cell.key].users, first.users)
         ]
 
 
-def _mean_of(counts: NDArray[np.int64], name: str) -> float:
+def _mean_of(counts: NDArray[np.int64] | NDArray[np.float64], name: str) -> float:
     """Return the mean of a metric, from how many users have each rank, from rank 0 (none) on."""
     table = gains(name, len(counts) - 1)[:-1]
     within = counts[: len(table)]
-    return float(within @ table[: len(within)]) / int(counts.sum())
+    return float(within @ table[: len(within)]) / float(counts.sum())

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from ipsrec_bench.store.records import RunDataset
+from ipsrec_bench.suite.schema import control_of
 
 ROLES = ("user", "item", "provider", "time")
-ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", *ROLES}
+ELSEWHERE = {"source", "path", "filter", "scale", "max_length", "origin", "providers_as", "tie_order", *ROLES}
 """Settings that another line or the rest of the protocol shows."""
 IDLE = [("lines", "json"), ("quoting", "auto")]
 """Usual values of settings, which are not shown."""
@@ -32,6 +33,10 @@ def source_facts(dataset: RunDataset) -> tuple[tuple[str, str], ...]:
             facts.append(("item table", f"{value['path']}, sha256 {sha256[-1]}; {_words({**columns, **rest})}"))
         elif name not in ELSEWHERE and _is_said(value) and (name, value) not in IDLE:
             facts.append((NAMES.get(name, name.replace("_", " ")), _words(value)))
+    if control := control_of(source):
+        facts.append(("providers", f"not the data's own: {control}"))
+    if "tie_order" in source:
+        facts.append(("order of equal times", f"random, seed {source['tie_order']}"))
     facts.append(("filter", dataset.filter))
     if dataset.scale < 1:
         facts.append(("share of the users", f"{100 * dataset.scale:g}%"))

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,22 +13,23 @@ import torch
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.split import Split, Targets, split_dataset, target_sets
+from ipsrec_bench.data.training_part import training_view
 from ipsrec_bench.errors import ModelError, StoreError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, Event, StepDone
 from ipsrec_bench.models.api import Model, Sizes
-from ipsrec_bench.models.configs import ModelConfig
+from ipsrec_bench.models.configs import ModelConfig, NeuralConfig
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.models.stages import MAIN, Stage
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.run.environment import describe_environment, peak_memory, pick_device, reset_peak_memory
 from ipsrec_bench.run.executors.api import Place
 from ipsrec_bench.run.kept import keep, reserve
 from ipsrec_bench.run.memory import MemorySaver
-from ipsrec_bench.run.workplace import PARENT, STATE, at_work
+from ipsrec_bench.run.workplace import PARENT, REFIT_STATE, STATE, at_work
 from ipsrec_bench.store.records import CellRecord
-from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.cells import Cell, refit_name
+from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.curve import Epoch, best_of
 from ipsrec_bench.training.fit import Fitted, Loop, Step, TrainingData, Validation, fit
 from ipsrec_bench.training.state import StateFile
@@ -39,14 +40,14 @@ from ipsrec_bench.training.weights import about_weights, describe, load_weights
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A model with its best weights, and what its ranking needs."""
+    """A model with its best weights, or those after its refit, and what its ranking needs."""
 
     model: Model
     sequences: ResidentSequences
     split: Split
     fitted: Fitted
     valid: Ranks
-    """Ranks of the validation targets, after the best epoch."""
+    """Ranks of the validation targets, after the best epoch, and before a refit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,12 @@ class Way:
 
     state: StateFile | None = None
     """File of the training's state, from which it resumes and to which it writes; None to start anew and write none."""
+    refit_state: StateFile | None = None
+    """Likewise, of the second training with `training.refit`."""
     tile_parts: int = 1
     """Number of parts into which tiles and batches of users are split, to need less memory."""
     stages: tuple[Stage, ...] | None = None
-    """Stages to train in place of the model's, for a measurement."""
+    """Stages to train in place of the model's, for a measurement, which does not include a refit."""
 
 
 def do_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Emit) -> None:
@@ -84,7 +87,9 @@ def train_cell(
 ) -> Trained:
     """Train the cell's model and return it with its best weights; test targets are not used.
 
-    Random draws depend on the seed, the stage and the epoch. Raises whatever training raises.
+    With `training.refit`, it is then trained anew, from fresh weights of the same seed, on training and validation
+    interactions, each stage for as many epochs as were best. Random draws depend on the seed, the stage and the epoch.
+    Raises whatever training raises.
 
     Args:
         key: key of the cell.
@@ -96,35 +101,52 @@ def train_cell(
     """
     way = way or Way()
     model, sequences = _built(cell, place, data)
-    assert isinstance(cell.config, ModelConfig)
-    sizes = _sizes(cell, data)
+    assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
     split = split_dataset(data, cell.protocol)
+    refits = cell.training.refit and way.stages is None
 
     def validate() -> Validation:
         with _denormals(flushed=False):
             ranks = _ranked(cell, model, data, sequences, split.valid, way.tile_parts)
-        return Validation(float(metric(cell.training.stop_metric, ranks.realistic).mean()), vars(ranks))
+        return Validation(ranks.mean(cell.training.stop_metric), vars(ranks))
 
+    loop = Loop(
+        packed=cell.training.samples == "packed",
+        max_length=cell.protocol.max_length,
+        seed=cell.seed,
+        validate=validate,
+        checkpoint=place.folder / f"{key}.safetensors",
+        about=describe(key, data.fingerprint, cell.settings(), _sizes(cell, data)),
+        state=way.state,
+        tile_parts=way.tile_parts,
+        stages=way.stages,
+        another_follows=refits,
+        on_step=_step_listener(key, cell, emit),
+        on_epoch=_epoch_listener(key, cell, dict(cell.stages), emit),
+    )
     with _denormals(flushed=True):
-        fitted = fit(
-            model,
-            cell.config,
-            TrainingData(data, sequences, split),
-            cell.training,
-            Loop(
-                packed=cell.training.samples == "packed",
-                max_length=cell.protocol.max_length,
-                seed=cell.seed,
-                validate=validate,
-                checkpoint=place.folder / f"{key}.safetensors",
-                about=describe(key, data.fingerprint, cell.settings(), sizes),
-                state=way.state,
-                tile_parts=way.tile_parts,
-                stages=way.stages,
-                on_step=_step_listener(key, cell, emit),
-                on_epoch=_epoch_listener(key, cell, emit),
-            ),
-        )
+        interactions = _training_data(cell.protocol, data, sequences, split)
+        fitted = fit(model, cell.config, interactions, cell.training, loop)
+        if refits:
+            del model, interactions  # frees their memory
+            model = _fresh_model(cell, data, sequences.device)
+            interactions = _training_data(cell.protocol, data, sequences, split.with_validation())
+            stages = _refit_stages(cell.config, fitted.best_epoch)
+            again = replace(
+                loop,
+                validate=None,
+                state=way.refit_state,
+                stages=stages,
+                another_follows=False,
+                on_epoch=_epoch_listener(key, cell, {stage.name: stage.epochs for stage in stages}, emit),
+            )
+            second = fit(model, cell.config, interactions, cell.training, again)
+            fitted = replace(
+                fitted,
+                epochs=fitted.epochs + second.epochs,
+                train_seconds=fitted.train_seconds + second.train_seconds,
+                halved=fitted.halved or second.halved,
+            )
     return Trained(model, sequences, split, fitted, Ranks(**fitted.facts))
 
 
@@ -140,9 +162,7 @@ def _built(cell: Cell, place: Place, data: PreparedDataset) -> tuple[Model, Resi
         if task_entry(name).code != code:
             raise ModelError(f"the code of the task '{name}' has changed since the run began; run the suite again")
     device = pick_device(place.device)
-    Streams(cell.seed, INIT).start()
-    assert isinstance(cell.config, ModelConfig)  # the suite, which does not know models, has it as settings
-    model = build_model(cell.type, cell.config, _sizes(cell, data)).to(device)
+    model = _fresh_model(cell, data, device)
     return model, ResidentSequences(data, device, times=model_entry(cell.type).uses_times)
 
 
@@ -207,6 +227,33 @@ def parents_model(
     return Trained(model, sequences, split, fitted, valid)
 
 
+def _fresh_model(cell: Cell, data: PreparedDataset, device: torch.device) -> Model:
+    """Build the cell's model with the weights that its seed draws."""
+    Streams(cell.seed, INIT).start()
+    assert isinstance(cell.config, ModelConfig)
+    return build_model(cell.type, cell.config, _sizes(cell, data)).to(device)
+
+
+def _training_data(
+    protocol: Protocol, data: PreparedDataset, sequences: ResidentSequences, split: Split
+) -> TrainingData:
+    """Return what a model is trained on: the training part of `split`, filtered if `filter_for` says so.
+
+    Raises:
+        DataError: the filter leaves no user to train on.
+    """
+    if not protocol.filters_training:
+        return TrainingData(data, sequences, split)
+    view, whole = training_view(data, split, protocol)
+    return TrainingData(view, ResidentSequences(view, sequences.device, times=sequences.has_times), whole)
+
+
+def _refit_stages(config: ModelConfig, best_epoch: int) -> tuple[Stage, ...]:
+    """Return the stages of the second training, each with a fixed number of epochs; none for a model that counts."""
+    stages = config.stages() if isinstance(config, NeuralConfig) else ()
+    return tuple(replace(stage, name=refit_name(stage.name), epochs=stage.epochs or best_epoch) for stage in stages)
+
+
 @contextmanager
 def _denormals(*, flushed: bool) -> Iterator[None]:
     """Make this thread flush denormals (below 1e-38) to zero, or not; afterwards, the other way round.
@@ -233,14 +280,16 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
     """
     began = time.perf_counter()
     reset_peak_memory()
-    state = StateFile(place.folder / STATE, key, pick_device(place.device))
+    state, again = (StateFile(place.folder / name, key, pick_device(place.device)) for name in (STATE, REFIT_STATE))
     resumed = state.epochs()
+    refit = again.epochs() if resumed else 0
     stages = cell.stages if len(cell.stages) > 1 else ()
-    emit(CellStarted(*_name(key, cell), cell.epochs, cell.training.stop_metric, resumed, stages))
+    reached = cell.without_refit().epochs + refit if refit else resumed
+    emit(CellStarted(*_name(key, cell), cell.epochs, cell.training.stop_metric, reached, stages))
     record, memory = new_record(key, cell, place.device, place.threads, data), MemorySaver()
     try:
         make = train_cell if cell.parent is None else parents_model
-        trained = memory.spare(lambda parts: make(key, cell, place, data, emit, Way(state, parts)))
+        trained = memory.spare(lambda parts: make(key, cell, place, data, emit, Way(state, again, parts)))
         Streams(cell.seed, TEST).start()  # the draws of training depend on whether it was resumed
         test = memory.spare(
             lambda parts: _ranked(cell, trained.model, data, trained.sequences, trained.split.test, parts)
@@ -251,7 +300,7 @@ def run_cell(key: str, cell: Cell, place: Place, data: PreparedDataset, emit: Em
         error = traceback.format_exc().encode(errors="backslashreplace").decode()  # a message may not be valid text
         return replace(record, seconds=time.perf_counter() - began, error=error)
     fitted = trained.fitted
-    before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[:resumed])
+    before = sum(epoch.train_seconds + epoch.valid_seconds for epoch in fitted.epochs[: resumed + refit])
     environment = record.environment
     if fitted.halved or memory.tile_parts > 1:
         environment = replace(environment, device=f"{environment.device}, half the tile for want of memory")
@@ -297,8 +346,8 @@ def _step_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Step], None]:
     return listen
 
 
-def _epoch_listener(key: str, cell: Cell, emit: Emit) -> Callable[[Epoch], None]:
-    epochs = dict(cell.stages)
+def _epoch_listener(key: str, cell: Cell, epochs: Mapping[str, int | None], emit: Emit) -> Callable[[Epoch], None]:
+    """Return a listener that emits an event for each epoch; `epochs` are the numbers of epochs of the stages."""
 
     def listen(epoch: Epoch) -> None:
         rate = epoch.targets / epoch.train_seconds if epoch.train_seconds else 0.0

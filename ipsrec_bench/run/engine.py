@@ -34,7 +34,6 @@ from ipsrec_bench.events import (
     WorkerEnded,
     WorkerSeen,
 )
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.admission import Admission, Begin, Choice, Probe, Refuse, Running, memory_at
 from ipsrec_bench.run.control import Wanted
 from ipsrec_bench.run.costs import CostEstimate, NoCost
@@ -528,10 +527,10 @@ def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
         return _failure(record.key, cell, record.error, record.seconds)
     assert record.ranks is not None
     assert record.best_epoch is not None
-    ranks = record.ranks["test"].realistic
+    ranks = record.ranks["test"]
     return CellFinished(
         *_name(record.key, cell),
-        {name: float(metric(name, ranks).mean()) for name in cell.protocol.shown},
+        {name: ranks.mean(name) for name in cell.protocol.shown},
         record.best_epoch,
         record.seconds,
     )

@@ -89,7 +89,7 @@ def import_ranks(
     """
     model, variant, seed, dataset = labels.model, labels.variant, labels.seed, labels.dataset
     cells = cells_of(file, data_dir)
-    sources = {cell.dataset: cell for cell in cells}
+    sources = {cell.dataset: cell for cell in cells if cell.condition.label == cell.condition.base}
     if dataset is None and len(sources) == 1:
         dataset = next(iter(sources))
     if dataset not in sources:
@@ -103,6 +103,11 @@ def import_ranks(
     if not model.strip() or label == "best" or not label.isprintable():
         raise SuiteError(f"--model {model!r}: a row of the tables needs a name, and it may not be 'best'")
     cell = sources[dataset]
+    if cell.protocol.target == "all":
+        raise SuiteError(
+            f"{file.path}: protocol.target = 'all' has several targets of a user, and an imported file has one for each"
+            " user; import for target = 'first', 'last' or 'random'"
+        )
     data = prepare(dataset, cell.source, data_dir)
     split = split_dataset(data, cell.protocol)
     predictions = read_predictions(path, data, split.test, mask_history=cell.protocol.mask_history)

@@ -214,10 +214,10 @@ def key_of(cell: Cell, data: PreparedDataset) -> str:
 def planned_cell(key: str, cell: Cell) -> PlannedCell:
     """Return the cell with its labels.
 
-    A model with the name of its type gets the title of the type. An approximate objective is part of the title.
+    A model with the name of its type gets the title of the type. The note on its training is part of it.
     """
     title = model_entry(cell.type).title if cell.model == cell.type else cell.model
-    title += cell.approximation
+    title += cell.note
     name = cell.condition
     return PlannedCell(
         key,

@@ -180,13 +180,15 @@ def _trained(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
     gauge = _Gauge(place.device)
     assert isinstance(cell.config, NeuralConfig)
     start_seconds = epochs_seconds = 0.0
-    for stage, (_, epochs) in zip(cell.config.stages(), cell.stages, strict=True):
+    for stage, (_, epochs) in zip(cell.config.stages(), cell.without_refit().stages, strict=True):
         clock = _Clock()
         alone = stage if stage.epochs is None else replace(stage, epochs=MOST_EPOCHS)
         with contextlib.suppress(_EnoughError):
             train_cell("probe", replace(cell, training=training), place, data, clock.listen, Way(stages=(alone,)))
         start_seconds += clock.start_seconds
         epochs_seconds += epochs * clock.epoch_seconds
+    if cell.training.refit:  # at most as many epochs again
+        start_seconds, epochs_seconds = 2 * start_seconds, 2 * epochs_seconds
     trained = gauge.peaks()
     user_seconds, ranked = _ranked(cell, place, data, split.valid)
     epochs_seconds += cell.training.epochs * user_seconds * len(split.valid.users)
@@ -250,8 +252,9 @@ def _counted(cell: Cell, place: Place, data: PreparedDataset) -> Cost:
         times=data.times[:some],
         offsets=np.minimum(data.offsets, some),
     )
+    unfiltered = replace(cell, protocol=cell.protocol.model_copy(update={"filter_for": "all"}))  # takes no less
     began = time.perf_counter()
-    trained = train_cell("probe", cell, place, part, lambda _: None)
+    trained = train_cell("probe", unfiltered, place, part, lambda _: None)
     ranking = time.perf_counter() - began - trained.fitted.train_seconds
     user_seconds = ranking / len(trained.split.valid.users)
     users, share = len(full.valid.users) + len(full.test.users), len(data.items) / some

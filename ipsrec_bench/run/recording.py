@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.events import Emit, StoreBusy
-from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.run.kept import kept_record, release
 from ipsrec_bench.run.workplace import LOG, PARENT, Workplace
 from ipsrec_bench.store.connect import reading, writing
@@ -92,7 +91,7 @@ class Recorder:
         is_trained = TRAINED_UNDER not in json.loads(record.settings)
         if is_trained and record.ranks is not None and record.best_valid is not None:
             assert record.stop_metric is not None
-            found = float(metric(record.stop_metric, record.ranks["valid"].realistic).mean())
+            found = record.ranks["valid"].mean(record.stop_metric)
             if found != record.best_valid:
                 reason = f"its validation ranks give {record.stop_metric} = {found}, the best epoch had"
                 record = replace(record, error=f"ModelError: {reason} {record.best_valid}", ranks=None, epochs=())

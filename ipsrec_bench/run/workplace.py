@@ -31,6 +31,8 @@ PARENT = "parent.safetensors"
 """File of the best weights of another cell, whose model the cell of the folder ranks."""
 STATE = "state.safetensors"
 """File of a training that can be resumed."""
+REFIT_STATE = "refit.safetensors"
+"""Likewise, of the second training of a cell with `training.refit`."""
 LOG = "log"
 """File of a worker's output while it ran a cell."""
 MOST_DEATHS = 2

@@ -99,7 +99,8 @@ def _faults(connection: Connection) -> list[str]:
     connection.execute(
         """
         CREATE TEMP TABLE ranked AS
-        SELECT cell, "split", count(*) AS users, least(min("user"), min(higher), min(ties)) < 0 AS is_negative
+        SELECT cell, "split", count(DISTINCT "user") AS users,
+               least(min("user"), min(higher), min(ties)) < 0 AS is_negative
         FROM ranks GROUP BY ALL
         """
     )

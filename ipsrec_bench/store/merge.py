@@ -113,12 +113,19 @@ def _conflicting_ranks(connection: Connection) -> Iterator[Conflict]:
     for key, ours, theirs, our_place, their_place in shared:
         users, differing = connection.execute(
             """
-            WITH ours AS (SELECT split::VARCHAR AS split, "user", higher, ties FROM ranks WHERE cell = ?),
-            theirs AS (SELECT split::VARCHAR AS split, "user", higher, ties FROM part.main.ranks WHERE cell = ?)
+            WITH ours AS (
+                SELECT split::VARCHAR AS split, "user", higher, ties,
+                       row_number() OVER (PARTITION BY split, "user" ORDER BY rowid) AS nth
+                FROM ranks WHERE cell = ?
+            ), theirs AS (
+                SELECT split::VARCHAR AS split, "user", higher, ties,
+                       row_number() OVER (PARTITION BY split, "user" ORDER BY rowid) AS nth
+                FROM part.main.ranks WHERE cell = ?
+            )
             SELECT count(DISTINCT "user"), count(DISTINCT "user") FILTER (
                 ours.higher IS DISTINCT FROM theirs.higher OR ours.ties IS DISTINCT FROM theirs.ties
             )
-            FROM ours FULL JOIN theirs USING (split, "user")
+            FROM ours FULL JOIN theirs USING (split, "user", nth)
             """,
             [ours, theirs],
         ).fetchall()[0]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import MissingRunError, StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.models.stages import MAIN
+from ipsrec_bench.ranking.metrics import metric, of_users
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, PlannedCell, RunDataset, columns_of
 
@@ -60,7 +62,7 @@ class Basis:
 
 @dataclass(frozen=True)
 class RankedUsers:
-    """How many users a cell ranks in a split, and how many the mask leaves out."""
+    """For how many users a cell ranks targets in a split, and how many users the mask leaves out."""
 
     users: int
     left_out: int
@@ -68,11 +70,31 @@ class RankedUsers:
 
 @dataclass(frozen=True, eq=False)
 class TestRanks:
-    """Realistic ranks of a complete cell on the test targets, users ascending."""
+    """Realistic ranks of a complete cell on the test targets, users ascending.
+
+    A user has several targets only if the protocol takes all interactions after a cut.
+    """
 
     key: str
     users: NDArray[np.int32]
+    """The user of each target, `[targets]`."""
     ranks: NDArray[np.int32]
+
+    @cached_property
+    def distinct(self) -> NDArray[np.int32]:
+        """The users with a target, ascending, `[users]`."""
+        return np.unique(self.users) if (self.users[1:] == self.users[:-1]).any() else self.users
+
+    def metric(self, name: str) -> NDArray[np.float64]:
+        """Return the metric `name`, like `ndcg@10`, of each user: the mean over the user's targets, `[users]`."""
+        return of_users(self.users, metric(name, self.ranks))
+
+    def histogram(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Return how many users have each rank, from rank 0 (none) on; each of a user's n targets counts 1 / n."""
+        if len(self.distinct) == len(self.users):
+            return np.bincount(self.ranks)
+        places = np.searchsorted(self.distinct, self.users)
+        return np.bincount(self.ranks, weights=1 / np.bincount(places)[places])
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,7 @@ class CurvePoint:
     loss: float
     """The loss that was minimised."""
     valid: float | None
-    """The stopping metric; None in a stage before the main one."""
+    """The stopping metric; None in any stage but the main one."""
     stage: str = MAIN
     losses: Mapping[str, float] = field(default_factory=dict)
     """The loss of each task by name, before its weight."""
@@ -112,6 +134,11 @@ class CellSummary:
     """`config`, `training` and `protocol` as the cell was run with them."""
     deterministic: bool
     """Whether no seed changes its ranks."""
+
+    @property
+    def refit(self) -> bool:
+        """Whether the model was trained again on training and validation interactions."""
+        return "refit" in self.settings or bool(self.settings.get("training", {}).get("refit"))
 
     @property
     def cut_off(self) -> bool:
@@ -184,12 +211,15 @@ def metrics_of(
     connection: Connection, keys: Collection[str], names: Collection[str]
 ) -> dict[str, tuple[dict[str, float], float]]:
     """Return, by key of complete cells, metrics like `ndcg@10` of the test targets and the seconds that they took."""
-    means = ", ".join("avg({}(rank, {}))".format(*name.split("@")) for name in names)
+    means = ", ".join(f"avg(m{place})" for place in range(len(names)))
+    of_users = ", ".join("avg({}(rank, {})) AS m{}".format(*name.split("@"), n) for n, name in enumerate(names))
     rows = connection.execute(
         f"""
         SELECT key, any_value(seconds), {means}
-        FROM (SELECT key, seconds, realistic_rank(higher, ties) AS rank
-              FROM ranks JOIN cells USING (cell) WHERE split = 'test' AND key IN (SELECT unnest(?)))
+        FROM (SELECT key, any_value(seconds) AS seconds, {of_users}
+              FROM (SELECT key, seconds, "user", realistic_rank(higher, ties) AS rank
+                    FROM ranks JOIN cells USING (cell) WHERE split = 'test' AND key IN (SELECT unnest(?)))
+              GROUP BY key, "user")
         GROUP BY key
         """,
         [list(keys)],
@@ -461,7 +491,7 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
         ).fetchnumpy()
         users, ranks = np.asarray(columns["user"]), np.asarray(columns["rank"])
         if (users[1:] < users[:-1]).any():  # they are written in order, and sorting takes longer than reading
-            order = np.argsort(users)
+            order = np.argsort(users, kind="stable")
             users, ranks = users[order], ranks[order]
         found[key] = TestRanks(key, users, ranks)
     return found
@@ -495,7 +525,7 @@ def target_facts(connection: Connection, fingerprint: str, split: str) -> Target
     """Return the facts about the test targets of a dataset under a split, users ascending; None if there are none."""
     columns = connection.execute(
         'SELECT "user" AS users, history, item_count, provider_count, item_seen, provider_seen, candidates FROM targets'
-        ' WHERE fingerprint = ? AND split = ? ORDER BY "user"',
+        ' WHERE fingerprint = ? AND split = ? ORDER BY "user", rowid',
         [fingerprint, split],
     ).fetchnumpy()
     candidates = columns.pop("candidates")

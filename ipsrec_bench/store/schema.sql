@@ -54,7 +54,7 @@ CREATE TABLE splits (
     unseen_targets DOUBLE,
     PRIMARY KEY (fingerprint, split)
 );
-COMMENT ON TABLE splits IS 'Counts and shares of the held-out targets; one row per dataset and split. Shares are of the test targets; NULL where an older version did not record them.';
+COMMENT ON TABLE splits IS 'Counts and shares of the held-out targets; one row per dataset and split. Shares are of the test targets, of which a user has several under target = all; NULL where an older version did not record them.';
 COMMENT ON COLUMN splits.fingerprint IS 'the dataset, as in datasets';
 COMMENT ON COLUMN splits."split" IS 'name of the split, with its shares where it has any';
 COMMENT ON COLUMN splits.test_users IS 'users with a test target';
@@ -145,12 +145,12 @@ CREATE TABLE epochs (
     valid_seconds DOUBLE NOT NULL,
     targets BIGINT NOT NULL
 );
-COMMENT ON TABLE epochs IS 'Learning curves; one row per cell, stage and epoch, in the order of the training. A model that is pretrained has stages before the main one. Losses are means over the samples of the epoch.';
+COMMENT ON TABLE epochs IS 'Learning curves; one row per cell, stage and epoch, in the order of the training. A model that is pretrained has stages before the main one; one that is refit has stages after it. Losses are means over the samples of the epoch.';
 COMMENT ON COLUMN epochs.cell IS 'the cell, as in cells';
-COMMENT ON COLUMN epochs.stage IS 'stage of the training: main, or the name of one before it';
+COMMENT ON COLUMN epochs.stage IS 'stage of the training: main, the name of one before it, or refit and the name of one of a second training on training and validation interactions';
 COMMENT ON COLUMN epochs.epoch IS 'number of the epoch in its stage, from 1';
 COMMENT ON COLUMN epochs.loss IS 'loss that was minimised: the weighted sum of those in losses';
-COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch; NULL before the main stage';
+COMMENT ON COLUMN epochs.valid IS 'stop metric on the validation targets after the epoch; NULL in other stages than main';
 COMMENT ON COLUMN epochs.train_seconds IS 'time of training in seconds';
 COMMENT ON COLUMN epochs.valid_seconds IS 'time of validation in seconds';
 COMMENT ON COLUMN epochs.targets IS 'number of training samples: targets, histories or interactions';
@@ -178,7 +178,7 @@ CREATE TABLE ranks (
     higher INTEGER NOT NULL,
     ties INTEGER NOT NULL
 );
-COMMENT ON TABLE ranks IS 'Ranks of the held-out items; one row per cell, split and user. The view user_ranks adds the rank and the names.';
+COMMENT ON TABLE ranks IS 'Ranks of the held-out items; one row per cell, split and user, or several where target = all, in order of time. The view user_ranks adds the rank and the names.';
 COMMENT ON COLUMN ranks.cell IS 'the cell, as in cells';
 COMMENT ON COLUMN ranks."split" IS 'valid or test';
 COMMENT ON COLUMN ranks."user" IS 'number of the user in users.parquet of the prepared dataset';
@@ -212,7 +212,7 @@ CREATE TABLE targets (
     provider_seen BOOLEAN NOT NULL,
     candidates INTEGER
 );
-COMMENT ON TABLE targets IS 'Facts about the test targets, for slices; one row per dataset, split and user.';
+COMMENT ON TABLE targets IS 'Facts about the test targets, for slices; one row per dataset, split and user, or several where target = all, in order of time.';
 COMMENT ON COLUMN targets.fingerprint IS 'the dataset, as in datasets';
 COMMENT ON COLUMN targets."split" IS 'name of the split, with its shares where it has any';
 COMMENT ON COLUMN targets."user" IS 'number of the user in users.parquet of the prepared dataset';
@@ -345,7 +345,11 @@ SELECT cell, key, fingerprint, "split", valid_share, test_share, mask_history, d
        concat_ws(' ', fingerprint, "split", valid_share, test_share, mask_history) AS said
 FROM (
     SELECT cells.cell, key, fingerprint, targets || ' ' || candidates AS digest,
-           json_extract_string(settings, '$.protocol.split') AS "split",
+           concat_ws(
+               ', ', json_extract_string(settings, '$.protocol.split'),
+               'target ' || json_extract_string(settings, '$.protocol.target'),
+               'without ' || json_extract_string(settings, '$.protocol.later') || ' later'
+           ) AS "split",
            json_extract_string(settings, '$.protocol.valid_share') AS valid_share,
            json_extract_string(settings, '$.protocol.test_share') AS test_share,
            json_extract_string(settings, '$.protocol.mask_history')
@@ -358,7 +362,7 @@ COMMENT ON VIEW cell_bases IS 'What the test ranks of every complete cell are of
 COMMENT ON COLUMN cell_bases.cell IS 'the cell, as in cells';
 COMMENT ON COLUMN cell_bases.key IS 'content key, as in cells';
 COMMENT ON COLUMN cell_bases.fingerprint IS 'the dataset, as in datasets';
-COMMENT ON COLUMN cell_bases."split" IS 'kind of split';
+COMMENT ON COLUMN cell_bases."split" IS 'kind of split, with what tells its test targets from those of others; empty where the settings do not say';
 COMMENT ON COLUMN cell_bases.valid_share IS 'share held out for validation, as the settings have it';
 COMMENT ON COLUMN cell_bases.test_share IS 'share held out for the test, as the settings have it';
 COMMENT ON COLUMN cell_bases.mask_history IS 'setting mask_history of the protocol';
@@ -432,7 +436,7 @@ CREATE VIEW user_ranks AS
 SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
 FROM ranks
 JOIN current_cells USING (cell);
-COMMENT ON VIEW user_ranks IS 'Rank of every held-out item in the newest run of every suite; one row per cell, split and user.';
+COMMENT ON VIEW user_ranks IS 'Rank of every held-out item in the newest run of every suite; one row per cell, split and user, or several where target = all.';
 COMMENT ON COLUMN user_ranks.suite IS 'name of the suite';
 COMMENT ON COLUMN user_ranks.dataset IS 'name of the dataset in the suite';
 COMMENT ON COLUMN user_ranks.model IS 'name of the model in the suite';
@@ -453,18 +457,29 @@ COMMENT ON MACRO cutoff IS 'Return n, or raise an error if it is not a whole num
 
 CREATE MACRO metrics_at(n) AS TABLE
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
-       avg(hr(rank, cutoff(n))) AS hr, avg(mrr(rank, cutoff(n))) AS mrr, avg(ndcg(rank, cutoff(n))) AS ndcg
-FROM user_ranks
+       avg(hr) AS hr, avg(mrr) AS mrr, avg(ndcg) AS ndcg
+FROM (
+    SELECT suite, dataset, model, title, variant, seed, split, "user",
+           avg(hr(rank, cutoff(n))) AS hr, avg(mrr(rank, cutoff(n))) AS mrr, avg(ndcg(rank, cutoff(n))) AS ndcg
+    FROM user_ranks
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY ALL;
-COMMENT ON MACRO TABLE metrics_at IS 'The view metrics at another cutoff: hr, mrr and ndcg at n. Use it as SELECT * FROM metrics_at(20).';
+COMMENT ON MACRO TABLE metrics_at IS 'The view metrics at another cutoff: hr, mrr and ndcg at n, means over users. Use it as SELECT * FROM metrics_at(20).';
 
 CREATE VIEW metrics AS
 SELECT suite, dataset, model, title, variant, seed, split, count(*) AS users,
-       avg(hr(rank, 5)) AS "hr@5", avg(hr(rank, 10)) AS "hr@10",
-       avg(mrr(rank, 5)) AS "mrr@5", avg(mrr(rank, 10)) AS "mrr@10",
-       avg(ndcg(rank, 5)) AS "ndcg@5", avg(ndcg(rank, 10)) AS "ndcg@10"
-FROM user_ranks
+       avg("hr@5") AS "hr@5", avg("hr@10") AS "hr@10", avg("mrr@5") AS "mrr@5", avg("mrr@10") AS "mrr@10",
+       avg("ndcg@5") AS "ndcg@5", avg("ndcg@10") AS "ndcg@10"
+FROM (
+    SELECT suite, dataset, model, title, variant, seed, split, "user",
+           avg(hr(rank, 5)) AS "hr@5", avg(hr(rank, 10)) AS "hr@10",
+           avg(mrr(rank, 5)) AS "mrr@5", avg(mrr(rank, 10)) AS "mrr@10",
+           avg(ndcg(rank, 5)) AS "ndcg@5", avg(ndcg(rank, 10)) AS "ndcg@10"
+    FROM user_ranks
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY ALL;
 COMMENT ON VIEW metrics IS 'Mean metrics at 5 and 10 over the users of every cell in the newest run of every suite.';

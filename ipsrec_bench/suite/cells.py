@@ -15,7 +15,7 @@ from ipsrec_bench import settings
 from ipsrec_bench.errors import BenchError, SuiteError, did_you_mean, listed
 from ipsrec_bench.precision import Precision
 from ipsrec_bench.settings import Settings
-from ipsrec_bench.suite.conditions import Condition, ConditionName, conditions, further_protocol
+from ipsrec_bench.suite.conditions import Condition, ConditionName, conditions
 from ipsrec_bench.suite.load import SuiteFile, checked
 from ipsrec_bench.suite.schema import DatasetSpec, Protocol, Training, check_name
 
@@ -31,6 +31,15 @@ TRAINED_UNDER = "trained_under"
 another one."""
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
+REFIT = "refit"
+"""Name of that stage where a model is trained again on training and validation interactions."""
+REFIT_NOTE = "refit on training + validation"
+"""The note in every table beside a model that was."""
+
+
+def refit_name(stage: str) -> str:
+    """Return the name of a stage of the second training with `training.refit`."""
+    return REFIT if stage == MAIN_STAGE else f"{REFIT} {stage}"
 
 
 class KnownModel(Interface):
@@ -111,6 +120,10 @@ class KnownTask(Interface):
     def samples(self) -> frozenset[str]:
         """The kinds of batches that it can be computed on."""
 
+    @property
+    def uses_providers(self) -> bool:
+        """Whether its loss depends on providers."""
+
 
 @dataclass(frozen=True)
 class Finders:
@@ -158,7 +171,7 @@ class Cell:
     uses_times: bool = False
     """Whether the model reads times, in seconds."""
     uses_providers: bool = False
-    """Whether the model reads providers."""
+    """Whether the model reads providers, or a task of its training does."""
     condition: ConditionName = field(default_factory=lambda: ConditionName(""))
     """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
     parent: "Cell | None" = None
@@ -171,26 +184,38 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The label, and the approximation that the model was trained with, if any."""
-        return f"{self.label}{self.approximation}"
+        """The label, and the note on its training, if any."""
+        return f"{self.label}{self.note}"
 
     @property
-    def approximation(self) -> str:
-        """In parentheses, the note in every table beside a model that was not trained on the exact softmax.
+    def note(self) -> str:
+        """In parentheses, the note in every table on how the model was trained; empty if that needs none.
 
-        It does not concern a model none of whose tasks is a loss over the catalogue.
+        It names the approximation of a model that was not trained on the exact softmax; this does not concern a model
+        none of whose tasks is a loss over the catalogue. It also says that the model was refit.
         """
         stages: Sequence[KnownStage] = getattr(self.config, "stages", tuple)()
         concerned = any(_is_over_catalogue(use) for stage in stages for use in stage.tasks)
-        return f" ({self.training.approximation})" if self.training.approximation and concerned else ""
+        approximation = self.training.approximation if concerned else ""
+        notes = [part for part in (approximation, REFIT_NOTE if self.training.refit else "") if part]
+        return f" ({'; '.join(notes)})" if notes else ""
 
     @property
     def stages(self) -> tuple[tuple[str, int], ...]:
-        """Name and maximum number of epochs of each stage of the training, in order; the last is the main one."""
+        """Name and maximum number of epochs of each stage of the training, in order.
+
+        The main one is the last. The stages of a second training, for `training.refit`, follow it.
+        """
         stages = getattr(self.config, "stages", None)
         if stages is None:
             return ((MAIN_STAGE, self.training.epochs),)
-        return tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+        first = tuple((s.name, self.training.epochs if s.epochs is None else s.epochs) for s in stages())
+        again = ((refit_name(name), epochs) for name, epochs in first) if self.training.refit else ()
+        return *first, *again
+
+    def without_refit(self) -> "Cell":
+        """Return the cell without its second training."""
+        return replace(self, training=self.training.model_copy(update={"refit": False}))
 
     @property
     def epochs(self) -> int:
@@ -212,6 +237,7 @@ class Cell:
             **({"tasks": dict(self.task_code)} if self.task_code else {}),
             "config": self.config.model_dump(mode="json", by_alias=True),
             **({} if self.counts else {"training": training}),
+            **({REFIT: True} if self.counts and self.training.refit else {}),
             "protocol": self.protocol.model_dump(mode="json", exclude=_without_effect(self.protocol)),
             **({TRAINED_UNDER: self.parent.settings()["protocol"]} if self.parent else {}),
         }
@@ -291,7 +317,7 @@ def expand(
     if not suite.models:
         raise file.error(("models",), "the suite has no models; add at least one, like [models.pop]")
     found = conditions(file, known_datasets)
-    rows = [row for name in suite.models for row in _rows(file, name, find, precision)]
+    rows = [row for name in suite.models for row in _rows(file, name, find, precision, found)]
     everywhere = [
         row(dataset=one.label, source=one.source, protocol=one.protocol, seed=seed, condition=one.name)
         for one in found
@@ -299,6 +325,7 @@ def expand(
         for row in rows
     ]
     cells = [cell for cell in everywhere if cell.uses_providers or not cell.condition.control]
+    _check_controlled(file, cells)
     cells = _with_parents(cells, found)
     for cell in cells:
         try:
@@ -347,16 +374,45 @@ def _with_parents(cells: Sequence[Cell], found: Iterable[Condition]) -> list[Cel
     ]
 
 
+def _check_controlled(file: SuiteFile, cells: Sequence[Cell]) -> None:
+    if file.suite.controls.providers and not any(cell.uses_providers for cell in cells):
+        raise file.error(
+            ("controls", "providers"),
+            "no row of the suite uses providers, so there is nothing to control; remove the key, or add a model that"
+            " uses providers",
+        )
+
+
 def _without_effect(protocol: Protocol) -> set[str]:
     """Return the keys of `protocol` that do not enter a cell's key.
 
-    Metrics, cutoffs and ties only affect tables. The filter is applied to the dataset, whose fingerprint enters.
+    Metrics, cutoffs and ties only affect tables. The filter and the order of equal times are applied to the dataset,
+    whose fingerprint enters; a filter for training alone is not.
     """
-    shares = set() if protocol.takes_shares else {"valid_share", "test_share"}
-    return {"metrics", "cutoffs", "ties", "filter", *shares}
+    idle = {"metrics", "cutoffs", "ties", "tie_order"}
+    if not protocol.filters_training:
+        idle |= {"filter", "filter_for"}
+    if not protocol.takes_shares:
+        idle |= {"valid_share", "test_share"}
+    elif protocol.validation == "last-train":
+        idle |= {"valid_share"}
+    return idle
 
 
-def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> Iterator[Callable[..., Cell]]:
+def _unseen_users(protocol: Protocol) -> tuple[str, str] | None:
+    """Return the setting by which users are ranked of whom training sees nothing, and its remedy; None if none does."""
+    if protocol.split == "user-holdout":
+        return "split = 'user-holdout'", "split = 'leave-one-out' or 'temporal'"
+    if protocol.validation == "users":
+        return "validation = 'users'", "validation = 'time' or 'last-train'"
+    if protocol.filters_training:
+        return "filter_for = 'training'", "filter_for = 'all'"
+    return None
+
+
+def _rows(
+    file: SuiteFile, name: str, find: Finders, precision: Precision, conditions: Sequence[Condition]
+) -> Iterator[Callable[..., Cell]]:
     """Yield, for the suite's model `name` and each of its variants, a factory of cells."""
     where: settings.Path = ("models", name)
     base = dict(file.suite.models[name])
@@ -367,15 +423,14 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
         known = find.model(type_name)
     except BenchError as error:
         raise file.error((*where, "type") if type_name != name else where, str(error)) from None
-    splits = {"protocol.split": file.suite.protocol.split} | {
-        f"protocols.{other}.split": further_protocol(file, other).split for other in file.suite.protocols
-    }
-    if known.uses_users and (held_out := [key for key, split in splits.items() if split == "user-holdout"]):
-        raise file.error(
-            where,
-            f"'{type_name}' learns a vector for each user, and {held_out[0]} = 'user-holdout' tests users that"
-            " training does not see; remove the model, or set split = 'leave-one-out' or 'temporal'",
-        )
+    for condition in conditions if known.uses_users else ():
+        if found := _unseen_users(condition.protocol):
+            setting, remedy = found
+            raise file.error(
+                where,
+                f"'{type_name}' learns a vector for each user, and protocol.{setting} ranks users that training does"
+                f" not see; remove the model, or set {remedy}",
+            )
     for variant in variants:
         try:
             check_name(variant)
@@ -414,8 +469,13 @@ def _rows(file: SuiteFile, name: str, find: Finders, precision: Precision) -> It
             task_code=task_code,
             asked=asked,
             uses_times=known.uses_times,
-            uses_providers=known.uses_providers,
+            uses_providers=known.uses_providers or _tasks_use_providers(file, config, place, find),
         )
+
+
+def _tasks_use_providers(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> bool:
+    """Return whether a task of the stages of a model with these settings depends on providers."""
+    return any(find.task(use.name).uses_providers for stage in _stages(file, config, where) for use in stage.tasks)
 
 
 def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> Settings:
@@ -508,6 +568,8 @@ def _stages(file: SuiteFile, config: Settings, where: settings.Path) -> Sequence
         raise file.error(where, f"the stages of this model cannot be trained: {error}") from None
     except Exception as error:  # noqa: BLE001 (whatever a user's class raises)
         raise file.error(where, f"the stages of this model cannot be read: {type(error).__name__}: {error}") from None
+    if any(name == REFIT or name.startswith(f"{REFIT} ") for name in names):
+        raise file.error(where, f"this model has the stages {listed(names)}; '{REFIT}' is the name of another training")
     if hasattr(config, "stages") and (names[-1:] != [MAIN_STAGE] or len({*names}) < len(names)):
         raise file.error(
             where,

@@ -7,7 +7,19 @@ from typing import Any
 from ipsrec_bench import settings
 from ipsrec_bench.errors import did_you_mean, listed
 from ipsrec_bench.suite.load import SuiteFile, checked
-from ipsrec_bench.suite.schema import MAIN_PROTOCOL, DatasetSpec, Protocol, SyntheticSource, TableSource, control_name
+from ipsrec_bench.suite.schema import (
+    AS_GIVEN,
+    MAIN_PROTOCOL,
+    DatasetSpec,
+    Filter,
+    Protocol,
+    ProviderColumn,
+    ProviderControl,
+    SyntheticSource,
+    TableSource,
+    control_name,
+    folds_of,
+)
 
 SOURCES: dict[str, type[TableSource] | type[SyntheticSource]] = {
     "table": TableSource,
@@ -53,23 +65,29 @@ class Condition:
 def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
     """Return the conditions of a suite: for each dataset, the main protocol, its controls, then the further protocols.
 
+    A protocol's earlier test periods follow it, newest first, like further protocols.
+
     Args:
         file: the suite.
         known_datasets: settings of the datasets that a suite may name without describing them.
 
     Raises:
-        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name.
+        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name, or a control does not
+            apply to a dataset.
     """
-    further = dict(_protocols(file))
+    further = [*_earlier("", file.suite.protocol)]
+    for label, protocol in _protocols(file):
+        further += [(label, protocol), *_earlier(label, protocol)]
     found = []
     for base in file.suite.datasets:
         main = _condition(file, ConditionName(base), known_datasets, file.suite.protocol)
         found.append(main)
+        _check_controls(file, main)
         for providers in file.suite.controls.providers:
             name = ConditionName(base, control_name(providers))
             found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
         trained = [main]
-        for label, protocol in further.items():
+        for label, protocol in further:
             one = _condition(file, ConditionName(base, protocol=label), known_datasets, protocol)
             like = next((other for other in trained if _share_training(one, other)), None)
             if like is None:
@@ -91,12 +109,51 @@ def _share_training(one: Condition, other: Condition) -> bool:
     return one.source == other.source and one.protocol.training == other.protocol.training
 
 
+def _check_controls(file: SuiteFile, main: Condition) -> None:
+    """Refuse controls that do not apply to a dataset of the suite."""
+    wanted, base = file.suite.controls.providers, main.name.base
+    if wanted and main.source.providers_as != AS_GIVEN:
+        raise file.error(
+            ("datasets", base, "providers_as"),
+            f"found {settings.shown(_written(main.source.providers_as))}, and [controls] would replace it; remove one"
+            " of the two, or name the column of the providers with `provider`",
+        )
+    for one in wanted:
+        if isinstance(one, ProviderColumn) and isinstance(main.source, SyntheticSource):
+            raise file.error(
+                ("controls", "providers"),
+                f"found {settings.shown(_written(one))}, and '{base}' is from the embedded generator, which has no"
+                " columns; remove one of the two",
+            )
+
+
+def _written(providers: ProviderControl) -> object:
+    """Return a choice of providers as a suite writes it."""
+    return providers.model_dump() if isinstance(providers, ProviderColumn) else providers
+
+
 def _condition(
     file: SuiteFile, name: ConditionName, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
 ) -> Condition:
-    source = resolve_source(file, name.base, known_datasets, protocol)
-    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter}
-    return Condition(name, source, protocol.model_copy(update=own))
+    source = _completed(file, name.base, known_datasets, protocol)
+    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter, "folds": 1}
+    return Condition(name, _as_read(source, protocol), protocol.model_copy(update=own))
+
+
+def resolve_protocol(file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]]) -> Protocol:
+    """Return the suite's main protocol with the maximum length and the filter of the dataset `name`.
+
+    Raises:
+        SuiteError: as `resolve_source`.
+    """
+    return _condition(file, ConditionName(name), known_datasets, file.suite.protocol).protocol
+
+
+def _earlier(name: str, protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
+    """Yield name and settings of a protocol's test periods before the newest."""
+    _, *earlier = folds_of(protocol)
+    for fold, of_fold in earlier:
+        yield ", ".join(part for part in (name, fold) if part), of_fold
 
 
 def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
@@ -151,6 +208,19 @@ def resolve_source(
     Raises:
         SuiteError: no known dataset has the name and the suite does not describe it, or a setting is wrong.
     """
+    protocol = protocol or file.suite.protocol
+    return _as_read(_completed(file, name, known_datasets, protocol), protocol)
+
+
+def _as_read(source: DatasetSpec, protocol: Protocol) -> DatasetSpec:
+    """Return `source` without its filter if that is for training alone: the data are read whole."""
+    return source.model_copy(update={"filter": Filter()}) if protocol.filter_for == "training" else source
+
+
+def _completed(
+    file: SuiteFile, name: str, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
+) -> DatasetSpec:
+    """Return what `resolve_source` does, with the filter, whatever it is for."""
     where: settings.Path = ("datasets", name)
     if name not in file.suite.datasets:
         raise file.error(
@@ -159,7 +229,6 @@ def resolve_source(
             f" {listed(file.suite.datasets)}",
         )
     # The suite's own settings override those of the known dataset, and these override the protocol's defaults.
-    protocol = protocol or file.suite.protocol
     said = protocol.model_fields_set
     known = {key: value for key, value in known_datasets.get(name, {}).items() if key not in said}
     raw = {**known, **file.suite.datasets[name]}

@@ -15,7 +15,8 @@ MOST_ITEMS = 2**31 - 1
 LONGEST_HISTORY = 100_000
 LONGEST_NAME, LONGEST_STEM = 100, 200
 Cutoff = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_SEEDS = 2**31
+Seed = Annotated[int, Field(ge=0, lt=MOST_SEEDS)]
 MIN_WILCOXON = 3
 MOST_OFFERS = 100_000_000
 """Limit of a synthetic world: the generator draws a number for every pair of item and provider."""
@@ -148,7 +149,16 @@ class Duplicates(Settings):
 
 
 IN_FILE_ORDER: Literal["file"] = "file"
-TieOrder = Literal["file"] | Seed
+
+
+def _check_tie_order(value: object) -> object:
+    """Return `value` if it is "file" or a seed; of a union, pydantic would name only one of the two."""
+    if value == IN_FILE_ORDER or (isinstance(value, int) and 0 <= value < MOST_SEEDS):
+        return value
+    raise ValueError(f"expected 'file', or a seed: a whole number from 0 to {MOST_SEEDS - 1:,}")
+
+
+TieOrder = Annotated[Literal["file"] | Seed, BeforeValidator(_check_tie_order)]
 """Order of a user's interactions with equal times: that of the file, or a random one drawn with this seed."""
 
 
@@ -175,6 +185,12 @@ def control_name(providers: ProviderControl) -> str:
     }[providers]
 
 
+def control_of(source: Mapping[str, Any]) -> str:
+    """Return the choice of providers of a source's settings, as plain JSON values, in words; empty for its own."""
+    wanted = source.get("providers_as", AS_GIVEN)
+    return control_name(ProviderColumn(**wanted) if isinstance(wanted, Mapping) else wanted)
+
+
 class Source(Settings):
     """Settings common to all sources."""
 
@@ -187,8 +203,9 @@ class Source(Settings):
     providers_as: ProviderControl = Field(AS_GIVEN, exclude_if=lambda value: value == AS_GIVEN)
     """Who counts as the provider of an item. `as given`: the data's own. `shuffled`: the data's own, permuted over
     items, so that each provider keeps its number of items and the information is gone. `one`: a single provider.
-    `popularity`: classes of equally popular items. `{ column = "brand" }`: the values of another column."""
-    tie_order: TieOrder | None = Field(None, exclude_if=lambda value: value is None or value == IN_FILE_ORDER)
+    `popularity`: classes of equally popular items, each of which covers a factor of two; the last two interactions of
+    each user are not counted. `{ column = "brand" }`: the values of another column."""
+    tie_order: TieOrder | None = Field(None, exclude_if=lambda value: value in (None, IN_FILE_ORDER))
     """Overrides `protocol.tie_order` for this dataset."""
 
 
@@ -312,6 +329,15 @@ class SyntheticSource(Source):
     seed: Seed = 7
     """Seed of the generator."""
 
+    @field_validator("providers_as")
+    @classmethod
+    def _without_columns(cls, value: ProviderControl) -> ProviderControl:
+        if isinstance(value, ProviderColumn):
+            raise ValueError(  # noqa: TRY004 (pydantic takes no TypeError)
+                "the embedded generator has no columns; allowed: 'as given', 'shuffled', 'one', 'popularity'"
+            )
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         for what, count, most in (
@@ -338,6 +364,10 @@ MaskHistory = Literal[False, True, "miss"]
 
 MAIN_PROTOCOL = "main"
 """Name of the protocol `[protocol]` beside those of `[protocols]`."""
+TargetRule = Literal["first", "last", "random", "all"]
+"""Values of `protocol.target`."""
+ValidationRule = Literal["time", "last-train", "users"]
+"""Values of `protocol.validation`."""
 
 
 class Protocol(Settings):
@@ -358,21 +388,25 @@ class Protocol(Settings):
     mask_history: MaskHistory = False
     """Whether the items of the user's whole history are excluded from the candidates. A target among them cannot be
     found then: `true` leaves its user out, `"miss"` counts it as a miss, as in RecBole."""
-    target: Literal["first", "last", "random", "all"] = Field("first", exclude_if=lambda value: value == "first")
+    target: TargetRule = Field("first", exclude_if=lambda value: value == "first")
     """`temporal`: which of a user's interactions after a cut are targets. `first`, `last` and `random` take one of
-    them, `all` takes each. The history of a target is everything of the user before it."""
-    validation: Literal["time", "last-train", "users"] = Field("time", exclude_if=lambda value: value == "time")
+    them, `all` takes each (successive evaluation); a user's metric is the mean over the user's targets then. The
+    history of a target is everything of the user before it, also after the cut. Validation targets follow this rule,
+    too."""
+    validation: ValidationRule = Field("time", exclude_if=lambda value: value == "time")
     """`temporal`: what is held out for validation. `time`: interactions between two cuts. `last-train`: each user's
-    last interaction before the test's cut. `users`: the last one of a share `valid_share` of the users, of whom
-    training sees nothing."""
+    last interaction before the test's cut. `users`: those of a share `valid_share` of the users before the test's cut;
+    training sees nothing of these users, and `first` means their last interaction."""
     folds: int = Field(1, ge=1, le=100, exclude_if=lambda value: value == 1)
     """`temporal`: number of successive test periods, each of a share `test_share`, the last of which ends with the
-    data. Each is a repetition of the suite, in which later interactions do not exist."""
+    data. Each is a repetition of the suite, in which later interactions do not exist. The main tables are of the newest
+    one."""
     filter_for: Literal["all", "training"] = Field("all", exclude_if=lambda value: value == "all")
-    """What `filter` applies to. `all`: the dataset. `training`: the interactions that models are trained on; all users
-    are tested, after their whole histories."""
+    """What `filter` applies to. `all`: the dataset. `training`: the interactions that models are trained on, which are
+    counted alone; all users are tested, after their whole histories, and all items stay candidates."""
     tie_order: TieOrder = Field(IN_FILE_ORDER, exclude_if=lambda value: value == IN_FILE_ORDER)
-    """Order of a user's interactions with equal times: `file`, or a seed for a random order."""
+    """Order of a user's interactions with equal times: that of the `file`, or a random one that is drawn with this
+    seed. It is a setting of the preparation: an order that says nothing is a repetition like a seed of training."""
     candidates: Literal["all", "available"] = Field("all", exclude_if=lambda value: value == "all")
     """Among which items a target is ranked. `all`: the whole catalogue. `available`: the items that exist at the time
     of the target; see the keys `available_from` and `available_until` of a dataset."""
@@ -407,22 +441,80 @@ class Protocol(Settings):
         return self.model_dump(mode="json", include={"mask_history", "candidates"})
 
     @property
+    def later_folds(self) -> int:
+        """Number of test periods after this one, whose interactions do not exist; see `folds`."""
+        return 0
+
+    @property
     def split_name(self) -> str:
-        """The split with its shares, if it has any: equal data with equal names have equal targets."""
-        return f"{self.split} {self.valid_share} {self.test_share}" if self.takes_shares else self.split
+        """The split with what it is set to: equal data with equal names have equal targets."""
+        further = (
+            f"target {self.target}" if self.target != "first" else "",
+            f"validation {self.validation}" if self.validation != "time" else "",
+            f"without {self.later_folds} later" if self.later_folds else "",
+            f"trained on {self.filter}" if self.filters_training else "",
+        )
+        shares = f"{self.split} {self.valid_share} {self.test_share}" if self.takes_shares else self.split
+        return ", ".join([shares, *(part for part in further if part)])
 
     @property
     def takes_shares(self) -> bool:
         """Whether `valid_share` and `test_share` change what is held out."""
         return self.split != "leave-one-out"
 
+    @property
+    def filters_training(self) -> bool:
+        """Whether models are trained on a part of the training interactions."""
+        return self.filter_for == "training" and self.filter.active
+
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
-        if self.valid_share + self.test_share >= 1:
+        if self.valid_share + self.folds * self.test_share >= 1:
+            of_folds = f", {self.folds} times," if self.folds > 1 else ""
             raise ValueError(
-                f"valid_share = {self.valid_share:g} and test_share = {self.test_share:g} leave nothing to train on"
+                f"valid_share = {self.valid_share:g} and test_share = {self.test_share:g}{of_folds} leave nothing to"
+                " train on"
             )
         return self
+
+    @model_validator(mode="after")
+    def _cuts_in_time(self) -> Self:
+        for name, default in (("target", "first"), ("validation", "time"), ("folds", 1)):
+            value = getattr(self, name)
+            if self.split != "temporal" and value != default:
+                shown, usual = (f"'{one}'" if isinstance(one, str) else one for one in (value, default))
+                raise ValueError(
+                    f"{name} = {shown} needs split = 'temporal', and split is '{self.split}'; change the split, or set"
+                    f" {name} = {usual}"
+                )
+        return self
+
+
+class EarlierFold(Protocol):
+    """The protocol of an earlier test period of `folds`; no suite can set it."""
+
+    later: int = Field(ge=1, le=100)
+    """Number of later test periods, whose interactions do not exist."""
+
+    @property
+    def later_folds(self) -> int:
+        """Number of test periods after this one, whose interactions do not exist."""
+        return self.later
+
+
+def folds_of(protocol: Protocol) -> tuple[tuple[str, Protocol], ...]:
+    """Return the protocols of the test periods that `folds` asks for, newest first, with their names.
+
+    The newest is the protocol with a single test period, and has no name.
+    """
+    folds = protocol.folds
+    newest = protocol.model_copy(update={"folds": 1})
+    plain = {name: getattr(newest, name) for name in type(newest).model_fields}
+    said = protocol.model_fields_set  # a known dataset has its say on the others
+    earlier = (
+        (f"fold {folds - n} of {folds}", EarlierFold.model_construct(said, **plain, later=n)) for n in range(1, folds)
+    )
+    return ("", newest), *earlier
 
 
 class Training(Settings):
@@ -629,6 +721,15 @@ class Controls(Settings):
     providers: tuple[ProviderControl, ...] = ()
     """Choices of providers, like those of a dataset. Each row that uses providers is trained once more with each of
     them, and a table shows what the data's own providers bring over it."""
+
+    @field_validator("providers")
+    @classmethod
+    def _changed(cls, value: tuple[ProviderControl, ...]) -> tuple[ProviderControl, ...]:
+        if AS_GIVEN in value:
+            raise ValueError(
+                "'as given' is no control: every row is trained with the data's own providers anyway; remove it"
+            )
+        return _distinct(value)
 
 
 class Suite(Settings):

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ipsrec_bench.data.batches import Histories, ResidentSequences
-from ipsrec_bench.data.prepared import PreparedDataset
+from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER, PreparedDataset
 from ipsrec_bench.data.split import Split, leave_one_out, temporal, user_holdout
 from ipsrec_bench.models.api import SequentialModel, Sizes
 from ipsrec_bench.models.configs import NeuralConfig
@@ -162,7 +162,14 @@ class TaskCase:
         return [*found, ("targets", True)] if packs and "targets" in declared else found
 
     def trial(
-        self, samples: Samples, packed: bool, split: str = "leave-one-out", *, other: bool = False, length: int = 0
+        self,
+        samples: Samples,
+        packed: bool,
+        split: str = "leave-one-out",
+        *,
+        other: bool = False,
+        shuffled: bool = False,
+        length: int = 0,
     ) -> _Trial:
         """Return what the task is computed with.
 
@@ -171,12 +178,16 @@ class TaskCase:
             packed: whether samples are packed.
             split: the split.
             other: whether all held-out interactions are replaced by others.
+            shuffled: whether all interactions have another known provider.
             length: maximum length of a history, which is that of the tiny worlds if 0.
         """
         data, length = _world(self.world), length or worlds.MAX_LENGTH
         parts = SPLITS[split](data)
         if other:
             data = worlds.with_other_held_out(data, parts)
+        if shuffled:
+            known = data.num_providers - UNKNOWN_PROVIDER
+            data = replace(data, providers=UNKNOWN_PROVIDER + 1 + (data.providers - UNKNOWN_PROVIDER) % known)
         sequences = ResidentSequences(data, torch.device("cpu"), times=model_entry(self.model).uses_times)
         index = TrainingIndex(data, sequences, parts, length)
         windows = windows_of(samples, data, parts, length, packing=np.random.default_rng(0) if packed else None)
@@ -267,6 +278,24 @@ class TaskCase:
             for name, tensor in trial.model.state_dict().items():
                 assert torch.equal(tensor, state[name]), f"on {trial.name}, it changes {name} of the model"
             assert not trial.model.training, f"on {trial.name}, it puts the model into training mode"
+
+    def test_providers_are_used_as_declared(self) -> None:
+        """Other providers change the loss if, and only if, the task declares that it uses them.
+
+        This is skipped if the task declares nothing and the model uses providers.
+        """
+        from ipsrec_bench.training.tasks.registry import task_entry
+
+        declared, seen = task_entry(self.task).uses_providers, model_entry(self.model).uses_providers
+        if seen and not declared:
+            raise SkipTest("the model uses providers, whatever the task does")
+        moved = [
+            not torch.equal(self.trial(samples, packed).loss(), self.trial(samples, packed, shuffled=True).loss())
+            for samples, packed in self.kinds
+        ]
+        assert any(moved) == declared, (
+            f"uses_providers = {declared}, but other providers {'change' if any(moved) else 'do not change'} the loss"
+        )
 
     def test_it_never_reads_held_out_interactions(self) -> None:
         """With other items, providers and times in all held-out interactions, loss and gradients are bit-equal."""

@@ -14,7 +14,7 @@ class Epoch:
     loss: float
     """The loss that was minimised: the weighted sum of those of the tasks, and penalties."""
     valid: float | None
-    """The stopping metric on the validation targets; None in a stage before the main one."""
+    """The stopping metric on the validation targets; None in any stage but the main one."""
     train_seconds: float
     valid_seconds: float
     targets: int

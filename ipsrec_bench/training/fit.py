@@ -63,12 +63,16 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The result of fitting: the curve, and the epoch whose weights the model now has."""
+    """The result of fitting: the curve, and the epoch whose weights the model now has.
+
+    For a model that was refit, the curve is of both trainings, and the rest of the first one.
+    """
 
     epochs: tuple[Epoch, ...]
     """Empty for a model that counts."""
     best_epoch: int
     best_valid: float
+    """The stopping metric of the best epoch; minus infinity if nothing was validated."""
     facts: Mapping[str, NDArray[Any]]
     """Those of the validation after the best epoch."""
     train_seconds: float
@@ -97,8 +101,8 @@ class Loop:
     """Maximum length of a history."""
     seed: int
     """Seed of all random draws."""
-    validate: Callable[[], Validation]
-    """Evaluates the model after an epoch."""
+    validate: Callable[[], Validation] | None
+    """Evaluates the model after an epoch of the main stage; None if no stage is the main one."""
     checkpoint: Path
     """File of the best weights, in a folder that no other training writes to."""
     about: Mapping[str, str] | None = None
@@ -108,7 +112,9 @@ class Loop:
     tile_parts: int = 1
     """Number of parts into which the tiles of the softmax are cut, to save memory."""
     stages: tuple[Stage, ...] | None = None
-    """Stages to train in place of the model's, for a measurement."""
+    """Stages to train in place of the model's: for a measurement, or without a main one."""
+    another_follows: bool = False
+    """Whether another training follows, so that the state is written at the end, too."""
     on_step: Callable[[Step], object] = lambda _: None
     """Receives the progress within an epoch, a few times a second."""
     on_epoch: Callable[[Epoch], object] = lambda _: None
@@ -119,7 +125,8 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
     """Train `model` through its stages, and leave it with its best weights.
 
     A stage before the main one has a fixed number of epochs. The main one ends when its validation has not improved for
-    `patience` epochs. Random draws in an epoch depend only on the seed, the stage and the epoch; the caller draws the
+    `patience` epochs. Without a main one, the last weights are kept, and the best epoch is the last.
+    Random draws in an epoch depend only on the seed, the stage and the epoch; the caller draws the
     initial weights.
     The best weights are kept in the checkpoint (safetensors).
 
@@ -146,6 +153,7 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
     progress = Progress()
     if loop.state is not None:
         progress = loop.state.restore(model, optimiser, checkpoint, loop.about or {})
+    restored = len(progress.curve)
     saved = checkpoint.stat() if progress.best is not None else None
     resumed_in = progress.curve[-1].stage if progress.curve else None
     for stage in loop.stages or config.stages():
@@ -156,13 +164,22 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
             progress.first_loss = None
         trainer = _StageTrainer(model, config, stage, interactions, training, loop, index, optimiser)
         saved = trainer.train(progress) or saved
+    if loop.another_follows and loop.state is not None and len(progress.curve) > restored:
+        loop.state.write(model, optimiser, progress, checkpoint, at_end=True)
     best = progress.best
+    if loop.validate is None:
+        save_weights(model, checkpoint, loop.about)
+        return _fitted(progress, progress.curve[-1])
     assert best is not None
     assert saved is not None
     found = checkpoint.stat()
     if (found.st_ino, found.st_size, found.st_mtime_ns) != (saved.st_ino, saved.st_size, saved.st_mtime_ns):
         raise ModelError(f"{checkpoint}: another program has changed the best weights; run the cell again")
     load_weights(model, checkpoint)
+    return _fitted(progress, best)
+
+
+def _fitted(progress: Progress, best: Epoch) -> Fitted:
     return Fitted(
         tuple(progress.curve),
         best.epoch,
@@ -198,6 +215,7 @@ class _StageTrainer:
         while not _is_over(self.stage, progress, self.training):
             epoch, facts = self._train_epoch(progress), progress.facts
             if self.stage.epochs is None:
+                assert loop.validate is not None
                 began = time.perf_counter()
                 validation = loop.validate()
                 epoch = replace(epoch, valid=validation.value, valid_seconds=time.perf_counter() - began)
@@ -365,6 +383,8 @@ def _count(model: CountingModel, interactions: TrainingData, loop: Loop) -> Fitt
     model.to(interactions.sequences.device)
     save_weights(model, loop.checkpoint, loop.about)
     counted = time.perf_counter()
+    if loop.validate is None:
+        return Fitted((), 1, -math.inf, {}, counted - began)
     found = loop.validate()
     seconds = time.perf_counter() - counted
     loop.on_epoch(Epoch(1, 0.0, found.value, counted - began, seconds, len(log.items)))

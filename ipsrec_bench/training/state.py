@@ -126,7 +126,15 @@ class StateFile:
         facts = {name: fact.numpy().copy() for name, fact in tensors.get("facts", {}).items()}
         return Progress(curve, best, facts, about["first_loss"], about["halved"])
 
-    def write(self, model: SequentialModel, optimiser: Optimiser, progress: Progress, checkpoint: Path) -> None:
+    def write(
+        self,
+        model: SequentialModel,
+        optimiser: Optimiser,
+        progress: Progress,
+        checkpoint: Path,
+        *,
+        at_end: bool = False,
+    ) -> None:
         """Write the state after an epoch, if a write is due.
 
         Args:
@@ -134,18 +142,19 @@ class StateFile:
             optimiser: the optimiser after that epoch.
             progress: the progress, with that epoch on its curve.
             checkpoint: file of the best weights.
+            at_end: write it in any case, because another training follows.
 
         Raises:
             StoreError: the state cannot be written.
         """
         began = time.perf_counter()
-        if began - self._last < SECONDS:
+        if began - self._last < SECONDS and not at_end:
             return
         tensors = {"weights": model.state_dict(), "moments": optimiser.state()}
         took = self._took
         if took is None:
             took = sum(one.nbytes for kind in tensors.values() for one in kind.values()) / FIRST_RATE
-        if began - self._last < SHARE * took:
+        if began - self._last < SHARE * took and not at_end:
             return
         tensors["facts"] = {name: torch.from_numpy(np.ascontiguousarray(fact)) for name, fact in progress.facts.items()}
         if progress.best is not None and progress.best is not progress.curve[-1]:

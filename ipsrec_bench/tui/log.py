@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ipsrec_bench.events import (
+    MAIN_STAGE,
     CellEvent,
     CellFailed,
     CellFinished,
@@ -95,12 +96,12 @@ def epoch_in_stage(stages: Sequence[tuple[str, int]], number: int, epochs: int) 
     """Return where epoch `number` of a training with `epochs` over all its stages is.
 
     Returns:
-        The stage before the main one that it belongs to, or "", its number in its stage, and the epochs of the stage.
+        The stage that it belongs to, or "" for the main one, its number in its stage, and the epochs of the stage.
     """
     before = 0
-    for name, count in stages[:-1]:
+    for name, count in stages:
         if number <= before + count:
-            return name, number - before, count
+            return "" if name == MAIN_STAGE else name, number - before, count
         before += count
     return "", number - before, epochs - before
 

@@ -60,7 +60,7 @@ class RunningCell:
     began: float
     """When it began, shifted by later pauses."""
     resumed: int = 0
-    """Epochs that an earlier attempt has trained, over all stages."""
+    """Epochs that an earlier attempt has trained, over all stages, as in `CellStarted`."""
     epoch: int = 0
     """Epochs done, over all stages."""
     step: int = 0
@@ -74,7 +74,7 @@ class RunningCell:
 
     @property
     def current(self) -> tuple[str, int, int]:
-        """The current epoch: the stage before the main one that it belongs to, or "", its number there, of how many."""
+        """The current epoch: the stage that it belongs to, or "" for the main one, its number there, of how many."""
         return epoch_in_stage(self.stages, min(self.epoch + 1, self.epochs), self.epochs)
 
     def epochs_until(self, stage: str, epoch: int) -> int:
@@ -82,6 +82,10 @@ class RunningCell:
         names = [name for name, _ in self.stages]
         before = self.stages[: names.index(stage)] if stage in names else ()
         return sum(epochs for _, epochs in before) + epoch
+
+    def stages_with(self, stage: str, epochs: int | None) -> tuple[tuple[str, int], ...]:
+        """Return the stages with the number of epochs of one of them, once it is known."""
+        return tuple((name, epochs if name == stage and epochs is not None else most) for name, most in self.stages)
 
     @property
     def progress(self) -> float:
@@ -182,8 +186,17 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
         state = replace(state, began=event.time)
     match event:
         case StepDone():
+            running = state.running.get(event.key)
+            if running is None:
+                return state
             return _update(
-                state, event, step=event.step, steps=event.steps, loss=event.loss, rate=event.targets_per_second
+                state,
+                event,
+                epoch=running.epochs_until(event.stage, event.epoch - 1),  # the stage before may have ended early
+                step=event.step,
+                steps=event.steps,
+                loss=event.loss,
+                rate=event.targets_per_second,
             )
         case WorkerSeen():
             worker = state.workers.get(event.worker, Worker(event.worker))
@@ -194,9 +207,12 @@ def fold(state: RunState, event: Event) -> RunState:  # noqa: PLR0911, C901, PLR
             running = state.running.get(event.key)
             if running is None:  # its death was noticed before this late event arrived
                 return state
+            stages = running.stages_with(event.stage, event.of)
             return _update(
                 state,
                 event,
+                stages=stages,
+                epochs=running.epochs + sum(n for _, n in stages) - sum(n for _, n in running.stages),
                 epoch=running.epochs_until(event.stage, event.epoch),
                 step=0,
                 loss=event.loss,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
+from ipsrec_bench.events import MAIN_STAGE
 from ipsrec_bench.tui.lines import DOT, Part, bar, decimal, fit, fit_pair, line, rate, size, sparkline
 from ipsrec_bench.tui.state import Layout, RunningCell, RunState, Worker
 
@@ -15,7 +16,7 @@ LEAST_SUBJECT = 20
 LONGEST_SUBJECT = 60
 LONGEST_NAME = 16
 LONGEST_STAGE = 8
-"""Columns of the name of a stage before the main one."""
+"""Columns of the name of another stage than the main one."""
 LEAST_SPARK = 8
 MOST_SPARK = 24
 
@@ -68,7 +69,8 @@ def _widths(state: RunState, width: int) -> _Widths:
     name = max(cell_len(_short(worker)) for worker in state.workers.values())
     is_seen = any(worker.name for worker in state.workers.values())
     counts = max((len(str(cell.epochs)) for cell in state.running.values()), default=3)
-    stages = [_stage_epoch(*stage, stage[1]) for cell in state.running.values() for stage in cell.stages[:-1]]
+    others = [one for cell in state.running.values() for one in cell.stages if one[0] != MAIN_STAGE]
+    stages = [_stage_epoch(*stage, stage[1]) for stage in others]
     is_wide, is_wider = width >= 100, width >= 130  # noqa: PLR2004 (where there is room)
     parts = {
         "name": min(LONGEST_NAME, max(name, 6)) if name else 0,

@@ -34,6 +34,7 @@ def do_trial(key: str, cells: tuple[Cell, ...], place: Place, data: PreparedData
     from ipsrec_bench.run.cell import train_cell
     from ipsrec_bench.run.environment import pick_device
 
+    cells = tuple(cell.without_refit() for cell in cells)  # a trial's value is that of the validation targets
     pick_device(place.device)
     began = time.perf_counter()
     values: list[float] = []

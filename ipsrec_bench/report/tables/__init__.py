@@ -3,6 +3,7 @@
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.table import Table
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
+from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
 from ipsrec_bench.report.tables.order import order, protocols, sampled
 from ipsrec_bench.report.tables.published import published
@@ -17,6 +18,7 @@ def tables_of(report: Report) -> list[Table]:
         *ablation(report),
         comparisons(report),
         all_pairs(report),
+        controls(report),
         slices(report),
         *protocols(report),
         *order(report),

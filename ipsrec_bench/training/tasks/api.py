@@ -250,6 +250,8 @@ class Task(ABC, Generic[S]):
     """Class of its settings, which are the argument of the constructor."""
     samples: ClassVar[frozenset[Samples]] = frozenset({"targets"})
     """The kinds of batches that it can be computed on."""
+    uses_providers: ClassVar[bool] = False
+    """Whether the loss depends on providers; the toolkit's own tasks declare it in the registry."""
     per_target: ClassVar[bool] = False
     """Whether the loss is a mean over the targets of the batch, and therefore the same for packed and for prefix
     samples."""

@@ -21,6 +21,8 @@ class TaskEntry:
     config: type[Settings]
     path: str
     """`module:Class`, imported when the task is built."""
+    uses_providers: bool = False
+    """Whether its loss depends on providers."""
     code: str = ""
     """Hash of the source files of a task outside the toolkit: a changed file gives new cells."""
 
@@ -31,8 +33,8 @@ class TaskEntry:
         return found
 
 
-def _entry(path: str, config: type[Settings] = Settings) -> TaskEntry:
-    return TaskEntry(config, f"{__package__}.{path}")
+def _entry(path: str, config: type[Settings] = Settings, *, providers: bool = False) -> TaskEntry:
+    return TaskEntry(config, f"{__package__}.{path}", providers)
 
 
 REGISTRY: dict[str, TaskEntry] = {
@@ -40,18 +42,20 @@ REGISTRY: dict[str, TaskEntry] = {
     "augmented-next-item": _entry("augmented_next_item:AugmentedNextItem", configs.AugmentedNextItemConfig),
     "bpr": _entry("bpr:BPR", configs.BPRConfig),
     "graph-contrast": _entry("graph_contrast:GraphContrast", configs.GraphContrastConfig),
-    "alignment": _entry("alignment:Alignment", configs.AlignmentConfig),
+    "alignment": _entry("alignment:Alignment", configs.AlignmentConfig, providers=True),
     "next-item": _entry("next_item:NextItem"),
     "next-or-first-item": _entry("next_or_first_item:NextOrFirstItem"),
-    "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig),
+    "provider-contrast": _entry("provider_contrast:ProviderContrast", configs.ProviderContrastConfig, providers=True),
     "same-target-contrast": _entry("same_target_contrast:SameTargetContrast", configs.SameTargetContrastConfig),
     "row-penalty": _entry("row_penalty:RowPenalty", configs.RowPenaltyConfig),
-    "provider-prediction": _entry("provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig),
-    "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig),
+    "provider-prediction": _entry(
+        "provider_prediction:ProviderPrediction", configs.ProviderPredictionConfig, providers=True
+    ),
+    "stream-contrast": _entry("stream_contrast:StreamContrast", configs.StreamContrastConfig, providers=True),
     "cloze": _entry("cloze:Cloze", configs.ClozeConfig),
-    "attribute-prediction": _entry("attribute_prediction:AttributePrediction", configs.MaskingConfig),
+    "attribute-prediction": _entry("attribute_prediction:AttributePrediction", configs.MaskingConfig, providers=True),
     "masked-item": _entry("masked_item:MaskedItem", configs.MaskingConfig),
-    "masked-attribute": _entry("masked_attribute:MaskedAttribute", configs.MaskingConfig),
+    "masked-attribute": _entry("masked_attribute:MaskedAttribute", configs.MaskingConfig, providers=True),
     "segment": _entry("segment:Segment"),
 }
 
@@ -78,7 +82,7 @@ def task_entry(name: str) -> TaskEntry:
     kinds = get_args(Samples)
     if not (isinstance(found.samples, AbstractSet) and found.samples and found.samples <= {*kinds}):
         raise ModelError(f"'{name}' must set 'samples' to a frozenset of one or more of {listed(kinds)}")
-    return TaskEntry(found.settings_type, name, hash_of_code(found, ""))
+    return TaskEntry(found.settings_type, name, found.uses_providers, hash_of_code(found, ""))
 
 
 def build_task(use: TaskUse) -> "Task[Any]":
