@@ -223,7 +223,8 @@ def test_training_that_patience_ended_is_not_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("statistics", ["", 'test = "method"', 'test = "wilcoxon"', 'test = "randomisation"',
-                                        'test = "paired-t"\ninterval = "bootstrap"\nresamples = 200', "margin = 0.1"])  # fmt: skip
+                                        'test = "paired-t"\ninterval = "bootstrap"\nresamples = 200',
+                                        "margin = 0.1"])  # fmt: skip
 @pytest.mark.parametrize("users", [2, 40])
 @pytest.mark.parametrize("better", [0, 2000])
 def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, better):
