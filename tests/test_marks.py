@@ -203,7 +203,8 @@ def test_all_pairs_are_tested_at_once_and_lettered(tmp_path):
     assert c.adjusted_p == table.p[2][1] == table.p[1][2]
     assert c.family == 3
     text = write_report(report, tmp_path, ("md",)).main.read_text()
-    assert "All pairs on d, MRR@10: adjusted p" in text
+    assert "**All pairs of models**" in text
+    assert f"| MRR@10 | SASREC | b | {table.p[1][0]:.4f} |  | {table.p[1][2]:.4f} |" in text
     method = built(fill(tmp_path / "t.duckdb", statistics='family = "all-pairs"\nresamples = 300'))
     one = of_row(method, "ipsrec-s", "mrr@10")
     pairs = [(0, 1), (2, 1), (0, 2)]

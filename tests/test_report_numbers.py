@@ -223,7 +223,8 @@ def test_training_that_patience_ended_is_not_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("statistics", ["", 'test = "method"', 'test = "wilcoxon"', 'test = "randomisation"',
-                                        'interval = "bootstrap"\nresamples = 200', "margin = 0.1"])  # fmt: skip
+                                        'test = "paired-t"\ninterval = "bootstrap"\nresamples = 200',
+                                        "margin = 0.1"])  # fmt: skip
 @pytest.mark.parametrize("users", [2, 40])
 @pytest.mark.parametrize("better", [0, 2000])
 def test_where_nothing_varies_there_is_no_interval(tmp_path, statistics, users, better):
@@ -287,16 +288,17 @@ def test_the_reported_suites_give_reports_without_impossible_numbers(tmp_path, b
 
 
 def test_a_cutoff_that_includes_all_items_is_named(tmp_path):
-    report = built(fill(tmp_path / "s.duckdb", items=10, seeds=(1,)))
+    declared = 'baseline = "sasrec"'
+    report = built(fill(tmp_path / "s.duckdb", items=10, seeds=(1,), statistics=declared))
     assert report.notes == ("d has 10 items, so a cutoff of 10 includes all of them: HR@10 is 1 for every model",)
-    assert built(fill(tmp_path / "t.duckdb", items=11, seeds=(1,))).notes == ()
+    assert built(fill(tmp_path / "t.duckdb", items=11, seeds=(1,), statistics=declared)).notes == ()
 
 
 @pytest.mark.parametrize(
     ("items", "said"), [(10, "HR@10 is 1 for every model, except for misses"), (9, "misses included")]
 )
 def test_if_targets_can_be_misses_the_note_on_a_cutoff_of_all_items_mentions_them(tmp_path, items, said):
-    with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,))) as connection:
+    with reading(fill(tmp_path / "s.duckdb", items=items, seeds=(1,), statistics='baseline = "sasrec"')) as connection:
         run = read_run(connection)
         protocol = run.suite.protocol.model_copy(update={"mask_history": "miss"})
         suite = run.suite.model_copy(update={"protocol": protocol})

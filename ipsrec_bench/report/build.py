@@ -239,6 +239,8 @@ def _baseline_rule(results: Results) -> str:
     tuned = any(row.tuned for row in results.rows)
     if declared == "best":
         last = " (tuned rows: the best tuned one)" if tuned else ""
+        if all(results.without_validation(dataset) for dataset in results.datasets):
+            return "the baseline that is best on the test targets, of each dataset and metric" + last
         return "the baseline that is best on validation, of each dataset and metric" + last
     row = results.row(declared)
     return row.display + (" (tuned rows of other models: its tuned row)" if tuned and not row.tuned else "")

@@ -179,7 +179,7 @@ def compare_arrays(
             equivalent = equivalence_p(of_users, of_reference, margin, paired_t_test)
         rho = margin * float(of_reference.mean())
         probable = practical(declared.mean, declared.standard_error, declared.degrees, rho)
-    means = [values.mean(axis=0).tolist() for values in (ours, theirs)]
+    our_means, their_means = (values.mean(axis=0).tolist() for values in (ours, theirs))
     return Comparison(
         pair.dataset,
         pair.metric,
@@ -203,7 +203,7 @@ def compare_arrays(
         alpha=statistics.alpha,
         equivalence_p=equivalent,
         practical=probable,
-        next_training=next_training_beats(means[0], means[1], confidence, a_random=random[0], b_random=random[1]),
+        next_training=next_training_beats(our_means, their_means, confidence, a_random=random[0], b_random=random[1]),
         fell_back=fell_back,
         deterministic=deterministic,
     )

@@ -52,9 +52,7 @@ def _only(content: AcrossDatasets) -> str:
 
 def _title(report: Report) -> str:
     references = {gain.reference.display for row in report.across.rows for gain in row.gains}
-    against = (
-        references.pop() if len(references) == 1 else "the best baseline" if report.baseline_is_best else "baseline"
-    )
+    against = references.pop() if len(references) == 1 else "the baseline of each row"
     where = f" on {report.across.datasets[0]}" if not report.across.several else ""
     return f"Gain of {report.metric.upper()} over {against}{where}, {100 * report.confidence:g}% intervals"
 

@@ -20,10 +20,10 @@ def further_results(results: Results) -> dict[str, Results]:
             replace(cell, dataset=cell.base) for cell in run.further if cell.protocol == name and not cell.control
         )
         suite = run.suite.model_copy(update={"protocol": further_protocol(results, name)})
-        one = Results(replace(run, suite=suite, cells=cells), results.ranks, results.summaries)
+        one = replace(results, run=replace(run, suite=suite, cells=cells))
         unpaired = one.unpaired()
         cells = tuple(cell for cell in cells if cell not in unpaired)
-        found[name] = Results(replace(one.run, cells=cells), results.ranks, results.summaries)
+        found[name] = replace(one, run=replace(one.run, cells=cells))
     return found
 
 

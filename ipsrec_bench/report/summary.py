@@ -67,7 +67,7 @@ def _verdict(c: Comparison) -> str:
 def _p(c: Comparison) -> str:
     """Return the p-value of the verdict, after its name."""
     if _verdict(c) == "equivalent" and c.equivalence_p is not None:
-        value = c.equivalence_p
+        value: float | None = c.equivalence_p
     else:
         value = c.adjusted_p if c.method is None else c.adjusted_method_p
     if value is None:

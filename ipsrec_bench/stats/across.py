@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ipsrec_bench.stats.differences import mean_differences, over_seeds, rounded
+from ipsrec_bench.stats.differences import DECIMALS, mean_differences, over_seeds, rounded
 from ipsrec_bench.stats.method import MIN_SEEDS, method_test
 from ipsrec_bench.stats.paired import MeanTest, mean_test, paired_t_test
 
@@ -120,7 +120,7 @@ def relative_difference(
         else paired_t_test(mean_differences(a, ratio * b), confidence)
     )
     error = contrast.standard_error / mean_b
-    return RelativeDifference(mean_test(float(rounded(ratio - 1)), error, contrast.degrees, confidence), of_method)
+    return RelativeDifference(mean_test(round(ratio - 1, DECIMALS), error, contrast.degrees, confidence), of_method)
 
 
 def pooled(effects: Sequence[float], errors: Sequence[float], confidence: float = 0.95) -> Pooled:

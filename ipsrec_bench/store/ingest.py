@@ -93,7 +93,8 @@ def record_targets(connection: Connection, fingerprint: str, protocol: Protocol,
     if connection.execute(f"SELECT 1 {of_split} AND candidates IS NOT NULL LIMIT 1", place).fetchone():
         return
     connection.execute(f"DELETE {of_split}", place)  # an older version left a column out
-    with _as_table(connection, vars(facts)) as arrays:
+    known = {name: column for name, column in vars(facts).items() if column is not None}
+    with _as_table(connection, known) as arrays:
         connection.execute(
             "INSERT INTO targets BY NAME"
             f' SELECT ? AS fingerprint, ? AS split, * EXCLUDE (users), users AS "user" FROM {arrays}',

@@ -19,7 +19,7 @@ def tables_of(report: Report) -> list[Table]:
         *ablation(report),
         *across(report),
         comparisons(report),
-        *all_pairs(report),
+        all_pairs(report),
         controls(report),
         slices(report),
         *protocols(report),

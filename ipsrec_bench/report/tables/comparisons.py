@@ -1,10 +1,12 @@
 """Comparisons with the baseline, over all users and by slices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ipsrec_bench.report.content import (
+    AllPairsTable,
     Comparison,
     Report,
+    Row,
     Slice,
     SliceTable,
 )
@@ -87,7 +89,7 @@ def comparisons(report: Report) -> Table:
         Column("Adjusted p", lambda c: p_cell(c.adjusted_p)),
         Column("Verdict", verdict_cell, "left"),
     )
-    interest = "that of the margin" if margin else "as large as the one found"
+    interest = "as large as the margin" if margin else "as large as the one found"
     note = (
         f"Verdict: by the declared test ({report.test_rule}), {report.correction_rule} over {report.family_rule}, at"
         f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test)? p, method: do"
@@ -138,33 +140,37 @@ def _next_training(c: Comparison) -> Cell:
     return Cell(f"{one.probability:.3f}", below=between(one.low, one.high), value=exact(one.probability))
 
 
-def all_pairs(report: Report) -> Iterator[Table]:
-    """Yield the matrix of all pairs of whole models, for each dataset and metric."""
-    for place, one in enumerate(report.all_pairs, start=1):
-        columns = [
-            Column("Model", lambda line: text(line[0].display), "left"),
-            Column("Letters", lambda line: text(line[1]), "left"),
-            *(Column(row.display, _nth(number)) for number, row in enumerate(one.rows)),
-        ]
-        lines = zip(one.rows, one.letters, range(len(one.rows)), one.p, strict=True)
-        yield Table(
-            f"all-pairs-{place}" if place > 1 else "all-pairs",
-            "comparisons",
-            f"All pairs on {one.dataset}, {metric_name(one.metric)}: adjusted p",
-            tuple(columns),
-            rows_of(columns, lines),
-            f"Corrected for all pairs at once over the same {one.resamples:,} resamples of the users (maxT): do these"
-            f" trained models differ? Models that share a letter are not shown to differ at {report.alpha}.",
-            "models",
-            "always",
-            sortable=False,
-            latex="all-pairs",
-            dataset=one.dataset,
-        )
+def all_pairs(report: Report) -> Table:
+    """Return the matrices of all pairs of whole models, for each dataset and metric."""
+    rows = list(dict.fromkeys(row for one in report.all_pairs for row in one.rows))
+    columns: tuple[Column, ...] = (
+        Column("Dataset", lambda line: text(line[0].dataset), "left", key=True),
+        Column("Metric", lambda line: text(metric_name(line[0].metric)), "left", key=True),
+        Column("Model", lambda line: text(line[0].rows[line[1]].display), "left"),
+        Column("Letters", lambda line: text(line[0].letters[line[1]]), "left"),
+        *(Column(row.display, _against(row)) for row in rows),
+    )
+    lines = [(one, place) for one in report.all_pairs for place in range(len(one.rows))]
+    resamples = report.all_pairs[0].resamples if report.all_pairs else 0
+    note = (
+        f"Adjusted p of every pair, corrected for all pairs of a metric at once over the same {resamples:,} resamples"
+        " of the users (maxT): do these trained models differ? Models that share a letter are not shown to differ at"
+        f" {report.alpha}."
+    )
+    made = rows_of(columns, lines, dataset=lambda line: line[0].dataset, metric=lambda line: line[0].metric)
+    return Table("all-pairs", "comparisons", "All pairs of models", columns, made, note, "lines", latex="all-pairs")
 
 
-def _nth(number: int) -> Callable[[tuple[object, str, int, tuple[float, ...]]], Cell]:
-    return lambda line: Cell("") if line[2] == number else p_cell(line[3][number])
+def _against(row: Row) -> Callable[[tuple[AllPairsTable, int]], Cell]:
+    """Return the function that makes the cell of a line's pair with `row`."""
+
+    def cell(line: tuple[AllPairsTable, int]) -> Cell:
+        table, place = line
+        if row == table.rows[place]:
+            return Cell("")
+        return p_cell(table.p[place][table.rows.index(row)] if row in table.rows else None)
+
+    return cell
 
 
 def _counts(c: Comparison) -> Cell:
