@@ -74,7 +74,9 @@ def test_the_html_fetches_nothing_and_has_a_chart_of_every_kind(planted, tmp_pat
     shown = charts_of(report)
     assert page.fetched == []
     assert page.scripts == len(shown) + 2  # a specification each, the library, and the page's own
-    assert {chart.section for chart in shown} == {"comparisons", "slices", "curves", "seeds", "cost", "learning"}
+    assert {chart.section for chart in shown} == {
+        *("first", "comparisons", "slices", "curves", "seeds", "cost", "learning")
+    }
     assert {path.suffix for path in written.charts} == {".svg", ".pdf"}
     assert len(written.charts) == 2 * len(shown)
     assert all(path.parent == written.main.parent for path in written.charts)
