@@ -500,8 +500,8 @@ def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRan
 def valid_counts(connection: Connection, keys: Sequence[str], cutoff: int) -> dict[str, NDArray[np.int64]]:
     """Return, by key of complete cells, how many validation users have each rank.
 
-    Each array is int64 `[cutoff + 2]`: rank 0, which nobody has, then ranks 1 to `cutoff`, then all ranks beyond. Cells
-    without validation ranks, like imports, are left out.
+    Each array is int64 `[cutoff + 2]`: rank 0, which no user has, then ranks 1 to `cutoff`, then all ranks beyond.
+    Cells without validation ranks, like imports, are left out.
     """
     rows = connection.execute(
         """
