@@ -100,14 +100,15 @@ class Timetable:
             be among them.
         """
         levels, level_of = np.unique(scores[1:], return_inverse=True)
-        level = level_of[self.items - 1]
+        level = level_of[self.items - 1].astype(np.int32)
         by_end = np.argsort(self.last, kind="stable")
         begun = np.searchsorted(self.first, self.steps, side="right")
         ended = np.searchsorted(self.last[by_end], self.steps)
-        above, at_least = (
-            count_at_least(level, begun, least) - count_at_least(level[by_end], ended, least)
-            for least in (np.searchsorted(levels, own, side="right"), np.searchsorted(levels, own))
-        )
+        # Those above, then those with at least the same score.
+        least = np.concatenate([np.searchsorted(levels, own, side="right"), np.searchsorted(levels, own)])
+        found = count_at_least(level, np.tile(begun, 2), least)
+        found -= count_at_least(level[by_end], np.tile(ended, 2), least)
+        above, at_least = np.split(found, 2)
         return above, at_least - above
 
 
@@ -136,7 +137,7 @@ class Existing:
         return self.timetable.blocks(self.rows, size)
 
 
-def count_at_least(values: NDArray[np.int64], ends: NDArray[np.int64], least: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_at_least(values: NDArray[np.int32], ends: NDArray[np.int64], least: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return, for each query i, how many of the first `ends[i]` of `values` are at least `least[i]`.
 
     By a wavelet matrix (Claude, Navarro and Ordonez, 2015), one bit of the values after the other, so that memory is a
@@ -148,11 +149,11 @@ def count_at_least(values: NDArray[np.int64], ends: NDArray[np.int64], least: ND
         least: `[queries]`, from 0.
     """
     bits = int(max(values.max(initial=0), least.max(initial=0))).bit_length()
-    begins, ends = np.zeros_like(ends), ends.copy()
-    found = np.zeros(len(ends), dtype=np.int64)
+    begins, found = np.zeros_like(ends), np.zeros(len(ends), dtype=np.int64)
     for bit in reversed(range(bits)):
-        is_one = (values >> bit) & 1 == 1
-        ones = np.concatenate([[0], np.cumsum(is_one)])
+        is_one = (values & (1 << bit)).astype(bool)
+        ones = np.zeros(len(values) + 1, dtype=np.int32)
+        np.cumsum(is_one, out=ones[1:])
         one_begins, one_ends = ones[begins], ones[ends]
         wants_one = (least >> bit) & 1 == 1
         found += np.where(wants_one, 0, one_ends - one_begins)
