@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pytest
 import torch
@@ -10,12 +11,16 @@ from hypothesis import strategies as st
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.lifetimes import Lifetimes
+from ipsrec_bench.data.predictions import read_predictions
 from ipsrec_bench.data.split import repeated, split_dataset, target_sets
+from ipsrec_bench.errors import DataError
 from ipsrec_bench.models.api import CountingModel, Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.available import count_at_least
 from ipsrec_bench.ranking.rank import exact_scores, rank_targets
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.index import TrainingIndex
 
@@ -147,3 +152,23 @@ def test_available_candidates_are_named_and_never_mixed_with_all(world):
         f"{world.num_items} items, of which those that exist at the time of the target (from their first to their last"
         " interaction)"
     )
+
+
+def test_candidates_enter_the_key_only_if_they_are_not_all(tiny_suite, tmp_path):
+    def keys(*overrides):
+        return [cell.key("data") for cell in cells_of(load_suite(tiny_suite, overrides), tmp_path)]
+
+    assert keys() == keys("protocol.candidates=all") == keys("protocol.ties=expected")
+    assert not set(keys()) & set(keys("protocol.candidates=available"))
+
+
+def test_lists_of_other_systems_are_refused_but_not_their_ranks(world, tmp_path):
+    targets = split_dataset(world, Protocol(candidates="available")).test
+    names = duckdb.read_parquet(str(world.path / "users.parquet")).order("id").project("raw").fetchall()
+    users = [names[user][0] for user in targets.users]
+    (tmp_path / "ranks.csv").write_text("\n".join(["user,rank", *(f"{user},3" for user in users)]))
+    found = read_predictions(tmp_path / "ranks.csv", world, targets, mask_history=False)
+    assert set(found.higher.tolist()) == {2}
+    (tmp_path / "lists.csv").write_text(f"user,item,rank\n{users[0]},0,1")
+    with pytest.raises(DataError, match=r"lists cannot be ranked under protocol.candidates = 'available'; give"):
+        read_predictions(tmp_path / "lists.csv", world, targets, mask_history=False)
