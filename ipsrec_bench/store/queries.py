@@ -49,11 +49,13 @@ class Basis:
     filter: str | None
     split: str | None
     mask_history: str | None
+    candidates: str | None
 
     def differences(self, other: "Basis") -> list[str]:
         """Return the differences between two bases that are not comparable, with both values, this one's first."""
+        names = ("filter", "split", "mask_history", "candidates")
         parts = [
-            (name, getattr(self, name), getattr(other, name)) for name in ("filter", "split", "mask_history")
+            (name, getattr(self, name), getattr(other, name)) for name in names
         ]  # another filter makes other data, and explains the difference
         found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
         if self.fingerprint != other.fingerprint and self.filter == other.filter:
@@ -388,8 +390,10 @@ def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
     """Return the basis of each complete cell among `keys`."""
     rows = connection.execute(
         """
-        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history
-        FROM cell_bases LEFT JOIN datasets USING (fingerprint) WHERE key IN (SELECT unnest(?))
+        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history,
+               coalesce(json_extract_string(settings, '$.protocol.candidates'), 'all')
+        FROM cell_bases JOIN (SELECT key, settings FROM cells) USING (key) LEFT JOIN datasets USING (fingerprint)
+        WHERE key IN (SELECT unnest(?))
         """,
         [list(keys)],
     ).fetchall()
