@@ -18,8 +18,14 @@ from ipsrec_bench.models.api import CountingModel, Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
 from ipsrec_bench.ranking import rank
 from ipsrec_bench.ranking.available import count_at_least
+from ipsrec_bench.ranking.metrics import metric
 from ipsrec_bench.ranking.rank import exact_scores, rank_targets
+from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.store.connect import reading
 from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.schema import Protocol
 from ipsrec_bench.training.index import TrainingIndex
@@ -172,3 +178,25 @@ def test_lists_of_other_systems_are_refused_but_not_their_ranks(world, tmp_path)
     (tmp_path / "lists.csv").write_text(f"user,item,rank\n{users[0]},0,1")
     with pytest.raises(DataError, match=r"lists cannot be ranked under protocol.candidates = 'available'; give"):
         read_predictions(tmp_path / "lists.csv", world, targets, mask_history=False)
+
+
+def test_a_report_shows_new_and_repeated_targets_apart(tiny_suite, tmp_path, bench):
+    settings = ["--set", "protocol.candidates=available", "--set", "seeds=[1]", "--set", "training.epochs=1"]
+    done = bench("run", str(tiny_suite), "--store", "s.duckdb", "--quiet", *settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    with reading(tmp_path / "s.duckdb") as connection:
+        run = read_run(connection)
+        material = read_material(connection, run)
+    report = build_report(material)
+    assert dict(report.protocol)["Candidates"].startswith("the items that exist at the time of the target")
+    (facts,) = material.targets.values()
+    lines = {line.row.label: line for line in report.novelty}
+    assert list(lines) == ["pop", "recent-pop", "sasrec", "ipsrec-s"]
+    (key,) = {cell.key for cell in run.cells if cell.label == "sasrec"}
+    values = metric(report.metric, material.ranks[key].ranks)
+    parts = [facts.item_count >= 0, (facts.provider_count >= 0) & ~facts.provider_seen, facts.provider_seen]
+    expected = [values[part].mean() for part in [*parts, facts.item_seen]]
+    assert lines["sasrec"].means == pytest.approx(expected)
+    assert lines["sasrec"].users == tuple(part.sum() for part in [*parts, facts.item_seen])
+    (table,) = (table for table in tables_of(report) if table.name == "novelty")
+    assert [cell.text for cell in table.rows[2].cells][2:] == [f"{value:.4f}" for value in expected]

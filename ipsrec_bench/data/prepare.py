@@ -196,6 +196,8 @@ def _as_read(source: DatasetSpec) -> DatasetSpec:
     if not isinstance(source, TableSource) or wanted in (AS_GIVEN, "shuffled"):
         return source
     if not isinstance(wanted, ProviderColumn):
+        if source.items is not None and (source.available_from or source.available_until):
+            return source  # the item table may say when items exist
         return source.model_copy(update={"provider": "", "items": None})
     if source.items is None:
         return source.model_copy(update={"provider": wanted.column})

@@ -43,6 +43,7 @@ from ipsrec_bench.report.declared import (
 )
 from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.material import Material, training_filter
+from ipsrec_bench.report.novelty import novelty
 from ipsrec_bench.report.order import order_of, sampled_of
 from ipsrec_bench.report.protocols import protocol_table
 from ipsrec_bench.report.provenance import (
@@ -133,6 +134,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         control_gains=controls.gains,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
+        novelty=tuple(novelty(results, material.targets, datasets)),
         protocols=protocols,
         order=order_of(results, material, protocols),
         sampled=sampled_of(results, material, datasets),
