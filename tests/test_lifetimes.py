@@ -88,6 +88,9 @@ def test_the_item_table_may_have_the_columns(tmp_path):
     rows = ["u,a,,2,,", "u,b,,5,,"]
     _, found = prepared(tmp_path, rows, items=items, available_from="from", available_until="to")
     assert found == [(1, 8), (4, 5)]
+    control, found = prepared(tmp_path, rows, items=items, available_from="from", providers_as="one")
+    assert found == [(1, 2), (4, 5)]
+    assert set(control.providers.tolist()) == {2}
     with pytest.raises(DataError, match=r"items.csv: there is no column 'till' \(available_until column\)"):
         prepared(tmp_path, rows, items=items, available_until="till")
     (tmp_path / "items.csv").write_text("item,maker,from,to\na,p,1,9\nb,q,4,3\n")
