@@ -21,11 +21,8 @@ def tables_of(report: Report) -> list[Table]:
         *across(report),
         comparisons(report),
         *all_pairs(report),
-<<<<<<< HEAD
         controls(report),
-=======
         novelty(report),
->>>>>>> 94c9b32 (Order of models: with the rule for ties that the tables have)
         slices(report),
         *protocols(report),
         *order(report),
