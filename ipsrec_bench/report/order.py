@@ -19,7 +19,7 @@ from ipsrec_bench.report.content import (
 )
 from ipsrec_bench.report.material import Material
 from ipsrec_bench.report.protocols import means_of, ranks_of, tau_of
-from ipsrec_bench.report.results import Results, by_user
+from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.order import order_stability, rank_correlation
 from ipsrec_bench.stats.sampled import sampled_metric
 
@@ -115,8 +115,7 @@ def _lines(results: Results, dataset: str, resamples: int) -> Iterator[OrderLine
 def _values(results: Results, dataset: str, row: Row) -> NDArray[np.float64]:
     """Return the report's metric per user and training, `[users, trainings]`; a deterministic row has one."""
     keys = dict.fromkeys(results.keys[dataset, row.label].values())
-    ties = results.run.suite.protocol.ties
-    return np.stack([by_user(results.metric, results.ranks[key], ties) for key in keys], axis=1)
+    return np.stack([results.ranks[key].metric(results.metric) for key in keys], axis=1)
 
 
 def _within(results: Results, material: Material, dataset: str) -> Iterator[Agreement]:
