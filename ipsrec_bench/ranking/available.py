@@ -32,7 +32,7 @@ class Block:
 class Timetable:
     """When every item exists, in steps: step s is the s-th of the distinct times of the targets.
 
-    Items are listed by the step from which on they exist, then by the last one. Those that exist at no step are not.
+    Items are listed by the step from which on they exist. Those that exist at no step are not.
     """
 
     items: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Timetable:
         first = np.searchsorted(distinct, lifetimes.first).astype(np.int32)
         last = (np.searchsorted(distinct, lifetimes.last, side="right") - 1).astype(np.int32)
         listed = np.flatnonzero(first <= last)
-        listed = listed[np.lexsort((last[listed], first[listed]))]
+        listed = listed[np.argsort(first[listed], kind="stable")]
         first_of, last_of = (
             torch.from_numpy(np.concatenate([[padding], side]).astype(np.int32)).to(device)
             for padding, side in ((0, first), (-1, last))
