@@ -309,6 +309,18 @@ class SliceTable:
 
 
 @dataclass(frozen=True)
+class NoveltyLine:
+    """The report's metric of one row on one dataset, over all targets and over those that are new or repeated."""
+
+    dataset: str
+    row: Row
+    users: tuple[int, ...]
+    """Of all targets, of those with a new provider, of those with a repeated one, and of those with a repeated item."""
+    means: tuple[float | None, ...]
+    """Likewise; None where there is no such target."""
+
+
+@dataclass(frozen=True)
 class DatasetLine:
     """One dataset under the suite's label."""
 
@@ -827,6 +839,7 @@ class Report:
     """The references of `controls` against the baselines of their rows."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
+    novelty: tuple[NoveltyLine, ...]
     protocols: ProtocolTable | None
     """None if the suite has one protocol."""
     order: Order | None

@@ -82,7 +82,8 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
     keys = [cell.key for cell in cells]
     summaries = queries.cell_summaries(connection, keys)
-    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
+    ranks = queries.test_ranks(connection, keys, run.suite.protocol.ties)
+    results = Results(replace(run, cells=tuple(cells)), ranks, summaries)
     for cell in results.unpaired():
         raise StoreError(f"'{a}' and '{b}' rank different users on {cell.dataset}, so they cannot be paired")
     pairs = (
@@ -97,7 +98,7 @@ def results_of(connection: Connection, run: Run) -> Results:
     """Return the results of `run` as its report has them."""
     keys = [cell.key for cell in run.cells]
     summaries, valid = queries.cell_summaries(connection, keys), valid_counts_of(connection, run)
-    found = Results(run, queries.test_ranks(connection, keys), summaries, valid)
+    found = Results(run, queries.test_ranks(connection, keys, run.suite.protocol.ties), summaries, valid)
     other = {cell.key for cell in found.unpaired()}
     return replace(found, run=replace(run, cells=tuple(cell for cell in run.cells if cell.key not in other)))
 

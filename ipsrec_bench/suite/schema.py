@@ -287,10 +287,12 @@ class TableSource(Source, TableFile):
     """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
     begin with the year; see `ipsrec_bench.data.times`."""
     available_from: Column = Field((), exclude_if=lambda value: not value)
-    """Column of the time from which an item can be recommended, or a list of names; read as `time` is. It is the time
-    of the item's first interaction if not set. Only `protocol.candidates = "available"` uses it."""
+    """Column of the time from which on an item can be recommended, or a list of names; in the file or in `items`, and
+    written like `time`. Of several rows of an item, the earliest counts. It is the time of the item's first interaction
+    if not set, or if no row has a value. Only `protocol.candidates = "available"` uses it."""
     available_until: Column = Field((), exclude_if=lambda value: not value)
-    """Likewise, the time until which an item can be recommended; that of its last interaction if not set."""
+    """Column of the time from which on an item cannot be recommended any more, likewise; of several rows the latest
+    counts. If not set, an item can be recommended up to its last interaction, included."""
     unknown: tuple[str, ...] = PLACEHOLDERS
     """Texts that mean an unknown provider, whatever their case and surrounding blanks; an empty text always does. A
     user or item with such an id is an error."""
@@ -368,6 +370,8 @@ TargetRule = Literal["first", "last", "random", "all"]
 """Values of `protocol.target`."""
 ValidationRule = Literal["time", "last-train", "users"]
 """Values of `protocol.validation`."""
+Ties = Literal["realistic", "expected"]
+"""Values of `protocol.ties`."""
 
 
 class Protocol(Settings):
@@ -410,9 +414,10 @@ class Protocol(Settings):
     candidates: Literal["all", "available"] = Field("all", exclude_if=lambda value: value == "all")
     """Among which items a target is ranked. `all`: the whole catalogue. `available`: the items that exist at the time
     of the target; see the keys `available_from` and `available_until` of a dataset."""
-    ties: Literal["realistic", "expected"] = "realistic"
-    """How a target counts that ties with other items. `realistic`: it has the middle rank of its ties. `expected`: the
-    mean of the metric over all orders of its ties (McSherry and Najork, 2008)."""
+    ties: Ties = "realistic"
+    """How a target counts in tables if it ties with other items. `realistic`: it has the middle rank of its ties.
+    `expected`: the mean of the metric over all orders of its ties (McSherry and Najork, 2008). The metric that stops
+    training is always realistic."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     """Metrics of the tables."""
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1, max_length=100)

@@ -188,7 +188,7 @@ class LiveRecConfig(_PaddedConfig):
     """Number of their attention heads; must divide `embedding_size`."""
     context_layers: int = Field(0, ge=0, le=DEEPEST)
     """Number of layers over the available candidates (2 in the authors' code). They take part in `candidate_scores`
-    only: no task trains them, and they are not used if the whole catalogue is ranked."""
+    only: no task trains them, and ranking does not use them."""
     context_heads: int = Field(4, ge=1, le=WIDEST)
     """Number of their attention heads; must divide `embedding_size`."""
     top_k: int = Field(64, ge=1, le=1_000_000)
