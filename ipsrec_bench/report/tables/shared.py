@@ -34,6 +34,17 @@ def p_cell(value: float | None) -> Cell:
     return Cell(p_value(value), value=exact(value))
 
 
+def p_of_users(c: Comparison) -> Cell:
+    """Return the cell of the p-value over users; below, corrected."""
+    return Cell(p_value(c.by_users.p), below=p_value(c.adjusted_users_p), value=exact(c.by_users.p))
+
+
+def p_of_method(c: Comparison) -> Cell:
+    """Return the cell of the p-value of the methods; below, corrected."""
+    p = c.method.test.p if c.method else None
+    return Cell(p_value(p), below=p_value(c.adjusted_method_p), value=exact(p))
+
+
 def difference_cell(c: Comparison) -> Cell:
     """Return the cell of a difference with its interval."""
     return change(c.difference, between(c.low, c.high))
