@@ -668,8 +668,8 @@ def tune(
 ) -> None:
     """Search for the best settings of models on the validation targets.
 
-    Lambda and tau are searched unless the suite's [tune.space] names other settings. The same command continues a
-    search.
+    Each model is searched in its default space unless the suite's [tune.space] names other settings. The same command
+    continues a search.
     """
     require("tune", "tune")
     from rich.console import Console

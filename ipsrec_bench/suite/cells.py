@@ -133,7 +133,7 @@ class Finders:
     task: Callable[[str], KnownTask]
 
 
-class _Weight(Settings):
+class Weight(Settings):
     """The weight of a task, beside its own settings."""
 
     weight: float = Field(1.0, gt=0, le=1e6)
@@ -504,10 +504,10 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
                 f"the task is computed on {' or '.join(sorted(known.samples))}, but this model is trained on"
                 f" {main.samples}",
             )
-        table, keys = dict(tables[name]), [*known.config.keys(), *_Weight.keys()]
+        table, keys = dict(tables[name]), [*known.config.keys(), *Weight.keys()]
         for key in (key for key in table if key not in keys):
             raise file.error((*place, key), f"unknown key '{key}'{settings.known_keys_hint(key, keys)}")
-        weight = checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
+        weight = checked(file, Weight, {"weight": table.pop("weight", 1.0)}, place).weight
         own_settings = checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
     config = config.model_copy(update={"tasks": completed})
@@ -596,6 +596,12 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
             "optimiser",
             f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set weight_norm = 0,"
             " or optimiser = 'adam'",
+        )
+    if training.optimiser == "lazy-adam" and training.weight_decay:
+        raise ConflictError(
+            "weight_decay",
+            f"found {training.weight_decay:g}, but 'lazy-adam' leaves rows alone that a batch does not use; set"
+            " weight_decay = 0, or optimiser = 'adam'",
         )
     return training.model_copy(update={"samples": "packed" if packs and asked != "prefix" else "prefix"})
 

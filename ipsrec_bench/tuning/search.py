@@ -426,7 +426,7 @@ class _Trial:
         self._pass_over()
         chosen = self._chosen = self._choose()
         cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not the combination
-        variant = f"({in_words(chosen)})"
+        variant = f"{cell.variant} ({in_words(chosen)})".strip()
         self.cells = tuple(replace(cell, variant=variant, seed=seed) for seed in self._search.tune.seeds)
 
     def hear(self, event: CellEvent) -> None:

@@ -27,7 +27,7 @@ from ipsrec_bench.extras import require
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.journal import open_journal
-from ipsrec_bench.tuning.results import StudyResult, TrialResult
+from ipsrec_bench.tuning.results import StudyResult, TrialResult, split_settings
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # in every process; events report progress
@@ -85,8 +85,7 @@ def file_stem(name: str) -> str:
 
 def _fixed(cell: Cell, space: Space) -> dict[str, Any]:
     """Return the settings of `cell` that are not searched."""
-    settings = cell.settings()
-    return {**settings, "config": {name: v for name, v in settings["config"].items() if name not in space.where}}
+    return split_settings(cell.settings(), space.where)[0]
 
 
 def open_storage(place: str) -> BaseStorage:

@@ -11,7 +11,7 @@ import tomli_w
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.files import replace_files
 from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.tuning.results import TUNED, StudyResult
+from ipsrec_bench.tuning.results import TUNED, StudyResult, as_table
 from ipsrec_bench.tuning.study import file_stem
 
 
@@ -27,7 +27,7 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -
     for result in results:
         if result.best is not None:
             own = {key: value for key, value in file.suite.models[result.model].items() if key != "variants"}
-            models[result.model] = {**own, "variants": {TUNED: dict(result.best.settings)}}
+            models[result.model] = {**own, "variants": {TUNED: as_table(result.best.settings, own.get("tasks", {}))}}
     dataset = results[0].dataset
     suite: dict[str, Any] = {
         "title": f"Tuned: {', '.join(models)} on {dataset}",
