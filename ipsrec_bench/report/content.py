@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -16,7 +16,8 @@ from ipsrec_bench.stats.power import SeedsNeeded
 from ipsrec_bench.stats.practical import Practical
 from ipsrec_bench.store.queries import CurvePoint, RankedUsers
 from ipsrec_bench.store.records import DatasetRow, Environment
-from ipsrec_bench.tuning.results import TUNED, StudyResult
+from ipsrec_bench.suite.cells import TUNED
+from ipsrec_bench.tuning.results import StudyResult
 
 Test = Literal["method", "paired-t", "randomisation", "wilcoxon"]
 """Tests of a comparison."""
@@ -32,16 +33,19 @@ class Row:
     display: str
     model: str
     variant: str
+    tuning: str = field(default="", compare=False)
+    """Where its settings are from: `tuned, 20 trials`, `untuned`, `published settings`, or `nothing to tune`; empty if
+    nothing is known. If it differs between datasets, the words say so."""
 
     @property
     def tuned(self) -> bool:
         """Whether it has the best settings of a search."""
-        return self.variant == TUNED
+        return self.variant == TUNED or self.tuning.startswith(TUNED)
 
     @property
     def whole(self) -> bool:
         """Whether it is a whole model, tuned or not, rather than a variant of an ablation."""
-        return not self.variant or self.tuned
+        return self.variant in {"", TUNED}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-o
 TRAINED_UNDER = "trained_under"
 """Key, in a cell's settings, of the protocol under which the model that it ranks was trained; the cell itself has
 another one."""
+TUNED = "tuned"
+"""The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
+_FROM = re.compile(r"published|tuned, [1-9][0-9,]* trials?")
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
 REFIT = "refit"
@@ -176,6 +180,9 @@ class Cell:
     """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
     parent: "Cell | None" = None
     """The cell whose trained model this one ranks under its own protocol; None for a cell that is trained."""
+    tuning: str = ""
+    """Where the settings are from, in words, like `tuned, 20 trials`; empty where neither a search nor the suite says
+    so. It does not enter the key."""
 
     @property
     def label(self) -> str:
@@ -419,6 +426,7 @@ def _rows(
     variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
     type_name: str = _of_type(file, where, base, "type", str, name)
     own_training: Mapping[str, Any] = _of_type(file, where, base, "training", Mapping, {})
+    own_source = _source_of_settings(file, where, base)
     try:
         known = find.model(type_name)
     except BenchError as error:
@@ -440,6 +448,7 @@ def _rows(
         place = (*where, "variants", variant) if variant else where
         overrides = dict(_of_type(file, (*where, "variants"), dict(variants), variant, Mapping, {}))
         variant_training = _of_type(file, place, overrides, "training", Mapping, {})
+        source = _source_of_settings(file, place, overrides) or (TUNED if variant == TUNED else "")
         training = checked(
             file,
             Training,
@@ -470,7 +479,22 @@ def _rows(
             asked=asked,
             uses_times=known.uses_times,
             uses_providers=known.uses_providers or _tasks_use_providers(file, config, place, find),
+            tuning=source if variant else own_source,
         )
+
+
+def _source_of_settings(file: SuiteFile, place: settings.Path, table: dict[str, Any]) -> str:
+    """Remove the key `settings_from` from a model's or a variant's table, and return it in the words of tables.
+
+    Raises:
+        SuiteError: it has another form.
+    """
+    said: str = _of_type(file, place, table, "settings_from", str, "")
+    if said and not _FROM.fullmatch(said):
+        raise file.error(
+            (*place, "settings_from"), f"found {settings.shown(said)}; allowed: 'published', 'tuned, 20 trials'"
+        )
+    return f"{said} settings" if said == "published" else said
 
 
 def _tasks_use_providers(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> bool:

@@ -766,7 +766,8 @@ class Suite(Settings):
     """List of names of known datasets, or a table for each dataset."""
     models: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
     """List of registered names, or a table for each model with its settings and `type`, `training`, `variants`. May be
-    empty for commands that only read data."""
+    empty for commands that only read data. `settings_from = "published"` in the table of a model or of a variant says
+    that its settings are a publication's: tables say so, and `run --tuned` leaves them as they are."""
     modules: str = ""
     """Folder with the modules of your own models, relative to the suite's folder; that folder itself if not set."""
     scale: float = Field(1.0, gt=0, le=1)

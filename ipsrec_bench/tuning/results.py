@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipsrec_bench.suite.schema import Training
-
-TUNED = "tuned"
-"""The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
+from ipsrec_bench.words import counted
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -109,6 +107,11 @@ class StudyResult:
     def pruned(self) -> int:
         """Number of trials that were pruned."""
         return sum(trial.pruned for trial in self.trials)
+
+    @property
+    def words(self) -> str:
+        """What tables say beside a row that has the best settings."""
+        return f"tuned, {counted(len(self.trials), 'trial')}"
 
     @property
     def epochs(self) -> int:

@@ -58,6 +58,8 @@ _PSYCOPG2 = {"postgresql", "postgresql+psycopg2"}
 """Schemes of URLs for which SQLAlchemy uses the driver of the extra `[postgresql]`."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """Attributes that identify the subject of a study."""
+GIVEN_UP = "given up"
+"""Holds the error that ended a search; `run --tuned` does not search again then, `tune` does."""
 _FIXED = "fixed"
 """Holds the settings that are not searched; older versions kept only their hash, in the study's name."""
 
@@ -68,7 +70,7 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
-    return f"{file_stem(f'{cell.dataset}-{cell.model}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return f"{file_stem(f'{cell.dataset}-{cell.label}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def file_stem(name: str) -> str:
@@ -150,7 +152,7 @@ def _sqlite_file(url: str) -> str | None:
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
     """Open a study, or begin one, whose first trial has the suite's own settings."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
+    subject = (cell.dataset, cell.label, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
                tune.pruner, dict(space.own))  # fmt: skip
     for key, value in zip((*_SUBJECT, _FIXED), (*subject, _fixed(cell, space)), strict=True):
         if study.user_attrs.get(key) != value:
