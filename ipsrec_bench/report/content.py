@@ -16,7 +16,7 @@ from ipsrec_bench.stats.power import SeedsNeeded
 from ipsrec_bench.stats.practical import Practical
 from ipsrec_bench.store.queries import CurvePoint, RankedUsers
 from ipsrec_bench.store.records import DatasetRow, Environment
-from ipsrec_bench.suite.cells import TUNED
+from ipsrec_bench.suite.cells import NOTHING_TO_TUNE, TUNED
 from ipsrec_bench.tuning.results import StudyResult
 
 Test = Literal["method", "paired-t", "randomisation", "wilcoxon"]
@@ -41,6 +41,16 @@ class Row:
     def tuned(self) -> bool:
         """Whether it has the best settings of a search."""
         return self.variant == TUNED or self.tuning.startswith(TUNED)
+
+    @property
+    def tunable(self) -> bool:
+        """Whether a search could have changed it, as far as is known."""
+        return self.tuning != NOTHING_TO_TUNE
+
+    @property
+    def named(self) -> str:
+        """The display name, and in parentheses where its settings are from."""
+        return f"{self.display} ({self.tuning})" if self.tuning else self.display
 
     @property
     def whole(self) -> bool:
@@ -127,7 +137,8 @@ class Comparison:
     @property
     def unequal(self) -> bool:
         """Whether one of two models is tuned and the other is not."""
-        return self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
+        tunable = self.row.tunable and self.reference.tunable
+        return tunable and self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
 
     @property
     def without_seeds(self) -> bool:

@@ -202,7 +202,7 @@ class Results:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
         The best is chosen on the validation targets, among those with the most of the suite's seeds and, if there are
-        any, among those that are tuned, or not, as `tuned` says. If one of them has no validation ranks, it is chosen
+        any, among those that are tuned, or not, as `tuned` says, and those that have nothing to tune. If one of them has no validation ranks, it is chosen
         on the test targets.
         """
         declared = self.run.suite.statistics.baseline
@@ -226,7 +226,7 @@ class Results:
         """Return the rows among which the best baseline is chosen."""
         wanted = set(self.run.suite.seeds)
         rows = [row for row in self.rows if row.model not in self.proposed and row.whole and self.seeds(dataset, row)]
-        rows = [row for row in rows if row.tuned == tuned] or rows
+        rows = [row for row in rows if row.tuned == tuned or not row.tunable] or rows
         # In an unfinished suite, a baseline with few seeds would leave the methods of all others untested.
         complete = [len(wanted & set(self.seeds(dataset, row))) for row in rows]
         return [row for row, seeds in zip(rows, complete, strict=True) if seeds == max(complete) > 0]

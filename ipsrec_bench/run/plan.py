@@ -20,7 +20,7 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.cells import Cell, Finders, expand, trainings
+from ipsrec_bench.suite.cells import NOTHING_TO_TUNE, Cell, Finders, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 from ipsrec_bench.suite.shards import Shard
@@ -235,7 +235,7 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
         base="" if name.base == cell.dataset else name.base,
         control=name.control,
         protocol=name.protocol,
-        tuning=cell.tuning or ("untuned" if is_searchable(cell) else "nothing to tune"),
+        tuning=cell.tuning or ("untuned" if is_searchable(cell) else NOTHING_TO_TUNE),
     )
 
 

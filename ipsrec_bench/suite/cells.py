@@ -32,6 +32,8 @@ TRAINED_UNDER = "trained_under"
 another one."""
 TUNED = "tuned"
 """The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
+NOTHING_TO_TUNE = "nothing to tune"
+"""What tables say beside a model without settings, such as one that counts."""
 _FROM = re.compile(r"published|tuned, [1-9][0-9,]* trials?")
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
