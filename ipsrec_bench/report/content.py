@@ -809,6 +809,45 @@ class AcrossDatasets:
 
 
 @dataclass(frozen=True)
+class FairnessLine:
+    """What one row was given on one dataset: a search, and training."""
+
+    dataset: str
+    row: Row
+    complete: int | None
+    """Complete trials of the search that its settings are from; None without one, as for the next five."""
+    pruned: int | None
+    failed: int | None
+    search_seconds: float | None
+    """Seconds of training of all trials."""
+    searched: int | None
+    """Number of searched settings."""
+    seen: float | None
+    """Share of the space that trials have tried, mean over the settings; see `StudyResult.seen`."""
+    train_seconds: float | None
+    """Seconds of training of the final trainings, mean over seeds."""
+    epochs: int | None
+    """Epochs that a training may take; None for a model that counts."""
+    best_epochs: tuple[int, ...]
+    rising: int
+    """Number of trainings that were still improving when their last epoch ended."""
+
+    @property
+    def trials(self) -> int | None:
+        """Number of complete and pruned trials, which the budget counts."""
+        return None if self.complete is None else self.complete + (self.pruned or 0)
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """How fair the comparison was: what each row was given."""
+
+    lines: tuple[FairnessLine, ...]
+    sentences: tuple[str, ...]
+    """What was tuned, and whether budgets were equal."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page says about one run of a suite."""
 
@@ -853,6 +892,7 @@ class Report:
     hits: tuple[HitCurve, ...]
     seed_scores: tuple[SeedScore, ...]
     surfaces: tuple[Surface, ...]
+    fairness: Fairness
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data, with the run's settings."""
     other_studies: tuple[str, ...]

@@ -202,8 +202,8 @@ class Results:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
         The best is chosen on the validation targets, among those with the most of the suite's seeds and, if there are
-        any, among those that are tuned, or not, as `tuned` says, and those that have nothing to tune. If one of them has no validation ranks, it is chosen
-        on the test targets.
+        any, among those that are tuned, or not, as `tuned` says, and those that have nothing to tune. If one of them
+        has no validation ranks, it is chosen on the test targets.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":

@@ -23,7 +23,7 @@ def studies_of(
     """
     own, others = [], []
     for line in datasets:
-        for model in dict.fromkeys(row.model for row in results.rows):
+        for model in dict.fromkeys(name for row in results.rows for name in (row.model, row.label)):
             for study in studies:
                 if not study.trials or (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
                     continue
@@ -62,10 +62,10 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
 
 
 def _settings_of(results: Results, dataset: str, model: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the settings of every row of `model` that has a complete cell."""
+    """Yield the settings of every row that has a complete cell: that of a label, or those of a model."""
     for row in results.rows:
         keys = results.keys.get((dataset, row.label), {})
-        if row.model == model and keys:
+        if model in {row.model, row.label} and keys:
             yield results.summaries[next(iter(keys.values()))].settings
 
 
@@ -93,7 +93,7 @@ def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | No
     places: list[dict[str, Row]] = [{}, {}]
     for row in results.rows:
         keys = results.keys.get((dataset, row.label), {})
-        if row.model != study.model or not keys or {*keys} & {*study.seeds}:
+        if study.model not in {row.model, row.label} or not keys or {*keys} & {*study.seeds}:
             continue
         fixed, searched = split_settings(results.summaries[next(iter(keys.values()))].settings, study.default)
         for chosen, rows in zip(wanted, places, strict=True):

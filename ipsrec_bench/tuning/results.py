@@ -4,7 +4,7 @@ Nothing here imports optuna or torch, so that a report can read it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipsrec_bench.suite.schema import Training
@@ -26,6 +26,7 @@ def split_settings(settings: Mapping[str, Any], names: Iterable[str]) -> tuple[d
     A setting that a cell leaves out at its default counts as that default if it belongs to the training, else as None.
     """
     config, training = dict(settings.get("config", {})), dict(settings.get("training", {}))  # an import has neither
+    training.pop("refit", None)  # no trial trains again
     tasks = {task: dict(table) for task, table in config.get("tasks", {}).items()}
     searched: dict[str, Any] = {}
     for name in names:
@@ -102,6 +103,9 @@ class StudyResult:
     Hutter, IJCAI 2023); empty with one setting, or with too few trials."""
     fixed: Mapping[str, Any] | None = None
     """The settings that were not searched, as in a cell; None in studies of older versions, which did not keep them."""
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """For each searched setting, the share of its space that trials have tried: of the values of a list, or of ten
+    equal parts of a range (of its logarithm if that is searched). Settings outside the space do not count."""
 
     @property
     def pruned(self) -> int:

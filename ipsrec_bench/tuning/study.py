@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
@@ -51,6 +52,8 @@ INTERRUPTED = "interrupted"
 """Marks trials that Ctrl-C ended; their settings are queued again, however often."""
 LONGEST_STEM = 180
 """Maximum bytes of a file's stem, to which a digest and a suffix are added; file systems allow 255."""
+PARTS = 10
+"""Number of parts into which a range is divided to say how much of it trials have tried."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Minimum number of trials for which the importance of settings is reported: the best quarter of them are five."""
@@ -470,7 +473,36 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
         said.get(_FIXED),
+        _seen(ended(study)),
     )
+
+
+def _seen(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return the share of each setting's space that `trials` have tried, see `StudyResult.seen`."""
+    spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
+    return {
+        name: len({_part(space, trial.params[name]) for trial in trials if name in trial.params}) / _parts(space)
+        for name, space in spaces.items()
+    }
+
+
+def _parts(space: BaseDistribution) -> int:
+    if isinstance(space, CategoricalDistribution):
+        return len(space.choices)
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    return min(PARTS, int(space.high - space.low) + 1) if isinstance(space, IntDistribution) else PARTS
+
+
+def _part(space: BaseDistribution, value: Any) -> int:  # noqa: ANN401 (of the setting)
+    """Return the number of the part of `space` that holds `value`."""
+    if isinstance(space, CategoricalDistribution):
+        return space.choices.index(value)
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    low, high = float(space.low), float(space.high)
+    if space.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    parts = _parts(space)
+    return min(parts - 1, int(parts * (value - low) / (high - low))) if high > low else 0
 
 
 def _without_password(place: str) -> str:
