@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ipsrec_bench.suite.cells import REFIT
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.words import counted
 
@@ -26,7 +27,8 @@ def split_settings(settings: Mapping[str, Any], names: Iterable[str]) -> tuple[d
     A setting that a cell leaves out at its default counts as that default if it belongs to the training, else as None.
     """
     config, training = dict(settings.get("config", {})), dict(settings.get("training", {}))  # an import has neither
-    training.pop("refit", None)  # no trial trains again
+    training.pop(REFIT, None)  # no trial trains again
+    settings = {name: value for name, value in settings.items() if name != REFIT}  # where a model that counts has it
     tasks = {task: dict(table) for task, table in config.get("tasks", {}).items()}
     searched: dict[str, Any] = {}
     for name in names:

@@ -130,14 +130,15 @@ def with_winners(plan: Plan, storage: str, store: Path) -> Plan:
     for row, study in _studies_of_rows(plan, storage):
         if study.best is not None:
             winners[row.place] = study
-    cells = []
-    for _, cell in plan.cells:
+
+    def winner(cell: Cell) -> Cell:
         won = winners.get(place_of_row(cell))
-        if won is not None and won.best is not None:
-            cells.append(replace(with_settings(cell, won.best.settings), tuning=won.words))
-        else:
-            cells.append(cell)
-    return plan.with_cells(cells, store)
+        if won is None or won.best is None:
+            return cell
+        parent = None if cell.parent is None else winner(cell.parent)
+        return replace(with_settings(cell, won.best.settings), parent=parent, tuning=won.words)
+
+    return plan.with_cells([winner(cell) for _, cell in plan.cells], store)
 
 
 def _studies_of_rows(plan: Plan, storage: str) -> Iterator[tuple[Row, StudyResult]]:

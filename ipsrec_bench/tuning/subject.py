@@ -1,7 +1,7 @@
 """What to tune: a suite's models on one of its datasets, or models and a dataset by their names."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipsrec_bench.data.prepared import PreparedDataset
@@ -85,7 +85,7 @@ def open_search(cell: Cell, space: Space, tune: Tune, data: PreparedDataset, sto
     Raises:
         StudyError: the study cannot be opened.
     """
-    cell = _of_trial(cell)
+    cell = cell.without_refit()
     name = study_name(cell, data.fingerprint, space, tune)
     place = storage if "://" in storage else f"{storage}/{name}.journal"
     study = open_study(open_storage(place), name, cell, data.fingerprint, space, tune)
@@ -94,9 +94,4 @@ def open_search(cell: Cell, space: Space, tune: Tune, data: PreparedDataset, sto
 
 def has_study(cell: Cell, space: Space, tune: Tune, data: PreparedDataset, folder: str) -> bool:
     """Return whether `folder` has the journal of the study that `open_search` would open."""
-    return Path(folder, f"{study_name(_of_trial(cell), data.fingerprint, space, tune)}.journal").exists()
-
-
-def _of_trial(cell: Cell) -> Cell:
-    """Return the cell as trials train it: they rank no test targets, so there is nothing to refit for."""
-    return replace(cell, training=cell.training.model_copy(update={"refit": False}))
+    return Path(folder, f"{study_name(cell.without_refit(), data.fingerprint, space, tune)}.journal").exists()
