@@ -42,6 +42,7 @@ from ipsrec_bench.report.declared import (
     with_all_pairs,
 )
 from ipsrec_bench.report.failures import log_of
+from ipsrec_bench.report.fairness import fairness_of
 from ipsrec_bench.report.material import Material, training_filter
 from ipsrec_bench.report.novelty import novelty
 from ipsrec_bench.report.order import order_of, sampled_of
@@ -143,6 +144,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
+        fairness=fairness_of(results, own_studies),
         tuned=tuned(results, own_studies),
         other_studies=tuple(other_studies),
         unread_studies=tuple(unread),

@@ -6,6 +6,7 @@ from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
 from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
+from ipsrec_bench.report.tables.fairness import fairness
 from ipsrec_bench.report.tables.novelty import novelty
 from ipsrec_bench.report.tables.order import order, protocols, sampled
 from ipsrec_bench.report.tables.published import published
@@ -28,6 +29,7 @@ def tables_of(report: Report) -> list[Table]:
         *order(report),
         *sampled(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
+        fairness(report),
         tuning(report),
         datasets(report),
         costs(report),

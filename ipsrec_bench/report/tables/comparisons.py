@@ -28,6 +28,7 @@ from ipsrec_bench.report.tables.shared import (
     difference_cell,
     interval_of,
     metric_name,
+    model_cell,
     p_cell,
     p_of_method,
     p_of_users,
@@ -43,8 +44,8 @@ def comparisons(report: Report) -> Table:
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda c: text(c.dataset), "left", key=True),
         Column("Metric", lambda c: text(metric_name(c.metric)), "left", key=True),
-        Column("Model", lambda c: text(c.row.display), "left"),
-        Column("Baseline", lambda c: text(c.reference.display), "left"),
+        Column("Model", lambda c: model_cell(c.row), "left"),
+        Column("Baseline", lambda c: model_cell(c.reference), "left"),
         Column("Difference", difference_cell, below=interval_of(report)),
         Column("Gain", lambda c: gain(c.gain.value if c.gain else None, span(c.gain)), below="its interval"),
         Column(

@@ -3,6 +3,7 @@
 from ipsrec_bench.report.content import (
     Comparison,
     Report,
+    Row,
 )
 from ipsrec_bench.report.sentences import between, p_value
 from ipsrec_bench.report.table import (
@@ -53,3 +54,8 @@ def difference_cell(c: Comparison) -> Cell:
 def verdict_cell(c: Comparison) -> Cell:
     """Return the cell of a verdict."""
     return Cell(c.verdict, tone=c.direction)
+
+
+def model_cell(row: Row, name: str = "") -> Cell:
+    """Return the cell of a row's name, which is its display name by default, with where its settings are from."""
+    return Cell(name or row.display, beside=f"({row.tuning})" if row.tuning else "")
