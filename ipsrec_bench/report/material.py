@@ -75,7 +75,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         summaries,
         queries.environments(connection, {one.environment for one in summaries.values()}),
         queries.bases(connection, [*keys, *(cell.key for cell in run.stale)]),
-        queries.test_ranks(connection, keys),
+        queries.test_ranks(connection, keys, run.suite.protocol.ties),
         valid_counts_of(connection, run),
         queries.ranked_users(connection, keys),
         queries.means_of(connection, keys, run.suite.main_metric, "valid"),

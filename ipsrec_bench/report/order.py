@@ -115,7 +115,7 @@ def _lines(results: Results, dataset: str, resamples: int) -> Iterator[OrderLine
 def _values(results: Results, dataset: str, row: Row) -> NDArray[np.float64]:
     """Return the report's metric per user and training, `[users, trainings]`; a deterministic row has one."""
     keys = dict.fromkeys(results.keys[dataset, row.label].values())
-    return np.stack([metric(results.metric, results.ranks[key].ranks) for key in keys], axis=1)
+    return np.stack([results.ranks[key].metric(results.metric) for key in keys], axis=1)
 
 
 def _within(results: Results, material: Material, dataset: str) -> Iterator[Agreement]:

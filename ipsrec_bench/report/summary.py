@@ -29,8 +29,11 @@ class Statement:
 
 def summary(report: Report) -> tuple[Statement, ...]:
     """Return the statements of the first screen, in the order of the page."""
+    rows = {row.row for row in report.across.rows}
     controls = [c for c in report.controls if c.metric == report.metric]
-    return (*_of_rows(report), *of_controls(controls), *_of_fairness(report.findings), *_of_change(report))
+    controls = [c for c in controls if c.row in rows] or controls
+    controlled = [*of_controls(controls)][:MOST_ROWS]
+    return (*_of_rows(report), *controlled, *_of_fairness(report.findings), *_of_change(report))
 
 
 def _of_rows(report: Report) -> Iterator[Statement]:

@@ -11,7 +11,7 @@ from ipsrec_bench.stats.differences import DECIMALS, mean_differences, over_seed
 from ipsrec_bench.stats.method import MIN_SEEDS, method_test
 from ipsrec_bench.stats.paired import MeanTest, mean_test, paired_t_test
 
-RESAMPLES = 2_000
+RESAMPLES = 1_000
 """Number of bootstrap samples behind the intervals of mean ranks."""
 BLOCK = 1 << 21
 """Elements of a block of draws: 16 MB."""
