@@ -92,6 +92,10 @@ class Results:
         return {}
 
     @cached_property
+    def _chosen(self) -> dict[tuple[str, str, bool], Row | None]:
+        return {}
+
+    @cached_property
     def _superiorities(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], float]:
         return {}
 
@@ -208,6 +212,12 @@ class Results:
         declared = self.run.suite.statistics.baseline
         if declared != "best":
             return self.row(declared)
+        place = (dataset, name, tuned)
+        if place not in self._chosen:
+            self._chosen[place] = self._best(dataset, name, tuned=tuned)
+        return self._chosen[place]
+
+    def _best(self, dataset: str, name: str, *, tuned: bool) -> Row | None:
         rows = self._baselines(dataset, tuned=tuned)
         values = [self._validated(dataset, row, name) for row in rows]
         if None in values:
