@@ -388,7 +388,7 @@ def test_probabilities_orders_and_validation_are_over_users_too(ended):
     assert results.matrix("world", sasrec, results.metric) == pytest.approx(np.array(values).T)
     order = order_of(results, material, None)
     (line,) = (line for line in order.lines if line.row == sasrec)
-    assert line.mean == pytest.approx(np.mean(values))
+    assert line.value == pytest.approx(np.mean(values))
     with reading(store) as connection:
         counts = queries.valid_counts(connection, list(material.ranks), 10)
         means = queries.means_of(connection, list(material.ranks), "ndcg@10", "valid")
