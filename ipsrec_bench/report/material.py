@@ -28,7 +28,7 @@ class Material:
     bases: Mapping[str, Basis]
     """Of the run's cells and of its stale ones."""
     ranks: dict[str, TestRanks]
-    valid: Mapping[str, NDArray[np.int64]]
+    valid: Mapping[str, NDArray[np.int64] | NDArray[np.float64]]
     """How many validation users have each rank; of whole models, where the suite's baseline is the best of them."""
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
@@ -87,7 +87,7 @@ def read_material(connection: Connection, run: Run) -> Material:
     )
 
 
-def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.int64]]:
+def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
     """Return the validation ranks that the baseline of `run` is chosen by; nothing where it is declared."""
     if run.suite.statistics.baseline != "best":
         return {}

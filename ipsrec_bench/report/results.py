@@ -47,7 +47,7 @@ class Results:
     ranks: dict[str, TestRanks]
     summaries: Mapping[str, CellSummary] = field(default_factory=dict)
     """By key; a cell without one counts as trained to its end."""
-    valid: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    valid: Mapping[str, NDArray[np.int64] | NDArray[np.float64]] = field(default_factory=dict)
     """By key, how many validation users have each rank, as `queries.valid_counts` gives it."""
 
     @cached_property
@@ -152,11 +152,15 @@ class Results:
         return keys[:1] if self.is_deterministic(dataset, row) else keys
 
     def superiority(self, dataset: str, a: Row, b: Row) -> float:
-        """Return the probability that a user is better served by a training of `a` than by one of `b`, by rank."""
+        """Return the probability that a user is better served by a training of `a` than by one of `b`, by rank.
+
+        Each of a user's n targets counts 1 / n.
+        """
         keys = self._columns(dataset, a), self._columns(dataset, b)
         if keys not in self._superiorities:
-            ranks = (np.stack([self.ranks[key].ranks for key in side]).T for side in keys)
-            self._superiorities[keys] = superiority(*ranks)
+            ours, theirs = (np.stack([self.ranks[key].ranks for key in side]).T for side in keys)
+            weights = self.ranks[keys[0][0]].weights if self.has_several_targets(dataset) else None
+            self._superiorities[keys] = superiority(ours, theirs, weights)
         return self._superiorities[keys]
 
     def histogram(self, key: str) -> NDArray[np.int64] | NDArray[np.float64]:

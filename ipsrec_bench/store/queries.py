@@ -97,6 +97,12 @@ class TestRanks:
             return of_users(self.users, metric(name, self.ranks))
         return of_users(self.users, expected_metric(name, higher_of(self.ranks, self.ties), self.ties))
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What each target counts, `[targets]`: each of a user's n targets counts 1 / n."""
+        places = np.searchsorted(self.distinct, self.users)
+        return np.asarray(1 / np.bincount(places)[places])
+
     def histogram(self) -> NDArray[np.int64] | NDArray[np.float64]:
         """Return how many users have each rank, from rank 0 (none) on; each of a user's n targets counts 1 / n.
 
@@ -104,11 +110,9 @@ class TestRanks:
         """
         if self.ties is None and len(self.distinct) == len(self.users):
             return np.bincount(self.ranks)
-        places = np.searchsorted(self.distinct, self.users)
-        weights = 1 / np.bincount(places)[places]
         if self.ties is None:
-            return np.bincount(self.ranks, weights=weights)
-        return expected_histogram(higher_of(self.ranks, self.ties), self.ties, weights)
+            return np.bincount(self.ranks, weights=self.weights)
+        return expected_histogram(higher_of(self.ranks, self.ties), self.ties, self.weights)
 
 
 @dataclass(frozen=True)
@@ -241,12 +245,17 @@ def metrics_of(
     return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
 
 
+def _zeros(size: int, *, whole: bool) -> NDArray[np.int64] | NDArray[np.float64]:
+    return np.zeros(size, dtype=np.int64) if whole else np.zeros(size)
+
+
 def means_of(connection: Connection, keys: Collection[str], name: str, split: str) -> dict[str, float]:
     """Return, by key of complete cells, the mean over users of a metric like `ndcg@10` in a split, valid or test."""
     rows = connection.execute(
-        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')}))"
+        "SELECT key, avg(value) FROM ("
+        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')})) AS value"
         " FROM ranks JOIN cells USING (cell) WHERE split = ? AND status = 'complete' AND key IN (SELECT unnest(?))"
-        " GROUP BY key",
+        ' GROUP BY key, "user") GROUP BY key',
         [split, list(keys)],
     ).fetchall()
     return dict(rows)
@@ -517,25 +526,39 @@ def test_ranks(
     return found
 
 
-def valid_counts(connection: Connection, keys: Sequence[str], cutoff: int) -> dict[str, NDArray[np.int64]]:
-    """Return, by key of complete cells, how many validation users have each rank.
+def valid_counts(
+    connection: Connection, keys: Sequence[str], cutoff: int
+) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+    """Return, by key of complete cells, how many validation users have each rank; each of n targets counts 1 / n.
 
-    Each array is int64 `[cutoff + 2]`: rank 0, which no user has, then ranks 1 to `cutoff`, then all ranks beyond.
+    Each array is `[cutoff + 2]`: rank 0, which no user has, then ranks 1 to `cutoff`, then all ranks beyond.
     Cells without validation ranks, like imports, are left out.
     """
-    rows = connection.execute(
-        """
-        SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, count(*) AS users
+    wanted = """
         FROM ranks WHERE split = 'valid' AND cell IN
             (SELECT cell FROM cells WHERE status = 'complete' AND key IN (SELECT unnest(?)))
+    """
+    several = connection.execute(
+        f"""
+        SELECT count(*) FROM (SELECT cell, count(*) AS ranked {wanted} GROUP BY cell)
+        JOIN cell_targets USING (cell) WHERE split = 'valid' AND ranked > users
+        """,
+        [list(keys)],
+    ).fetchall()[0][0]
+    share = '1 / count(*) OVER (PARTITION BY cell, "user")' if several else "1"
+    rows = connection.execute(
+        f"""
+        SELECT cell, rank, sum(share) AS users
+        FROM (SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, {share} AS share {wanted})
         GROUP BY ALL
         """,
         [cutoff + 1, list(keys)],
     ).fetchnumpy()
+    found: dict[str, NDArray[np.int64] | NDArray[np.float64]]
     names = dict(
         connection.execute("SELECT cell, key FROM cells WHERE key IN (SELECT unnest(?))", [list(keys)]).fetchall()
     )
-    found = {names[cell]: np.zeros(cutoff + 2, dtype=np.int64) for cell in np.unique(rows["cell"]).tolist()}
+    found = {names[cell]: _zeros(cutoff + 2, whole=not several) for cell in np.unique(rows["cell"]).tolist()}
     for cell, rank, users in zip(*(np.asarray(rows[name]).tolist() for name in ("cell", "rank", "users")), strict=True):
         found[names[cell]][rank] = users
     return found
