@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from ipsrec_bench.errors import SuiteError
-from ipsrec_bench.events import ExecutorNotice
+from ipsrec_bench.events import ExecutorNotice, SearchStarted
 from ipsrec_bench.run.plan import cells_of, make_plan
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import parse_suite
@@ -167,3 +167,20 @@ def test_a_tuned_run_outlives_its_processes(suite, tmp_path):
     assert {(cell["tuning"], cell["status"]) for cell in found} == {
         (words, "complete") for words in ("nothing to tune", "published settings", "tuned, 3 trials")
     }
+
+
+def test_controls_and_further_protocols_take_the_settings_of_their_dataset(tmp_path):
+    text = SUITE + "[protocols.masked]\nmask_history = true\n[controls]\nproviders = ['shuffled']\n"
+    file = tuned_file(parse_suite(tmp_path / "tiny.toml", text))
+    store, events = tmp_path / "reports/store.duckdb", []
+    plan = make_plan(file, tmp_path / "data", store, events.append)
+    work = Work(str(tmp_path / "studies"), Pretended(), Workplace(store), events.append)
+    assert search_rows(plan, work)
+    assert len([event for event in events if isinstance(event, SearchStarted)]) == len(SEARCHED)
+    cells = [cell for _, cell in with_winners(plan, work.storage, store).cells if cell.label == "ipsrec-s"]
+    assert len({cell.dataset for cell in cells}) == 3
+    assert {cell.tuning for cell in cells} == {"tuned, 3 trials"}
+    ranked_again = [cell for cell in cells if cell.parent]
+    assert ranked_again
+    assert all(cell.parent.config == cell.config == cells[0].config for cell in ranked_again)
+    assert all(cell.parent.training == cells[0].training for cell in ranked_again)
