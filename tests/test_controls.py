@@ -263,6 +263,16 @@ def test_ties_that_are_sorted_by_item_are_noticed(prepared_table, order, groups,
     assert not prepared_table(by_day(groups, order), tie_order=3).reading.notes
 
 
+def test_ties_of_items_whose_ids_are_no_numbers_are_judged_as_texts(prepared_table):
+    log = (
+        by_day(20, lambda items: sorted(items, key=str))
+        .replace(",9", ",i9")
+        .replace(",1", ",i1")
+        .replace(",p,i", ",p,")
+    )
+    assert "sorted by item id (ascending)" in prepared_table(log).reading.notes[0]
+
+
 def test_equal_times_are_drawn_and_nothing_else(prepared_table):
     log = by_day(200, sorted)
     found = [prepared_table(log, **({"tie_order": seed} if seed != "file" else {})) for seed in ("file", 1, 1, 2)]
