@@ -269,6 +269,7 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int, protoco
     conditions = [(label, label, "") for label in labels]
     conditions += [(f"{label}, p{i}", label, f"p{i}") for i in range(1, protocols) for label in labels]
     text = SUITE.format(seeds=list(range(1, seeds + 1)), datasets=["positive-control"], models=names)
+    text += "".join(f"[protocols.p{i}]\nmask_history = true\n" for i in range(1, protocols))
     cells = [
         PlannedCell(f"{label}-{name}-{seed}", label, name, name, name, "", seed, base, protocol=protocol)
         for label, base, protocol in conditions
@@ -292,8 +293,8 @@ def fill(path: Path, datasets: int, models: int, seeds: int, users: int, protoco
             }
             connection.register("facts", facts)
             connection.execute(
-                f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen, seen"
-                " FROM facts"
+                f"INSERT INTO targets SELECT '{label}', 'leave-one-out', users, counts, counts, counts, seen,"
+                " seen, NULL FROM facts"
             )
             difficulty = rng.normal(0, DIFFICULTY, users)
             for number, cell in enumerate(cell for cell in cells if cell.base == label):

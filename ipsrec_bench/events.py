@@ -275,7 +275,7 @@ class TrialEnded(Event):
 
 @dataclass(frozen=True)
 class ExecutorNotice(Event):
-    """A notice about the place where cells are trained, such as a node that cannot be used."""
+    """A notice about the work, such as a node that cannot be used, or a row whose search has failed."""
 
     message: str
 

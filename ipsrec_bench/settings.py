@@ -80,11 +80,25 @@ def _kinds_in(annotation: object) -> set[object]:
 
 
 @dataclass(frozen=True)
-class LogRange:
-    """Search range of a positive number, uniform in its logarithm; declared on its field."""
+class LinearRange:
+    """Range in which a search draws a number uniformly."""
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """Range in which a search draws a positive number uniformly in its logarithm."""
+
+    low: float
+    high: float
+
+
+Values = tuple[float | bool | str, ...]
+"""Values from which a search chooses one."""
+SearchSpace = Mapping[str, LinearRange | LogRange | Values]
+"""The settings that a search varies by default, by their keys in a suite."""
 
 
 _KINDS = {

@@ -311,6 +311,7 @@ def perfect(own) -> str:
 OTHERS = {
     "mask_history (false and true)": ["protocol.mask_history=true"],
     "mask_history (false and miss)": ["protocol.mask_history=miss"],
+    "candidates (all and available)": ["protocol.candidates=available"],
     "split (leave-one-out and user-holdout 0.1 0.5)": ["protocol.split=user-holdout", "protocol.test_share=0.5"],
     "data (fingerprints": ["datasets.world.users=50"],
     "filter (none and users with 4 or more": ["protocol.filter=4-core"],

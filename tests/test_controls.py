@@ -1,6 +1,7 @@
 """Controls: changed providers, equal times in another order, transitions of shuffled histories, and their table."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -261,6 +262,11 @@ def test_ties_that_are_sorted_by_item_are_noticed(prepared_table, order, groups,
         assert f"{2 * groups} of {2 * groups} groups" in notes[0]
         assert f"sorted by item id ({word})" in notes[0]
     assert not prepared_table(by_day(groups, order), tie_order=3).reading.notes
+
+
+def test_ties_of_items_whose_ids_are_no_numbers_are_judged_as_texts(prepared_table):
+    log = re.sub(r"(u\d+),(\d+)", r"\1,i\2", by_day(20, lambda items: sorted(items, key=str)))
+    assert "sorted by item id (ascending)" in prepared_table(log).reading.notes[0]
 
 
 def test_equal_times_are_drawn_and_nothing_else(prepared_table):

@@ -26,6 +26,7 @@ from ipsrec_bench.run.plan import cells_of, make_plan
 from ipsrec_bench.run.probe import probe
 from ipsrec_bench.stats.sampled import sampled_metric
 from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.health import keys_of
 from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.shards import Shard
 from ipsrec_bench.training.weights import load_model
@@ -369,3 +370,14 @@ def test_all_formats_show_them(ranked, report, tmp_path):
     content = json.loads(written_.pages["json"].read_text(encoding="utf-8"))
     assert content["protocols"]["orders"][0]["protocol"] == "masked"
     assert content["order"]["lines"]
+
+
+def test_a_cell_that_ranks_another_cells_model_needs_no_weights_of_its_own(ranked):
+    keys = keys_of(ranked[0] / STORE)
+    derived = table(
+        ranked[0] / STORE, "SELECT DISTINCT key FROM run_cells WHERE model = 'sasrec' AND protocol LIKE '%masked'"
+    )
+    assert keys.without_weights == {key for (key,) in derived}
+    assert keys.without_weights < keys.complete
+    kept = {path.stem for path in (ranked[0] / "reports/checkpoints").iterdir()}
+    assert kept == keys.complete - keys.without_weights

@@ -47,8 +47,8 @@ def test_a_stand_in_is_named_in_the_title_and_beside_every_table(tmp_path):
     html, markdown = written.pages["html"].read_text(), written.pages["md"].read_text()
     assert "<title>Planted [stand-in data]</title>" in html
     tables = len(re.findall(r'^<h2 id="(?!protocol|provenance)', html, flags=re.MULTILINE))
-    assert html.count(f'<p class="caution">{CAUTION}</p>') == tables == 7
-    assert markdown.count(f"*{CAUTION}*") == 7
+    assert html.count(f'<p class="caution">{CAUTION}</p>') == tables >= 7
+    assert markdown.count(f"*{CAUTION}*") == tables
     latex = write_report(report, tmp_path, ("latex",))
     assert all(CAUTION in path.read_text() for path in latex.tables)
 

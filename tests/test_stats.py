@@ -12,7 +12,6 @@ from statsmodels.stats.multitest import multipletests
 
 from ipsrec_bench.stats import resampling
 from ipsrec_bench.stats.correction import adjust
-from ipsrec_bench.stats.crossed import crossed_test
 from ipsrec_bench.stats.effect import effect_size, next_training, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
 from ipsrec_bench.stats.paired import paired_t_test, wilcoxon_p, win_tie_loss
@@ -69,70 +68,12 @@ def test_wins_ties_and_losses(d):
 def test_one_user_is_too_few():
     with pytest.raises(ValueError, match="two users"):
         paired_t_test(np.array([1.0]))
-    with pytest.raises(ValueError, match="three seeds"):
-        crossed_test(np.ones((5, 2)))
-    with pytest.raises(ValueError, match="two users"):
-        crossed_test(np.ones((1, 5)))
 
 
 def test_wilcoxon_is_scipys_and_has_p_1_if_nothing_differs():
     d = np.random.default_rng(0).integers(-3, 5, 200) / 4
     assert wilcoxon_p(d) == pytest.approx(stats.wilcoxon(d, zero_method="pratt", method="approx").pvalue)
     assert wilcoxon_p(np.zeros(9)) == 1.0
-
-
-def anova(d: np.ndarray) -> tuple[float, float, float]:
-    """Mean squares of users, seeds and the residual, from the definitions."""
-    users, seeds = d.shape
-    by_user, by_seed, mean = d.mean(1), d.mean(0), d.mean()
-    residual = sum((d[u, s] - by_user[u] - by_seed[s] + mean) ** 2 for u in range(users) for s in range(seeds))
-    return (
-        seeds * ((by_user - mean) ** 2).sum() / (users - 1),
-        users * ((by_seed - mean) ** 2).sum() / (seeds - 1),
-        residual / ((users - 1) * (seeds - 1)),
-    )
-
-
-@given(
-    d=hnp.arrays(
-        np.float64,
-        st.tuples(st.integers(2, 8), st.integers(3, 5)),
-        elements=st.integers(-8, 8).map(lambda n: n / 8),
-    )
-)
-def test_users_and_seeds_are_crossed_random_effects(d):
-    users, seeds = d.shape
-    ms_user, ms_seed, ms_residual = anova(d)
-    found = crossed_test(d)
-    assert found.test.mean == pytest.approx(d.mean(), abs=1e-12)
-    of_user, of_seed = max(ms_user - ms_residual, 0) / seeds, max(ms_seed - ms_residual, 0) / users
-    assert found.user_variance == pytest.approx(of_user, abs=1e-9)
-    assert found.seed_variance == pytest.approx(of_seed, abs=1e-9)
-    assert found.residual_variance == pytest.approx(ms_residual, abs=1e-9)
-    variance = max(ms_user + ms_seed - ms_residual, ms_residual) / (users * seeds)
-    assert found.test.standard_error == pytest.approx(variance**0.5, abs=1e-7)
-    if ms_user > ms_residual and ms_seed > ms_residual:
-        assert variance == pytest.approx(of_user / users + of_seed / seeds + ms_residual / (users * seeds), abs=1e-9)
-
-
-def test_degrees_of_freedom_are_satterthwaites():
-    rng = np.random.default_rng(3)
-    d = rng.normal(size=(50, 1)) + rng.normal(size=(1, 4)) + rng.normal(size=(50, 4))
-    ms_user, ms_seed, ms_residual = anova(d)
-    expected = (ms_user + ms_seed - ms_residual) ** 2 / (ms_user**2 / 49 + ms_seed**2 / 3 + ms_residual**2 / (49 * 3))
-    found = crossed_test(d)
-    assert found.test.degrees == pytest.approx(expected)
-    assert found.test.p == pytest.approx(2 * stats.t.sf(abs(d.mean()) / found.test.standard_error, expected))
-
-
-def test_more_users_do_not_hide_the_variance_of_seeds():
-    rng = np.random.default_rng(5)
-    seeds = np.array([0.3, -0.1, 0.2])
-    small, large = (rng.normal(size=(n, 3)) + seeds for n in (100, 100_000))
-    assert paired_t_test(large.mean(1)).p < 1e-10
-    assert crossed_test(large).test.p > 0.05
-    assert crossed_test(large).test.degrees == pytest.approx(2, abs=0.01)
-    assert crossed_test(small).test.standard_error == pytest.approx(crossed_test(large).test.standard_error, rel=0.3)
 
 
 def test_the_effect_sizes_interval_is_the_usual_one_for_normal_differences():

@@ -16,6 +16,10 @@ from ipsrec_bench.data.split import Split, rule_of, split_dataset
 from ipsrec_bench.data.split_statistics import held_out_facts
 from ipsrec_bench.errors import DataError, SuiteError
 from ipsrec_bench.ranking.metrics import metric, of_users
+from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.order import order_of
+from ipsrec_bench.report.results import Results
+from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.run.engine import execute
 from ipsrec_bench.run.executors.inline import Inline
 from ipsrec_bench.run.plan import cells_of, make_plan
@@ -361,3 +365,37 @@ def test_files_of_predictions_have_one_target_of_a_user(ended):
     done = run_bench("import-ranks", "theirs.csv", "--suite", "all.toml", "--model", "x", "--store", store, cwd=folder)
     assert done.returncode == 2
     assert "an imported file has one for each user; import for target = 'first'" in done.stderr
+
+
+def test_probabilities_orders_and_validation_are_over_users_too(ended):
+    _, plan, store, _ = ended
+    with reading(store) as connection:
+        run = read_run(connection, "all", None)
+        material = read_material(connection, run)
+        raw = connection.execute(
+            'SELECT key, "user", realistic_rank(higher, ties) FROM ranks JOIN cells USING (cell)'
+            " WHERE split = 'valid' ORDER BY key, ranks.rowid"
+        ).fetchall()
+    results = Results(run, material.ranks, material.summaries)
+    markov, sasrec = results.row("markov"), results.row("sasrec")
+    won, values = [], []
+    for key in results.keys["world", "sasrec"].values():
+        theirs, ours = material.ranks[results.keys["world", "markov"][1]], material.ranks[key]
+        better = (ours.ranks < theirs.ranks) + (ours.ranks == theirs.ranks) / 2
+        won.append(np.mean(list(naive_means(ours.users, better).values())))
+        values.append(list(naive_means(ours.users, metric(results.metric, ours.ranks)).values()))
+    assert results.superiority("world", sasrec, markov) == pytest.approx(np.mean(won))
+    assert results.matrix("world", sasrec, results.metric) == pytest.approx(np.array(values).T)
+    order = order_of(results, material, None)
+    (line,) = (line for line in order.lines if line.row == sasrec)
+    assert line.value == pytest.approx(np.mean(values))
+    with reading(store) as connection:
+        counts = queries.valid_counts(connection, list(material.ranks), 10)
+        means = queries.means_of(connection, list(material.ranks), "ndcg@10", "valid")
+    (data,) = plan.datasets.values()
+    users = split_dataset(data, plan.cells[0][1].protocol).valid.num_users
+    for key in material.ranks:
+        mine = [(user, rank) for of, user, rank in raw if of == key]
+        wanted = naive_means([user for user, _ in mine], metric("ndcg@10", np.array([rank for _, rank in mine])))
+        assert means[key] == pytest.approx(np.mean(list(wanted.values())))
+        assert counts[key].sum() == pytest.approx(users)

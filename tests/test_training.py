@@ -2,6 +2,8 @@
 
 import dataclasses
 import weakref
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import leave_one_out
-from ipsrec_bench.errors import ModelError
+from ipsrec_bench.errors import ModelError, SuiteError
 from ipsrec_bench.kernels.dropout import Dropout
 from ipsrec_bench.models.api import Sizes
 from ipsrec_bench.models.registry import build_model, model_entry
+from ipsrec_bench.run.plan import cells_of
+from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.training import softmax
 from ipsrec_bench.training.catalogue import bce, bce_loss, gbce, gbce_power, sampled_softmax, scored, softmax_loss
@@ -26,6 +30,8 @@ from ipsrec_bench.training.samples import packed_windows, prefix_windows
 from ipsrec_bench.training.softmax import full_cross_entropy
 from ipsrec_bench.training.tasks.provider_prediction import provider_loss
 from ipsrec_bench.training.weights import load_weights, save_weights
+
+from .conftest import TINY_SUITE
 
 CPU = torch.device("cpu")
 
@@ -289,11 +295,14 @@ def test_sampled_losses_of_all_items_are_those_of_the_catalogue():
     torch.testing.assert_close(bce_loss(own, against, 1.0), bce_loss(own, against))
 
 
-def test_adam_is_torchs_bit_for_bit():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_is_torchs_bit_for_bit(weight_decay):
     """Also if a weight has no gradient in some steps, or none at first."""
     generator = torch.Generator().manual_seed(0)
     ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((), (7,), (30, 8))] for _ in range(2))
-    adam, reference = _FusedAdam(ours, 1e-2), torch.optim.Adam(theirs, lr=1e-2, fused=True)
+    adam = _FusedAdam(ours, 1e-2, weight_decay)
+    kind = partial(torch.optim.AdamW, weight_decay=weight_decay) if weight_decay else torch.optim.Adam
+    reference = kind(theirs, lr=1e-2, fused=True)
     for step in range(6):
         for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             gradient = torch.randn(a.shape, generator=generator)
@@ -301,6 +310,18 @@ def test_adam_is_torchs_bit_for_bit():
         adam.step()
         reference.step()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_lazy_adam_has_no_weight_decay():
+    text = TINY_SUITE + "optimiser = 'lazy-adam'\nweight_decay = 0.1\n"
+    with pytest.raises(SuiteError, match=r"training.weight_decay: found 0.1, but 'lazy-adam' leaves rows alone"):
+        cells_of(parse_suite(Path("tiny.toml"), text))
+
+
+def test_weight_decay_enters_a_key_unless_it_is_0():
+    text = TINY_SUITE + "weight_decay = "
+    keys = [cells_of(parse_suite(Path("tiny.toml"), t))[2].key("x") for t in (TINY_SUITE, text + "0", text + "0.1")]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_lazy_adam_updates_only_rows_that_a_batch_touched(world):

@@ -27,14 +27,18 @@ from optuna.trial import TrialState
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.errors import ModelError, StoreError, StudyError, SuiteError
 from ipsrec_bench.events import CellStarted, Emit, EpochDone, TrialEnded
+from ipsrec_bench.models.configs import NeuralConfig
+from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.run.cell import train_cell
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
 from ipsrec_bench.run.executors.choice import Workers, executor_maker
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import load_suite, parse_suite
+from ipsrec_bench.suite.schema import Range
+from ipsrec_bench.tuning.results import as_table
 from ipsrec_bench.tuning.search import Budget, run_search
-from ipsrec_bench.tuning.space import check_spaces, search_space
+from ipsrec_bench.tuning.space import check_spaces, search_space, with_settings
 from ipsrec_bench.tuning.study import (
     RETRIES,
     _started,
@@ -54,6 +58,8 @@ from .test_report_tuning import study
 
 SUITE = TINY_SUITE.replace("epochs = 2", "epochs = 4") + "[tune]\nstart_up = 2\nwarm_up = 1\n"
 
+LOSS = "tune.space.ipsrec-s={ lambda = {low=1e-3,high=1.0,log=true}, tau = {low=0.05,high=5.0,log=true} }"
+"""A space of two settings."""
 KILLS = int(os.environ.get("IPSREC_BENCH_KILLS", "1"))
 """How often a search is killed; twenty take five minutes."""
 
@@ -67,9 +73,13 @@ def space_of(tune: str, model: str = "ipsrec-s"):
 
 def test_a_models_own_ranges_are_searched_unless_the_suite_names_others():
     own = space_of("")
-    assert {name: (r.low, r.high, r.log) for name, r in own.where.items()} == {
-        "lambda": (1e-3, 1.0, True),
-        "tau": (0.05, 5.0, True),
+    assert {name: r.model_dump() if isinstance(r, Range) else list(r) for name, r in own.where.items()} == {
+        "hidden_dropout": {"low": 0.0, "high": 0.6, "log": False},
+        "lambda": {"low": 1e-3, "high": 1.0, "log": True},
+        "tau": {"low": 0.05, "high": 5.0, "log": True},
+        "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "training.batch_size": [128, 256, 512, 1024],
+        "training.weight_decay": [0.0, 1e-3, 1e-2, 1e-1],
     }
     named = space_of("[tune.space.ipsrec-s]\nn_layers = { low = 1, high = 3 }\nsimilarity = ['dot', 'cosine']\n")
     assert named.whole == {"n_layers"}
@@ -105,6 +115,14 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
         ("pruner = 'wilcoxon'\n", "needs at least 3 of them"),
         ("[tune.space.pop]\nshare = [1]\n", "tune.space.pop.share: the model has no setting 'share'"),
         ("space.sasrec = {}\n", "tune.space.sasrec: .*nothing to tune"),
+        (
+            "[tune.space.sasrec]\ntraining.learning_rat = [1]\n",
+            rf"tiny.toml:{SUITE.count(chr(10)) + 2}: tune.space.sasrec..*learning_rat: .* did you mean 'learning_rate'",
+        ),
+        ("space.sasrec.training.batch_size = [0]\n", "training.batch_size: .*greater than or equal to 1"),
+        ("space.sasrec.training.stop_metric = ['hr@5']\n", "training.stop_metric: .*the same for all trials"),
+        ("space.pop.training.learning_rate = [1]\n", "the model has no table 'training'"),
+        ("space.sasrec.tasks.next-item.weight = [1]\n", "the model has no table 'tasks.next-item'"),
         ("space.ipsrec-s.tau = { low = 1, high = inf }\n", "tau.high: found inf; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = nan, high = 1 }\n", "tau.low: found nan; input should be a finite number"),
         ("space.ipsrec-s.tau = { low = 1, high = 1 }\n", "low = 1 must be less than high = 1"),
@@ -131,7 +149,8 @@ def test_a_grid_holds_both_ends_evenly_in_the_logarithm():
             "tune.sampler: 'cma-es' needs at least 2 ranges",
         ),
         (
-            "sampler = 'grid'\ngrid_points = 400\n",
+            "sampler = 'grid'\ngrid_points = 400\n[tune.space.sasrec]\nhidden_dropout = { low = 0, high = 0.5 }\n"  # noqa: ISC004
+            "training.learning_rate = { low = 1e-4, high = 1e-2 }\n",
             "160,000 points, more than a search can try",
         ),
     ],
@@ -149,9 +168,48 @@ def test_validate_checks_the_space_of_every_model(suite, bench):
     assert (again.returncode, again.stderr) == (2, done.stderr)
 
 
-def test_a_model_without_ranges_has_nothing_to_tune():
-    with pytest.raises(ModelError, match=r"give it one in \[tune.space.sasrec\]"):
-        space_of("", "sasrec")
+def test_a_model_without_settings_has_nothing_to_tune():
+    with pytest.raises(ModelError, match=r"name one in \[tune.space.pop\]"):
+        space_of("", "pop")
+
+
+def test_every_trained_model_is_searched_in_a_space_of_the_same_size():
+    names = [name for name, entry in REGISTRY.items() if not entry.counts]
+    text = "title = 'All'\ndatasets = ['positive-control']\nmodels = " + json.dumps(names)
+    file = parse_suite(Path("all.toml"), text)
+    spaces = {cell.model: search_space(file, cell) for cell in cells_of(file) if cell.seed == 1}
+    assert len(spaces) == 26
+    for name, space in spaces.items():
+        shared = {part for part in space.where if part.startswith("training.")}
+        assert shared == {f"training.{part}" for part in NeuralConfig.training_search}, name
+        assert len(space.where) == 6, name
+        assert {len(where) for where in space.where.values() if not isinstance(where, Range)} == {4}, name
+        dropouts = [part for part in REGISTRY[name].config.model_fields if "dropout" in part]
+        assert not dropouts or any("dropout" in part for part in space.where), name
+
+
+def test_the_default_space_leaves_out_what_a_model_refuses_as_it_is_set():
+    lazy = space_of("[models.sr-gnn]\ntraining.optimiser = 'lazy-adam'\n", "sr-gnn").where
+    assert {*lazy} == {"embedding_size", "step", "training.learning_rate", "training.batch_size"}
+    assert space_of("[models.esasrec]\nembedding_size = 6\nn_heads = 2\n", "esasrec").where["n_heads"] == (1, 2)
+
+
+def test_settings_of_training_and_of_further_tasks_are_searched():
+    space = space_of(
+        "[models.sasrec.tasks.provider-prediction]\nweight = 2\n"
+        "[tune.space.sasrec]\ntraining.epochs = { low = 1, high = 3 }\ntraining.samples = ['packed', 'prefix']\n"
+        "tasks.provider-prediction.weight = { low = 0.1, high = 10, log = true }\n",
+        "sasrec",
+    )
+    assert space.whole == {"training.epochs"}
+    assert space.own == {"training.epochs": 4, "training.samples": "auto", "tasks.provider-prediction.weight": 2.0}
+    task = "[models.sasrec.tasks.provider-prediction]\nweight = 2\n"
+    cell = next(one for one in cells_of(parse_suite(Path("tiny.toml"), SUITE + task)) if one.model == "sasrec")
+    chosen = {"training.epochs": 2, "training.samples": "prefix", "tasks.provider-prediction.weight": 0.5}
+    changed = with_settings(cell, chosen)
+    assert (changed.training.epochs, changed.training.samples, changed.asked) == (2, "prefix", "prefix")
+    assert changed.config.tasks == {"provider-prediction": {"weight": 0.5, "unknown_class": False}}
+    assert with_settings(changed, space.own).key("x") == cell.key("x")
 
 
 @pytest.fixture
@@ -286,7 +344,7 @@ def test_the_same_settings_are_not_trained_again(search_at, sampler):
 
 
 def test_a_repeated_draw_is_replaced_by_untried_settings(search_at, monkeypatch):
-    search = search_at("studies", "tune.sampler=random")
+    search = search_at("studies", "tune.sampler=random", LOSS)
     drawn = {"lambda": 0.25, "tau": 2.0}
     monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent",
                         lambda _self, _study, _trial, name, _distribution: drawn[name])  # fmt: skip
@@ -332,7 +390,7 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     (study,) = studies_in(tmp_path / "reports/studies")
     assert path.stem == study.name
-    assert content["models"]["ipsrec-s"]["variants"] == {"tuned": study.best.settings}
+    assert content["models"]["ipsrec-s"]["variants"] == {"tuned": as_table(study.best.settings, {})}
     assert set(content["seeds"]) == {101, 102, 103}
     assert bench("run", path, "--quiet").returncode == 0
     markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")
@@ -745,7 +803,7 @@ def test_a_lock_is_free_once_its_owner_is_killed(search_at, tmp_path):
 
 
 def test_partly_chosen_settings_are_queued_as_a_whole(search_at):
-    search = search_at("studies")
+    search = search_at("studies", LOSS)
     trial = search.study.ask()  # the default, which is queued
     trial.suggest_float("lambda", 1e-3, 1.0, log=True)
     search.study.tell(trial.number, state=TrialState.FAIL)
@@ -885,7 +943,7 @@ def test_a_trial_is_found_whose_process_is_gone_or_was_never_named(search_at, mo
 
 def test_settings_that_are_queued_twice_are_tried_once(search_at):
     """Two commands that begin a study at the same moment do this."""
-    search = search_at("studies")
+    search = search_at("studies", LOSS)
     search.study.enqueue_trial({"lambda": 0.1, "tau": 1.0})
     run(search, trials=3)
     kept = [t.params["lambda"] for t in search.study.get_trials() if t.state == TrialState.COMPLETE]

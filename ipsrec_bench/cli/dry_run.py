@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipsrec_bench.cli.tuned_run import searches_in_words
 from ipsrec_bench.words import visible
 
 if TYPE_CHECKING:
@@ -45,3 +46,27 @@ def dry_run_of(
     alone = executor_maker(name, workers.slots(1))(lambda _: None, lambda: None)
     with alone, tempfile.TemporaryDirectory() as folder:
         return preview(file, data_dir, store, options, Costs(store, alone, Path(folder), say).of)
+
+
+def print_dry_run(
+    file: "SuiteFile",
+    data_dir: Path,
+    store: Path,
+    workers: "Workers",
+    options: "RunOptions",
+    slots: int,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Print the cells of `file` with their estimates, and the searches that come before them."""
+    from ipsrec_bench.cli.printing import print_cells
+
+    found = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
+    print_cells(found, slots, workers.threads, as_json=as_json)
+    say_seeds_needed(file, store, quiet=as_json)
+    if file.suite.tune.before and not as_json:
+        typer.echo(
+            f"These cells have the settings of the suite. Before them come {searches_in_words(file, data_dir)}; the"
+            " best settings replace those shown."
+        )

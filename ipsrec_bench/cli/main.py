@@ -22,6 +22,7 @@ from ipsrec_bench import __version__
 from ipsrec_bench.cli import completion, control, suites
 from ipsrec_bench.cli import data as data_commands
 from ipsrec_bench.cli.doctor import doctor
+from ipsrec_bench.cli.dry_run import print_dry_run
 from ipsrec_bench.cli.gc import gc
 from ipsrec_bench.cli.merge import merge
 from ipsrec_bench.cli.options import (
@@ -46,6 +47,7 @@ from ipsrec_bench.cli.options import (
     with_sizes,
 )
 from ipsrec_bench.cli.stopping import end_if_interrupted, interruptible, signals_stop
+from ipsrec_bench.cli.tuned_run import search_first, searches_in_words, suite_to_tune
 from ipsrec_bench.cli.ui import ui
 from ipsrec_bench.cli.watch import watch
 from ipsrec_bench.errors import BenchError, StoreError
@@ -53,6 +55,7 @@ from ipsrec_bench.extras import missing, require
 from ipsrec_bench.words import counted, visible
 
 if TYPE_CHECKING:
+    from ipsrec_bench.events import RunFinished
     from ipsrec_bench.report.content import History, Report
     from ipsrec_bench.run.admission import Admission
     from ipsrec_bench.run.engine import MakeExecutor
@@ -192,6 +195,7 @@ def _root(
         "ipsrec-bench run my.toml --set training.epochs=5 --set seeds=[1,2]",
         "ipsrec-bench run my.toml --devices cuda --jobs 2 --detach",
         "ipsrec-bench run my.toml --shard 1/4 --store part1.duckdb",
+        "ipsrec-bench run my.toml --tuned --jobs 4",
     ),
 )
 def run(
@@ -227,6 +231,14 @@ def run(
     keep: Annotated[
         Literal["best", "none"], typer.Option("--keep", help="Keep the best weights of finished cells, or none.")
     ] = "best",
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="First search the best settings of every row, with the equal budgets of [tune]; then train these with"
+            " its fresh seeds.",
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option("--shard", metavar="I/N", help="Run only the I-th of N shares of the cells, like 3/16."),
@@ -262,16 +274,12 @@ def run(
     options = RunOptions(force, available, places[0], part)
     file = load_suite(find_suite(suite), with_sizes(overrides, scale, stand_in=stand_in))
     _say_what_is_imported(file, quiet=quiet)
+    if tuned or file.suite.tune.before:
+        file = suite_to_tune(file, shard)
     if dry_run:
-        from ipsrec_bench.cli.dry_run import dry_run_of, say_seeds_needed
-        from ipsrec_bench.cli.printing import print_cells
-
         slots = jobs or (len(places) if places[0] != "cpu" else available_cores())
-        found = dry_run_of(file, data_dir, store, workers, options, quiet=quiet)
-        print_cells(found, slots, threads, as_json=as_json)
-        say_seeds_needed(file, store, quiet=as_json)
+        print_dry_run(file, data_dir, store, workers, options, slots, quiet=quiet, as_json=as_json)
         return
-
     if in_background:
         from ipsrec_bench.cli.detach import detach
 
@@ -287,13 +295,17 @@ def run(
     from ipsrec_bench.run.plan import make_plan
 
     policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep, force, collect)
-    with interruptible(f"Finished cells are kept; the same command resumes: run {suite}"):
+    kept = "Finished cells and trials are kept" if file.suite.tune.before else "Finished cells are kept"
+    with interruptible(f"{kept}; the same command resumes: run {suite}"):
         journal = Journal(store, file.name)
         with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
             if part:
                 plan = plan.limited_to(part)
             cluster = Cluster(address, jobs, file.modules)
+            if file.suite.tune.before:
+                searching = None if collect else _executor_for(plan, store, workers, cluster, force=force)[0]
+                plan = search_first(plan, store, searching, emit, journal.control.wanted)
             make_executor, admission = _executor_for(plan, store, workers, cluster, force=force)
             ended = execute(
                 plan,
@@ -307,7 +319,12 @@ def run(
         if ended.interrupted:
             raise KeyboardInterrupt
         written = current_page(store, ended.run) or report_on(store, store.parent, number=ended.run)
-    if not (quiet or as_json):
+    _say_end(ended, store, written, is_silent=quiet or as_json)
+
+
+def _say_end(ended: "RunFinished", store: Path, written: Path, *, is_silent: bool) -> None:
+    """Print where the report is, and what the run lacks; exit with code 1 if cells failed."""
+    if not is_silent:
         for line in _cut_off(store, ended.run):
             typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
@@ -345,10 +362,13 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     from ipsrec_bench.suite.cells import trainings
     from ipsrec_bench.suite.load import load_suite
     from ipsrec_bench.suite.shipped import find_suite
+    from ipsrec_bench.tuning.rows import tuned_file
     from ipsrec_bench.tuning.space import check_spaces
 
     file = load_suite(find_suite(suite), overrides or ())
     _say_what_is_imported(file)
+    if file.suite.tune.before:
+        file = tuned_file(file)
     cells = cells_of(file, data_dir)
     check_spaces(file, cells)
     trained = list(trainings(cells))
@@ -357,6 +377,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     further = len(trained) - len(list(trainings(main)))
     beside = f", and {counted(further, 'cell')} of controls and further protocols" if further else ""
     once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
+    if file.suite.tune.before:
+        once += f"; before them, {searches_in_words(file, data_dir)}"
     typer.echo(
         f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
         f" {counted(seeds, 'seed')}{beside}{once}"
@@ -641,7 +663,7 @@ def tune(
     ] = "ipsrec-s,ipsrec-c",
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=1, help="Number of trials of each study; 20 if no --budget is given."),
+        typer.Option("--trials", min=1, help="Number of trials of each study; by default, the budget of [tune]."),
     ] = None,
     budget: Annotated[
         float | None,
@@ -668,8 +690,8 @@ def tune(
 ) -> None:
     """Search for the best settings of models on the validation targets.
 
-    Lambda and tau are searched unless the suite's [tune.space] names other settings. The same command continues a
-    search.
+    Each model is searched in its default space unless the suite's [tune.space] names other settings. The same command
+    continues a search.
     """
     require("tune", "tune")
     from rich.console import Console
@@ -680,7 +702,7 @@ def tune(
     from ipsrec_bench.run.executors.choice import Cluster, Workers, executor_maker, places_of
     from ipsrec_bench.run.workplace import Workplace
     from ipsrec_bench.suite.shipped import find_suite
-    from ipsrec_bench.tuning.search import Budget, run_search
+    from ipsrec_bench.tuning.search import Budget, budget_of, run_search
     from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import Subject, searches
     from ipsrec_bench.tuning.tuned_suite import write_tuned_suite
@@ -701,7 +723,7 @@ def tune(
             places[0],
             partial(_say_what_is_imported, quiet=quiet or as_json),
         )
-        limit = Budget(trials if trials or budget else 20, budget)
+        limit = Budget(trials, budget) if trials or budget else budget_of(file.suite.tune)
         if not show:
             workplace = Workplace(store)
             workplace.sweep()

@@ -38,11 +38,11 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
     by their raw ids. In a list with ranks, the target's rank is looked up and scores are ignored. In a list with
     scores, the target's rank and ties are counted. A target that is not in the list is ranked last in the catalogue.
     With `mask_history`, items of the user's history are removed from lists, and a target among them is a miss. Users
-    without a test target are ignored.
+    without a test target are ignored. Only ranks are taken for targets that are ranked among available items.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, contains unknown users or items, names one twice, lacks a
-            test user, or contains an invalid rank or score.
+        DataError: the file cannot be read, lacks a column, has lists where only ranks are taken, contains unknown users
+            or items, names one twice, lacks a test user, or contains an invalid rank or score.
     """
     if not path.is_file():
         raise DataError(f"{path}: {'it is not a file' if path.exists() else 'there is no such file'}")
@@ -55,6 +55,11 @@ def read_predictions(path: Path, data: PreparedDataset, targets: Targets, *, mas
             raise DataError(
                 f"{path}: expected columns 'user' and 'rank', or 'user', 'item' and 'score' or 'rank'; the file has"
                 f" {listed(table.columns)}"
+            )
+        if "item" in roles and targets.lifetimes is not None:
+            raise DataError(
+                f"{path}: lists cannot be ranked under protocol.candidates = 'available'; give the columns 'user' and"
+                " 'rank', with each target's rank among the items that exist at its time"
             )
         columns = {name: find_column(table, name, f"{name} column", path) for name in ("user", *roles)}
         chosen = ", ".join(f'CAST({column} AS VARCHAR) AS "{name}"' for name, column in columns.items())

@@ -13,6 +13,8 @@ import numpy as np
 
 from ipsrec_bench.data.controls import popularity, shuffled
 from ipsrec_bench.data.ids import ODD, refuse_ids
+from ipsrec_bench.data.lifetime_columns import given_lifetimes, read_times
+from ipsrec_bench.data.lifetimes import outside_notes
 from ipsrec_bench.data.prepared import (
     PREPARED_FORMAT,
     UNKNOWN_PROVIDER,
@@ -27,7 +29,6 @@ from ipsrec_bench.data.staging import staged
 from ipsrec_bench.data.stand_ins import MARK
 from ipsrec_bench.data.statistics import describe, stickiness_without
 from ipsrec_bench.data.tied_order import sorted_ties
-from ipsrec_bench.data.times import time_expression
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import AS_GIVEN, IN_FILE_ORDER, DatasetSpec, Filter, ProviderColumn, TableSource
 
@@ -128,12 +129,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         if isinstance(source, TableSource) and source.items is not None:
             join_items(connection, source, paths[1])
         _check_rows(connection, source, paths)
-        time = time_expression(
-            connection,
-            getattr(source, "time_format", ""),
-            _place(paths),
-            lambda row: _row_place(source, paths, row),
-        )
+        time = read_times(connection, source, paths, lambda row: _row_place(source, paths, row))
         if isinstance(source, TableSource) and source.duplicates is not None:
             extreme = {"newest": "max", "oldest": "min"}[source.duplicates.keep]
             same = ", ".join(f"same{i}" for i in range(len(source.duplicates.columns)))
@@ -156,6 +152,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
             "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         }
         del columns
+        lifetimes = given_lifetimes(connection, arrays["items"], arrays["times"])
         reading = _with_control(connection, source, arrays, reading, _place(paths))
         if source.tie_order in (None, IN_FILE_ORDER):
             reading = replace(reading, notes=(*reading.notes, *sorted_ties(connection, **_without_providers(arrays))))
@@ -168,9 +165,11 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
         (stand_in,) = _only_row(connection, f"SELECT bool_and(regexp_full_match(raw, '{MARK}\\d+')) FROM users")
     shutil.rmtree(folder / "spill", ignore_errors=True)
     fingerprint = hashlib.sha256()
-    for name, array in arrays.items():
+    for name, array in (arrays | lifetimes).items():
         np.save(folder / f"{name}.npy", array)
-        fingerprint.update(array.data)
+        fingerprint.update(array.data if name in arrays else name.encode() + array.data)
+    outside = outside_notes(lifetimes, arrays["items"], arrays["times"])
+    reading = replace(reading, notes=(*reading.notes, *outside))
     names = [path.name for path in paths]
     files = {path.name if names.count(path.name) == 1 else str(path): _sha256(path) for path in paths}
     if _signatures(paths) != before:
@@ -197,6 +196,8 @@ def _as_read(source: DatasetSpec) -> DatasetSpec:
     if not isinstance(source, TableSource) or wanted in (AS_GIVEN, "shuffled"):
         return source
     if not isinstance(wanted, ProviderColumn):
+        if source.items is not None and (source.available_from or source.available_until):
+            return source  # the item table may say when items exist
         return source.model_copy(update={"provider": "", "items": None})
     if source.items is None:
         return source.model_copy(update={"provider": wanted.column})

@@ -5,6 +5,8 @@ items.npy      int32, one per interaction, in user-then-time order; 1..items (0 
 providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
 times.npy      int64 or float64, likewise: whole numbers, other numbers, or micro- or nanoseconds since 1970
 offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
+available_from.npy, available_until.npy    like times, one per item: the first and the last moment at which it exists;
+               only where the data have a column for it
 users.parquet, items.parquet, providers.parquet    raw id <-> dense id
 meta.json      format, fingerprint, unit of times, statistics, what reading found, source and the sha256 of its files
 ```
@@ -13,12 +15,14 @@ meta.json      format, fingerprint, unit of times, statistics, what reading foun
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.lifetimes import FROM, UNTIL, Lifetimes, lifetimes_of
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
@@ -75,6 +79,16 @@ class PreparedDataset:
     def __reduce__(self) -> tuple[Callable[[str, Path], "PreparedDataset"], tuple[str, Path]]:
         """Pickle the name and the absolute path: a copy in another process maps the same files."""
         return load_prepared, (self.name, self.path.absolute())
+
+    @cached_property
+    def lifetimes(self) -> Lifetimes:
+        """When each item exists: as columns of the data say or, without them, from its first to its last interaction.
+
+        Read or computed when it is first asked for.
+        """
+        files = {key: self.path / f"{key}.npy" for key in (FROM, UNTIL)}
+        given = {key: np.load(file, mmap_mode="r") for key, file in files.items() if file.exists()}
+        return lifetimes_of(given, self.items, self.times)
 
     @property
     def num_users(self) -> int:

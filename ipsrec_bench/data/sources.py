@@ -17,6 +17,7 @@ from textwrap import shorten
 
 import duckdb
 
+from ipsrec_bench.data.lifetimes import FROM, UNTIL
 from ipsrec_bench.data.raw_files import (
     BOM,
     DAMAGED,
@@ -127,8 +128,8 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     """Create the table `raw` from `source`: `user`, `item`, `provider`, `time` as text, and `row`.
 
     An empty provider is NULL. Rows keep the order of the file; those outside `where` or the sample of users are
-    not read. Columns by which duplicates are recognised are added as `same0`, `same1`, ...; `providers.join_items` adds
-    the providers of an item table.
+    not read. Columns by which duplicates are recognised are added as `same0`, `same1`, ...; columns of lifetimes by
+    their keys; `providers.join_items` adds the providers of an item table.
 
     Returns:
         Notes for readers of the results, one sentence each.
@@ -164,6 +165,7 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     columns |= {
         f"same{i}": find_column(table, name, "of duplicates", paths[0], several=True) for i, name in enumerate(same)
     }
+    columns |= _lifetime_columns(table, source, paths[0])
     provider = columns.pop("provider", "NULL")
     numbered = table.project('*, row_number() OVER () AS "row of the file"')
     numbered = where(connection, numbered, source.where, paths[0], table.columns)
@@ -174,6 +176,20 @@ def load_raw(connection: duckdb.DuckDBPyConnection, source: DatasetSpec, data_di
     materialise(connection, paths[0], rows, "raw")
     _refuse_narrow_times(connection, paths[0], table, columns["time"])
     return notes
+
+
+def _lifetime_columns(table: duckdb.DuckDBPyRelation, source: TableSource, path: Path) -> dict[str, str]:
+    """Return the quoted columns of lifetimes by key, without those that only the item table can have.
+
+    Raises:
+        DataError: the file lacks a column, and there is no item table.
+    """
+    wanted = {key: getattr(source, key) for key in (FROM, UNTIL) if getattr(source, key)}
+    return {
+        key: find_column(table, name, f"{key} column", path)
+        for key, name in wanted.items()
+        if source.items is None or _has_column(table, name)
+    }
 
 
 def _refuse_narrow_times(

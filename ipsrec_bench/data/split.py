@@ -23,6 +23,9 @@ the cut.
 User holdout: users, not interactions, are held out. Training sees the whole history of the other users and nothing of
 the held-out ones. A held-out user's last interaction is the target, and everything before it is the history.
 
+If only items that exist at the time of a target are its candidates (`candidates = "available"`), the targets carry the
+lifetimes of all items; `ipsrec_bench.ranking` counts among those that exist.
+
 If the history's items are not candidates (`mask_history = true`), a target that also occurs in its history cannot be
 ranked: its user is left out, and counted.
 """
@@ -34,6 +37,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ipsrec_bench.data.lifetimes import Lifetimes
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.data.repeats import seen_before
 from ipsrec_bench.errors import DataError
@@ -61,6 +65,8 @@ class Targets:
     """Index into the dataset's flat arrays; the history is everything of the user before it."""
     left_out: int = 0
     """Number of further users of the split, left out because their targets are in their masked histories."""
+    lifetimes: Lifetimes | None = None
+    """When each item exists; a target is ranked among those that exist at its time. If None, among all items."""
 
     @property
     def num_users(self) -> int:
@@ -117,7 +123,7 @@ def target_sets(data: PreparedDataset, split: Split, protocol: Protocol) -> dict
         digest = hashlib.sha256(data.fingerprint.encode())
         for array in (targets.users, targets.positions):
             digest.update(array.astype("<i8").tobytes())
-        candidates = f"{data.num_items} items{CANDIDATES[protocol.mask_history]}"
+        candidates = f"{data.num_items} items{_existing(data, protocol)}{CANDIDATES[protocol.mask_history]}"
         found[name] = TargetSet(targets.num_users, targets.left_out, digest.hexdigest()[:32], candidates)
     return found
 
@@ -133,6 +139,13 @@ VALIDATIONS = {
     "last-train": "; validation on each user's last interaction before the test's cut",
     "users": "; validation on users that training does not see",
 }
+
+
+def _existing(data: PreparedDataset, protocol: Protocol) -> str:
+    if protocol.candidates == "all":
+        return ""
+    lifetime = "as the data say" if data.lifetimes.given else "from their first to their last interaction"
+    return f", of which those that exist at the time of the target ({lifetime})"
 
 
 def rule_of(protocol: Protocol) -> str:
@@ -165,6 +178,14 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     Raises:
         DataError: no user is left to train, validate or test on.
     """
+    split = _rankable(data, protocol)
+    if protocol.candidates == "all":
+        return split
+    valid, test = (replace(targets, lifetimes=data.lifetimes) for targets in (split.valid, split.test))
+    return replace(split, valid=valid, test=test)
+
+
+def _rankable(data: PreparedDataset, protocol: Protocol) -> Split:
     split = hold_out(data, protocol)
     if protocol.mask_history is not True:
         return split

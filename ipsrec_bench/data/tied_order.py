@@ -64,8 +64,8 @@ def _groups_of(group: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[n
 def _orders(connection: duckdb.DuckDBPyConnection, most: int) -> Iterator[NDArray[np.int64]]:
     """Yield the place of each item in the order of the ids as texts and, if all are whole numbers, as numbers."""
     yield np.arange(most + 1)  # items are numbered in the order of their ids as texts
-    odd = connection.execute(r"SELECT 1 FROM items WHERE NOT regexp_full_match(raw, '\d{1,18}') LIMIT 1").fetchone()
-    if odd is None:
+    others = r"SELECT count(*) FROM items WHERE NOT regexp_full_match(raw, '\d{1,18}')"
+    if connection.execute(others).fetchall() == [(0,)]:
         by_number = connection.execute("SELECT id FROM items ORDER BY raw::BIGINT, id").fetchnumpy()["id"]
         places = np.zeros(most + 1, dtype=np.int64)
         places[by_number] = np.arange(1, most + 1)

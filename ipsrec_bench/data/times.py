@@ -41,7 +41,7 @@ _NOT_A_TIME = "which is neither a finite number of at least 0 nor a timestamp su
 # depends only on its shape.
 _SHAPES = """
 CREATE OR REPLACE TEMP TABLE time_shapes AS
-SELECT translate(time, '123456789', '000000000') AS shape, count(*) AS rows, min(row) AS first FROM raw GROUP BY ALL
+SELECT translate(time, '123456789', '000000000') AS shape, count(*) AS rows, min(row) AS first FROM {table} GROUP BY ALL
 """
 _DECIMAL = r"[+-]?0+(\.0*)?"
 _NUMBER = r"[+-]?(0+\.?0*|\.0+)([eE][+-]?0+)?"
@@ -76,7 +76,7 @@ _OF_SECOND = r"coalesce(TRY_CAST(rpad(regexp_extract(time, ':\d{2}[.,](\d{1,9})'
 
 @dataclass(frozen=True)
 class TimeExpression:
-    """The SQL that turns the text `time` of the table `raw` into int64 or float64, in the order of time."""
+    """The SQL that turns the text `time` into int64 or float64, in the order of time."""
 
     sql: str
     per_second: int = 1
@@ -84,25 +84,26 @@ class TimeExpression:
 
 
 def time_expression(
-    connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: RowPlace
+    connection: duckdb.DuckDBPyConnection, time_format: str, file: str, place: RowPlace, table: str = "raw"
 ) -> TimeExpression:
-    """Return the SQL that reads the times of the table `raw`, and their unit.
+    """Return the SQL that reads the times of a table, and their unit.
 
     Args:
-        connection: holds `raw`, whose times are not empty.
+        connection: holds the table.
         time_format: their format; empty for the forms above.
         file: name of the file, for errors about all of it.
         place: returns the location of a row.
+        table: name of the table; its columns `time` are texts that are not empty, and `row` are different numbers.
 
     Raises:
         DataError: a time has a different format, or not that of the others.
     """
-    column = _Column(connection, file, place)
+    column = _Column(connection, file, place, table)
     if time_format:
         return column.described(time_format)
     if column.are_plain_numbers():
         return TimeExpression("CAST(time AS BIGINT)")
-    connection.execute(_SHAPES)
+    connection.execute(_SHAPES.format(table=table))
     if column.are_whole():
         return TimeExpression(column.whole())
     if column.all_are(_NUMBER):
@@ -113,17 +114,18 @@ def time_expression(
 
 
 class _Column:
-    """The texts in `raw.time`, and their shapes."""
+    """The texts in the column `time` of a table, and their shapes."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, file: str, place: RowPlace) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: str, place: RowPlace, table: str) -> None:
         self._connection = connection
         self._file = file
         self._place = place
+        self._table = table
 
     def are_plain_numbers(self) -> bool:
         """Return whether every time consists of digits and fits into 64 bits, as in most large files."""
         plain = r"regexp_full_match(time, '\d+') AND TRY_CAST(time AS BIGINT) IS NOT NULL"
-        return self._connection.execute(f"SELECT 1 FROM raw WHERE NOT ({plain}) LIMIT 1").fetchone() is None
+        return self._connection.execute(f"SELECT 1 FROM {self._table} WHERE NOT ({plain}) LIMIT 1").fetchone() is None
 
     def all_are(self, form: str) -> bool:
         """Return whether every time has this form."""
@@ -134,7 +136,7 @@ class _Column:
         fraction = r"contains(time, '.') AND NOT regexp_full_match(time, '[^.]*\.0*\s*')"
         return self.all_are(_DECIMAL) and not (
             self._some_are(r".*\..*")
-            and self._connection.execute(f"SELECT 1 FROM raw WHERE {fraction} LIMIT 1").fetchone()
+            and self._connection.execute(f"SELECT 1 FROM {self._table} WHERE {fraction} LIMIT 1").fetchone()
         )
 
     def _begin_with(self, form: str) -> bool:
@@ -153,9 +155,9 @@ class _Column:
         ).fetchall()[0]
         return with_form, without
 
-    def _refuse(self, condition: str, reason: str, of: str = "raw") -> None:
+    def _refuse(self, condition: str, reason: str, of: str = "") -> None:
         """Raise an error on the first row for which `condition` holds."""
-        query = f"SELECT row, time FROM {of} WHERE {condition} ORDER BY row LIMIT 1"
+        query = f"SELECT row, time FROM {of or self._table} WHERE {condition} ORDER BY row LIMIT 1"
         found = self._connection.execute(query).fetchone()
         if found is not None:
             row, time = found
@@ -174,7 +176,7 @@ class _Column:
         value = "TRY_CAST(trim(time) AS BIGINT)"
         self._refuse(f"{value} IS NULL", "which is beyond 64 bits; write it in a larger unit")
         self._refuse(f"{value} < 0", _NOT_A_TIME)
-        ((largest,),) = self._connection.execute(f"SELECT max({value}) FROM raw").fetchall()
+        ((largest,),) = self._connection.execute(f"SELECT max({value}) FROM {self._table}").fetchall()
         is_float = self._some_are(r".*\..*") and largest <= MOST_EXACT
         return f"CAST(trim(time) AS {'DOUBLE' if is_float else 'BIGINT'})"
 
@@ -189,7 +191,7 @@ class _Column:
         self._refuse(
             "true",
             "which a 64-bit float cannot distinguish from another row's time; write whole numbers of a smaller unit",
-            of=f"(SELECT max(row) AS row, arg_max(time, row) AS time FROM raw GROUP BY {value}"
+            of=f"(SELECT max(row) AS row, arg_max(time, row) AS time FROM {self._table} GROUP BY {value}"
             f" HAVING min({exact}) < max({exact}))",
         )
         return "CAST(trim(time) AS DOUBLE)"
@@ -218,7 +220,9 @@ class _Column:
             micros = f"({micros} - {_OF_ZONE} * 60000000)"
         fine = (
             self._some_are(_FINE)
-            and self._connection.execute(f"SELECT 1 FROM raw WHERE {_OF_SECOND} % 1000 > 0 LIMIT 1").fetchone()
+            and self._connection.execute(
+                f"SELECT 1 FROM {self._table} WHERE {_OF_SECOND} % 1000 > 0 LIMIT 1"
+            ).fetchone()
         )
         if fine:
             self._refuse(f"abs({micros}) > {MOST_SECONDS} * 1000000", "which is too far from 1970 for nanoseconds")

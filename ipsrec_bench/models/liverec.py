@@ -13,9 +13,10 @@ Input is sqrt(d) * item + position. A candidate c that is available at the time 
 The `top_k` candidates with the largest h_t . e_c attend to each other in layers of the same kind without a mask. Their
 scores are h_t times the outputs (`repeat_buckets`, `candidate_scores`).
 
-Ranking by candidates needs to know what was available when, so those parts (`context_layers`) are left to it. Until
-then, the model is trained like the others: the scores of the whole catalogue are h_t times the item embeddings, with a
-softmax over all items in place of one sampled negative (`logistic_loss`).
+Training and ranking of the toolkit take a score as a dot product with an item vector, so they do not use those parts
+(`context_layers`), not even under `protocol.candidates = "available"`. The model is trained like the others: the scores
+of the whole catalogue are h_t times the item embeddings, with a softmax over all items in place of one sampled negative
+(`logistic_loss`).
 
 What the authors' code does differently (`preset = "released"`):
 

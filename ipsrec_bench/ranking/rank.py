@@ -1,8 +1,9 @@
-"""Exact ranks over the whole catalogue, counted tile by tile."""
+"""Exact ranks over the whole catalogue, or the items that exist at the time of a target, counted tile by tile."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ipsrec_bench.data.split import Targets, repeated
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.kernels.support import runs_kernels
 from ipsrec_bench.models.api import CountingModel, Model, PickedScores, SequentialModel
+from ipsrec_bench.ranking.available import Block, Existing, Pairs, Timetable
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.suite.schema import MaskHistory
 
@@ -28,9 +30,6 @@ ITEMS_PER_TILE, ITEMS_PER_TILE_ON_CUDA = 2048, 16_384
 THREADS_PAY = 1 << 25
 """Minimum number of pairs of user and item for which ranking one batch per thread is faster."""
 PAIRS_AT_A_TIME = 1 << 16
-
-Pairs = tuple[Tensor, Tensor]
-"""Rows of a batch and items, int64 `[n]` each."""
 
 
 def rank_targets(
@@ -45,7 +44,8 @@ def rank_targets(
 ) -> Ranks:
     """Rank every target after its user's history, cut to its newest `max_length` interactions.
 
-    On a CPU, large tasks are ranked in parallel, with one batch of users in each of torch's threads.
+    On a CPU, large tasks are ranked in parallel, with one batch of users in each of torch's threads. If targets have
+    lifetimes of items, the candidates are the items that exist at the time of the target, and the target itself.
 
     Args:
         model: scores every item for every user.
@@ -61,56 +61,144 @@ def rank_targets(
         ModelError: a score is not a finite number.
     """
     model.eval()
-    begins = np.maximum(data.offsets[targets.users], targets.positions - max_length)
-    # Batches of similar lengths, because a batch is as wide as its longest history.
-    order = np.argsort(targets.positions - begins, kind="stable")
-    with torch.inference_mode():
-        longest = longest_vector(model.item_vectors().float()) if isinstance(model, SequentialModel) else None
-        background = Background.of(model.background) if isinstance(model, CountingModel) else None
-    higher = np.empty(len(order), dtype=np.int32)
-    ties = np.empty(len(order), dtype=np.int32)
     on_cpu = sequences.device.type == "cpu"
-    at_once = max((USERS_ENCODED if on_cpu else USERS_ENCODED_ON_CUDA) // tile_parts, 1)
-    users_per_batch = max((USERS_PER_BATCH if on_cpu else USERS_PER_BATCH_ON_CUDA) // tile_parts, 1)
-    tile = (ITEMS_PER_TILE if on_cpu else ITEMS_PER_TILE_ON_CUDA) // tile_parts
-
-    @torch.inference_mode()
-    def rank(chosen: NDArray[np.int64]) -> None:
-        positions, users = targets.positions[chosen], targets.users[chosen]
-        wanted, _ = sequences.at(positions)
-        masked = None
-        if mask_history:
-            masked = _pairs(sequences.gather(users, data.offsets[users], positions).items, wanted)
-        if background is not None:
-            assert isinstance(model, CountingModel)
-            picked = model.pick(sequences.gather(users, begins[chosen], positions))
-            counts = count_picked_ranks(picked, background, wanted, masked)
-        else:
-            assert isinstance(model, SequentialModel)
-            parts = [slice(i, i + at_once) for i in range(0, len(chosen), at_once)]
-            histories = (sequences.gather(users[part], begins[chosen[part]], positions[part]) for part in parts)
-            user = torch.cat([model.encode(history, every_position=False).user for history in histories])
-            counts = count_ranks(user, model.item_vectors(), wanted, masked, tile, longest)
-        higher[chosen], ties[chosen] = (count.cpu().numpy() for count in counts)
-
-    large = on_cpu and len(order) * data.num_items >= THREADS_PAY
+    sizes = (
+        (USERS_PER_BATCH, USERS_ENCODED, ITEMS_PER_TILE)
+        if on_cpu
+        else (USERS_PER_BATCH_ON_CUDA, USERS_ENCODED_ON_CUDA, ITEMS_PER_TILE_ON_CUDA)
+    )
+    users_per_batch, at_once, tile = (max(size // tile_parts, 1) for size in sizes)
+    ranker = _Ranker(model, data, sequences, targets, max_length, bool(mask_history), _Sizes(at_once, tile))
+    large = on_cpu and len(targets.users) * data.num_items >= THREADS_PAY
     threads = torch.get_num_threads() if large else 1
-    rounds = -(-len(order) // (users_per_batch * threads))
-    batches = [batch for batch in np.array_split(order, max(rounds, 1) * threads) if len(batch)]
+    rounds = -(-len(targets.users) // (users_per_batch * threads))
+    batches = [batch for batch in np.array_split(ranker.order(), max(rounds, 1) * threads) if len(batch)]
     if threads == 1:
         for batch in batches:
-            rank(batch)
+            ranker.rank(batch)
     else:
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            for _ in pool.map(rank, batches):
+            for _ in pool.map(ranker.rank, batches):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+    higher, ties = ranker.counts()
     if mask_history:
         count_as_misses(higher, ties, repeated(data, targets), data.num_items)
     return Ranks(np.asarray(targets.users), higher, ties)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    encoded: int
+    """Number of users whose histories are encoded together."""
+    tile: int
+    """Number of items scored at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranker:
+    """Ranks batches of targets, and collects the counts of all."""
+
+    model: Model
+    data: PreparedDataset
+    sequences: ResidentSequences
+    targets: Targets
+    max_length: int
+    masks: bool
+    """Whether the items of a user's history are no candidates."""
+    sizes: _Sizes
+
+    @cached_property
+    def begins(self) -> NDArray[np.int64]:
+        """Where each history begins."""
+        return np.maximum(self.data.offsets[self.targets.users], self.targets.positions - self.max_length)
+
+    @cached_property
+    def timetable(self) -> Timetable | None:
+        """When items exist; None if all are candidates."""
+        lifetimes, times = self.targets.lifetimes, self.data.times[self.targets.positions]
+        return None if lifetimes is None else Timetable.of(lifetimes, times, self.sequences.device)
+
+    @cached_property
+    def longest(self) -> Tensor | None:
+        """The norm of the longest item vector."""
+        if not isinstance(self.model, SequentialModel):
+            return None
+        with torch.inference_mode():
+            return longest_vector(self.model.item_vectors().float())
+
+    @cached_property
+    def background(self) -> "Background | None":
+        """A counting model's scores of the items that it does not pick."""
+        return Background.of(self.model.background) if isinstance(self.model, CountingModel) else None
+
+    @cached_property
+    def own(self) -> NDArray[np.float64]:
+        """The score of each target; filled by `rank` where the rest is counted for all targets together."""
+        return np.empty(len(self.targets.users))
+
+    @cached_property
+    def found(self) -> NDArray[np.int32]:
+        """Items above each target, and ties, `[2, targets]`; filled by `rank`."""
+        return np.empty((2, len(self.targets.users)), dtype=np.int32)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the targets in the order of batches.
+
+        Batches are of similar lengths, because a batch is as wide as its longest history; or of similar times, because
+        items that exist at no time of a batch need no scores.
+        """
+        # Threads share these, so they are computed before.
+        _ = self.longest, self.background, self.own, self.found
+        lengths = self.targets.positions - self.begins
+        return np.argsort(lengths if self.timetable is None else self.timetable.steps, kind="stable")
+
+    @torch.inference_mode()
+    def rank(self, chosen: NDArray[np.int64]) -> None:
+        """Rank a batch of targets."""
+        sequences, positions, users = self.sequences, self.targets.positions[chosen], self.targets.users[chosen]
+        wanted, _ = sequences.at(positions)
+        masked = existing = None
+        if self.masks:
+            masked = _pairs(sequences.gather(users, self.data.offsets[users], positions).items, wanted)
+        if self.timetable is not None:
+            existing = Existing(self.timetable, self.timetable.steps[chosen])
+            masked = existing.among(masked)
+        if self.background is not None:
+            assert isinstance(self.model, CountingModel)
+            picked = self.model.pick(sequences.gather(users, self.begins[chosen], positions))
+            own, higher, ties = move_picked(picked, self.background, wanted, masked, existing)
+            if existing is None:
+                counted = self.background.count(own)
+                higher, ties = higher + counted[0], ties + counted[1]
+            else:
+                self.own[chosen] = own.cpu().numpy()
+        else:
+            assert isinstance(self.model, SequentialModel)
+            vectors, tile = self.model.item_vectors(), self.sizes.tile
+            higher, ties = count_ranks(self._encoded(chosen), vectors, wanted, masked, tile, self.longest, existing)
+        self.found[:, chosen] = torch.stack([higher, ties]).cpu().numpy()
+
+    def counts(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the items above each target and the ties, `[targets]` each, when all batches are ranked."""
+        higher, ties = self.found
+        if self.background is not None and self.timetable is not None:
+            counted = self.timetable.count(self.background.scores.cpu().numpy(), self.own)
+            higher, ties = ((one + more).astype(np.int32) for one, more in zip(self.found, counted, strict=True))
+        return higher, ties
+
+    def _encoded(self, chosen: NDArray[np.int64]) -> Tensor:
+        assert isinstance(self.model, SequentialModel)
+        at_once = self.sizes.encoded
+        by_length = np.argsort((self.targets.positions - self.begins)[chosen], kind="stable")
+        users = []
+        for part in (chosen[by_length[i : i + at_once]] for i in range(0, len(chosen), at_once)):
+            histories = self.sequences.gather(self.targets.users[part], self.begins[part], self.targets.positions[part])
+            users.append(self.model.encode(histories, every_position=False).user)
+        return torch.cat(users)[self.sequences.to_device(np.argsort(by_length))]
 
 
 def _pairs(histories: Tensor, targets: Tensor) -> Pairs:
@@ -132,6 +220,7 @@ def count_ranks(
     masked: Pairs | None = None,
     tile: int | None = None,
     longest: Tensor | None = None,
+    existing: Existing | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count, for every user, the items that score higher than the target and the others that tie with it.
 
@@ -145,10 +234,12 @@ def count_ranks(
         users: `[B, d]`.
         items: `[items + 1, d]`; row 0, padding, is not a candidate.
         targets: int64 `[B]`, from 1.
-        masked: pairs of row and item that are not candidates, without duplicates and without targets.
+        masked: pairs of row and item that are not candidates, without duplicates and without targets; with `existing`,
+            only of items that exist for their row.
         tile: number of candidates scored at a time; the default depends on the device. At most `[B, tile]` scores are
             in memory at once; with a kernel, none.
         longest: the norm of the longest item vector, if it is known.
+        existing: the candidates of each user, in the order of their times; all items if None.
 
     Returns:
         `higher [B]` and `ties [B]`, int64.
@@ -168,7 +259,12 @@ def count_ranks(
     higher = torch.zeros(len(users), dtype=torch.int64, device=users.device)
     ties = torch.zeros_like(higher)
     tile = tile or (ITEMS_PER_TILE if users.device.type == "cpu" else ITEMS_PER_TILE_ON_CUDA)
-    for above, *pairs in _screened(users, items, targets, own - margin, own + margin, tile):
+    bounds = own - margin, own + margin
+    if existing is None:
+        found = _screened(users, items, targets, *bounds, tile)
+    else:
+        found = _screened_blocks(users, items, targets, *bounds, existing.blocks(tile))
+    for above, *pairs in found:
         higher += above
         for row, item in zip(*(torch.split(part, PAIRS_AT_A_TIME) for part in pairs), strict=True):
             exact = exact_scores(users[row], items[item])
@@ -200,18 +296,51 @@ def _screened(
     begins = range(1, len(items), tile)
     bounds = torch.searchsorted(targets[by_target], torch.tensor([*begins, len(items)], device=targets.device)).tolist()
     scores = torch.empty(len(users), tile, device=users.device)
-    marks = torch.empty(len(users), tile, device=users.device)  # 0 or 1: on a CPU three times cheaper than booleans
+    marks = torch.empty_like(scores)
     for begin, first, last in zip(begins, bounds[:-1], bounds[1:], strict=True):
         candidates = items[begin : begin + tile]
         torch.matmul(users, candidates.T, out=scores[:, : len(candidates)])
         scores[:, len(candidates) :] = -torch.inf
         inside = by_target[first:last]
         scores[inside, targets[inside] - begin] = -torch.inf  # the target is not its own rival
-        above = torch.gt(scores, high, out=marks).sum(dim=1)
-        open_rows = (torch.ge(scores, low, out=marks).sum(dim=1) != above).nonzero()[:, 0]
-        unsure = scores[open_rows]
-        near = ((unsure >= low[open_rows]) & (unsure <= high[open_rows])).nonzero()
-        yield above.long(), open_rows[near[:, 0]], begin + near[:, 1]
+        above, rows, columns = _decided(scores, low, high, marks)
+        yield above, rows, begin + columns
+
+
+def _screened_blocks(
+    users: Tensor, items: Tensor, targets: Tensor, low: Tensor, high: Tensor, blocks: Iterable[Block]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the same as `_screened`, for the rivals that exist, block by block."""
+    scores, marks = torch.empty(0, device=users.device), torch.empty(0, device=users.device)
+    for block in blocks:
+        rows = slice(block.begin, block.end)
+        pairs = (block.end - block.begin, len(block.items))
+        if pairs[0] * pairs[1] > len(scores):
+            scores, marks = torch.empty(2, pairs[0] * pairs[1], device=users.device)
+        here, there = (part[: pairs[0] * pairs[1]].view(pairs) for part in (scores, marks))
+        torch.matmul(users[rows], items[block.items].T, out=here)
+        if block.hidden is not None:
+            here.masked_fill_(block.hidden, -torch.inf)
+        ordered, place = block.items.sort()
+        found = torch.searchsorted(ordered, targets[rows]).clamp_(max=len(ordered) - 1)
+        inside = (ordered[found] == targets[rows]).nonzero()[:, 0]
+        here[inside, place[found[inside]]] = -torch.inf  # the target is not its own rival
+        above, near, columns = _decided(here, low[rows, None], high[rows, None], there)
+        total = torch.zeros(len(users), dtype=torch.int64, device=users.device)
+        total[rows] = above
+        yield total, block.begin + near, block.items[columns]
+
+
+def _decided(scores: Tensor, low: Tensor, high: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many `scores [B, T]` are above `high [B, 1]`, `[B]`, and rows and columns of those from `low` to it.
+
+    `marks` is a buffer like `scores`; it becomes 0 or 1: on a CPU three times cheaper than booleans.
+    """
+    above = torch.gt(scores, high, out=marks).sum(dim=1)
+    open_rows = (torch.ge(scores, low, out=marks).sum(dim=1) != above).nonzero()[:, 0]
+    unsure = scores[open_rows]
+    near = ((unsure >= low[open_rows]) & (unsure <= high[open_rows])).nonzero()
+    return above.long(), open_rows[near[:, 0]], near[:, 1]
 
 
 def longest_vector(vectors: Tensor) -> Tensor:
@@ -239,6 +368,11 @@ class Background:
         _check_finite(scores)
         return cls(scores, scores[1:].sort().values)
 
+    def count(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many items have a higher score than each of `own [B]`, and how many have the same."""
+        not_higher = torch.searchsorted(self.ordered, own, right=True)
+        return len(self.ordered) - not_higher, not_higher - torch.searchsorted(self.ordered, own)
+
 
 def count_picked_ranks(
     picked: PickedScores, background: Background, targets: Tensor, masked: Pairs | None = None
@@ -259,6 +393,36 @@ def count_picked_ranks(
     Raises:
         ModelError: a score is not a finite number.
     """
+    own, higher, ties = move_picked(picked, background, targets, masked)
+    all_higher, all_ties = background.count(own)
+    return all_higher + higher, all_ties + ties
+
+
+def move_picked(
+    picked: PickedScores,
+    background: Background,
+    targets: Tensor,
+    masked: Pairs | None = None,
+    existing: Existing | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each target's own score, and what changes in the counts of candidates by their background scores.
+
+    The target is taken out of the counts, picked items get their own scores, and masked ones lose theirs.
+
+    Args:
+        picked: the scores of the picked items.
+        background: the scores of all others.
+        targets: int64 `[B]`, from 1.
+        masked: pairs of row and item that are not candidates, without duplicates and without targets; with `existing`,
+            only of items that exist for their row.
+        existing: the items that are counted for each user; all if None.
+
+    Returns:
+        `own [B]`, float64, and what to add to `higher [B]` and `ties [B]`, int64.
+
+    Raises:
+        ModelError: a score is not a finite number.
+    """
     _check_finite(picked.scores)
     rows, items, scores = picked.rows, picked.items, picked.scores
     if masked is not None:
@@ -271,17 +435,20 @@ def count_picked_ranks(
     own = background.scores[targets]
     hit = items == targets[rows]
     own[rows[hit]] = scores[hit]
-    not_higher = torch.searchsorted(background.ordered, own, right=True)
-    higher = len(background.ordered) - not_higher
-    ties = not_higher - torch.searchsorted(background.ordered, own)
-    ties -= (background.scores[targets] == own).long()  # the target is not its own rival
-    higher -= (background.scores[targets] > own).long()
-    rows, items, scores = rows[~hit], items[~hit], scores[~hit]
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    moved = ~hit
+    if existing is not None:
+        counted = existing.holds(torch.arange(len(targets), device=targets.device), targets)
+        moved &= existing.holds(rows, items)
+    # The target is not its own rival.
+    higher = -((background.scores[targets] > own) & counted).long()
+    ties = -((background.scores[targets] == own) & counted).long()
+    rows, items, scores = rows[moved], items[moved], scores[moved]
     level, before = own[rows], background.scores[items]
     for now, sign in ((scores, 1), (before, -1)):
         higher += sign * torch.bincount(rows[now > level], minlength=len(own))
         ties += sign * torch.bincount(rows[now == level], minlength=len(own))
-    return higher, ties
+    return own, higher, ties
 
 
 def _check_finite(scores: Tensor) -> None:

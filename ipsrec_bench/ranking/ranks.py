@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.ranking.metrics import metric, of_users, realistic_rank
+from ipsrec_bench.ranking.metrics import expected_metric, metric, of_users, realistic_rank
+from ipsrec_bench.suite.schema import Ties
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class Ranks:
         """The realistic rank, from 1."""
         return realistic_rank(self.higher, self.ties)
 
-    def mean(self, name: str) -> float:
-        """Return the mean over users of the metric `name`, like `ndcg@10`."""
-        return float(of_users(self.users, metric(name, self.realistic)).mean())
+    def mean(self, name: str, ties: Ties = "realistic") -> float:
+        """Return the mean over users of the metric `name`, like `ndcg@10`, with ties counted as `ties` says."""
+        is_expected = ties == "expected"
+        values = expected_metric(name, self.higher, self.ties) if is_expected else metric(name, self.realistic)
+        return float(of_users(self.users, values).mean())

@@ -21,6 +21,7 @@ from ipsrec_bench.report.effects import effects_of
 from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
+from ipsrec_bench.suite.cells import TUNED
 
 
 def against_papers(
@@ -143,7 +144,7 @@ def _matched(paper: Paper, results: Results, summaries: Mapping[str, CellSummary
     """Return our row for each of the paper's: the same model with the settings that distinguish the paper's row."""
     found: dict[str, Row] = {}
     for cell in results.run.cells:
-        if cell.dataset != dataset or cell.key not in results.ranks or row_of(cell).tuned:
+        if cell.dataset != dataset or cell.key not in results.ranks or cell.variant == TUNED:
             continue
         settings = summaries[cell.key].settings
         for name, published in paper.rows.items():

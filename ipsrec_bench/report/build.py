@@ -42,7 +42,9 @@ from ipsrec_bench.report.declared import (
     with_all_pairs,
 )
 from ipsrec_bench.report.failures import log_of
+from ipsrec_bench.report.fairness import fairness_of
 from ipsrec_bench.report.material import Material, training_filter
+from ipsrec_bench.report.novelty import novelty
 from ipsrec_bench.report.order import order_of, sampled_of
 from ipsrec_bench.report.protocols import protocol_table
 from ipsrec_bench.report.provenance import (
@@ -64,6 +66,10 @@ from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
 
+RANKS = {
+    "realistic": "realistic: higher + 1 + ties / 2, rounded up",
+    "expected": "every order of the ties is equally likely; a metric is its mean over all orders",
+}
 SAMPLES = {
     "auto": "packed where the model is causal, else one per prefix",
     "packed": "packed: every position of a window is predicted",
@@ -129,6 +135,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         control_gains=controls.gains,
         ablation=_ablation_table(results),
         slices=tuple(_slices(material, results, comparisons, datasets)),
+        novelty=tuple(novelty(results, material.targets, datasets)),
         protocols=protocols,
         order=order_of(results, material, protocols),
         sampled=sampled_of(results, material, datasets),
@@ -137,6 +144,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         hits=tuple(_hit_curves(results, summaries, datasets)),
         seed_scores=tuple(_seed_scores(results)),
         surfaces=tuple(_surfaces(results, summaries)),
+        fairness=fairness_of(results, own_studies),
         tuned=tuned(results, own_studies),
         other_studies=tuple(other_studies),
         unread_studies=tuple(unread),
@@ -155,7 +163,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         protocol=(
             ("Split", rule_of(run.suite.protocol)),
             ("Candidates", _candidates(run.suite.protocol, datasets)),
-            ("Rank", "realistic: higher + 1 + ties / 2, rounded up"),
+            ("Rank", RANKS[run.suite.protocol.ties]),
             ("Filter", "; ".join(f"{line.statistics.filter} on {line.label}" for line in datasets)),
             *_training_filters(run, summaries),
             *((f"{line.label}: {name}", value) for line in datasets for name, value in _dataset_facts(line)),
@@ -212,9 +220,15 @@ def _corrected(correction: str) -> str:
 
 
 def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:
+    whole = "the whole catalogue"
+    if protocol.candidates == "available":
+        whole = (
+            "the items that exist at the time of the target (available_from, available_until; else from the first to"
+            " the last interaction)"
+        )
     if not protocol.mask_history:
-        return "the whole catalogue, history not masked"
-    masked = "the whole catalogue, without the user's history"
+        return f"{whole}, history not masked"
+    masked = f"{whole}, without the user's history"
     if protocol.mask_history == "miss":
         return f"{masked}; a target in it is a miss"
     counts = []

@@ -69,8 +69,8 @@ def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callabl
     """Return the table's lines: a name, and a function that formats a value of a comparison."""
     interval = f"{100 * statistics.confidence:g}%"
     lines: list[tuple[str, Callable[[Comparison], str]]] = [
-        (first.row.display, lambda c: f"{c.mean:.4f}"),
-        (first.reference.display, lambda c: f"{c.reference_mean:.4f}"),
+        (first.row.named, lambda c: f"{c.mean:.4f}"),
+        (first.reference.named, lambda c: f"{c.reference_mean:.4f}"),
         ("difference", lambda c: signed(c.difference)),
         (f"  {interval} from", lambda c: _if_finite(c.low, signed)),
         ("  to", lambda c: _if_finite(c.high, signed)),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -16,7 +16,8 @@ from ipsrec_bench.stats.power import SeedsNeeded
 from ipsrec_bench.stats.practical import Practical
 from ipsrec_bench.store.queries import CurvePoint, RankedUsers
 from ipsrec_bench.store.records import DatasetRow, Environment
-from ipsrec_bench.tuning.results import TUNED, StudyResult
+from ipsrec_bench.suite.cells import NOTHING_TO_TUNE, TUNED
+from ipsrec_bench.tuning.results import StudyResult
 
 Test = Literal["method", "paired-t", "randomisation", "wilcoxon"]
 """Tests of a comparison."""
@@ -32,16 +33,29 @@ class Row:
     display: str
     model: str
     variant: str
+    tuning: str = field(default="", compare=False)
+    """Where its settings are from: `tuned, 20 trials`, `untuned`, `published settings`, or `nothing to tune`; empty if
+    nothing is known. If it differs between datasets, the words say so."""
 
     @property
     def tuned(self) -> bool:
         """Whether it has the best settings of a search."""
-        return self.variant == TUNED
+        return self.variant == TUNED or self.tuning.startswith(TUNED)
+
+    @property
+    def tunable(self) -> bool:
+        """Whether a search could have changed it, as far as is known."""
+        return self.tuning != NOTHING_TO_TUNE
+
+    @property
+    def named(self) -> str:
+        """The display name, and in parentheses where its settings are from."""
+        return f"{self.display} ({self.tuning})" if self.tuning else self.display
 
     @property
     def whole(self) -> bool:
         """Whether it is a whole model, tuned or not, rather than a variant of an ablation."""
-        return not self.variant or self.tuned
+        return self.variant in {"", TUNED}
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,8 @@ class Comparison:
     @property
     def unequal(self) -> bool:
         """Whether one of two models is tuned and the other is not."""
-        return self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
+        tunable = self.row.tunable and self.reference.tunable
+        return tunable and self.row.tuned != self.reference.tuned and self.row.model != self.reference.model
 
     @property
     def without_seeds(self) -> bool:
@@ -306,6 +321,18 @@ class SliceTable:
     def named(self, verdict: str) -> list[str]:
         """Return the slices with this verdict, in words."""
         return [f"{s.dimension}: {s.name}" for s in self.slices if s.comparison.verdict == verdict]
+
+
+@dataclass(frozen=True)
+class NoveltyLine:
+    """The report's metric of one row on one dataset, over all targets and over those that are new or repeated."""
+
+    dataset: str
+    row: Row
+    users: tuple[int, ...]
+    """Of all targets, of those with a new provider, of those with a repeated one, and of those with a repeated item."""
+    means: tuple[float | None, ...]
+    """Likewise; None where there is no such target."""
 
 
 @dataclass(frozen=True)
@@ -794,6 +821,45 @@ class AcrossDatasets:
 
 
 @dataclass(frozen=True)
+class FairnessLine:
+    """What one row was given on one dataset: a search, and training."""
+
+    dataset: str
+    row: Row
+    complete: int | None
+    """Complete trials of the search that its settings are from; None without one, as for the next five."""
+    pruned: int | None
+    failed: int | None
+    search_seconds: float | None
+    """Seconds of training of all trials."""
+    searched: int | None
+    """Number of searched settings."""
+    seen: float | None
+    """Share of the space that trials have tried, mean over the settings; see `StudyResult.seen`."""
+    train_seconds: float | None
+    """Seconds of training of the final trainings, mean over seeds."""
+    epochs: int | None
+    """Epochs that a training may take; None for a model that counts."""
+    best_epochs: tuple[int, ...]
+    rising: int
+    """Number of trainings that were still improving when their last epoch ended."""
+
+    @property
+    def trials(self) -> int | None:
+        """Number of complete and pruned trials, which the budget counts."""
+        return None if self.complete is None else self.complete + (self.pruned or 0)
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """How fair the comparison was: what each row was given."""
+
+    lines: tuple[FairnessLine, ...]
+    sentences: tuple[str, ...]
+    """What was tuned, and whether budgets were equal."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a page says about one run of a suite."""
 
@@ -827,6 +893,7 @@ class Report:
     """The references of `controls` against the baselines of their rows."""
     ablation: AblationTable | None
     slices: tuple[SliceTable, ...]
+    novelty: tuple[NoveltyLine, ...]
     protocols: ProtocolTable | None
     """None if the suite has one protocol."""
     order: Order | None
@@ -838,6 +905,7 @@ class Report:
     hits: tuple[HitCurve, ...]
     seed_scores: tuple[SeedScore, ...]
     surfaces: tuple[Surface, ...]
+    fairness: Fairness
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data, with the run's settings."""
     other_studies: tuple[str, ...]

@@ -13,7 +13,7 @@ from ipsrec_bench.report.results import Results, row_of
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.store.queries import CellSummary, TestRanks
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.tuning.results import TUNED
+from ipsrec_bench.suite.cells import TUNED
 
 
 @dataclass(frozen=True)

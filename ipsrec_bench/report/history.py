@@ -29,7 +29,7 @@ def history_of(connection: Connection, run: Run) -> History:
         stored = queries.find_run(connection, run.suite_name, summary.run)
         for cell in stored.cells:
             if cell.key not in means:  # one cell's ranks at a time: all of a long history would not fit in memory
-                ranks = queries.test_ranks(connection, [cell.key])
+                ranks = queries.test_ranks(connection, [cell.key], run.suite.protocol.ties)
                 means |= {key: float(found.metric(name).mean()) for key, found in ranks.items()}
         by_row: dict[tuple[str, Row], dict[int, float]] = {}
         for cell in stored.cells:

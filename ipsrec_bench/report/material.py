@@ -28,7 +28,7 @@ class Material:
     bases: Mapping[str, Basis]
     """Of the run's cells and of its stale ones."""
     ranks: dict[str, TestRanks]
-    valid: Mapping[str, NDArray[np.int64]]
+    valid: Mapping[str, NDArray[np.int64] | NDArray[np.float64]]
     """How many validation users have each rank; of whole models, where the suite's baseline is the best of them."""
     users: Mapping[str, Mapping[str, RankedUsers]]
     """By key, then by split."""
@@ -75,7 +75,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         summaries,
         queries.environments(connection, {one.environment for one in summaries.values()}),
         queries.bases(connection, [*keys, *(cell.key for cell in run.stale)]),
-        queries.test_ranks(connection, keys),
+        queries.test_ranks(connection, keys, run.suite.protocol.ties),
         valid_counts_of(connection, run),
         queries.ranked_users(connection, keys),
         queries.means_of(connection, keys, run.suite.main_metric, "valid"),
@@ -87,7 +87,7 @@ def read_material(connection: Connection, run: Run) -> Material:
     )
 
 
-def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.int64]]:
+def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
     """Return the validation ranks that the baseline of `run` is chosen by; nothing where it is declared."""
     if run.suite.statistics.baseline != "best":
         return {}

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.ranking.metrics import metric
+from ipsrec_bench.ranking.metrics import of_users
 from ipsrec_bench.report.content import (
     Agreement,
     DatasetLine,
@@ -69,8 +69,10 @@ def sampled_of(results: Results, material: Material, datasets: Sequence[DatasetL
             keys = list(dict.fromkeys(results.keys.get((line.label, row.label), {}).values()))
             if keys and all(material.summaries[key].depth is None for key in keys):
                 ranks = np.stack([results.ranks[key].ranks for key in keys], axis=1)
-                full[row] = float(metric(results.metric, ranks).mean())
-                sampled[row] = float(sampled_metric(results.metric, ranks, population, DRAWS).mean())
+                full[row] = float(np.mean([results.ranks[key].metric(results.metric) for key in keys]))
+                of_targets = sampled_metric(results.metric, ranks, population, DRAWS)
+                users = results.ranks[keys[0]].users
+                sampled[row] = float(np.mean([of_users(users, column) for column in of_targets.T]))
         tau, rows = tau_of(full, sampled)
         if tau is None:
             continue
@@ -115,7 +117,7 @@ def _lines(results: Results, dataset: str, resamples: int) -> Iterator[OrderLine
 def _values(results: Results, dataset: str, row: Row) -> NDArray[np.float64]:
     """Return the report's metric per user and training, `[users, trainings]`; a deterministic row has one."""
     keys = dict.fromkeys(results.keys[dataset, row.label].values())
-    return np.stack([metric(results.metric, results.ranks[key].ranks) for key in keys], axis=1)
+    return np.stack([results.ranks[key].metric(results.metric) for key in keys], axis=1)
 
 
 def _within(results: Results, material: Material, dataset: str) -> Iterator[Agreement]:

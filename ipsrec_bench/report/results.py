@@ -1,8 +1,9 @@
 """The test ranks of a run, by dataset, row and seed, and the metrics that follow from them."""
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +17,26 @@ from ipsrec_bench.stats.effect import superiority
 from ipsrec_bench.store.queries import CellSummary, TestRanks
 from ipsrec_bench.store.records import PlannedCell
 
+_TRIALS = re.compile(r"tuned, ([\d,]+) trials?")
 MATRICES = 3
 """Number of per-user matrices that are kept: a reference is compared with many rows, one after the other."""
 
 
 def row_of(cell: PlannedCell) -> Row:
     """Return the row of the tables that `cell` is one seed of."""
-    return Row(cell.label, cell.display, cell.model, cell.variant)
+    return Row(cell.label, cell.display, cell.model, cell.variant, cell.tuning)
+
+
+def tuning_of(words: Collection[str]) -> str:
+    """Return where a row's settings are from, given the words of its cells on all datasets."""
+    words = list(dict.fromkeys(word for word in words if word))
+    if len(words) < 2:  # noqa: PLR2004 (they differ)
+        return "".join(words)
+    trials = [_TRIALS.fullmatch(word) for word in words]
+    counts = [int(found[1].replace(",", "")) for found in trials if found]
+    if len(counts) == len(words):
+        return f"tuned, {min(counts):,} to {max(counts):,} trials"
+    return "partly tuned" if counts else " or ".join(words)
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Results:
     ranks: dict[str, TestRanks]
     summaries: Mapping[str, CellSummary] = field(default_factory=dict)
     """By key; a cell without one counts as trained to its end."""
-    valid: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    valid: Mapping[str, NDArray[np.int64] | NDArray[np.float64]] = field(default_factory=dict)
     """By key, how many validation users have each rank, as `queries.valid_counts` gives it."""
 
     @cached_property
@@ -44,7 +58,10 @@ class Results:
     @cached_property
     def rows(self) -> list[Row]:
         """All rows, in the suite's order."""
-        return list(dict.fromkeys(row_of(cell) for cell in self.run.cells))
+        words: dict[Row, list[str]] = defaultdict(list)
+        for cell in self.run.cells:
+            words[row_of(cell)].append(cell.tuning)
+        return [replace(row, tuning=tuning_of(found)) for row, found in words.items()]
 
     @cached_property
     def proposed(self) -> frozenset[str]:
@@ -72,6 +89,10 @@ class Results:
 
     @cached_property
     def _matrices(self) -> dict[tuple[tuple[str, ...], str], NDArray[np.float64]]:
+        return {}
+
+    @cached_property
+    def _chosen(self) -> dict[tuple[str, str, bool], Row | None]:
         return {}
 
     @cached_property
@@ -131,11 +152,15 @@ class Results:
         return keys[:1] if self.is_deterministic(dataset, row) else keys
 
     def superiority(self, dataset: str, a: Row, b: Row) -> float:
-        """Return the probability that a user is better served by a training of `a` than by one of `b`, by rank."""
+        """Return the probability that a user is better served by a training of `a` than by one of `b`, by rank.
+
+        Each of a user's n targets counts 1 / n.
+        """
         keys = self._columns(dataset, a), self._columns(dataset, b)
         if keys not in self._superiorities:
-            ranks = (np.stack([self.ranks[key].ranks for key in side]).T for side in keys)
-            self._superiorities[keys] = superiority(*ranks)
+            ours, theirs = (np.stack([self.ranks[key].ranks for key in side]).T for side in keys)
+            weights = self.ranks[keys[0][0]].weights if self.has_several_targets(dataset) else None
+            self._superiorities[keys] = superiority(ours, theirs, weights)
         return self._superiorities[keys]
 
     def histogram(self, key: str) -> NDArray[np.int64] | NDArray[np.float64]:
@@ -176,7 +201,7 @@ class Results:
         if declared == "best":
             return self.baseline(dataset, name, tuned=row.tuned)
         baseline = self.row(declared)
-        if row.tuned and row.model != baseline.model:
+        if row.tuned and not baseline.tuned and row.model != baseline.model:
             siblings = (other for other in self.rows if other.tuned and other.model == baseline.model)
             return next((other for other in siblings if self.seeds(dataset, other)), baseline)
         return baseline
@@ -185,12 +210,18 @@ class Results:
         """Return the declared baseline, or the best whole model that is not proposed; None if there is none yet.
 
         The best is chosen on the validation targets, among those with the most of the suite's seeds and, if there are
-        any, among those that are tuned, or not, as `tuned` says. If one of them has no validation ranks, it is chosen
-        on the test targets.
+        any, among those that are tuned, or not, as `tuned` says, and those that have nothing to tune. If one of them
+        has no validation ranks, it is chosen on the test targets.
         """
         declared = self.run.suite.statistics.baseline
         if declared != "best":
             return self.row(declared)
+        place = (dataset, name, tuned)
+        if place not in self._chosen:
+            self._chosen[place] = self._best(dataset, name, tuned=tuned)
+        return self._chosen[place]
+
+    def _best(self, dataset: str, name: str, *, tuned: bool) -> Row | None:
         rows = self._baselines(dataset, tuned=tuned)
         values = [self._validated(dataset, row, name) for row in rows]
         if None in values:
@@ -209,7 +240,7 @@ class Results:
         """Return the rows among which the best baseline is chosen."""
         wanted = set(self.run.suite.seeds)
         rows = [row for row in self.rows if row.model not in self.proposed and row.whole and self.seeds(dataset, row)]
-        rows = [row for row in rows if row.tuned == tuned] or rows
+        rows = [row for row in rows if row.tuned == tuned or not row.tunable] or rows
         # In an unfinished suite, a baseline with few seeds would leave the methods of all others untested.
         complete = [len(wanted & set(self.seeds(dataset, row))) for row in rows]
         return [row for row, seeds in zip(rows, complete, strict=True) if seeds == max(complete) > 0]

@@ -124,13 +124,13 @@ def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
     stored = tomli_w.dumps(run.suite.model_dump(mode="json", by_alias=True, exclude_none=True))
     changed = parse_suite(Path(f"{run.suite_name}.toml"), stored, overrides).suite
     protocol = run.suite.protocol.model_copy(
-        update={"metrics": changed.protocol.metrics, "cutoffs": changed.protocol.cutoffs}
+        update={name: getattr(changed.protocol, name) for name in ("metrics", "cutoffs", "ties")}
     )
     suite = run.suite.model_copy(update={"protocol": protocol, "statistics": changed.statistics})
     if suite != changed:
         raise StoreError(
-            f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs and"
-            " statistics.*; anything else needs another run"
+            f"--set {' --set '.join(overrides)}: a report can change protocol.metrics, protocol.cutoffs,"
+            " protocol.ties and statistics.*; anything else needs another run"
         )
     labels = {cell.label for cell in run.cells}
     baseline = suite.statistics.baseline

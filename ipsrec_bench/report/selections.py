@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.report.comparisons import Pair, compare
@@ -31,6 +31,8 @@ class _Selection:
     """Whether its rows are paired with those of the same name."""
     row: bool = False
     """Whether it is a row of the run that is asked."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Where the settings of its cells are from, by key."""
 
     def shown(self, label: str) -> str:
         """Return the display name of one of its rows."""
@@ -74,7 +76,16 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     if not shared:
         raise StoreError(f"'{a}' and '{b}' have no dataset{' and row' if left.whole_run else ''} in common")
     cells = [
-        PlannedCell(key, place[0], f"{side}: {place[1]}", selection.shown(place[1]), "", "", seed)
+        PlannedCell(
+            key,
+            place[0],
+            f"{side}: {place[1]}",
+            selection.shown(place[1]),
+            "",
+            "",
+            seed,
+            tuning=selection.words.get(key, ""),
+        )
         for pair in shared
         for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
@@ -82,7 +93,8 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
     keys = [cell.key for cell in cells]
     summaries = queries.cell_summaries(connection, keys)
-    results = Results(replace(run, cells=tuple(cells)), queries.test_ranks(connection, keys), summaries)
+    ranks = queries.test_ranks(connection, keys, run.suite.protocol.ties)
+    results = Results(replace(run, cells=tuple(cells)), ranks, summaries)
     for cell in results.unpaired():
         raise StoreError(f"'{a}' and '{b}' rank different users on {cell.dataset}, so they cannot be paired")
     pairs = (
@@ -97,7 +109,7 @@ def results_of(connection: Connection, run: Run) -> Results:
     """Return the results of `run` as its report has them."""
     keys = [cell.key for cell in run.cells]
     summaries, valid = queries.cell_summaries(connection, keys), valid_counts_of(connection, run)
-    found = Results(run, queries.test_ranks(connection, keys), summaries, valid)
+    found = Results(run, queries.test_ranks(connection, keys, run.suite.protocol.ties), summaries, valid)
     other = {cell.key for cell in found.unpaired()}
     return replace(found, run=replace(run, cells=tuple(cell for cell in run.cells if cell.key not in other)))
 
@@ -151,7 +163,8 @@ def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: st
 def _select(connection: Connection, run: Run, name: str) -> _Selection:
     labels = {cell.label: cell.display for cell in run.cells}
     if name in labels:
-        return _Selection(labels[name], _by_row([cell for cell in run.cells if cell.label == name]), row=True)
+        own = [cell for cell in run.cells if cell.label == name]
+        return _Selection(labels[name], _by_row(own), row=True, words=_words(own))
     for cell in run.stale:
         if cell.label == name:
             bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
@@ -162,7 +175,7 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     known = {summary.suite for summary in queries.suite_summaries(connection)}
     if suite in known and (not at or (number.isascii() and number.isdigit())):
         found = queries.find_run(connection, suite, int(number) if at else None)
-        return _Selection(f"{suite}@{found.run}", _by_row(found.cells), whole_run=True)
+        return _Selection(f"{suite}@{found.run}", _by_row(found.cells), whole_run=True, words=_words(found.cells))
     if re.fullmatch(rf"[0-9a-f]{{{MIN_KEY},32}}", name):
         found_cells = queries.find_cells(connection, name)
         if len({cell.key for cell in found_cells}) > 1:
@@ -170,12 +183,16 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
         if found_cells:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
-            return _Selection(display, _by_row([cell]))
+            return _Selection(display, _by_row([cell]), words=_words([cell]))
     raise StoreError(
         f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}), nor a suite of the store"
         f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"
         f"{did_you_mean(name, [*labels, *known])}"
     )
+
+
+def _words(cells: Iterable[PlannedCell]) -> dict[str, str]:
+    return {cell.key: cell.tuning for cell in cells}
 
 
 def _by_row(cells: Iterable[PlannedCell]) -> dict[tuple[str, str], dict[int, str]]:

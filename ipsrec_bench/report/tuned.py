@@ -11,7 +11,7 @@ from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
-from ipsrec_bench.tuning.results import StudyResult
+from ipsrec_bench.tuning.results import StudyResult, split_settings
 
 
 def studies_of(
@@ -23,11 +23,13 @@ def studies_of(
     """
     own, others = [], []
     for line in datasets:
-        for model in dict.fromkeys(row.model for row in results.rows):
+        for model in dict.fromkeys(name for row in results.rows for name in (row.model, row.label)):
             for study in studies:
                 if not study.trials or (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
                     continue
-                rows = [_split_settings(settings, study)[0] for settings in _settings_of(results, line.label, model)]
+                rows = [
+                    split_settings(settings, study.default)[0] for settings in _settings_of(results, line.label, model)
+                ]
                 if study.fixed is None or not rows or any(study.fixed == fixed for fixed in rows):
                     own.append((line.label, study))
                 else:
@@ -60,18 +62,11 @@ def _gain(study: StudyResult, confidence: float) -> MeanTest | None:
 
 
 def _settings_of(results: Results, dataset: str, model: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the settings of every row of `model` that has a complete cell."""
+    """Yield the settings of every row that has a complete cell: that of a label, or those of a model."""
     for row in results.rows:
         keys = results.keys.get((dataset, row.label), {})
-        if row.model == model and keys:
+        if model in {row.model, row.label} and keys:
             yield results.summaries[next(iter(keys.values()))].settings
-
-
-def _split_settings(settings: Mapping[str, Any], study: StudyResult) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a cell that `study` did not search, and those that it searched."""
-    config = dict(settings.get("config", {}))  # an import has none
-    searched = {name: config.pop(name, None) for name in study.default}
-    return {**settings, "config": config}, searched
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
@@ -98,9 +93,9 @@ def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | No
     places: list[dict[str, Row]] = [{}, {}]
     for row in results.rows:
         keys = results.keys.get((dataset, row.label), {})
-        if row.model != study.model or not keys or {*keys} & {*study.seeds}:
+        if study.model not in {row.model, row.label} or not keys or {*keys} & {*study.seeds}:
             continue
-        fixed, searched = _split_settings(results.summaries[next(iter(keys.values()))].settings, study)
+        fixed, searched = split_settings(results.summaries[next(iter(keys.values()))].settings, study.default)
         for chosen, rows in zip(wanted, places, strict=True):
             if searched == chosen:
                 rows.setdefault(json.dumps(fixed, sort_keys=True), row)

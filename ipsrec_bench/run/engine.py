@@ -530,7 +530,7 @@ def _ending(record: CellRecord, cell: Cell) -> CellFailed | CellFinished:
     ranks = record.ranks["test"]
     return CellFinished(
         *_name(record.key, cell),
-        {name: ranks.mean(name) for name in cell.protocol.shown},
+        {name: ranks.mean(name, cell.protocol.ties) for name in cell.protocol.shown},
         record.best_epoch,
         record.seconds,
     )

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from ipsrec_bench.precision import default_precision
 from ipsrec_bench.store.connect import reading
 from ipsrec_bench.store.queries import complete_keys
 from ipsrec_bench.store.records import PlannedCell
-from ipsrec_bench.suite.cells import Cell, Finders, expand, trainings
+from ipsrec_bench.suite.cells import NOTHING_TO_TUNE, Cell, Finders, expand, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
 from ipsrec_bench.suite.shards import Shard
@@ -53,6 +53,11 @@ class Plan:
         for key, cell in self.mine:
             once.setdefault(key, cell)
         return [(key, cell) for key, cell in once.items() if force or key not in self.done]
+
+    def with_cells(self, cells: Iterable[Cell], store: Path) -> "Plan":
+        """Return the plan of other cells on the same datasets, given the store that may have some of them."""
+        keyed = tuple((key_of(cell, self.datasets[cell.dataset]), cell) for cell in cells)
+        return replace(self, cells=keyed, done=frozenset(_complete(store, [key for key, _ in keyed])))
 
     def limited_to(self, shard: Shard) -> "Plan":
         """Return the plan of a run that does only the cells of `shard`."""
@@ -230,7 +235,13 @@ def planned_cell(key: str, cell: Cell) -> PlannedCell:
         base="" if name.base == cell.dataset else name.base,
         control=name.control,
         protocol=name.protocol,
+        tuning=cell.tuning or ("untuned" if is_searchable(cell) else NOTHING_TO_TUNE),
     )
+
+
+def is_searchable(cell: Cell) -> bool:
+    """Return whether its model has settings that a search can vary by default."""
+    return not cell.counts or bool(model_entry(cell.type).config.search)
 
 
 def make_plan(

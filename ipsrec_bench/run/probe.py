@@ -227,7 +227,7 @@ def _ranked(cell: Cell, place: Place, data: PreparedDataset, targets: Targets) -
     sequences = ResidentSequences(data, gauge.device, times=model_entry(cell.type).uses_times)
     most = USERS_PER_BATCH_ON_CUDA if gauge.on_cuda else USERS_PER_BATCH * torch.get_num_threads()
     step = -(-len(targets.users) // most)
-    chosen = Targets(targets.users[::step], targets.positions[::step])
+    chosen = replace(targets, users=targets.users[::step], positions=targets.positions[::step])
     for _ in range(2):  # the first time starts threads and allocates memory
         began = time.perf_counter()
         rank_targets(model, data, sequences, chosen, length, mask_history=cell.protocol.mask_history)

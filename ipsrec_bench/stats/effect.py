@@ -158,7 +158,9 @@ def next_training_beats(
     return NextTraining(difference - half, difference + half, degrees, probability)
 
 
-def superiority(ranks_a: NDArray[np.integer], ranks_b: NDArray[np.integer]) -> float:
+def superiority(
+    ranks_a: NDArray[np.integer], ranks_b: NDArray[np.integer], weights: NDArray[np.float64] | None = None
+) -> float:
     """Return the probability that a user is better served by the first row than by the second.
 
     It is the mean of [rank_a < rank_b] + [rank_a = rank_b] / 2 over users and all pairs of seeds: the probability of
@@ -167,7 +169,11 @@ def superiority(ranks_a: NDArray[np.integer], ranks_b: NDArray[np.integer]) -> f
     Args:
         ranks_a: rank of each user's target, `[users, seeds]`; 1 is best.
         ranks_b: likewise, of the second row for the same users; the number of seeds may be another one.
+        weights: of each target, `[targets]`, where a user has several, which are rows then; by default all are equal.
     """
+    if weights is not None:
+        won = ((a < b) + (a == b) / 2 for a in ranks_a.T for b in ranks_b.T)
+        return float(np.mean([np.average(one, weights=weights) for one in won]))
     columns_a, columns_b = np.ascontiguousarray(ranks_a.T), np.ascontiguousarray(ranks_b.T)
     better = ties = 0
     for a in columns_a:

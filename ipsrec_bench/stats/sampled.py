@@ -30,7 +30,9 @@ def sampled_metric(
         float64, of the shape of `ranks`.
     """
     ranks, population = np.broadcast_arrays(np.asarray(ranks, np.int64), np.asarray(population, np.int64))
-    pairs, places = np.unique(np.stack([ranks.ravel(), population.ravel()]), axis=1, return_inverse=True)
+    width = int(ranks.max(initial=0)) + 1
+    codes, places = np.unique(population.ravel() * width + ranks.ravel(), return_inverse=True)
+    pairs = np.stack([codes % width, codes // width])
     # Ranks repeat: the expectation is computed once for each rank and population.
     step = max(1, CHUNK // max(1, int(name.partition("@")[2])))
     parts = [_expected(name, pairs[:, begin : begin + step], draws) for begin in range(0, pairs.shape[1], step)]

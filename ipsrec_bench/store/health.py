@@ -7,6 +7,7 @@ from ipsrec_bench.errors import StoreError
 from ipsrec_bench.store.connect import Connection, looking
 from ipsrec_bench.store.database import SCHEMA_VERSION
 from ipsrec_bench.store.records import EXTERNAL
+from ipsrec_bench.suite.cells import TRAINED_UNDER
 
 PATIENCE_SECONDS = 2.0
 _MAGIC, _MAGIC_AT = b"DUCK", 8
@@ -21,6 +22,8 @@ class Keys:
     """Complete cells that were trained; imported ranks have no weights."""
     planned: frozenset[str]
     """Cells of the newest run of every suite."""
+    without_weights: frozenset[str] = frozenset()
+    """Complete cells that rank the model of another cell, whose weights they use."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ def _keys(connection: Connection) -> Keys:
     planned = connection.execute(
         "SELECT key FROM run_cells WHERE run IN (SELECT max(run) FROM runs GROUP BY suite)"
     ).fetchall()
-    return Keys(frozenset(key for (key,) in complete), frozenset(key for (key,) in planned))
+    ranked_again = connection.execute(
+        "SELECT key FROM cells WHERE status = 'complete' AND json_exists(settings, '$.' || ?)", [TRAINED_UNDER]
+    ).fetchall()
+    return Keys(*(frozenset(key for (key,) in keys) for keys in (complete, planned, ranked_again)))
 
 
 def _faults(connection: Connection) -> list[str]:

@@ -18,9 +18,10 @@ from ipsrec_bench.data.split_statistics import SplitStatistics
 from ipsrec_bench.data.target_facts import TargetFacts
 from ipsrec_bench.errors import MissingRunError, StoreError, SuiteError, did_you_mean, listed
 from ipsrec_bench.models.stages import MAIN
-from ipsrec_bench.ranking.metrics import metric, of_users
+from ipsrec_bench.ranking.metrics import expected_histogram, expected_metric, higher_of, metric, of_users
 from ipsrec_bench.store.connect import Connection
 from ipsrec_bench.store.records import EXTERNAL, DatasetRow, Environment, PlannedCell, RunDataset, columns_of
+from ipsrec_bench.suite.schema import Ties
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Basis:
     filter: str | None
     split: str | None
     mask_history: str | None
+    candidates: str | None
 
     def differences(self, other: "Basis") -> list[str]:
         """Return the differences between two bases that are not comparable, with both values, this one's first."""
+        names = ("filter", "split", "mask_history", "candidates")
         parts = [
-            (name, getattr(self, name), getattr(other, name)) for name in ("filter", "split", "mask_history")
+            (name, getattr(self, name), getattr(other, name)) for name in names
         ]  # another filter makes other data, and explains the difference
         found = [f"{name} ({mine} and {theirs})" for name, mine, theirs in parts if mine != theirs]
         if self.fingerprint != other.fingerprint and self.filter == other.filter:
@@ -79,6 +82,9 @@ class TestRanks:
     users: NDArray[np.int32]
     """The user of each target, `[targets]`."""
     ranks: NDArray[np.int32]
+    ties: NDArray[np.int32] | None = None
+    """Other items with the score of each target, if its metric is the mean over all orders of these ties; None if the
+    realistic rank counts."""
 
     @cached_property
     def distinct(self) -> NDArray[np.int32]:
@@ -87,14 +93,26 @@ class TestRanks:
 
     def metric(self, name: str) -> NDArray[np.float64]:
         """Return the metric `name`, like `ndcg@10`, of each user: the mean over the user's targets, `[users]`."""
-        return of_users(self.users, metric(name, self.ranks))
+        if self.ties is None:
+            return of_users(self.users, metric(name, self.ranks))
+        return of_users(self.users, expected_metric(name, higher_of(self.ranks, self.ties), self.ties))
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What each target counts, `[targets]`: each of a user's n targets counts 1 / n."""
+        places = np.searchsorted(self.distinct, self.users)
+        return np.asarray(1 / np.bincount(places)[places])
 
     def histogram(self) -> NDArray[np.int64] | NDArray[np.float64]:
-        """Return how many users have each rank, from rank 0 (none) on; each of a user's n targets counts 1 / n."""
-        if len(self.distinct) == len(self.users):
+        """Return how many users have each rank, from rank 0 (none) on; each of a user's n targets counts 1 / n.
+
+        With ties, each target is spread evenly over their ranks.
+        """
+        if self.ties is None and len(self.distinct) == len(self.users):
             return np.bincount(self.ranks)
-        places = np.searchsorted(self.distinct, self.users)
-        return np.bincount(self.ranks, weights=1 / np.bincount(places)[places])
+        if self.ties is None:
+            return np.bincount(self.ranks, weights=self.weights)
+        return expected_histogram(higher_of(self.ranks, self.ties), self.ties, self.weights)
 
 
 @dataclass(frozen=True)
@@ -227,12 +245,17 @@ def metrics_of(
     return {key: (dict(zip(names, values, strict=True)), seconds) for key, seconds, *values in rows}
 
 
+def _zeros(size: int, *, whole: bool) -> NDArray[np.int64] | NDArray[np.float64]:
+    return np.zeros(size, dtype=np.int64) if whole else np.zeros(size)
+
+
 def means_of(connection: Connection, keys: Collection[str], name: str, split: str) -> dict[str, float]:
     """Return, by key of complete cells, the mean over users of a metric like `ndcg@10` in a split, valid or test."""
     rows = connection.execute(
-        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')}))"
+        "SELECT key, avg(value) FROM ("
+        f"SELECT key, avg({name.replace('@', '(realistic_rank(higher, ties), ')})) AS value"
         " FROM ranks JOIN cells USING (cell) WHERE split = ? AND status = 'complete' AND key IN (SELECT unnest(?))"
-        " GROUP BY key",
+        ' GROUP BY key, "user") GROUP BY key',
         [split, list(keys)],
     ).fetchall()
     return dict(rows)
@@ -376,8 +399,10 @@ def bases(connection: Connection, keys: Collection[str]) -> dict[str, Basis]:
     """Return the basis of each complete cell among `keys`."""
     rows = connection.execute(
         """
-        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history
-        FROM cell_bases LEFT JOIN datasets USING (fingerprint) WHERE key IN (SELECT unnest(?))
+        SELECT key, fingerprint, filter, concat_ws(' ', "split", valid_share, test_share), mask_history,
+               coalesce(json_extract_string(settings, '$.protocol.candidates'), 'all')
+        FROM cell_bases JOIN (SELECT key, settings FROM cells) USING (key) LEFT JOIN datasets USING (fingerprint)
+        WHERE key IN (SELECT unnest(?))
         """,
         [list(keys)],
     ).fetchall()
@@ -477,45 +502,63 @@ def cell_summaries(connection: Connection, keys: Sequence[str]) -> dict[str, Cel
     return found
 
 
-def test_ranks(connection: Connection, keys: Sequence[str]) -> dict[str, TestRanks]:
-    """Return the test ranks of the complete cells among `keys`."""
+def test_ranks(
+    connection: Connection,
+    keys: Sequence[str],
+    ties: Ties = "realistic",  # noqa: PT028 (it is no test)
+) -> dict[str, TestRanks]:
+    """Return the test ranks of the complete cells among `keys`, whose metrics count ties as `ties` says."""
     numbers = connection.execute(
         "SELECT cell, key FROM cells WHERE status = 'complete' AND key IN (SELECT unnest(?))", [list(keys)]
     ).fetchall()
     found = {}
     for cell, key in numbers:
         columns = connection.execute(
-            'SELECT "user", realistic_rank(higher, ties)::INTEGER AS rank FROM ranks'
+            'SELECT "user", realistic_rank(higher, ties)::INTEGER AS rank, ties FROM ranks'
             " WHERE cell = ? AND split = 'test'",
             [cell],
         ).fetchnumpy()
-        users, ranks = np.asarray(columns["user"]), np.asarray(columns["rank"])
+        users, ranks, equal = (np.asarray(columns[name]) for name in ("user", "rank", "ties"))
         if (users[1:] < users[:-1]).any():  # they are written in order, and sorting takes longer than reading
             order = np.argsort(users, kind="stable")
-            users, ranks = users[order], ranks[order]
-        found[key] = TestRanks(key, users, ranks)
+            users, ranks, equal = users[order], ranks[order], equal[order]
+        found[key] = TestRanks(key, users, ranks, equal if ties == "expected" else None)
     return found
 
 
-def valid_counts(connection: Connection, keys: Sequence[str], cutoff: int) -> dict[str, NDArray[np.int64]]:
-    """Return, by key of complete cells, how many validation users have each rank.
+def valid_counts(
+    connection: Connection, keys: Sequence[str], cutoff: int
+) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+    """Return, by key of complete cells, how many validation users have each rank; each of n targets counts 1 / n.
 
-    Each array is int64 `[cutoff + 2]`: rank 0, which nobody has, then ranks 1 to `cutoff`, then all ranks beyond. Cells
-    without validation ranks, like imports, are left out.
+    Each array is `[cutoff + 2]`: rank 0, which no user has, then ranks 1 to `cutoff`, then all ranks beyond.
+    Cells without validation ranks, like imports, are left out.
     """
-    rows = connection.execute(
-        """
-        SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, count(*) AS users
+    wanted = """
         FROM ranks WHERE split = 'valid' AND cell IN
             (SELECT cell FROM cells WHERE status = 'complete' AND key IN (SELECT unnest(?)))
+    """
+    several = connection.execute(
+        f"""
+        SELECT count(*) FROM (SELECT cell, count(*) AS ranked {wanted} GROUP BY cell)
+        JOIN cell_targets USING (cell) WHERE split = 'valid' AND ranked > users
+        """,
+        [list(keys)],
+    ).fetchall()[0][0]
+    share = '1 / count(*) OVER (PARTITION BY cell, "user")' if several else "1"
+    rows = connection.execute(
+        f"""
+        SELECT cell, rank, sum(share) AS users
+        FROM (SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, {share} AS share {wanted})
         GROUP BY ALL
         """,
         [cutoff + 1, list(keys)],
     ).fetchnumpy()
+    found: dict[str, NDArray[np.int64] | NDArray[np.float64]]
     names = dict(
         connection.execute("SELECT cell, key FROM cells WHERE key IN (SELECT unnest(?))", [list(keys)]).fetchall()
     )
-    found = {names[cell]: np.zeros(cutoff + 2, dtype=np.int64) for cell in np.unique(rows["cell"]).tolist()}
+    found = {names[cell]: _zeros(cutoff + 2, whole=not several) for cell in np.unique(rows["cell"]).tolist()}
     for cell, rank, users in zip(*(np.asarray(rows[name]).tolist() for name in ("cell", "rank", "users")), strict=True):
         found[names[cell]][rank] = users
     return found

@@ -335,6 +335,21 @@ CREATE MACRO mrr(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / rank WHEN ra
 COMMENT ON MACRO mrr IS 'Reciprocal rank at n of one rank: 1 / rank if rank <= n, else 0; NULL if rank is NULL.';
 CREATE MACRO ndcg(rank, n) AS CASE WHEN rank <= n THEN 1.0::DOUBLE / log2(rank + 1) WHEN rank > n THEN 0.0::DOUBLE END;
 COMMENT ON MACRO ndcg IS 'NDCG at n of one rank, with one relevant item: 1 / log2(rank + 1) if rank <= n, else 0; NULL if rank is NULL.';
+-- Expected metrics: the mean gain of the ranks higher + 1 to higher + ties + 1, those beyond n being 0.
+CREATE MACRO expected_hr(higher, ties, n) AS
+    CASE WHEN higher + ties + n IS NOT NULL
+         THEN (least(higher + ties + 1, n) - least(higher, n))::DOUBLE / (ties + 1) END;
+COMMENT ON MACRO expected_hr IS 'Hit rate at n of an item that `higher` items outscore and `ties` others equal: its mean over all orders of the ties; NULL if any is NULL.';
+CREATE MACRO expected_mrr(higher, ties, n) AS
+    CASE WHEN higher + ties + n IS NOT NULL
+         THEN coalesce(list_sum([1.0::DOUBLE / i FOR i IN range(least(higher, n) + 1, least(higher + ties + 1, n) + 1)]), 0.0)
+              / (ties + 1) END;
+COMMENT ON MACRO expected_mrr IS 'Reciprocal rank at n of an item that `higher` items outscore and `ties` others equal: its mean over all orders of the ties; NULL if any is NULL.';
+CREATE MACRO expected_ndcg(higher, ties, n) AS
+    CASE WHEN higher + ties + n IS NOT NULL
+         THEN coalesce(list_sum([1.0::DOUBLE / log2(i + 1) FOR i IN range(least(higher, n) + 1, least(higher + ties + 1, n) + 1)]), 0.0)
+              / (ties + 1) END;
+COMMENT ON MACRO expected_ndcg IS 'NDCG at n of an item that `higher` items outscore and `ties` others equal: its mean over all orders of the ties; NULL if any is NULL.';
 
 -- Which cells may appear in one table is decided only here, for the report, compare, imports and the views.
 

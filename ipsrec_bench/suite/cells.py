@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,11 @@ OVER_CATALOGUE = frozenset({"augmented-next-item", "cloze", "next-item", "next-o
 TRAINED_UNDER = "trained_under"
 """Key, in a cell's settings, of the protocol under which the model that it ranks was trained; the cell itself has
 another one."""
+TUNED = "tuned"
+"""The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
+NOTHING_TO_TUNE = "nothing to tune"
+"""What tables say beside a model without settings, such as one that counts."""
+_FROM = re.compile(r"published|tuned, [1-9][0-9,]* trials?")
 MAIN_STAGE = "main"
 """Name of the stage that every training by gradients ends with."""
 REFIT = "refit"
@@ -133,7 +139,7 @@ class Finders:
     task: Callable[[str], KnownTask]
 
 
-class _Weight(Settings):
+class Weight(Settings):
     """The weight of a task, beside its own settings."""
 
     weight: float = Field(1.0, gt=0, le=1e6)
@@ -176,6 +182,9 @@ class Cell:
     """What `dataset` is made of: a dataset of the suite, a choice of providers, and a protocol."""
     parent: "Cell | None" = None
     """The cell whose trained model this one ranks under its own protocol; None for a cell that is trained."""
+    tuning: str = ""
+    """Where the settings are from, in words, like `tuned, 20 trials`; empty where neither a search nor the suite says
+    so. It does not enter the key."""
 
     @property
     def label(self) -> str:
@@ -419,6 +428,7 @@ def _rows(
     variants: Mapping[str, Any] = _of_type(file, where, base, "variants", Mapping, {})
     type_name: str = _of_type(file, where, base, "type", str, name)
     own_training: Mapping[str, Any] = _of_type(file, where, base, "training", Mapping, {})
+    own_source = _source_of_settings(file, where, base)
     try:
         known = find.model(type_name)
     except BenchError as error:
@@ -440,6 +450,7 @@ def _rows(
         place = (*where, "variants", variant) if variant else where
         overrides = dict(_of_type(file, (*where, "variants"), dict(variants), variant, Mapping, {}))
         variant_training = _of_type(file, place, overrides, "training", Mapping, {})
+        source = _source_of_settings(file, place, overrides) or (TUNED if variant == TUNED else "")
         training = checked(
             file,
             Training,
@@ -470,7 +481,22 @@ def _rows(
             asked=asked,
             uses_times=known.uses_times,
             uses_providers=known.uses_providers or _tasks_use_providers(file, config, place, find),
+            tuning=source if variant else own_source,
         )
+
+
+def _source_of_settings(file: SuiteFile, place: settings.Path, table: dict[str, Any]) -> str:
+    """Remove the key `settings_from` from a model's or a variant's table, and return it in the words of tables.
+
+    Raises:
+        SuiteError: it has another form.
+    """
+    said: str = _of_type(file, place, table, "settings_from", str, "")
+    if said and not _FROM.fullmatch(said):
+        raise file.error(
+            (*place, "settings_from"), f"found {settings.shown(said)}; allowed: 'published', 'tuned, 20 trials'"
+        )
+    return f"{said} settings" if said == "published" else said
 
 
 def _tasks_use_providers(file: SuiteFile, config: Settings, where: settings.Path, find: Finders) -> bool:
@@ -504,10 +530,10 @@ def _with_tasks(file: SuiteFile, config: Settings, where: settings.Path, find: F
                 f"the task is computed on {' or '.join(sorted(known.samples))}, but this model is trained on"
                 f" {main.samples}",
             )
-        table, keys = dict(tables[name]), [*known.config.keys(), *_Weight.keys()]
+        table, keys = dict(tables[name]), [*known.config.keys(), *Weight.keys()]
         for key in (key for key in table if key not in keys):
             raise file.error((*place, key), f"unknown key '{key}'{settings.known_keys_hint(key, keys)}")
-        weight = checked(file, _Weight, {"weight": table.pop("weight", 1.0)}, place).weight
+        weight = checked(file, Weight, {"weight": table.pop("weight", 1.0)}, place).weight
         own_settings = checked(file, known.config, table, place)
         completed[name] = {"weight": weight, **own_settings.model_dump(mode="json", by_alias=True)}
     config = config.model_copy(update={"tasks": completed})
@@ -596,6 +622,12 @@ def _resolved(training: Training, asked: str, config: Settings, known: KnownMode
             "optimiser",
             f"found 'lazy-adam', but weight_norm = {weight_norm:g} moves every row of every table; set weight_norm = 0,"
             " or optimiser = 'adam'",
+        )
+    if training.optimiser == "lazy-adam" and training.weight_decay:
+        raise ConflictError(
+            "weight_decay",
+            f"found {training.weight_decay:g}, but 'lazy-adam' leaves rows alone that a batch does not use; set"
+            " weight_decay = 0, or optimiser = 'adam'",
         )
     return training.model_copy(update={"samples": "packed" if packs and asked != "prefix" else "prefix"})
 

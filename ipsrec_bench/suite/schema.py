@@ -287,10 +287,12 @@ class TableSource(Source, TableFile):
     """How times are written, in the notation of strptime, such as `%d.%m.%Y`. Empty for numbers and for dates that
     begin with the year; see `ipsrec_bench.data.times`."""
     available_from: Column = Field((), exclude_if=lambda value: not value)
-    """Column of the time from which an item can be recommended, or a list of names; read as `time` is. It is the time
-    of the item's first interaction if not set. Only `protocol.candidates = "available"` uses it."""
+    """Column of the time from which on an item can be recommended, or a list of names; in the file or in `items`, and
+    written like `time`. Of several rows of an item, the earliest counts. It is the time of the item's first interaction
+    if not set, or if no row has a value. Only `protocol.candidates = "available"` uses it."""
     available_until: Column = Field((), exclude_if=lambda value: not value)
-    """Likewise, the time until which an item can be recommended; that of its last interaction if not set."""
+    """Column of the time from which on an item cannot be recommended any more, likewise; of several rows the latest
+    counts. If not set, an item can be recommended up to its last interaction, included."""
     unknown: tuple[str, ...] = PLACEHOLDERS
     """Texts that mean an unknown provider, whatever their case and surrounding blanks; an empty text always does. A
     user or item with such an id is an error."""
@@ -368,6 +370,8 @@ TargetRule = Literal["first", "last", "random", "all"]
 """Values of `protocol.target`."""
 ValidationRule = Literal["time", "last-train", "users"]
 """Values of `protocol.validation`."""
+Ties = Literal["realistic", "expected"]
+"""Values of `protocol.ties`."""
 
 
 class Protocol(Settings):
@@ -410,9 +414,10 @@ class Protocol(Settings):
     candidates: Literal["all", "available"] = Field("all", exclude_if=lambda value: value == "all")
     """Among which items a target is ranked. `all`: the whole catalogue. `available`: the items that exist at the time
     of the target; see the keys `available_from` and `available_until` of a dataset."""
-    ties: Literal["realistic", "expected"] = "realistic"
-    """How a target counts that ties with other items. `realistic`: it has the middle rank of its ties. `expected`: the
-    mean of the metric over all orders of its ties (McSherry and Najork, 2008)."""
+    ties: Ties = "realistic"
+    """How a target counts in tables if it ties with other items. `realistic`: it has the middle rank of its ties.
+    `expected`: the mean of the metric over all orders of its ties (McSherry and Najork, 2008). The metric that stops
+    training is always realistic."""
     metrics: tuple[Metric, ...] = Field(("hr", "mrr", "ndcg"), min_length=1)
     """Metrics of the tables."""
     cutoffs: tuple[Cutoff, ...] = Field((5, 10), min_length=1, max_length=100)
@@ -548,6 +553,9 @@ class Training(Settings):
     """Targets per optimiser step, for packed and prefix samples alike."""
     learning_rate: float = Field(1e-3, gt=0, le=1e30)
     """Learning rate of the optimiser."""
+    weight_decay: float = Field(0.0, ge=0, le=100, exclude_if=lambda value: not value)
+    """Decoupled weight decay, as in AdamW: every step shrinks all weights by `learning_rate` times this share.
+    `lazy-adam` has none."""
     stop_metric: MetricName = "mrr@10"
     """Validation metric that chooses the best epoch: `hr`, `mrr` or `ndcg` with a cutoff."""
     patience: int = Field(10, ge=1, le=1_000_000)
@@ -652,6 +660,9 @@ class Range(Settings):
 
 
 def _searched_as(value: object) -> str | None:
+    tables = (Mapping, Range, list, tuple)
+    if isinstance(value, Mapping) and value and all(isinstance(one, tables) for one in value.values()):
+        return "table"
     if isinstance(value, Mapping | Range):
         return "range"
     return "choices" if isinstance(value, list | tuple) else None
@@ -659,22 +670,35 @@ def _searched_as(value: object) -> str | None:
 
 Choices = Annotated[tuple[float | bool | str, ...], Field(min_length=1), AfterValidator(_distinct)]
 """Values of which one is chosen."""
-Searched = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
-    Discriminator(
-        _searched_as,
-        custom_error_type="searched",
-        custom_error_message="input should be a table with low and high, or a list of values",
-    ),
+_KIND = Discriminator(
+    _searched_as,
+    custom_error_type="searched",
+    custom_error_message="input should be a table with low and high, or a list of values",
+)
+Searched = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], _KIND]
+_Inner = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")] | Annotated[dict[str, Searched], Tag("table")],
+    _KIND,
 ]
+SearchTable = dict[
+    str,
+    Annotated[
+        Annotated[Range, Tag("range")]
+        | Annotated[Choices, Tag("choices")]
+        | Annotated[dict[str, _Inner], Tag("table")],
+        _KIND,
+    ],
+]
+"""The searched settings of a model; the tables `training` and `tasks` are nested as in the model's own table."""
 
 
 class Tune(Settings):
-    """How `tune` searches; what it optimises is `training.stop_metric` on the validation targets."""
+    """How `tune` and `run --tuned` search; what they optimise is `training.stop_metric` on the validation targets."""
 
-    space: dict[str, dict[str, Searched]] = {}  # noqa: RUF012 (pydantic copies it)
-    """Table for each model: a setting, and the list of values or the range in which it is searched. A model that is not
-    named is searched in the settings with a built-in range: `lambda` and `tau` of the IPSRec models."""
+    space: dict[str, SearchTable] = {}  # noqa: RUF012 (pydantic copies it)
+    """Table for each model: a setting, and the list of values or the range in which it is searched, like `tau` or
+    `training.learning_rate`. A model that is not named is searched in its default space, which the reference of its
+    settings gives; they have the same size for all models that are trained by gradients."""
     before: bool = False
     """Whether `ipsrec-bench run` first tunes every row of the suite and then trains the best settings with
     `fresh_seeds`; the same as its option --tuned."""
@@ -747,7 +771,8 @@ class Suite(Settings):
     """List of names of known datasets, or a table for each dataset."""
     models: dict[Name, dict[str, Any]] = {}  # noqa: RUF012 (pydantic copies it)
     """List of registered names, or a table for each model with its settings and `type`, `training`, `variants`. May be
-    empty for commands that only read data."""
+    empty for commands that only read data. `settings_from = "published"` in the table of a model or of a variant says
+    that its settings are a publication's: tables say so, and `run --tuned` leaves them as they are."""
     modules: str = ""
     """Folder with the modules of your own models, relative to the suite's folder; that folder itself if not set."""
     scale: float = Field(1.0, gt=0, le=1)

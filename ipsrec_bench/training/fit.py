@@ -26,7 +26,7 @@ from ipsrec_bench.training.catalogue import CatalogueLoss, catalogue_loss, produ
 from ipsrec_bench.training.curve import Epoch
 from ipsrec_bench.training.index import TrainingIndex
 from ipsrec_bench.training.objective import Losses, Objective
-from ipsrec_bench.training.optimiser import Optimiser
+from ipsrec_bench.training.optimiser import Optimiser, new_optimiser
 from ipsrec_bench.training.samples import Batch, Windows, windows_of
 from ipsrec_bench.training.state import Progress, StateFile
 from ipsrec_bench.training.streams import Streams
@@ -149,7 +149,7 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
     index = TrainingIndex(interactions.data, interactions.sequences, interactions.split, loop.max_length)
     if type(model).prepare is not SequentialModel.prepare:
         model.prepare(index.log)
-    optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
+    optimiser = new_optimiser(model, training)
     progress = Progress()
     if loop.state is not None:
         progress = loop.state.restore(model, optimiser, checkpoint, loop.about or {})
@@ -160,7 +160,7 @@ def fit(model: Model, config: ModelConfig, interactions: TrainingData, training:
         if stage.epochs is not None and progress.epochs_of(stage.name) >= stage.epochs:
             continue
         if resumed_in != stage.name:  # it begins here
-            optimiser = Optimiser(model, training.learning_rate, lazy=training.optimiser == "lazy-adam")
+            optimiser = new_optimiser(model, training)
             progress.first_loss = None
         trainer = _StageTrainer(model, config, stage, interactions, training, loop, index, optimiser)
         saved = trainer.train(progress) or saved

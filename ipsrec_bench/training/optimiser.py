@@ -7,13 +7,27 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from ipsrec_bench.models.api import SequentialModel
+from ipsrec_bench.suite.schema import Training
 
 MOMENTS = ("mean", "square", "steps")
 """Adam's state of a weight: the mean of its gradients, the mean of their squares, and the number of steps."""
 
 
+def new_optimiser(model: SequentialModel, training: Training) -> "Optimiser":
+    """Return the optimiser that `training` sets, over the weights of `model`."""
+    return Optimiser(
+        model,
+        training.learning_rate,
+        weight_decay=training.weight_decay,
+        lazy=training.optimiser == "lazy-adam",
+    )
+
+
 class Optimiser:
     """Adam (Kingma and Ba, ICLR 2015), fused; the lazy form updates only those rows of tables that a batch touched.
+
+    With weight decay, it is AdamW (Loshchilov and Hutter, ICLR 2019): every step also shrinks every weight that has a
+    gradient by the learning rate times the decay.
 
     Lazy Adam is a *different optimiser*: an untouched row keeps its weights and its moments, whereas in Adam its
     momentum moves it further and decays. It pays off where a dense pass over a table costs more than the batch,
@@ -21,10 +35,19 @@ class Optimiser:
     objective. The exact softmax changes every item in every step, so lazy updates cannot help there.
     """
 
-    def __init__(self, model: SequentialModel, learning_rate: float, *, lazy: bool) -> None:
-        """Take the weights of `model`, and let its tables have sparse gradients where that is faster."""
+    def __init__(
+        self, model: SequentialModel, learning_rate: float, *, weight_decay: float = 0.0, lazy: bool = False
+    ) -> None:
+        """Take the weights of `model`, and let its tables have sparse gradients where that is faster.
+
+        Raises:
+            ValueError: lazy Adam is asked for weight decay.
+        """
+        if lazy and weight_decay:
+            raise ValueError("lazy Adam has no weight decay")
         self._names = {id(weight): name for name, weight in model.named_parameters()}
         self._weights, self._learning_rate, self._lazy = list(model.parameters()), learning_rate, lazy
+        self._weight_decay = weight_decay
         self._dense: _FusedAdam | None = None
         self._lazily: torch.optim.SparseAdam | None = None
         self._sparse: set[int] = set()
@@ -56,7 +79,8 @@ class Optimiser:
         """Divide the weights by their first gradients: if the optimiser is lazy, `sparse` ones are updated lazily."""
         lazily = [weight for weight in self._weights if self._lazy and self._names[id(weight)] in sparse]
         self._sparse = {id(weight) for weight in lazily}
-        self._dense = _FusedAdam([w for w in self._weights if id(w) not in self._sparse], self._learning_rate)
+        dense = [w for w in self._weights if id(w) not in self._sparse]
+        self._dense = _FusedAdam(dense, self._learning_rate, self._weight_decay)
         if lazily:
             self._lazily = torch.optim.SparseAdam(lazily, lr=self._learning_rate)
 
@@ -97,13 +121,13 @@ class Optimiser:
 
 
 class _FusedAdam:
-    """The same as `torch.optim.Adam(weights, learning_rate, fused=True)`, with the same kernel.
+    """The same as `torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay, fused=True)`, with its kernel.
 
     Creating torch's imports its compiler, which takes every process that trains a second.
     """
 
-    def __init__(self, weights: list[nn.Parameter], learning_rate: float) -> None:
-        self._weights, self._learning_rate = weights, learning_rate
+    def __init__(self, weights: list[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
+        self._weights, self._learning_rate, self._weight_decay = weights, learning_rate, weight_decay
         self.moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         """By the id of a weight, the parts of `MOMENTS`, from its first gradient on."""
 
@@ -132,7 +156,8 @@ class _FusedAdam:
                 beta1=0.9,
                 beta2=0.999,
                 lr=self._learning_rate,
-                weight_decay=0.0,
+                weight_decay=self._weight_decay,
                 eps=1e-8,
                 maximize=False,
+                decoupled_weight_decay=self._weight_decay > 0,
             )

@@ -3,12 +3,61 @@
 Nothing here imports optuna or torch, so that a report can read it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-TUNED = "tuned"
-"""The variant of a model that has the best settings of a search: a separate row, not part of an ablation."""
+from ipsrec_bench.suite.cells import REFIT
+from ipsrec_bench.suite.schema import Training
+from ipsrec_bench.words import counted
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return the keys of a setting: one of `tau`, two of `training.learning_rate`, three of `tasks.NAME.weight`."""
+    table, _, rest = name.partition(".")
+    if table == "tasks" and rest:
+        task, _, key = rest.rpartition(".")  # the name of a task may hold dots
+        return (table, task, key)
+    return (table, *((rest,) if rest else ()))
+
+
+def split_settings(settings: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a cell's settings without those called `names`, and these alone by their names.
+
+    A setting that a cell leaves out at its default counts as that default if it belongs to the training, else as None.
+    """
+    config, training = dict(settings.get("config", {})), dict(settings.get("training", {}))  # an import has neither
+    training.pop(REFIT, None)  # no trial trains again
+    settings = {name: value for name, value in settings.items() if name != REFIT}  # where a model that counts has it
+    tasks = {task: dict(table) for task, table in config.get("tasks", {}).items()}
+    searched: dict[str, Any] = {}
+    for name in names:
+        table, *rest = parts_of(name)
+        if not rest:
+            searched[name] = config.pop(name, None)
+        elif table == "training":
+            default = Training.model_fields[rest[0]].default if rest[0] in Training.model_fields else None
+            searched[name] = training.pop(rest[0], default)
+        else:
+            searched[name] = tasks.get(rest[0], {}).pop(rest[1], None)
+    if tasks:
+        config["tasks"] = tasks
+    return {**settings, "config": config, **({"training": training} if "training" in settings else {})}, searched
+
+
+def as_table(chosen: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return chosen settings as the table of a model or a variant; `tasks` are the further tasks that it has."""
+    table: dict[str, Any] = {}
+    if any(parts_of(name)[0] == "tasks" for name in chosen):
+        table["tasks"] = {task: dict(own) for task, own in tasks.items()}
+    for name, value in chosen.items():
+        *outer, key = parts_of(name)
+        inner = table
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        if value is not None:  # a setting that is not set
+            inner[key] = value
+    return table
 
 
 @dataclass(frozen=True)
@@ -56,11 +105,19 @@ class StudyResult:
     Hutter, IJCAI 2023); empty with one setting, or with too few trials."""
     fixed: Mapping[str, Any] | None = None
     """The settings that were not searched, as in a cell; None in studies of older versions, which did not keep them."""
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """For each searched setting, the share of its space that trials have tried: of the values of a list, or of ten
+    equal parts of a range (of its logarithm if that is searched). Settings outside the space do not count."""
 
     @property
     def pruned(self) -> int:
         """Number of trials that were pruned."""
         return sum(trial.pruned for trial in self.trials)
+
+    @property
+    def words(self) -> str:
+        """What tables say beside a row that has the best settings."""
+        return f"tuned, {counted(len(self.trials), 'trial')}"
 
     @property
     def epochs(self) -> int:

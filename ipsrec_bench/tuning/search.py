@@ -6,7 +6,7 @@ several, may work on one study at once.
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ipsrec_bench.data.prepared import PreparedDataset
 from ipsrec_bench.errors import BenchError, ModelError, StudyError
-from ipsrec_bench.events import CellEvent, CellStarted, Emit, EpochDone, Event, SearchStarted, TrialEnded, TrialOutcome
+from ipsrec_bench.events import (
+    CellEvent,
+    CellStarted,
+    Emit,
+    EpochDone,
+    Event,
+    RunPaused,
+    RunResumed,
+    SearchStarted,
+    TrialEnded,
+    TrialOutcome,
+)
+from ipsrec_bench.run.control import FINAL, Wanted
 from ipsrec_bench.run.engine import MakeExecutor
 from ipsrec_bench.run.executors.api import Died, Done, Executor, Outcome, Refused, Slot, Task
 from ipsrec_bench.run.workplace import Workplace
@@ -60,9 +72,14 @@ class Budget:
     """Training time, summed over the trials, including failed ones."""
 
 
+def budget_of(tune: Tune) -> Budget:
+    """Return the budget that a suite gives every row."""
+    return Budget(tune.trials, None) if tune.budget == "equal trials" else Budget(None, tune.seconds)
+
+
 @dataclass(frozen=True, eq=False)
 class Search:
-    """One model's search."""
+    """The search of one row, a model or a variant, on one dataset."""
 
     study: optuna.Study
     place: str
@@ -77,7 +94,14 @@ class _PassedOver(Exception):  # noqa: N818 (it is not an error)
     """Another process was faster: it began the last trial of the budget, or one with the same settings."""
 
 
-def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, workplace: Workplace, emit: Emit) -> bool:
+def run_search(
+    search: Search,
+    budget: Budget,
+    make_executor: MakeExecutor,
+    workplace: Workplace,
+    emit: Emit,
+    wanted: Callable[[], Wanted] = lambda: "run",
+) -> bool:
     """Run trials until `budget` is spent or the grid is done; only validation targets are ranked.
 
     A trial whose process was killed is queued again; settings whose training fails are skipped.
@@ -88,9 +112,11 @@ def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, work
         make_executor: factory of the executor that trains the trials.
         workplace: gives each trial a folder, which is removed when it has ended.
         emit: callback that receives every event.
+        wanted: callback that is polled a few times a second: whether to run, pause or stop.
 
     Returns:
-        Whether the search came to its end; False if it was interrupted (Ctrl-C). Running trials are then queued again.
+        Whether the search came to its end; False if it was interrupted, by Ctrl-C or a request to stop. Running trials
+        are then queued again.
 
     Raises:
         ModelError: several trials in a row failed or were killed.
@@ -108,7 +134,7 @@ def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, work
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
         emit(
             SearchStarted(
-                f"Tuning {search.cell.model} on {search.cell.dataset}",
+                f"Tuning {search.cell.label} on {search.cell.dataset}",
                 search.cell.training.stop_metric,
                 budget.trials,
                 budget.seconds,
@@ -118,9 +144,9 @@ def run_search(search: Search, budget: Budget, make_executor: MakeExecutor, work
                 in_words(settings_of(best)) if best else "",
             )
         )
-        work = _Work(search, budget, points, workplace, emit)
+        work = _Work(search, budget, points, workplace, emit, wanted)
         try:
-            with make_executor(work.listen, lambda: None) as executor:
+            with make_executor(work.listen, work.tick) as executor:
                 work.through(executor)
         except KeyboardInterrupt:
             return False
@@ -143,10 +169,18 @@ class _Work:
     """State of a live search."""
 
     def __init__(
-        self, search: Search, budget: Budget, points: list[dict[str, Any]], workplace: Workplace, emit: Emit
+        self,
+        search: Search,
+        budget: Budget,
+        points: list[dict[str, Any]],
+        workplace: Workplace,
+        emit: Emit,
+        wanted: Callable[[], Wanted],
     ) -> None:
         self._search, self._study, self._budget, self._points = search, search.study, budget, points
-        self._workplace, self._emit = workplace, emit
+        self._workplace, self._emit, self._wanted = workplace, emit, wanted
+        self._is_held = False
+        """Whether the search is paused."""
         self._executor: Executor
         self._at_work: dict[str, _Trial] = {}
         """Trials that were begun here, until their task has ended."""
@@ -189,6 +223,20 @@ class _Work:
         if trial.is_over or self._error is not None:
             self._executor.stop(trial.key)
 
+    def tick(self) -> None:
+        """Check requests; executors call this a few times a second.
+
+        Raises:
+            KeyboardInterrupt: the search is requested to stop.
+        """
+        wanted = self._wanted()
+        if wanted in FINAL:
+            raise KeyboardInterrupt
+        if (wanted == "pause") != self._is_held:
+            self._is_held = wanted == "pause"
+            self._executor.pause(held=self._is_held)
+            self._emit(RunPaused() if self._is_held else RunResumed())
+
     def _judge(self, trial: "_Trial", event: CellEvent) -> None:
         try:
             trial.hear(event)
@@ -199,7 +247,7 @@ class _Work:
 
     def _hand_out(self) -> bool:
         """Begin trials in all free slots; return whether there may be more to begin later."""
-        for slot in self._executor.free():
+        for slot in () if self._is_held else self._executor.free():
             trial = self._next()
             if trial is None:
                 return self._depends_on_others()
@@ -426,7 +474,7 @@ class _Trial:
         self._pass_over()
         chosen = self._chosen = self._choose()
         cell = with_settings(self._search.cell, chosen)  # each value is allowed, but perhaps not the combination
-        variant = f"({in_words(chosen)})"
+        variant = f"{cell.variant} ({in_words(chosen)})".strip()
         self.cells = tuple(replace(cell, variant=variant, seed=seed) for seed in self._search.tune.seeds)
 
     def hear(self, event: CellEvent) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler
@@ -27,7 +28,7 @@ from ipsrec_bench.extras import require
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.journal import open_journal
-from ipsrec_bench.tuning.results import StudyResult, TrialResult
+from ipsrec_bench.tuning.results import StudyResult, TrialResult, split_settings
 from ipsrec_bench.tuning.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # in every process; events report progress
@@ -51,6 +52,8 @@ INTERRUPTED = "interrupted"
 """Marks trials that Ctrl-C ended; their settings are queued again, however often."""
 LONGEST_STEM = 180
 """Maximum bytes of a file's stem, to which a digest and a suffix are added; file systems allow 255."""
+PARTS = 10
+"""Number of parts into which a range is divided to say how much of it trials have tried."""
 BEST_SHARE = 0.25
 MIN_IMPORTANCE = 20
 """Minimum number of trials for which the importance of settings is reported: the best quarter of them are five."""
@@ -58,6 +61,8 @@ _PSYCOPG2 = {"postgresql", "postgresql+psycopg2"}
 """Schemes of URLs for which SQLAlchemy uses the driver of the extra `[postgresql]`."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """Attributes that identify the subject of a study."""
+GIVEN_UP = "given up"
+"""Holds the error that ended a search; `run --tuned` does not search again then, `tune` does."""
 _FIXED = "fixed"
 """Holds the settings that are not searched; older versions kept only their hash, in the study's name."""
 
@@ -68,7 +73,7 @@ def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
     grid = [tune.grid_points] if tune.sampler == "grid" else []
     content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
-    return f"{file_stem(f'{cell.dataset}-{cell.model}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    return f"{file_stem(f'{cell.dataset}-{cell.label}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def file_stem(name: str) -> str:
@@ -85,8 +90,7 @@ def file_stem(name: str) -> str:
 
 def _fixed(cell: Cell, space: Space) -> dict[str, Any]:
     """Return the settings of `cell` that are not searched."""
-    settings = cell.settings()
-    return {**settings, "config": {name: v for name, v in settings["config"].items() if name not in space.where}}
+    return split_settings(cell.settings(), space.where)[0]
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -151,7 +155,7 @@ def _sqlite_file(url: str) -> str | None:
 def open_study(storage: BaseStorage, name: str, cell: Cell, fingerprint: str, space: Space, tune: Tune) -> optuna.Study:
     """Open a study, or begin one, whose first trial has the suite's own settings."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    subject = (cell.dataset, cell.model, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
+    subject = (cell.dataset, cell.label, cell.training.stop_metric, fingerprint, list(tune.seeds), tune.sampler,
                tune.pruner, dict(space.own))  # fmt: skip
     for key, value in zip((*_SUBJECT, _FIXED), (*subject, _fixed(cell, space)), strict=True):
         if study.user_attrs.get(key) != value:
@@ -469,7 +473,36 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
         said.get(_FIXED),
+        _seen(ended(study)),
     )
+
+
+def _seen(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return the share of each setting's space that `trials` have tried, see `StudyResult.seen`."""
+    spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
+    return {
+        name: len({_part(space, trial.params[name]) for trial in trials if name in trial.params}) / _parts(space)
+        for name, space in spaces.items()
+    }
+
+
+def _parts(space: BaseDistribution) -> int:
+    if isinstance(space, CategoricalDistribution):
+        return len(space.choices)
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    return min(PARTS, int(space.high - space.low) + 1) if isinstance(space, IntDistribution) else PARTS
+
+
+def _part(space: BaseDistribution, value: Any) -> int:  # noqa: ANN401 (of the setting)
+    """Return the number of the part of `space` that holds `value`."""
+    if isinstance(space, CategoricalDistribution):
+        return space.choices.index(value)
+    assert isinstance(space, FloatDistribution | IntDistribution)
+    low, high = float(space.low), float(space.high)
+    if space.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    parts = _parts(space)
+    return min(parts - 1, int(parts * (value - low) / (high - low))) if high > low else 0
 
 
 def _without_password(place: str) -> str:

@@ -9,8 +9,9 @@ from ipsrec_bench.errors import BenchError, did_you_mean, listed
 from ipsrec_bench.run.plan import cells_of, known_datasets_of
 from ipsrec_bench.suite.cells import Cell
 from ipsrec_bench.suite.load import SuiteFile, adhoc_suite, load_suite
+from ipsrec_bench.suite.schema import Tune
 from ipsrec_bench.tuning.search import Search
-from ipsrec_bench.tuning.space import check_spaces, search_space
+from ipsrec_bench.tuning.space import Space, check_spaces, search_space
 from ipsrec_bench.tuning.study import open_storage, open_study, study_name
 
 
@@ -73,10 +74,24 @@ def searches(
     check_spaces(file, cells)
     spaces = [search_space(file, cell) for cell in chosen]
     data = prepare(chosen[0])
-    found = []
-    for cell, space in zip(chosen, spaces, strict=True):
-        name = study_name(cell, data.fingerprint, space, file.suite.tune)
-        place = storage if "://" in storage else f"{storage}/{name}.journal"
-        study = open_study(open_storage(place), name, cell, data.fingerprint, space, file.suite.tune)
-        found.append(Search(study, place, cell, space, file.suite.tune, data))
-    return file, found
+    return file, [
+        open_search(cell, space, file.suite.tune, data, storage) for cell, space in zip(chosen, spaces, strict=True)
+    ]
+
+
+def open_search(cell: Cell, space: Space, tune: Tune, data: PreparedDataset, storage: str) -> Search:
+    """Return the search of `cell` in `space`, with its study in the folder or database `storage`; begin that if needed.
+
+    Raises:
+        StudyError: the study cannot be opened.
+    """
+    cell = cell.without_refit()
+    name = study_name(cell, data.fingerprint, space, tune)
+    place = storage if "://" in storage else f"{storage}/{name}.journal"
+    study = open_study(open_storage(place), name, cell, data.fingerprint, space, tune)
+    return Search(study, place, cell, space, tune, data)
+
+
+def has_study(cell: Cell, space: Space, tune: Tune, data: PreparedDataset, folder: str) -> bool:
+    """Return whether `folder` has the journal of the study that `open_search` would open."""
+    return Path(folder, f"{study_name(cell.without_refit(), data.fingerprint, space, tune)}.journal").exists()

@@ -10,8 +10,9 @@ import tomli_w
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.files import replace_files
+from ipsrec_bench.suite.cells import TUNED
 from ipsrec_bench.suite.load import SuiteFile
-from ipsrec_bench.tuning.results import TUNED, StudyResult
+from ipsrec_bench.tuning.results import StudyResult, as_table
 from ipsrec_bench.tuning.study import file_stem
 
 
@@ -27,7 +28,8 @@ def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -
     for result in results:
         if result.best is not None:
             own = {key: value for key, value in file.suite.models[result.model].items() if key != "variants"}
-            models[result.model] = {**own, "variants": {TUNED: dict(result.best.settings)}}
+            best = as_table(result.best.settings, own.get("tasks", {}))
+            models[result.model] = {**own, "variants": {TUNED: {**best, "settings_from": result.words}}}
     dataset = results[0].dataset
     suite: dict[str, Any] = {
         "title": f"Tuned: {', '.join(models)} on {dataset}",

@@ -18,8 +18,8 @@ def results_listing(report: Report) -> Listing:
     table = report.results
     metrics = sorted(dict.fromkeys(one.metric for one in table.lines), key=lambda name: name != report.metric)
     found = _compared(report) | (dict(_variants(report.ablation)) if report.ablation else {}) | dict(_scores(table))
-    names = {row.label: row.display for row in table.columns}
-    names |= {c.row.label: c.row.display for c in report.comparisons}
+    names = {row.label: row.named for row in table.columns}
+    names |= {c.row.label: c.row.named for c in report.comparisons}
     main = {(c.dataset, c.row.label): c for c in report.comparisons if c.metric == report.metric}
     lines = []
     for dataset in dict.fromkeys(one.dataset for one in table.lines):
@@ -88,7 +88,7 @@ def costs_listing(report: Report) -> Listing:
             f"{one.dataset}\0{one.row.label}",
             (
                 text(one.dataset),
-                text(one.row.display, "bold"),
+                text(one.row.named, "bold"),
                 right(f"{one.parameters:,}"),
                 right(clock(one.train_seconds)),
                 right(clock(one.seconds)),
@@ -129,8 +129,8 @@ def comparisons_listing(report: Report) -> Listing:
         Line(
             f"{c.dataset}\0{c.metric}\0{c.row.label}",
             (
-                text(c.row.display, "bold"),
-                text(c.reference.display),
+                text(c.row.named, "bold"),
+                text(c.reference.named),
                 text(c.dataset),
                 Text(c.metric.upper()),
                 Text(c.verdict, VERDICTS[c.direction]),

@@ -60,7 +60,8 @@ training. This page is generated from the functions that compute metrics and sta
 """
 _ELSEWHERE = """\
 `protocol.metrics` and `protocol.cutoffs` of a suite choose what tables show, see [`[protocol]`](suite.md#protocol). In
-SQL, the macros [`hr`](store.md#hr), [`mrr`](store.md#mrr) and [`ndcg`](store.md#ndcg) compute the same."""
+SQL, the macros [`hr`](store.md#hr), [`mrr`](store.md#mrr) and [`ndcg`](store.md#ndcg) compute the same, and
+[`expected_hr`](store.md#expected_hr) and so on what `protocol.ties = "expected"` shows."""
 
 
 def page() -> str:

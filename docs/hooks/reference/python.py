@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ipsrec_bench.models.configs.ModelConfig",
             "ipsrec_bench.models.configs.NeuralConfig",
             "ipsrec_bench.settings.Settings",
+            "ipsrec_bench.settings.LinearRange",
             "ipsrec_bench.settings.LogRange",
         ),
     ),

@@ -14,7 +14,9 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ipsrec_bench.settings import LogRange, Settings
+from ipsrec_bench.models.configs import NeuralConfig
+from ipsrec_bench.settings import LinearRange, LogRange, SearchSpace, Settings
+from ipsrec_bench.suite.schema import Training
 from reference.markdown import code, entry, sentence, toml
 
 Link = Callable[[type[Settings]], str]
@@ -50,9 +52,12 @@ _NAMES = {bool: "`true` or `false`", int: "whole number", float: "number", str: 
 
 def described(settings: type[Settings], link: Link) -> Iterator[Setting]:
     """Yield every setting of a class, those of its bases first."""
+    declared: SearchSpace = getattr(settings, "search", {})
+    if settings is Training:
+        declared = NeuralConfig.training_search
     for name, field in settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        searched = next((one for one in field.metadata if isinstance(one, LogRange)), None)
+        searched = declared.get(field.alias or name)
         yield Setting(
             field=name,
             key=field.alias or name,
@@ -60,8 +65,15 @@ def described(settings: type[Settings], link: Link) -> Iterator[Setting]:
             default="" if default is PydanticUndefined or isinstance(default, Settings) else _default(default),
             required=field.is_required(),
             description=sentence(docstring(settings, name)),
-            search=f"tuning searches {searched.low:g} to {searched.high:g}, on a logarithmic scale" if searched else "",
+            search="" if searched is None else _searched(searched),
         )
+
+
+def _searched(space: LinearRange | LogRange | tuple[object, ...]) -> str:
+    if isinstance(space, tuple):
+        return f"tuning searches {', '.join(f'{value:g}' for value in space)}"
+    scale = ", on a logarithmic scale" if isinstance(space, LogRange) else ""
+    return f"tuning searches {space.low:g} to {space.high:g}{scale}"
 
 
 def parts_of(settings: type[Settings]) -> set[type[Settings]]:

@@ -1,7 +1,8 @@
 """The settings of every model, kept free of torch so that a suite is checked without importing it.
 
 Defaults are the paper's and, where it is silent, those of the code that produced its tables: RecBole 1.0 for the
-baselines, the released code for IPSRec. A search range is declared on its field.
+baselines, the released code for IPSRec. What is searched by
+default is the class variable `search` of each class, whose docstring names the source of its ranges.
 """
 
 from ipsrec_bench.models.configs.adaptive import SkipRecConfig

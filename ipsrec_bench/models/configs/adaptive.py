@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, TransformerConfig
+from ipsrec_bench.models.configs.base import DEEPEST, DROPOUTS, HEAVIEST, TransformerConfig
+from ipsrec_bench.settings import LogRange
 
 
 class SkipRecConfig(TransformerConfig):
@@ -12,7 +13,11 @@ class SkipRecConfig(TransformerConfig):
 
     The temperature is the paper's. Its Transformer has 32 layers of width 256; here it has the width of the other
     Transformers, and four times their depth.
+
+    Searched: dropout, depth up to twice the default, and the temperature around the paper's.
     """
+
+    search = {"hidden_dropout": DROPOUTS, "n_layers": (2, 4, 8, 16), "temperature": LogRange(1.0, 100.0)}  # noqa: RUF012 (a class variable by its base)
 
     n_layers: int = Field(8, ge=1, le=DEEPEST)
     gates: Literal["position", "user"] = "position"

@@ -5,8 +5,19 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import DEEPEST, HEAVIEST, WIDEST, NeuralConfig, Rate, check_weights, filled_in
+from ipsrec_bench.models.configs.base import (
+    DEEPEST,
+    DEPTHS,
+    DROPOUTS,
+    HEAVIEST,
+    WIDEST,
+    NeuralConfig,
+    Rate,
+    check_weights,
+    filled_in,
+)
 from ipsrec_bench.models.stages import TaskUse
+from ipsrec_bench.settings import LogRange
 
 Similarity = Literal["dot", "cosine"]
 
@@ -55,7 +66,11 @@ class ESASRecConfig(_PaddedConfig):
     """Settings of `ipsrec_bench.models.esasrec`.
 
     Defaults are those of RecTools 0.19, whose SASRec with LiGR layers is the authors' public code.
+
+    Searched: dropout, depth and heads, which published configurations of RecTools vary.
     """
+
+    search = {"dropout": DROPOUTS, "n_layers": DEPTHS, "n_heads": (1, 2, 4, 8)}  # noqa: RUF012 (a class variable by its base)
 
     embedding_size: int = Field(256, ge=1, le=WIDEST)
     n_layers: int = Field(2, ge=1, le=DEEPEST)
@@ -89,7 +104,11 @@ class HSTUConfig(_PositionsConfig):
     """Settings of `ipsrec_bench.models.hstu`.
 
     Sizes are those of RecTools 0.19; the temperature is that of the authors' configurations.
+
+    Searched: dropout, depth, and the temperature around that of the authors' configurations.
     """
+
+    search = {"dropout": DROPOUTS, "n_layers": DEPTHS, "temperature": LogRange(0.01, 1.0)}  # noqa: RUF012 (a class variable by its base)
 
     embedding_size: int = Field(256, ge=1, le=WIDEST)
     n_layers: int = Field(2, ge=1, le=DEEPEST)
@@ -123,7 +142,11 @@ class LRURecConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.lrurec`, as in the authors' code.
 
     The authors train with AdamW and weight decay 0.01; here it is Adam without decay.
+
+    Searched: both dropout rates and the depth; the authors tune dropout and weight decay.
     """
+
+    search = {"dropout": DROPOUTS, "recurrent_dropout": DROPOUTS, "n_layers": DEPTHS}  # noqa: RUF012 (a class variable by its base)
 
     n_layers: int = Field(2, ge=1, le=DEEPEST)
     """Number of layers."""
@@ -151,7 +174,12 @@ class LRURecConfig(NeuralConfig):
 
 
 class TiSASRecConfig(_PaddedConfig):
-    """Settings of `ipsrec_bench.models.tisasrec`; defaults are those of pmixer's port of the authors' code."""
+    """Settings of `ipsrec_bench.models.tisasrec`; defaults are those of pmixer's port of the authors' code.
+
+    Searched: dropout, depth, and the largest time interval, whose values here are among those of the paper.
+    """
+
+    search = {"dropout": DROPOUTS, "n_layers": DEPTHS, "time_span": (64, 256, 1024, 2048)}  # noqa: RUF012 (a class variable by its base)
 
     embedding_size: int = Field(50, ge=1, le=WIDEST)
     n_layers: int = Field(2, ge=1, le=DEEPEST)
@@ -178,7 +206,12 @@ class TiSASRecConfig(_PaddedConfig):
 
 
 class LiveRecConfig(_PaddedConfig):
-    """Settings of `ipsrec_bench.models.liverec`; defaults are those of the authors' code, except `context_layers`."""
+    """Settings of `ipsrec_bench.models.liverec`; defaults are those of the authors' code, except `context_layers`.
+
+    Searched: dropout, depth and heads, the command line's settings of the authors' code.
+    """
+
+    search = {"dropout": DROPOUTS, "n_layers": DEPTHS, "n_heads": (1, 2, 4, 8)}  # noqa: RUF012 (a class variable by its base)
 
     released = {**_PaddedConfig.released, "repeats_since": "first"}  # noqa: RUF012 (a class variable by its base)
 
@@ -188,7 +221,7 @@ class LiveRecConfig(_PaddedConfig):
     """Number of their attention heads; must divide `embedding_size`."""
     context_layers: int = Field(0, ge=0, le=DEEPEST)
     """Number of layers over the available candidates (2 in the authors' code). They take part in `candidate_scores`
-    only: no task trains them, and they are not used if the whole catalogue is ranked."""
+    only: no task trains them, and ranking does not use them."""
     context_heads: int = Field(4, ge=1, le=WIDEST)
     """Number of their attention heads; must divide `embedding_size`."""
     top_k: int = Field(64, ge=1, le=1_000_000)

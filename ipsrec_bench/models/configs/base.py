@@ -1,16 +1,20 @@
 """The base classes of all models' settings."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ipsrec_bench.models.stages import Stage, TaskUse
-from ipsrec_bench.settings import Settings
+from ipsrec_bench.settings import LinearRange, LogRange, SearchSpace, Settings
 
 Rate = Annotated[float, Field(ge=0, le=0.99)]
 WIDEST = 4096
 DEEPEST = 64
+DROPOUTS = LinearRange(0.0, 0.6)
+"""Dropout rates that are searched by default. Published settings of SASRec, from 0.2 to 0.5, lie inside."""
+DEPTHS = (1, 2, 3, 4)
+"""Numbers of layers that are searched by default."""
 HEAVIEST = 1e6
 """Upper bound on the weight of a loss: beyond it, the other terms vanish in a float32 sum."""
 MOST_WEIGHTS = 2**28
@@ -33,6 +37,12 @@ def filled_in(settings: Any, presets: Mapping[str, Mapping[str, object]]) -> Any
 class ModelConfig(Settings):
     """Base of all models' settings; sufficient for a counting model without settings."""
 
+    search: ClassVar[SearchSpace] = {}
+    """Settings of the model that `tune` searches unless a suite names others, each with a range or a list of values.
+    Those of a counting model are all that is searched for it."""
+    idle_without: ClassVar[Mapping[str, str]] = {}
+    """Searched settings that have no effect while another setting, their value here, is 0."""
+
     @property
     def packs(self) -> bool:
         """Whether a causal model with these settings may be trained on packed windows."""
@@ -48,7 +58,20 @@ class NeuralConfig(ModelConfig):
     """Settings of every model trained by gradient descent.
 
     The model reads `embedding_size`; the others say what it is trained for.
+
+    Every model of the toolkit has a search space of six dimensions, so that equal budgets cover equal shares of it.
+    Three are `training_search`. Three are in `search`: a dropout rate, if the model has one, and what its paper or
+    public tuned settings vary most, each a range or a list of four values.
     """
+
+    training_search: ClassVar[SearchSpace] = {
+        "learning_rate": LogRange(1e-4, 1e-2),
+        "batch_size": (128, 256, 512, 1024),
+        "weight_decay": (0.0, 1e-3, 1e-2, 1e-1),
+    }
+    """Settings of `[training]` that `tune` searches for every model trained by gradient descent, unless a suite names
+    others. Learning rates around Adam's 1e-3 and batch sizes are those that RecBole's published searches
+    (recbole.io/hyperparameters) and the papers of the models vary; 1e-2 is AdamW's default weight decay."""
 
     embedding_size: int = Field(64, ge=1, le=WIDEST)
     """Dimension d of the vectors of items, providers, positions and users."""
@@ -84,7 +107,13 @@ class NeuralConfig(ModelConfig):
 
 
 class TransformerConfig(NeuralConfig):
-    """Sizes of a Transformer encoder."""
+    """Sizes of a Transformer encoder.
+
+    Searched: both dropout rates and the depth, as in RecBole's published searches for SASRec and SASRec-F. SASRec's own
+    code and its reproductions differ most in these.
+    """
+
+    search = {"hidden_dropout": DROPOUTS, "attention_dropout": DROPOUTS, "n_layers": DEPTHS}  # noqa: RUF012 (a class variable by its base)
 
     n_layers: int = Field(2, ge=1, le=DEEPEST)
     """Number of layers."""

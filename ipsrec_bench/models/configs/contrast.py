@@ -1,11 +1,11 @@
 """The settings of baselines that contrast views of one history, blind to providers."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, TransformerConfig, filled_in
+from ipsrec_bench.models.configs.base import DROPOUTS, HEAVIEST, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -14,16 +14,21 @@ class HistoryContrastConfig(TransformerConfig):
     """Settings of a Transformer that is trained with a contrastive loss between views of a history.
 
     `preset = "released"` selects what the code of DuoRec's authors does differently, which has both models.
+
+    Searched: dropout, and weight and temperature of the contrastive loss, in the ranges of the IPSRec models.
     """
+
+    search = {"hidden_dropout": DROPOUTS, "lambda": LogRange(1e-3, 1.0), "tau": LogRange(0.05, 5.0)}  # noqa: RUF012 (a class variable by its base)
+    idle_without: ClassVar[Mapping[str, str]] = {"tau": "lambda"}
 
     released: ClassVar[Mapping[str, object]] = {"same_user_negatives": True, "padding_class": True}
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
     """Source of the defaults: the paper or the released code. The preset itself does not enter a cell's key; the
     resulting settings do."""
-    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
+    lambda_: float = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
     """Weight of the contrastive loss; 0 disables it."""
-    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, ge=1e-4, le=HEAVIEST)
+    tau: float = Field(1.0, ge=1e-4, le=HEAVIEST)
     """Temperature of the contrastive loss."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Similarity of two views: dot product or cosine."""
@@ -66,13 +71,19 @@ class CL4SRecConfig(HistoryContrastConfig):
 
 
 class DuoRecConfig(HistoryContrastConfig):
-    """Settings of `ipsrec_bench.models.duorec`; defaults are those of its authors' code, except for `contrast`."""
+    """Settings of `ipsrec_bench.models.duorec`; defaults are those of its authors' code, except for `contrast`.
+
+    Searched: dropout and the weights of both losses, which the paper varies from 0.1 to 0.5.
+    """
+
+    search = {"hidden_dropout": DROPOUTS, "lambda": LogRange(1e-3, 1.0), "lambda_sem": LogRange(1e-3, 1.0)}  # noqa: RUF012 (a class variable by its base)
+    idle_without: ClassVar[Mapping[str, str]] = {}
 
     released = {**HistoryContrastConfig.released, "contrast": "us_x"}  # noqa: RUF012 (a class variable by its base)
 
-    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
+    lambda_: float = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
     """Weight of the unsupervised loss, between two dropout passes of a history; 0 disables it."""
-    lambda_sem: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST)
+    lambda_sem: float = Field(0.1, ge=0, le=HEAVIEST)
     """Weight of the supervised loss, between two histories with the same target; 0 disables it."""
     contrast: Literal["un", "su", "us", "us_x"] = "us"
     """Which views are contrasted. `un`: two dropout passes. `su`: two histories with the same target. `us`: the sum of

@@ -1,11 +1,11 @@
 """The settings of models of the user-item graph."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, NeuralConfig, filled_in
+from ipsrec_bench.models.configs.base import DROPOUTS, HEAVIEST, NeuralConfig, filled_in
 from ipsrec_bench.models.stages import Stage, TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -15,7 +15,13 @@ class SGLConfig(NeuralConfig):
 
     Defaults are those of the authors' code (wujcan/SGL-Torch, `conf/SGL.ini`), which lie in the ranges of the paper.
     `preset = "recbole"` selects what RecBole 1.2.1 does differently.
+
+    Searched: the share of dropped edges, which is its dropout, and temperature and weight of the contrast, as in the
+    paper.
     """
+
+    search = {"drop_ratio": DROPOUTS, "tau": LogRange(0.05, 5.0), "ssl_weight": LogRange(5e-3, 1.0)}  # noqa: RUF012 (a class variable by its base)
+    idle_without = {"tau": "ssl_weight", "drop_ratio": "ssl_weight"}  # noqa: RUF012 (likewise)
 
     recbole: ClassVar[Mapping[str, object]] = {
         "tau": 0.5,
@@ -32,11 +38,11 @@ class SGLConfig(NeuralConfig):
     """Number of propagations over the graph."""
     drop_ratio: float = Field(0.1, ge=0, le=0.99)
     """Share of the edges that each of the two views drops."""
-    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(0.2, ge=1e-4, le=HEAVIEST)
+    tau: float = Field(0.2, ge=1e-4, le=HEAVIEST)
     """Temperature of the contrast between the two views."""
-    ssl_weight: Annotated[float, LogRange(5e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST)
+    ssl_weight: float = Field(0.1, ge=0, le=HEAVIEST)
     """Weight of that contrast; 0 is LightGCN."""
-    reg_weight: Annotated[float, LogRange(1e-6, 1e-2)] = Field(1e-4, ge=0, le=HEAVIEST)
+    reg_weight: float = Field(1e-4, ge=0, le=HEAVIEST)
     """Weight of the penalty on the batch's rows of the tables."""
     penalty: Literal["squares", "norms"] = "squares"
     """Form of that penalty. `squares`: half the squared norms of the three rows of each sample. `norms`, as in RecBole:

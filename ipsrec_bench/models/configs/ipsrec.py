@@ -1,21 +1,27 @@
 """The settings of the paper's models, and of their contrastive loss."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, TransformerConfig, filled_in
+from ipsrec_bench.models.configs.base import DROPOUTS, HEAVIEST, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import TaskUse
 from ipsrec_bench.settings import LogRange
 
 
 class ContrastiveConfig(TransformerConfig):
-    """Settings of the contrastive loss between the item view and the provider view (eq. 12 and 13)."""
+    """Settings of the contrastive loss between the item view and the provider view (eq. 12 and 13).
 
-    lambda_: Annotated[float, LogRange(1e-3, 1.0)] = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
+    Searched: dropout, and weight and temperature of the contrastive loss, the paper's figures over lambda and tau.
+    """
+
+    search = {"hidden_dropout": DROPOUTS, "lambda": LogRange(1e-3, 1.0), "tau": LogRange(0.05, 5.0)}  # noqa: RUF012 (a class variable by its base)
+    idle_without = {"tau": "lambda"}  # noqa: RUF012 (likewise)
+
+    lambda_: float = Field(0.1, ge=0, le=HEAVIEST, alias="lambda")
     """Weight of the contrastive loss; 0 is the paper's variant "w/o CL"."""
-    tau: Annotated[float, LogRange(0.05, 5.0)] = Field(1.0, ge=1e-4, le=HEAVIEST)
+    tau: float = Field(1.0, ge=1e-4, le=HEAVIEST)
     """Temperature of the contrastive loss."""
     contrast: Literal["item-to-provider", "symmetric", "nt-xent"] = "item-to-provider"
     """Form of the contrastive loss. `item-to-provider`: eq. 12, from the item view. `symmetric`: the mean of both

@@ -1,11 +1,11 @@
 """The settings of models that learn by restoring hidden items."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, Rate, TransformerConfig, filled_in
+from ipsrec_bench.models.configs.base import DEPTHS, DROPOUTS, HEAVIEST, Rate, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import Stage, TaskUse
 from ipsrec_bench.settings import LogRange
 
@@ -15,7 +15,11 @@ class BERT4RecConfig(TransformerConfig):
 
     The defaults are those of the authors' code (FeiSun/BERT4Rec, `run_*.sh` and `gen_data_fin.py`);
     `preset = "recbole"` selects those of RecBole 1.2.1 (`properties/model/BERT4Rec.yaml`, `data/transform.py`).
+
+    Searched: dropout, depth, and the share of hidden items, the authors' setting that depends on the data.
     """
+
+    search = {"hidden_dropout": DROPOUTS, "n_layers": DEPTHS, "mask_ratio": LogRange(0.1, 0.8)}  # noqa: RUF012 (a class variable by its base)
 
     recbole: ClassVar[Mapping[str, object]] = {
         "samples": "prefixes",
@@ -34,7 +38,7 @@ class BERT4RecConfig(TransformerConfig):
     resulting settings do."""
     hidden_dropout: Rate = 0.2
     attention_dropout: Rate = 0.2
-    mask_ratio: Annotated[float, LogRange(0.1, 0.8)] = Field(0.2, gt=0, le=1)
+    mask_ratio: float = Field(0.2, gt=0, le=1)
     """Share of a history's items that are hidden. The authors take 0.2 for MovieLens, 0.4 for Steam and 0.6 for Amazon
     Beauty: the shorter the histories, the more."""
     samples: Literal["histories", "prefixes"] = "histories"
@@ -86,7 +90,12 @@ class S3RecConfig(TransformerConfig):
     The defaults are those of the authors' code (RUCAIBox/CIKM2020-S3Rec), which RecBole shares. Only the number of
     epochs of pretraining differs: the authors have 300 and RecBole 500, both on every prefix of a history. RecBole's
     maintainers advise 100.
+
+    Searched: dropout, depth, and the share of items that pretraining hides.
     """
+
+    search = {"hidden_dropout": DROPOUTS, "n_layers": DEPTHS, "mask_ratio": LogRange(0.1, 0.8)}  # noqa: RUF012 (a class variable by its base)
+    idle_without = {"mask_ratio": "pretrain_epochs"}  # noqa: RUF012 (likewise)
 
     pretrain_epochs: int = Field(100, ge=0, le=1_000_000)
     """Epochs of pretraining; 0 is SASRec."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, MOST_WEIGHTS, WIDEST, TransformerConfig, filled_in
+from ipsrec_bench.models.configs.base import DROPOUTS, HEAVIEST, MOST_WEIGHTS, WIDEST, TransformerConfig, filled_in
 from ipsrec_bench.models.stages import TaskUse
 
 
@@ -54,7 +54,15 @@ class DIFSRConfig(ProviderPredictionConfig):
     """Settings of `ipsrec_bench.models.dif_sr`. `preset = "released"` selects what the authors' code does differently.
 
     That code searches the fusion and the width of the providers.
+
+    Searched: dropout, weight of the provider's prediction (5 to 25 in the paper), and width of the providers.
     """
+
+    search = {  # noqa: RUF012 (a class variable by its base)
+        "hidden_dropout": DROPOUTS,
+        "attribute_weight": (5.0, 10.0, 15.0, 25.0),
+        "attribute_size": (16, 32, 64, 128),
+    }
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
     """Source of the defaults. The preset itself does not enter a cell's key; the resulting settings do."""

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from ipsrec_bench.models.configs.base import (
     DEEPEST,
+    DEPTHS,
+    DROPOUTS,
     HEAVIEST,
     MOST_WEIGHTS,
     WIDEST,
@@ -16,10 +18,16 @@ from ipsrec_bench.models.configs.base import (
     check_weights,
     filled_in,
 )
+from ipsrec_bench.settings import LinearRange, LogRange
 
 
 class GRU4RecConfig(NeuralConfig):
-    """Settings of `ipsrec_bench.models.gru4rec` and `ipsrec_bench.models.gru4rec_f`."""
+    """Settings of `ipsrec_bench.models.gru4rec` and `ipsrec_bench.models.gru4rec_f`.
+
+    Searched: dropout, width and depth, as in RecBole's published searches.
+    """
+
+    search = {"dropout": DROPOUTS, "hidden_size": (64, 128, 256, 512), "n_layers": DEPTHS}  # noqa: RUF012 (a class variable by its base)
 
     hidden_size: int = Field(128, ge=1, le=WIDEST)
     """Width of the recurrent state."""
@@ -38,7 +46,12 @@ class GRU4RecConfig(NeuralConfig):
 
 
 class CaserConfig(NeuralConfig):
-    """Settings of `ipsrec_bench.models.caser`."""
+    """Settings of `ipsrec_bench.models.caser`.
+
+    Searched: dropout and the numbers of filters, from the paper's values.
+    """
+
+    search = {"dropout": DROPOUTS, "n_horizontal": (4, 8, 16, 32), "n_vertical": (2, 4, 8, 16)}  # noqa: RUF012 (a class variable by its base)
 
     n_vertical: int = Field(8, ge=1, le=WIDEST)
     """Number of vertical filters."""
@@ -55,7 +68,12 @@ class CaserConfig(NeuralConfig):
 
 
 class SRGNNConfig(NeuralConfig):
-    """Settings of `ipsrec_bench.models.sr_gnn`."""
+    """Settings of `ipsrec_bench.models.sr_gnn`.
+
+    Searched: width, propagation rounds, and the penalty on the norms; the model has no dropout.
+    """
+
+    search = {"embedding_size": (32, 64, 128, 256), "step": (1, 2, 3, 4), "weight_norm": LogRange(1e-7, 1e-3)}  # noqa: RUF012 (a class variable by its base)
 
     step: int = Field(1, ge=1, le=100)
     """Number of propagation rounds over the session graph."""
@@ -65,7 +83,11 @@ class NextItNetConfig(NeuralConfig):
     """Settings of `ipsrec_bench.models.nextitnet`; defaults are RecBole 1.2.1's.
 
     `preset = "recbole"` selects what RecBole does differently from the paper, too.
+
+    Searched: width, number of blocks, and width of the convolutions; the model has no dropout.
     """
+
+    search = {"embedding_size": (32, 64, 128, 256), "block_num": (1, 2, 3, 5), "kernel_size": (2, 3, 4, 5)}  # noqa: RUF012 (a class variable by its base)
 
     preset: Literal["paper", "recbole"] = Field("paper", exclude=True)
     """Source of the defaults. The preset itself does not enter a cell's key; the resulting settings do."""
@@ -105,7 +127,12 @@ class NextItNetConfig(NeuralConfig):
 
 
 class GCSANConfig(TransformerConfig):
-    """Settings of `ipsrec_bench.models.gc_san`; defaults are RecBole 1.2.1's."""
+    """Settings of `ipsrec_bench.models.gc_san`; defaults are RecBole 1.2.1's.
+
+    Searched: dropout, propagation rounds, and the weight of the Transformer, as in the paper.
+    """
+
+    search = {"hidden_dropout": DROPOUTS, "step": (1, 2, 3, 4), "attention_weight": LinearRange(0.2, 0.8)}  # noqa: RUF012 (a class variable by its base)
 
     step: int = Field(1, ge=1, le=100)
     """Number of propagation rounds over the session graph."""

@@ -5,9 +5,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ipsrec_bench.models.configs.base import HEAVIEST, MOST_WEIGHTS, WIDEST, Rate, TransformerConfig, filled_in
+from ipsrec_bench.models.configs.base import (
+    DROPOUTS,
+    HEAVIEST,
+    MOST_WEIGHTS,
+    WIDEST,
+    Rate,
+    TransformerConfig,
+    filled_in,
+)
 from ipsrec_bench.models.configs.providers import ProviderPredictionConfig
 from ipsrec_bench.models.stages import TaskUse
+from ipsrec_bench.settings import LinearRange, LogRange
 
 
 class MSSRConfig(ProviderPredictionConfig):
@@ -15,7 +24,15 @@ class MSSRConfig(ProviderPredictionConfig):
 
     The sizes are this toolkit's; the other defaults are those of github.com/xiaolLIN/MSSR (its command line and its
     configuration for Amazon Beauty). That code searches the numbers of layers and heads, and both weights.
+
+    Searched: dropout and both weights, from the authors' runs.
     """
+
+    search = {  # noqa: RUF012 (a class variable by its base)
+        "hidden_dropout": DROPOUTS,
+        "attribute_weight": (2.0, 5.0, 7.0, 9.0),
+        "contrast_weight": LogRange(0.02, 0.5),
+    }
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
     """Source of the defaults. The preset itself does not enter a cell's key; the resulting settings do."""
@@ -82,7 +99,11 @@ class DIFFConfig(TransformerConfig):
     """Settings of `ipsrec_bench.models.diff`. `preset = "released"` selects what the authors' code does differently.
 
     The sizes are this toolkit's; the other defaults are those of github.com/HyeYoung1218/DIFF for Amazon Beauty.
+
+    Searched: dropout, the weight of the item stream, and that of the alignment, as in the paper.
     """
+
+    search = {"hidden_dropout": DROPOUTS, "alpha": LinearRange(0.1, 0.9), "align_weight": LogRange(0.2, 20.0)}  # noqa: RUF012 (a class variable by its base)
 
     preset: Literal["paper", "released"] = Field("paper", exclude=True)
     """Source of the defaults. The preset itself does not enter a cell's key; the resulting settings do."""

@@ -6,6 +6,8 @@ from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.report.tables.comparisons import all_pairs, comparisons, slices
 from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.report.tables.data import costs, datasets, protocol, provenance, settings
+from ipsrec_bench.report.tables.fairness import fairness
+from ipsrec_bench.report.tables.novelty import novelty
 from ipsrec_bench.report.tables.order import order, protocols, sampled
 from ipsrec_bench.report.tables.published import published
 from ipsrec_bench.report.tables.results import ablation, results
@@ -21,11 +23,13 @@ def tables_of(report: Report) -> list[Table]:
         comparisons(report),
         all_pairs(report),
         controls(report),
+        novelty(report),
         slices(report),
         *protocols(report),
         *order(report),
         *sampled(report),
         *(table for place, against in enumerate(report.published, 1) for table in published(report, against, place)),
+        fairness(report),
         tuning(report),
         datasets(report),
         costs(report),

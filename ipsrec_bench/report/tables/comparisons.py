@@ -10,7 +10,7 @@ from ipsrec_bench.report.content import (
     Slice,
     SliceTable,
 )
-from ipsrec_bench.report.sentences import between, effect, needed, p_value, probabilities, span, trainings
+from ipsrec_bench.report.sentences import between, effect, needed, probabilities, span, trainings
 from ipsrec_bench.report.table import (
     NONE,
     Cell,
@@ -28,7 +28,10 @@ from ipsrec_bench.report.tables.shared import (
     difference_cell,
     interval_of,
     metric_name,
+    model_cell,
     p_cell,
+    p_of_method,
+    p_of_users,
     percent_of,
     verdict_cell,
 )
@@ -41,8 +44,8 @@ def comparisons(report: Report) -> Table:
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda c: text(c.dataset), "left", key=True),
         Column("Metric", lambda c: text(metric_name(c.metric)), "left", key=True),
-        Column("Model", lambda c: text(c.row.display), "left"),
-        Column("Baseline", lambda c: text(c.reference.display), "left"),
+        Column("Model", lambda c: model_cell(c.row), "left"),
+        Column("Baseline", lambda c: model_cell(c.reference), "left"),
         Column("Difference", difference_cell, below=interval_of(report)),
         Column("Gain", lambda c: gain(c.gain.value if c.gain else None, span(c.gain)), below="its interval"),
         Column(
@@ -54,8 +57,8 @@ def comparisons(report: Report) -> Table:
         ),
         Column("Win / tie / loss", _counts, folded=True),
         Column("Seeds", lambda c: text(NONE if c.without_seeds else trainings(c)), folded=True, latex=False),
-        Column("p, users", _p_of_users, below="users, adjusted", folded=True),
-        Column("p, method", _p_of_method, below="method, adjusted", folded=True),
+        Column("p, users", p_of_users, below="users, adjusted", folded=True),
+        Column("p, method", p_of_method, below="method, adjusted", folded=True),
         *of_margin,
         Column(
             "Detectable",
@@ -122,15 +125,6 @@ def _of_margin(margin: str) -> list[Column]:
             explained=f"probability of each, with differences within {margin} as the same",
         ),
     ]
-
-
-def _p_of_users(c: Comparison) -> Cell:
-    return Cell(p_value(c.by_users.p), below=p_value(c.adjusted_users_p), value=exact(c.by_users.p))
-
-
-def _p_of_method(c: Comparison) -> Cell:
-    p = c.method.test.p if c.method else None
-    return Cell(p_value(p), below=p_value(c.adjusted_method_p), value=exact(p))
 
 
 def _next_training(c: Comparison) -> Cell:

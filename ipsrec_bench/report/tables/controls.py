@@ -2,7 +2,15 @@
 
 from ipsrec_bench.report.content import Comparison, Report
 from ipsrec_bench.report.table import Cell, Column, Table, gain, number, rows_of, text
-from ipsrec_bench.report.tables.shared import difference_cell, interval_of, metric_name, p_cell, verdict_cell
+from ipsrec_bench.report.tables.shared import (
+    difference_cell,
+    interval_of,
+    metric_name,
+    p_cell,
+    p_of_method,
+    p_of_users,
+    verdict_cell,
+)
 
 
 def controls(report: Report) -> Table:
@@ -21,6 +29,8 @@ def controls(report: Report) -> Table:
         Column("Own providers", lambda c: number(c.mean)),
         Column("Control's", lambda c: number(c.reference_mean), explained="with the providers of the control"),
         Column("Difference", difference_cell, below=interval_of(report)),
+        Column("p, users", p_of_users, below="users, adjusted", folded=True, latex=False),
+        Column("p, method", p_of_method, below="method, adjusted", folded=True, latex=False),
         Column("Adjusted p", lambda c: p_cell(c.adjusted_p)),
         Column("Verdict", verdict_cell, "left"),
         Column(

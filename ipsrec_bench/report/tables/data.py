@@ -23,6 +23,7 @@ from ipsrec_bench.report.table import (
 )
 from ipsrec_bench.report.tables.shared import (
     metric_name,
+    model_cell,
 )
 from ipsrec_bench.store.records import DatasetRow
 
@@ -70,7 +71,7 @@ def costs(report: Report) -> Table:
     """Return the table of what rows cost."""
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column(metric_name(report.metric), lambda line: number(line.value)),
         Column("Parameters", lambda line: count(line.parameters)),
         Column("Training", lambda line: seconds(line.train_seconds)),
@@ -102,7 +103,7 @@ def protocol(report: Report) -> Table:
 def settings(report: Report) -> Table:
     """Return the table of the models' settings."""
     columns = (
-        Column("Model", lambda line: text(line[0].display), "left"),
+        Column("Model", lambda line: model_cell(line[0]), "left"),
         Column("Settings", lambda line: text(line[1] or "nothing to set"), "left", long=True),
     )
     rows = rows_of(columns, report.settings)

@@ -27,6 +27,7 @@ from ipsrec_bench.report.table import (
 from ipsrec_bench.report.tables.shared import (
     interval_of,
     metric_name,
+    model_cell,
 )
 
 
@@ -97,7 +98,7 @@ def result_tables(
     for part, dataset in enumerate(datasets, start=1):
         lines = [line for line in table.lines if line.dataset == dataset]
         columns = [
-            Column("Model", lambda place: text(table.columns[place].display), "left"),
+            Column("Model", lambda place: model_cell(table.columns[place]), "left"),
             *(_of_metric(table, line, seeds) for line in lines),
         ]
         rows = rows_of(columns, range(len(table.columns)), begins=begins)
@@ -117,7 +118,8 @@ def _of_model(table: ResultTable, place: int, row: Row, seeds: int | None) -> Co
     def cell(line: ResultLine) -> Cell:
         return _result_cell(line.cells[place], seeds, proposed=proposed)
 
-    return Column(row.display, cell, below="Improv." if proposed else "")
+    heading = (row.display, f"({row.tuning})") if row.tuning else row.display
+    return Column(heading, cell, below="Improv." if proposed else "")
 
 
 def _of_metric(table: ResultTable, line: ResultLine, seeds: int | None) -> Column:
@@ -166,7 +168,7 @@ def ablation(report: Report) -> Iterator[Table]:
 
 def ablation_table(table: AblationTable, name: str, caption: str, note: str, latex: str, section: str = "") -> Table:
     columns = [
-        Column("Method", lambda line: text(line.row.variant if line.is_variant else line.row.display), "left"),
+        Column("Method", lambda line: model_cell(line.row, line.row.variant if line.is_variant else ""), "left"),
         *(_of_ablation(place, *column) for place, column in enumerate(table.columns)),
     ]
     rows = rows_of(columns, table.lines, begins=lambda line: not line.is_variant, indent=lambda line: line.is_variant)

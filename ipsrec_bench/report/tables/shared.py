@@ -3,6 +3,7 @@
 from ipsrec_bench.report.content import (
     Comparison,
     Report,
+    Row,
 )
 from ipsrec_bench.report.sentences import between, p_value
 from ipsrec_bench.report.table import (
@@ -34,6 +35,17 @@ def p_cell(value: float | None) -> Cell:
     return Cell(p_value(value), value=exact(value))
 
 
+def p_of_users(c: Comparison) -> Cell:
+    """Return the cell of the p-value over users; below, corrected."""
+    return Cell(p_value(c.by_users.p), below=p_value(c.adjusted_users_p), value=exact(c.by_users.p))
+
+
+def p_of_method(c: Comparison) -> Cell:
+    """Return the cell of the p-value of the methods; below, corrected."""
+    p = c.method.test.p if c.method else None
+    return Cell(p_value(p), below=p_value(c.adjusted_method_p), value=exact(p))
+
+
 def difference_cell(c: Comparison) -> Cell:
     """Return the cell of a difference with its interval."""
     return change(c.difference, between(c.low, c.high))
@@ -42,3 +54,8 @@ def difference_cell(c: Comparison) -> Cell:
 def verdict_cell(c: Comparison) -> Cell:
     """Return the cell of a verdict."""
     return Cell(c.verdict, tone=c.direction)
+
+
+def model_cell(row: Row, name: str = "") -> Cell:
+    """Return the cell of a row's name, which is its display name by default, with where its settings are from."""
+    return Cell(name or row.display, beside=f"({row.tuning})" if row.tuning else "")

@@ -56,5 +56,5 @@ def _data_and_store(file: SuiteFile | None, store: Path, data_dir: Path) -> Iter
     yield check_disk("disk for temporary files", Path(tempfile.gettempdir()), None)
     yield from of_store
     yield from check_claims(store)
-    yield from check_weights(store, health.keys.complete) if health else ()
+    yield from check_weights(store, health.keys.complete - health.keys.without_weights) if health else ()
     yield check_leftovers(store, data_dir)

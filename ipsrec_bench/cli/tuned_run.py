@@ -1,0 +1,74 @@
+"""`ipsrec-bench run --tuned`: search every row of a suite, then train the best settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipsrec_bench.errors import BenchError
+from ipsrec_bench.extras import require
+from ipsrec_bench.words import counted
+
+if TYPE_CHECKING:
+    from ipsrec_bench.events import Emit
+    from ipsrec_bench.run.control import Wanted
+    from ipsrec_bench.run.engine import MakeExecutor
+    from ipsrec_bench.run.plan import Plan
+    from ipsrec_bench.suite.load import SuiteFile
+
+
+def storage_of(store: Path) -> str:
+    """Return the folder of the studies beside a store."""
+    return str(store.parent / "studies")
+
+
+def suite_to_tune(file: "SuiteFile", shard: str | None) -> "SuiteFile":
+    """Return the suite as it is run after its searches, with its fresh seeds.
+
+    Raises:
+        BenchError: optuna is missing, or a share of the cells is asked for.
+    """
+    from ipsrec_bench.tuning.rows import tuned_file
+
+    require("tune", "run --tuned")
+    if shard:
+        raise BenchError(
+            f"--shard {shard}: the cells of a tuned run are known after its searches only; search all rows in one run,"
+            " with --jobs or --executor ray, or write a tuned suite with the command tune and share that"
+        )
+    return tuned_file(file)
+
+
+def search_first(
+    plan: "Plan", store: Path, make_executor: "MakeExecutor | None", emit: "Emit", wanted: "Callable[[], Wanted]"
+) -> "Plan":
+    """Search every row of `plan` on validation targets; return the plan of the best settings.
+
+    Without `make_executor` nothing is searched, and the best settings so far are taken.
+
+    Raises:
+        KeyboardInterrupt: a user has stopped the search.
+    """
+    from ipsrec_bench.run.workplace import Workplace
+    from ipsrec_bench.tuning.rows import Work, search_rows, with_winners
+
+    workplace = Workplace(store)
+    if make_executor is not None:
+        workplace.sweep()
+    if make_executor is not None and not search_rows(
+        plan, Work(storage_of(store), make_executor, workplace, emit, wanted)
+    ):
+        raise KeyboardInterrupt
+    return with_winners(plan, storage_of(store), store)
+
+
+def searches_in_words(file: "SuiteFile", data_dir: Path) -> str:
+    """Return how many searches come before the cells of a suite, and how long each is."""
+    from ipsrec_bench.run.plan import cells_of
+    from ipsrec_bench.tuning.rows import rows_of
+
+    cells = cells_of(file, data_dir)
+    rows = rows_of(file, cells)
+    tune = file.suite.tune
+    seeds = f", each trained with {counted(len(tune.seeds), 'seed')}" if len(tune.seeds) > 1 else ""
+    budget = counted(tune.trials, "trial") if tune.budget == "equal trials" else f"{tune.seconds:g} s of training"
+    return f"{counted(len(rows), 'search').replace('searchs', 'searches')} of {budget}{seeds}"
