@@ -1,12 +1,22 @@
 """All datasets of a suite together: pooled gains, mean ranks, wins."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ipsrec_bench.report.content import AcrossDatasets, Comparison, RelativeGain, Row, RowAcross, Standing
 from ipsrec_bench.report.results import Results
-from ipsrec_bench.stats.across import Friedman, MeanRank, friedman, mean_ranks, pooled, relative_difference, wins
+from ipsrec_bench.stats.across import (
+    Friedman,
+    MeanRank,
+    Pooled,
+    friedman,
+    mean_ranks,
+    pooled,
+    relative_difference,
+    wins,
+)
 
 ENOUGH_DATASETS = 10
 """Friedman's test and Nemenyi's critical difference are made from this number of datasets on (Demsar, JMLR 2006)."""
@@ -34,8 +44,14 @@ def _rows_across(results: Results, findings: Sequence[Comparison]) -> Iterator[R
         to_pool = [gain.difference.test for gain in gains if gain.varies]
         together = None
         if len(to_pool) > 1:
-            together = pooled([test.mean for test in to_pool], [test.standard_error for test in to_pool], confidence)
+            errors = [test.standard_error for test in to_pool]
+            together = _possible(pooled([test.mean for test in to_pool], errors, confidence))
         yield RowAcross(row, tuple(gains), together, tuple(name for name in results.datasets if name not in there))
+
+
+def _possible(found: Pooled) -> Pooled:
+    """Return `found` with intervals of possible gains: no metric is negative, so no gain is below -100%."""
+    return replace(found, test=replace(found.test, low=max(found.test.low, -1.0)), low=max(found.low, -1.0))
 
 
 def _gain(results: Results, c: Comparison, confidence: float) -> RelativeGain | None:

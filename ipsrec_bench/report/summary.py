@@ -33,7 +33,7 @@ def summary(report: Report) -> tuple[Statement, ...]:
     controls = [c for c in report.controls if c.metric == report.metric]
     controls = [c for c in controls if c.row in rows] or controls
     controlled = [*of_controls(controls)][:MOST_ROWS]
-    return (*_of_rows(report), *controlled, *_of_fairness(report.findings), *_of_change(report))
+    return (*_of_rows(report), *controlled, *_of_fairness(report), *_of_change(report))
 
 
 def _of_rows(report: Report) -> Iterator[Statement]:
@@ -191,16 +191,18 @@ def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
         yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", "controls", "Controls")
 
 
-def _of_fairness(findings: Sequence[Comparison]) -> Iterator[Statement]:
-    """Yield what favours one side of the comparisons."""
+def _of_fairness(report: Report) -> Iterator[Statement]:
+    """Yield what favours one side of the comparisons: budgets of searches, and trainings that were cut off."""
+    findings, section = report.findings, ("fairness", "How fair was this")
     unequal = dict.fromkeys(
         (c.row.display, c.reference.display) if c.row.tuned else (c.reference.display, c.row.display)
         for c in findings
         if c.unequal
     )
     said = [f"{tuned} is tuned and {other} is not, which favours the former." for tuned, other in unequal]
+    said = said[:2] or [f"{sentence}." for sentence in report.fairness.sentences[:1]]
     if said:
-        yield Statement(" ".join(said[:2]), "tuning", "Tuning")
+        yield Statement(" ".join(said), *section)
     cut = list(dict.fromkeys(row.display for c in findings for row in c.cut_off))
     if cut:
         yield Statement(f"Training of {_joined(cut)} was cut off by the epoch limit and might have gone on to improve.")
