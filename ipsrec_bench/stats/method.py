@@ -78,7 +78,9 @@ def method_test(
       floor V0 keeps a method from being more certain than its trainings.
 
     Degrees of freedom are Satterthwaite's (1946): W^2 over the sum of squares of all terms, each over its own degrees
-    of freedom: U - 1, S - 1 and (U - 1)(S - 1). More users reduce V0 and r, and never v.
+    of freedom: U - 1, S - 1 and (U - 1)(S - 1). They are not below the smallest of U - 1 and S - 1, those of a term
+    that makes up W alone. Where trainings of both rows share their noise, as with equal seeds of near-equal models, V0
+    lies far below v and r, and the formula gives nearly 0. More users reduce V0 and r, and never v.
 
     The result is the same, bit for bit, for every order of either row's seeds. False alarm rates and power are in
     benchmarks/README.md.
@@ -108,7 +110,8 @@ def method_test(
     of_users = float(difference.var(ddof=1)) / users
     variance = max(of_users + ((of_a.variance - of_a.noise) + (of_b.variance - of_b.noise)), of_users)
     spread = of_users**2 / (users - 1) + (of_a.spread + of_b.spread)
-    degrees = variance**2 / spread if spread else users - 1.0
+    least = min([users - 1.0, *(row.degrees for row in (of_a, of_b) if row.variance)])
+    degrees = max(variance**2 / spread, least) if spread else users - 1.0
     return MethodTest(
         mean_test(mean, variance**0.5, degrees, confidence),
         users,
