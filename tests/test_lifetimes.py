@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ipsrec_bench.data.lifetimes import lifetimes_of
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.errors import DataError
 from ipsrec_bench.suite.schema import TableSource
@@ -115,3 +116,10 @@ def test_unusable_values_are_refused_with_their_row(tmp_path, row, message):
 def test_a_column_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(DataError, match=r"there is no column 'begin' \(available_from column\)"):
         prepared(tmp_path, ROWS, available_from="begin")
+
+
+def test_lifetimes_before_an_end_are_those_of_the_interactions_before_it():
+    items, times = np.array([1, 1, 2, 3, 3], dtype=np.int32), np.array([0, 7, 2, 8, 9])
+    found = lifetimes_of({}, items, times, 5)
+    assert (found.first.tolist(), found.last.tolist()) == ([0, 2, 5], [0, 2, 5])
+    assert found.first.dtype == found.last.dtype == times.dtype

@@ -36,11 +36,22 @@ def seen_lifetimes(items: NDArray[np.int32], times: Moments) -> tuple[Moments, M
     return first, last
 
 
-def lifetimes_of(given: Mapping[str, Moments], items: NDArray[np.int32], times: Moments) -> Lifetimes:
-    """Return the lifetimes of items from prepared arrays, by key; those that are missing follow from interactions."""
+def lifetimes_of(
+    given: Mapping[str, Moments], items: NDArray[np.int32], times: Moments, end: float | None = None
+) -> Lifetimes:
+    """Return the lifetimes of items from prepared arrays, by key; those that are missing follow from interactions.
+
+    Interactions at `end` or later, if it is given, do not count: an item that has no others begins to exist at `end`.
+    """
     if len(given) == len((FROM, UNTIL)):
         return Lifetimes(given[FROM], given[UNTIL], given=True)
     first, last = seen_lifetimes(items, times)
+    if end is not None:
+        old = times < end
+        first[first >= end] = end
+        last = np.full_like(last, end)
+        of_old = np.unique(items[old]) - 1
+        last[of_old] = seen_lifetimes(items[old], times[old])[1]
     return Lifetimes(given.get(FROM, first), given.get(UNTIL, last), given=bool(given))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.data.lifetimes import FROM, UNTIL, Lifetimes, lifetimes_of
+from ipsrec_bench.data.lifetimes import FROM, UNTIL, Lifetimes, Moments, lifetimes_of
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
@@ -86,9 +86,16 @@ class PreparedDataset:
 
         Read or computed when it is first asked for.
         """
+        return lifetimes_of(self._given_lifetimes, self.items, self.times)
+
+    def lifetimes_before(self, end: float) -> Lifetimes:
+        """Return `lifetimes` as they are without the interactions at `end` or later."""
+        return lifetimes_of(self._given_lifetimes, self.items, self.times, end)
+
+    @property
+    def _given_lifetimes(self) -> dict[str, Moments]:
         files = {key: self.path / f"{key}.npy" for key in (FROM, UNTIL)}
-        given = {key: np.load(file, mmap_mode="r") for key, file in files.items() if file.exists()}
-        return lifetimes_of(given, self.items, self.times)
+        return {key: np.load(file, mmap_mode="r") for key, file in files.items() if file.exists()}
 
     @property
     def num_users(self) -> int:

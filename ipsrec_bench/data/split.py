@@ -181,7 +181,9 @@ def split_dataset(data: PreparedDataset, protocol: Protocol) -> Split:
     split = _rankable(data, protocol)
     if protocol.candidates == "all":
         return split
-    valid, test = (replace(targets, lifetimes=data.lifetimes) for targets in (split.valid, split.test))
+    end = _end(np.sort(data.times), protocol.test_share, protocol.later_folds)
+    lifetimes = data.lifetimes if end is None else data.lifetimes_before(end)
+    valid, test = (replace(targets, lifetimes=lifetimes) for targets in (split.valid, split.test))
     return replace(split, valid=valid, test=test)
 
 
@@ -274,8 +276,8 @@ def temporal(
     valid_cut, test_cut = _times_at(ordered, sizes)
     starts, ends = data.offsets[:-1], data.offsets[1:]
     test_from = _first_at(data, test_cut)
-    if later_folds:
-        (end,) = _times_at(ordered, np.array([1 - later_folds * test_share]))
+    end = _end(ordered, test_share, later_folds)
+    if end is not None:
         ends = _first_at(data, end)
     able = test_from - starts >= MIN_HOLDOUT_LENGTH
     before = "last" if target == "first" else target
@@ -299,6 +301,11 @@ def temporal(
     if target == "first":
         assert (data.times[result.test.positions - 1] < test_cut).all()
     return result
+
+
+def _end(ordered: NDArray[np.generic], test_share: float, later_folds: int) -> float | None:
+    """Return the time at which the test period ends because others follow it, or None; `ordered` are all times."""
+    return _times_at(ordered, np.array([1 - later_folds * test_share]))[0] if later_folds else None
 
 
 def _times_at(ordered: NDArray[np.generic], shares: NDArray[np.float64]) -> NDArray[np.generic]:

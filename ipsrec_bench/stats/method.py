@@ -110,8 +110,8 @@ def method_test(
     of_users = float(difference.var(ddof=1)) / users
     variance = max(of_users + ((of_a.variance - of_a.noise) + (of_b.variance - of_b.noise)), of_users)
     spread = of_users**2 / (users - 1) + (of_a.spread + of_b.spread)
-    least = min([users - 1.0, *(row.degrees for row in (of_a, of_b) if row.variance)])
-    degrees = max(variance**2 / spread, least) if spread else users - 1.0
+    fewest = min([users - 1.0, *(row.degrees for row in (of_a, of_b) if row.variance)])
+    degrees = max(variance**2 / spread, fewest) if spread else users - 1.0
     return MethodTest(
         mean_test(mean, variance**0.5, degrees, confidence),
         users,
