@@ -123,3 +123,6 @@ def test_lifetimes_before_an_end_are_those_of_the_interactions_before_it():
     found = lifetimes_of({}, items, times, 5)
     assert (found.first.tolist(), found.last.tolist()) == ([0, 2, 5], [0, 2, 5])
     assert found.first.dtype == found.last.dtype == times.dtype
+    until = np.array([7, 100, 8])  # 7 and 8 are the last interactions of items 1 and 3, as if they had no value
+    found = lifetimes_of({"available_until": until}, items, times, 5)
+    assert found.last.tolist() == [0, 100, 8]

@@ -390,7 +390,8 @@ def test_the_tuned_suite_sets_the_best_against_those_before_on_fresh_seeds(suite
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     (study,) = studies_in(tmp_path / "reports/studies")
     assert path.stem == study.name
-    assert content["models"]["ipsrec-s"]["variants"] == {"tuned": as_table(study.best.settings, {})}
+    said = {"settings_from": "tuned, 3 trials"}
+    assert content["models"]["ipsrec-s"]["variants"] == {"tuned": as_table(study.best.settings, {}) | said}
     assert set(content["seeds"]) == {101, 102, 103}
     assert bench("run", path, "--quiet").returncode == 0
     markdown = next((tmp_path / "reports").glob("*/*.md")).read_text(encoding="utf-8")

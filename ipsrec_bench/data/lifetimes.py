@@ -43,16 +43,26 @@ def lifetimes_of(
 
     Interactions at `end` or later, if it is given, do not count: an item that has no others begins to exist at `end`.
     """
-    if len(given) == len((FROM, UNTIL)):
+    if len(given) == len((FROM, UNTIL)) and end is None:
         return Lifetimes(given[FROM], given[UNTIL], given=True)
     first, last = seen_lifetimes(items, times)
+    found = {FROM: first, UNTIL: last}
     if end is not None:
-        old = times < end
-        first[first >= end] = end
-        last = np.full_like(last, end)
-        of_old = np.unique(items[old]) - 1
-        last[of_old] = seen_lifetimes(items[old], times[old])[1]
-    return Lifetimes(given.get(FROM, first), given.get(UNTIL, last), given=bool(given))
+        earlier = _seen_before(end, items, times)
+        # A prepared value at the first or last of all interactions may stand for one that the data do not have.
+        given = {key: np.where(moments == found[key], earlier[key], moments) for key, moments in given.items()}
+        found = earlier
+    return Lifetimes(given.get(FROM, found[FROM]), given.get(UNTIL, found[UNTIL]), given=bool(given))
+
+
+def _seen_before(end: float, items: NDArray[np.int32], times: Moments) -> dict[str, Moments]:
+    """Return the times of each item's first and last interaction before `end`, `[items]`; `end` where it has none."""
+    first, last = seen_lifetimes(items, times)
+    first[first >= end] = end
+    last = np.full_like(last, end)
+    old = times < end
+    last[np.unique(items[old]) - 1] = seen_lifetimes(items[old], times[old])[1]
+    return {FROM: first, UNTIL: last}
 
 
 def outside_notes(given: Mapping[str, Moments], items: NDArray[np.int32], times: Moments) -> list[str]:

@@ -23,6 +23,8 @@ from ipsrec_bench.stats.effect import next_training
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.suite.cells import TUNED
 
+TIES = {"realistic": "the middle of the tied ranks", "expected": "the mean over all orders of the ties"}
+
 
 def against_papers(
     results: Results, summaries: Mapping[str, CellSummary], datasets: Iterable[DatasetLine]
@@ -165,7 +167,8 @@ def _differences(
     published, counted = paper.datasets[line.label], line.statistics
     yield from (f"{line.label}: {difference}" for difference in _data_differences(published, line, paper.padding))
     ties = paper.protocol["ties"]
-    yield f"{line.label}: ties: here the middle of the tied ranks; the paper: {ties}"
+    rule = TIES[results.run.suite.protocol.ties]
+    yield f"{line.label}: ties: here {rule}; the paper: {ties}"
     yield (
         f"{line.label}: data: fingerprint {counted.fingerprint[:12]} here; the paper gives none, so only counts"
         " can be checked"

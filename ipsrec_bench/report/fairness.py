@@ -78,6 +78,9 @@ def _of_budgets(dataset: str, lines: Sequence[FairnessLine]) -> str:
     known = [line for line in lines if line.trials is not None and line.search_seconds is not None]
     if not known:
         return f"On {dataset}, the searches of the tuned rows are not at hand, so their budgets are not known"
+    unknown = [line.row.named for line in lines if line.row.tuned and line.trials is None]
+    if unknown:
+        return f"On {dataset}, the search of {', '.join(unknown)} is not at hand, so budgets cannot be compared"
     trials = {line.trials for line in known}
     seconds = [line.search_seconds or 0.0 for line in known]
     if len(trials) == 1:

@@ -10,6 +10,8 @@ from ipsrec_bench.report.sentences import p_value, percent, trainings
 
 MOST_ROWS = 3
 """Maximum number of rows with a statement of their own."""
+WITHOUT_INFORMATION = ("shuffled providers", "one provider")
+"""Controls whose providers say nothing, as a twin's display name ends with them."""
 NAMED = 3
 """Maximum number of datasets that a statement names with their gains; of more, it gives their number and range."""
 
@@ -44,7 +46,7 @@ def _of_rows(report: Report) -> Iterator[Statement]:
         found = [c for c in report.findings if c.row == row.row]
         said = _on_one(found[0], row, report) if len(found) == 1 else _on_several(found, row, report)
         tones = {_verdict(c) for c in found}
-        yield Statement(said, *section, tone=tones.pop() if len(tones) == 1 else "")
+        yield Statement(said, *section, tone=tones.pop() if tones in ({"better"}, {"worse"}) else "")
     more = len(rows) - MOST_ROWS
     if more > 0:
         others = "one other row has a lower one" if more == 1 else f"{more} other rows have lower ones"
@@ -58,10 +60,9 @@ def _is_of_method(c: Comparison) -> bool:
 def _verdict(c: Comparison) -> str:
     """Return the verdict on the methods or, where there are too few seeds, on the trained models."""
     if c.method is None:
-        return c.direction
-    if c.of_method == "undecided":
-        return "equivalent" if c.test == "method" and c.direction == "equivalent" else "undecided"
-    return "equivalent" if c.within_margin else c.of_method
+        return c.verdict
+    is_equivalent = c.of_method == "undecided" and c.test == "method" and c.verdict == "equivalent"
+    return "equivalent" if is_equivalent else c.of_method
 
 
 def _p(c: Comparison) -> str:
@@ -82,8 +83,9 @@ def _on_one(c: Comparison, row: RowAcross, report: Report) -> str:
     verdict, ours, theirs = _verdict(c), c.row.display, c.reference.display
     if not _is_of_method(c):
         ours, theirs = f"The trained {ours}", f"the trained {theirs}"
-    if verdict in {"better", "worse"}:
-        said = f"{ours} is {verdict} than {theirs} on {c.dataset}"
+    if verdict.startswith(("better", "worse")):
+        said = f"{ours} is {verdict.partition(',')[0]} than {theirs} on {c.dataset}"
+        said += f", but within the margin of {100 * (c.margin or 0):g}%" if c.within_margin else ""
     elif verdict == "equivalent":
         assert c.margin is not None
         said = f"{ours} and {theirs} differ by less than the margin of {100 * c.margin:g}% on {c.dataset}"
@@ -147,8 +149,10 @@ def verdicts(found: Iterable[Comparison]) -> str:
     """Return on which datasets a row is better, worse or neither, with its gains there."""
     words = {
         "better": "better",
+        "better, within the margin": "better, but within the margin,",
         "worse": "worse",
-        "equivalent": "within the margin",
+        "worse, within the margin": "worse, but within the margin,",
+        "equivalent": "the same up to the margin",
         "undecided": "not shown to differ",
     }
     groups: dict[str, list[Comparison]] = defaultdict(list)
@@ -184,9 +188,11 @@ def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
     for (row, twin), found in groups.items():
         shown = [_verdict(c) == "better" for c in found]
         tail = ""
-        if all(shown):
+        if not all(map(_is_of_method, found)):
+            tail = f" {_trained([c for c in found if not _is_of_method(c)])}"
+        elif twin.endswith(WITHOUT_INFORMATION) and all(shown):
             tail = " So much of its result comes from provider information."
-        elif not any(shown):
+        elif twin.endswith(WITHOUT_INFORMATION) and not any(shown):
             tail = " Its result is not shown to come from provider information."
         yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", "controls", "Controls")
 

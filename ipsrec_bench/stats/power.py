@@ -104,18 +104,19 @@ def _detectable_with(test: MethodTest, seeds: float, alpha: float, power: float)
 def _design_with(test: MethodTest, seeds: float) -> tuple[float, float]:
     """Return the standard error and the degrees of freedom of `test` with another number of seeds of both rows."""
     users, of_users, of_seeds, spread = test.users, test.user_variance, 0.0, 0.0
-    least = users - 1.0
+    least, smallest = users - 1.0, 1.0
     for now, variance, noise, random in (
         (test.seeds_a, test.seed_variance_a, test.noise_a, test.a_random),
         (test.seeds_b, test.seed_variance_b, test.noise_b, test.b_random),
     ):
         if random:
             share = now / seeds
+            smallest = min(smallest, share)
             of_users -= noise * (1 - share)
             of_seeds += (variance - noise) * share
             spread += ((variance * share) ** 2 + (noise * share) ** 2 / (users - 1)) / (seeds - 1)
             least = min(least, seeds - 1) if variance else least
-    of_users = max(of_users, 0.0)
+    of_users = max(of_users, test.user_variance * smallest)  # noise that both rows share is in V0 less than r says
     variance = max(of_users + of_seeds, of_users)
     spread += of_users**2 / (users - 1)
     degrees = max(variance**2 / spread, least) if spread else users - 1.0

@@ -97,6 +97,7 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
             found.append(one)
     labels = [one.label for one in found]
     for one in found:
+        _check_popularity(file, one)
         if labels.count(one.label) > 1:
             raise file.error(
                 ("datasets", one.name.base), f"two datasets would be called '{one.label}'; rename this one"
@@ -125,6 +126,16 @@ def _check_controls(file: SuiteFile, main: Condition) -> None:
                 f"found {settings.shown(_written(one))}, and '{base}' is from the embedded generator, which has no"
                 " columns; remove one of the two",
             )
+
+
+def _check_popularity(file: SuiteFile, one: Condition) -> None:
+    """Refuse classes of popularity where interactions are counted that the split holds out."""
+    if one.source.providers_as == "popularity" and one.protocol.split != "leave-one-out":
+        raise file.error(
+            ("controls", "providers"),
+            f"'popularity' counts interactions that split = '{one.protocol.split}' holds out ('{one.label}'); take"
+            " another control, or split = 'leave-one-out'",
+        )
 
 
 def _written(providers: ProviderControl) -> object:
@@ -170,14 +181,13 @@ def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
         if name in {MAIN_PROTOCOL, *suite.datasets, *controls}:
             what = "the suite's main protocol" if name == MAIN_PROTOCOL else "a dataset or a control of this suite"
             raise file.error(where, f"the name '{name}' is that of {what}; choose another one")
-        for key in ("metrics", "cutoffs"):
+        for key in ("metrics", "cutoffs", "ties"):
             if key in changed:
-                raise file.error(
-                    (*where, key), f"all protocols of a suite show the same metrics; set protocol.{key} instead"
-                )
+                what = "count ties alike" if key == "ties" else "show the same metrics"
+                raise file.error((*where, key), f"all protocols of a suite {what}; set protocol.{key} instead")
         protocol = further_protocol(file, name)
         for other, known in seen.items():
-            if (protocol.training, protocol.ranking, protocol.ties) == (known.training, known.ranking, known.ties):
+            if (protocol.training, protocol.ranking) == (known.training, known.ranking):
                 same = "[protocol]" if other == MAIN_PROTOCOL else f"[protocols.{other}]"
                 raise file.error(where, f"this protocol is the same as {same}; change a setting, or remove it")
         seen[name] = protocol

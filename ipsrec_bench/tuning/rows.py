@@ -28,18 +28,19 @@ class Row:
     """The suite's, with one seed where no seed changes the ranks."""
 
     @property
-    def place(self) -> tuple[str, str]:
-        """Dataset and label."""
+    def place(self) -> tuple[str, str, str]:
+        """What cells have in common that take their settings from this search."""
         return place_of_row(self.cell)
 
 
-def place_of_row(cell: Cell) -> tuple[str, str]:
-    """Return dataset and label of the row whose search gives a cell its settings.
+def place_of_row(cell: Cell) -> tuple[str, str, str]:
+    """Return what a cell has in common with the one whose search gives it its settings: dataset, label and training.
 
-    Cells with other providers, or under another protocol, have the settings of the dataset itself: a control changes
-    one thing, and protocols share a training.
+    A control changes one thing, so its cells take the settings of the dataset itself. So do protocols that share its
+    training. A protocol with another training is searched on its own validation targets, and so is each test period:
+    the validation targets of one are test targets of another.
     """
-    return cell.condition.base, cell.label
+    return cell.condition.base, cell.label, json.dumps(cell.protocol.training, sort_keys=True)
 
 
 def tuned_file(file: SuiteFile) -> SuiteFile:
@@ -60,10 +61,9 @@ def rows_of(file: SuiteFile, cells: Sequence[Cell]) -> list[Row]:
     """
     check_spaces(file, cells)
     wholes = {(cell.dataset, cell.model): cell for cell in cells if not cell.variant}
-    found: dict[tuple[str, str], Row] = {}
+    found: dict[tuple[str, str, str], Row] = {}
     for cell in cells:
-        is_main = not (cell.condition.control or cell.condition.protocol)
-        if not is_main or place_of_row(cell) in found or cell.tuning.startswith((TUNED, "published")):
+        if cell.condition.control or place_of_row(cell) in found or cell.tuning.startswith((TUNED, "published")):
             continue
         try:
             space = search_space(file, cell, wholes[cell.dataset, cell.model] if cell.variant else None)

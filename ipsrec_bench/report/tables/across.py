@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipsrec_bench.report.content import MAX_COLUMNS, AcrossDatasets, RelativeGain, Report, RowAcross, Standing
 from ipsrec_bench.report.sentences import percent
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, rows_of, share, text
-from ipsrec_bench.report.tables.shared import TIMES, interval_of, metric_name, p_cell
+from ipsrec_bench.report.tables.shared import TIMES, interval_of, metric_name, model_cell, p_cell
 from ipsrec_bench.stats.across import Pooled
 from ipsrec_bench.stats.paired import MeanTest
 
@@ -39,7 +39,7 @@ def across(report: Report) -> Iterator[Table]:
 def _gains(report: Report) -> Table:
     metric = metric_name(report.metric)
     columns = (
-        Column("Model", lambda line: text(line.of.row.display), "left", key=True),
+        Column("Model", lambda line: model_cell(line.of.row), "left", key=True),
         Column("Dataset", lambda line: text(line.name), "left"),
         Column("Baseline", lambda line: text(line.gain.reference.display if line.gain else ""), "left"),
         Column("Gain", _gain, below=interval_of(report)),
@@ -108,7 +108,7 @@ def _error(line: _Line) -> str:
 def _ranks(report: Report) -> Table:
     content = report.across
     columns = (
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column("Mean rank", _rank, below=interval_of(report)),
         *(_against(place, content.standings) for place in range(len(content.standings))),
     )

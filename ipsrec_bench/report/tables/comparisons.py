@@ -179,7 +179,7 @@ def slices(report: Report) -> Table:
 
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line[0].dataset), "left", key=True),
-        Column("Model", lambda line: text(line[0].row.display), "left", key=True),
+        Column("Model", lambda line: model_cell(line[0].row), "left", key=True),
         Column("By", lambda line: text(line[1].dimension), "left", key=True),
         Column("Slice", lambda line: text(line[1].name), "left", long=True),
         Column("Users", of(lambda c: count(c.users))),

@@ -6,6 +6,7 @@ from ipsrec_bench.report.tables.shared import (
     difference_cell,
     interval_of,
     metric_name,
+    model_cell,
     p_cell,
     p_of_method,
     p_of_users,
@@ -24,7 +25,7 @@ def controls(report: Report) -> Table:
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda c: text(c.dataset), "left", key=True),
         Column("Metric", lambda c: text(metric_name(c.metric)), "left", key=True),
-        Column("Model", lambda c: text(c.row.display), "left"),
+        Column("Model", lambda c: model_cell(c.row), "left"),
         Column("Control", lambda c: text(c.reference.display), "left"),
         Column("Own providers", lambda c: number(c.mean)),
         Column("Control's", lambda c: number(c.reference_mean), explained="with the providers of the control"),

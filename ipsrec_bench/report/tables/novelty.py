@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ipsrec_bench.report.content import NoveltyLine, Report
 from ipsrec_bench.report.table import Cell, Column, Table, number, rows_of, text
-from ipsrec_bench.report.tables.shared import metric_name
+from ipsrec_bench.report.tables.shared import metric_name, model_cell
 
 _PARTS = ("All", "New provider", "Repeated provider", "Repeated item")
 
@@ -17,7 +17,7 @@ def novelty(report: Report) -> Table:
     """Return the table of every model on new and on repeated targets."""
     columns = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         *(Column(name, _mean(place)) for place, name in enumerate(_PARTS)),
     )
     users = {line.dataset: line.users for line in report.novelty}

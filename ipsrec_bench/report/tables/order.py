@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ipsrec_bench.report.content import Agreement, OrderLine, ProtocolCell, ProtocolLine, Report
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, exact, number, rows_of, share, text
-from ipsrec_bench.report.tables.shared import metric_name, percent_of
+from ipsrec_bench.report.tables.shared import metric_name, model_cell, percent_of
 
 
 def protocols(report: Report) -> Iterator[Table]:
@@ -14,16 +14,17 @@ def protocols(report: Report) -> Iterator[Table]:
         return
     columns: list[Column] = [
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         *(_of_protocol(place, name) for place, name in enumerate(table.protocols)),
     ]
-    changes = "; ".join(
-        f"{name}: {changed}" for name, changed in zip(table.protocols[1:], table.differences[1:], strict=True)
-    )
+    named = zip(table.protocols[1:], table.differences[1:], strict=True)
+    changes = "; ".join(f"{name}: {changed}" for name, changed in named if changed)
+    changes = f" What differs from the main protocol: {changes}." if changes else ""
     note = (
-        f"{metric_name(table.metric)}, mean over seeds, and in brackets the rank among the rows. What differs from the"
-        f" main protocol: {changes}. Where only the ranking differs, the same trained models are ranked again, and"
-        " their best epochs are those of the protocol that they were trained under. Values of two protocols are of"
+        f"{metric_name(table.metric)}, mean over seeds, and in brackets the rank among the rows.{changes} Where only"
+        " the ranking differs, the same trained models are ranked again (with training.refit, they are trained again),"
+        " and their best epochs are those of the protocol that they were trained under. A fold is an earlier test"
+        " period, in which later interactions do not exist. Values of two protocols are of"
         " other targets or candidates: compare their orders, not their sizes."
     )
     yield Table(
@@ -65,7 +66,7 @@ def order(report: Report) -> Iterator[Table]:
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
         Column("Rank", lambda line: text(line.rank)),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column(metric_name(found.metric), lambda line: number(line.value)),
         Column("Ranks", _ranks, explained=f"{interval} of the rank"),
         Column("Above the next", lambda line: share(line.above)),
@@ -109,7 +110,7 @@ def sampled(report: Report) -> Iterator[Table]:
         return
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column("All candidates", lambda line: _value(line.full, line.full_rank)),
         Column(f"{found.draws} sampled", lambda line: _value(line.sampled, line.sampled_rank)),
     )

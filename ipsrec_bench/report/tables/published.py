@@ -26,6 +26,7 @@ from ipsrec_bench.report.tables.shared import (
     TIMES,
     interval_of,
     metric_name,
+    model_cell,
 )
 from ipsrec_bench.stats.effect import Estimate
 
@@ -62,7 +63,7 @@ def _beside_paper(report: Report, lines: Sequence[PublishedLine], name: str, cap
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
         Column("Metric", lambda line: text(metric_name(line.metric)), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column("Published", lambda line: number(line.theirs)),
         Column("Ours", _ours, below=f"{interval_of(report)} of ours"),
         Column("Difference", lambda line: change(line.difference)),
@@ -87,7 +88,7 @@ def _effects(report: Report, against: AgainstPaper, name: str, section: str) -> 
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
         Column("Metric", lambda line: text(metric_name(line.metric)), "left", key=True),
-        Column("Model", lambda line: text(line.row.display), "left"),
+        Column("Model", lambda line: model_cell(line.row), "left"),
         Column("Baseline", lambda line: text(line.reference.display), "left"),
         Column("Published difference", lambda line: change(line.published)),
         Column("Ours", lambda line: change(line.ours.value, _ends(line.ours, signed)), below=interval_of(report)),
