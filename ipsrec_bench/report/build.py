@@ -32,7 +32,7 @@ from ipsrec_bench.report.content import (
     Surface,
     SurfacePoint,
 )
-from ipsrec_bench.report.controls import compare_controls, twins_of
+from ipsrec_bench.report.controls import compare_controls
 from ipsrec_bench.report.declared import (
     ablation_columns,
     against_baseline,
@@ -109,7 +109,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     comparisons = with_all_pairs(against_baseline(results), all_pairs)
     findings = findings_of(results, comparisons)
     controls = compare_controls(results, material.ranks, summaries)
-    with_twins = replace(run, cells=(*run.cells, *twins_of(run)))
+    with_further = replace(run, cells=(*run.cells, *run.further))
     datasets = _dataset_lines(material, run)
     protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
@@ -120,10 +120,10 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         title=run.suite.title,
         description=run.suite.description,
         started=run.started,
-        cells=len({(cell.dataset, cell.label, cell.key) for cell in with_twins.cells}),
-        missing=tuple(_missing(with_twins, summaries)),
+        cells=len({(cell.dataset, cell.label, cell.key) for cell in with_further.cells}),
+        missing=tuple(_missing(with_further, summaries)),
         scale=run.suite.scale,
-        cut_off=tuple(cut_off_rows(with_twins, summaries)),
+        cut_off=tuple(cut_off_rows(run, summaries)),
         left_out=tuple(name for name in run.suite.datasets if name not in results.datasets),
         metric=results.metric,
         findings=findings,
@@ -184,13 +184,13 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
         settings=tuple(_settings(summaries, run)),
-        provenance=tuple(cell_lines(with_twins, summaries, numbers)),
+        provenance=tuple(cell_lines(with_further, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
             *omitted,
             *controls.left_out,
             *not_taken(run),
-            *warnings(with_twins, summaries, environments, datasets),
+            *warnings(with_further, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),
         ),
         notes=tuple(_notes(results, datasets, comparisons)),
