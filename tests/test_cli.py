@@ -353,7 +353,7 @@ def test_tuning_resumes_where_it_stopped(tiny_suite, bench, tmp_path, finished_o
     (tuned,) = content["tuned"]
     assert tuned["study"]["trials"] == study["trials"]
     text = (tmp_path / "reports/tiny/tiny.md").read_text()
-    assert "ipsrec-s on world: the best of 4 trials has lambda = " in text
+    assert "ipsrec-s on world: the best of 4 trials has hidden\\_dropout = " in text
     assert "validation MRR@10 over lambda and tau" in text
 
 
