@@ -236,8 +236,8 @@ def test_stand_ins_pass_the_whole_pipeline_and_are_never_mistaken_for_the_data(b
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     text = (tmp_path / "reports/paper/paper.md").read_text(encoding="utf-8")
     assert text.startswith("# IPSRec, Table 2: overall results \\[stand-in data\\]")
-    # Results, comparisons, over datasets, slices, order, published numbers, charts, datasets, cost.
-    assert text.count("Stand-in data at a scale of 0.002: tmall, twitch, wechat.") == 9
+    # Results, comparisons, over datasets, slices, order, published numbers, fairness, charts, datasets, cost.
+    assert text.count("Stand-in data at a scale of 0.002: tmall, twitch, wechat.") == 10
     assert "| tmall | 1,772 | 2,288 | 15,184 | 20 |" in text
     stats = bench("data", "stats", "wechat", "--stand-in", "--scale", "0.002").stdout
     assert "wechat (stand-in, generated)" in stats

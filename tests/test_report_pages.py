@@ -234,7 +234,7 @@ def test_markdown_tables_are_whole(planted, tmp_path):
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1, block
-    assert len(blocks) == 9
+    assert len(blocks) == 13
     assert "**" in text
     assert "<u>" in text
     assert re.search(r"\+\d+\.\d%\\\*", text)
@@ -559,7 +559,7 @@ for number, line in enumerate(sys.stdin):
     renderer._renderer().stop()
     drawn = len(written.charts) // 2
     assert drawn == (len(charts_of(report)) + 1) // 2  # every second one
-    assert written.left_out.startswith("These charts are left out: 'MRR@10 on d, by slice")
+    assert written.left_out.startswith("These charts are left out: 'MRR@10 on d: difference to SASREC")
     assert "the chart renderer ended with code 3; there may be too little memory" in written.left_out
 
 

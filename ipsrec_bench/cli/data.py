@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ipsrec_bench.data.datasets import Published
     from ipsrec_bench.data.prepared import PreparedDataset
     from ipsrec_bench.data.split_statistics import SplitStatistics
+    from ipsrec_bench.suite.conditions import Condition
     from ipsrec_bench.suite.load import SuiteFile
     from ipsrec_bench.suite.schema import DatasetSpec, Protocol
 
@@ -339,18 +340,29 @@ def _suite_file(name: str, suite: str | None, store: Path, overrides: list[str],
 def _source(file: "SuiteFile", name: str, data_dir: Path) -> "DatasetSpec":
     """Return the settings of a dataset, or of a condition of the suite by its label."""
     from ipsrec_bench.run.plan import known_datasets_of
-    from ipsrec_bench.suite.conditions import conditions, resolve_source
+    from ipsrec_bench.suite.conditions import resolve_source
 
-    known = known_datasets_of(file, data_dir)
-    found = {} if name in file.suite.datasets else {one.label: one.source for one in conditions(file, known)}
-    return found[name] if name in found else resolve_source(file, name, known)
+    found = _condition(file, name, data_dir)
+    return found.source if found else resolve_source(file, name, known_datasets_of(file, data_dir))
 
 
 def _protocol(file: "SuiteFile", name: str, data_dir: Path) -> "Protocol":
+    """Return the protocol of a dataset, or of a condition of the suite by its label."""
     from ipsrec_bench.run.plan import known_datasets_of
     from ipsrec_bench.suite.conditions import resolve_protocol
 
-    return resolve_protocol(file, name, known_datasets_of(file, data_dir))
+    found = _condition(file, name, data_dir)
+    return found.protocol if found else resolve_protocol(file, name, known_datasets_of(file, data_dir))
+
+
+def _condition(file: "SuiteFile", name: str, data_dir: Path) -> "Condition | None":
+    """Return the condition of this label, if it is not a dataset of the suite."""
+    from ipsrec_bench.run.plan import known_datasets_of
+    from ipsrec_bench.suite.conditions import conditions
+
+    if name in file.suite.datasets:
+        return None
+    return next((one for one in conditions(file, known_datasets_of(file, data_dir)) if one.label == name), None)
 
 
 def _published(name: str, data_dir: Path) -> "Published | None":
