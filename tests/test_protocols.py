@@ -96,6 +96,7 @@ def ranked(tmp_path_factory):
         ("[protocols.a]\n\nmask_history = 3\n", r"s.toml:21: protocols.a.mask_history: "),
         ("[protocols.a]\nmask_history = true\ncutoffs = [5]\n", r"s.toml:21: protocols.a.cutoffs: .*protocol.cutoffs"),
         ("[protocols.a]\nmask_history = true\nmetrics = ['hr']\n", r"s.toml:21: protocols.a.metrics: .*same metrics"),
+        ("[protocols.a]\nmask_history = true\nties = 'expected'\n", r"s.toml:21: protocols.a.ties: .*protocol.ties"),
         ("[protocols.a]\nmask_history = false\n", r"s.toml:19: protocols.a: .*the same as \[protocol\]"),
         ("[protocols.a]\nvalid_share = 0.2\n", r"s.toml:19: protocols.a: .*the same as \[protocol\]"),
         (MASKED + MASKED.replace("masked", "b"), r"s.toml:21: protocols.b: .*the same as \[protocols.masked\]"),
@@ -111,9 +112,8 @@ def test_mistakes_in_a_further_protocol_are_located(tmp_path, further, message):
 
 def test_only_models_whose_training_is_the_same_are_not_trained_again(tmp_path):
     longer = "[protocols.longer]\nmax_length = 9\nmask_history = true\n"
-    ties = '[protocols.expected]\nties = "expected"\n'
     text = TINY_SUITE + MASKED + TEMPORAL + LATER_MASKED + longer
-    cells = cells_of(load_suite(written(tmp_path, text + ties), SEED))
+    cells = cells_of(load_suite(written(tmp_path, text), SEED))
     parents = {(cell.dataset, cell.label): cell.parent for cell in cells}
     assert {place: parent.dataset for place, parent in parents.items() if parent} == {
         **{("world, masked", label): "world" for label in NEURAL},
@@ -121,7 +121,6 @@ def test_only_models_whose_training_is_the_same_are_not_trained_again(tmp_path):
     }
     assert all(parent.label == label for (_, label), parent in parents.items() if parent)
     keys = {(cell.dataset, cell.label): cell.key("f") for cell in cells}
-    assert all(keys["world, expected", label] == keys["world", label] for label in NEURAL)
     assert len({keys[name, "sasrec"] for name in ("world", "world, masked", "world, longer", "world, later")}) == 4
 
 

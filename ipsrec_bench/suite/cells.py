@@ -436,9 +436,11 @@ def _rows(
     for condition in conditions if known.uses_users else ():
         if found := _unseen_users(condition.protocol):
             setting, remedy = found
+            further = condition.name.protocol
+            key = f"protocols.{further}" if further in file.suite.protocols else "protocol"
             raise file.error(
                 where,
-                f"'{type_name}' learns a vector for each user, and protocol.{setting} ranks users that training does"
+                f"'{type_name}' learns a vector for each user, and {key}.{setting} ranks users that training does"
                 f" not see; remove the model, or set {remedy}",
             )
     for variant in variants:
