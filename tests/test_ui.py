@@ -10,6 +10,7 @@ import pytest
 
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import CellStarted, EpochDone, RunPlanned, RunStarted
+from ipsrec_bench.report import build, selections
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.run.journal import Journal
 from ipsrec_bench.store.connect import writing
@@ -190,7 +191,7 @@ def test_a_comparison_opens_with_every_statistic_of_its_pair(report, planted):
 def test_two_marked_rows_are_compared_as_the_command_does(store, planted, bench):
     printed = bench("compare", "sasrec", "ipsrec-s", "--suite", "planted", "--store", store).stdout
     assert "sasrec against ipsrec-s" in planted["compared"]
-    numbers = re.findall(r"[-+<]?\d[\d.,]*%?", printed.split("common")[1])
+    numbers = re.findall(r"[-+<]?\d[\d.,]*%?", printed.split(" users, ")[1])
     assert len(numbers) > 60
     assert not [number for number in numbers if number not in planted["compared"]]
 
@@ -374,16 +375,19 @@ def test_the_picture_in_the_documentation_is_true():
 def test_the_store_is_closed_while_statistics_are_made(store, monkeypatch):
     made = []
 
-    def statistics(*_):
-        with writing(store, patience=0.0):  # refused while it is open for reading
-            made.append(True)
-        return made
+    def watched(real):
+        def statistics(*arguments, **named):
+            with writing(store, patience=0.0):  # refused while it is open for reading
+                made.append(True)
+            return real(*arguments, **named)
 
-    monkeypatch.setattr("ipsrec_bench.report.build.build_report", statistics)
-    monkeypatch.setattr("ipsrec_bench.report.selections.compare", statistics)
+        return statistics
+
+    monkeypatch.setattr(build, "build_report", watched(build.build_report))
+    monkeypatch.setattr(selections, "compare", watched(selections.compare))
     read_content(store, "planted", 2)
     read_comparison(store, "planted", None, "pop", "sasrec")
-    assert len(made) == 2
+    assert len(made) >= 2
 
 
 def test_a_chart_goes_from_its_least_to_its_greatest_value():
