@@ -59,7 +59,7 @@ def datasets(report: Report) -> Table:
         "#P-Actions counts interactions with a known provider. Stickiness: share of neighbouring, different items with"
         " the same known provider; shuffled: its expected value after a shuffle of each user's order. Test users and"
         f" targets: {report.targets_of}; {NONE} where the store has no record. Tied targets: those with the time of the"
-        " interaction before them, so the source's order decides. Leaked: those older than the newest training"
+        " interaction before them, so the order of equal times decides. Leaked: those older than the newest training"
         " interaction, so the model may know what others did later. Repeated: those with an item of the user's"
         " history. Unseen: those with an item that no training interaction has. Padding ids are not counted."
     )
