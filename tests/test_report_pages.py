@@ -211,8 +211,18 @@ def test_latex_compiles(which, request, tmp_path):
     assert document.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert {path.name for path in written.tables} == {
         f"table-{name}.tex"
-        for name in ("results", "ablation", "comparisons", "slices", "order", "sampled", "fairness", "datasets", "cost")
-        + ("protocol",)
+        for name in (
+            "results",
+            "ablation",
+            "comparisons",
+            "slices",
+            "order",
+            "sampled",
+            "fairness",
+            "datasets",
+            "cost",
+            "protocol",
+        )
     }
     assert r"\toprule" in written.tables[0].read_text(encoding="utf-8")
 
