@@ -326,8 +326,8 @@ def test_every_reader_of_ranks_averages_over_the_targets_of_a_user_first(ended):
         in_macro = [row[3] for row in macro if (row[0], row[1]) == (named[key].model, named[key].seed)]
         assert in_views == pytest.approx([wanted] * len(in_views))
         assert in_macro == pytest.approx(in_views)
-        told = [e.metrics["ndcg@10"] for e in events if type(e).__name__ == "CellFinished" and e.key == key]
-        assert told == pytest.approx([wanted])
+        reported = [e.metrics["ndcg@10"] for e in events if type(e).__name__ == "CellFinished" and e.key == key]
+        assert reported == pytest.approx([wanted])
 
 
 def test_the_report_is_over_users(ended):
@@ -343,7 +343,7 @@ def test_the_report_is_over_users(ended):
 
 
 def test_stores_with_several_targets_of_a_user_are_checked_and_merged(ended):
-    """Targets of one user are told apart: equal ranks are no conflict, and one that differs is."""
+    """A merge compares each target of a user: equal ranks are no conflict, and a different one is."""
     folder, _, store, _ = ended
     (folder / "other").mkdir()
     other = folder / "other" / "s.duckdb"

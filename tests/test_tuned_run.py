@@ -16,7 +16,7 @@ from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.events import ExecutorNotice, SearchStarted
 from ipsrec_bench.run.plan import cells_of, make_plan
 from ipsrec_bench.run.workplace import Workplace
-from ipsrec_bench.suite.load import parse_suite
+from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.tuning.rows import Work, rows_of, search_rows, tuned_file, with_winners
 from ipsrec_bench.tuning.study import open_storage, studies_in
 from ipsrec_bench.tuning.trial import TrainedTrial
@@ -184,3 +184,16 @@ def test_controls_and_further_protocols_take_the_settings_of_their_dataset(tmp_p
     assert ranked_again
     assert all(cell.parent.config == cell.config == cells[0].config for cell in ranked_again)
     assert all(cell.parent.training == cells[0].training for cell in ranked_again)
+
+
+def test_each_test_period_and_each_training_of_its_own_is_searched_by_itself(tmp_path):
+    """The validation targets of one test period are test targets of the one before it."""
+    text = (
+        'title = "t"\n[datasets.world]\nsource = "synthetic"\nusers = 60\nitems = 30\nproviders = 5\n'
+        '[protocol]\nsplit = "temporal"\nfolds = 2\n[protocols.masked]\nmask_history = true\n[models.ipsrec-s]\n'
+        '[controls]\nproviders = ["shuffled"]\n'
+    )
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8")
+    file = load_suite(tmp_path / "s.toml")
+    searched = [row.cell.dataset for row in rows_of(file, cells_of(file))]
+    assert searched == ["world", "world, fold 1 of 2"]
