@@ -682,8 +682,10 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_retried(suite, tmp_pa
     assert (process.returncode, errors) == (0, "")
     assert "killed after" in printed
     assert "it was killed by SIGKILL, perhaps out of memory; its settings are tried again" in printed
-    found = [t.state for t in study_beside(tmp_path).get_trials()]
+    study = study_beside(tmp_path)
+    found = [t.state for t in study.get_trials()]
     assert (found.count(TrialState.COMPLETE), found.count(TrialState.FAIL)) == (3, 1)
+    assert study_result(study, "").failed == 0  # its settings were tried again, and are not given up
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 
@@ -13,14 +14,20 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
     NaN and infinities, which JSON lacks, become null.
     """
     if is_dataclass(value):
-        derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
-        return {name: plain(getattr(value, name)) for name in (*(field.name for field in fields(value)), *derived)}
+        return {name: plain(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, frozenset):
         return sorted(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 (the type of any dataclass)
+    """Return the names of the fields and properties of a dataclass."""
+    derived = (name for name, member in vars(kind).items() if isinstance(member, property))
+    return (*(field.name for field in fields(kind)), *derived)

@@ -45,15 +45,20 @@ def _expected(name: str, pairs: NDArray[np.int64], draws: int) -> NDArray[np.flo
     gain = gains(name, draws + 1)[1:-1]
     drawn = np.minimum(draws, population)[:, None]
     total, better = population[:, None], (ranks - 1)[:, None]
-    hits = np.arange(len(gain))
     is_miss = better > total
     better = np.minimum(better, total)
-    possible = ~is_miss & (hits <= np.minimum(better, drawn)) & (hits >= drawn - (total - better))
-    x = np.where(possible, hits, np.maximum(0, drawn - (total - better)))
-    # P(X = x) = C(better, x) C(total - better, drawn - x) / C(total, drawn), by logarithms of the beta function, which
-    # stay accurate where the factorials of a large catalogue would cancel.
-    log_p = _log_choose(better, x) + _log_choose(total - better, drawn - x) - _log_choose(total, drawn)
-    return np.asarray(np.where(possible, np.exp(log_p), 0.0) @ gain)
+    fewest = np.maximum(0, drawn - (total - better))
+    x = fewest + np.arange(len(gain))
+    # P(X = x) = C(better, x) C(total - better, drawn - x) / C(total, drawn). The first one comes from logarithms of the
+    # beta function, which stay accurate where the factorials of a large catalogue would cancel; the others follow by
+    # their ratios, which are 0 from the largest possible x on.
+    first = _log_choose(better, fewest) + _log_choose(total - better, drawn - fewest) - _log_choose(total, drawn)
+    ratios = (better - x) * (drawn - x) / ((x + 1) * (total - better - drawn + x + 1))
+    with np.errstate(divide="ignore"):
+        steps = np.log(np.maximum(ratios[:, :-1], 0.0))
+    log_p = np.cumsum(np.concatenate([first, steps], axis=1), axis=1)
+    of_x = np.concatenate([gain, [0.0]])[np.minimum(x, len(gain))]
+    return np.asarray(np.where(is_miss, 0.0, np.exp(log_p) * of_x).sum(axis=1))
 
 
 def _log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -97,7 +97,7 @@ class StudyResult:
     seconds: float
     """Training time over all trials, including those that failed or were killed; budgets count this."""
     failed: int
-    """Trials that ended in an error or were killed."""
+    """Trials whose settings were given up: training failed with them, or too many processes were killed."""
     logarithmic: frozenset[str]
     """Settings that are searched by their logarithm."""
     importance: Mapping[str, float]

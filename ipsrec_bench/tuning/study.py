@@ -469,7 +469,7 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         said["default"],
         tuple(_trial_result(trial) for trial in ended(study)),
         spent_seconds(study),
-        sum(SURPLUS not in trial.user_attrs for trial in failed),
+        sum(is_given_up(trial) for trial in failed),
         frozenset(n for n, d in searched if isinstance(d, FloatDistribution | IntDistribution) and d.log),
         _importance(study),
         said.get(_FIXED),

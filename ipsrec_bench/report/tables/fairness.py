@@ -12,7 +12,7 @@ def fairness(report: Report) -> Table:
         Column("Settings", lambda line: text(line.row.tuning or "not known"), "left"),
         Column("Complete", lambda line: count(line.complete), explained="trials that were trained to their end"),
         Column("Pruned", lambda line: count(line.pruned), explained="trials that were stopped early"),
-        Column("Failed", lambda line: count(line.failed), folded=True, latex=False),
+        Column("Failed", lambda line: count(line.failed), explained="settings given up", folded=True, latex=False),
         Column("Search", lambda line: number(line.search_seconds, ",.0f", " s"), explained="training of all trials"),
         Column("Settings searched", lambda line: count(line.searched)),
         Column("Space seen", lambda line: share(line.seen)),
