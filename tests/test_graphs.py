@@ -64,8 +64,8 @@ def test_a_graph_without_edges_leaves_every_vector_its_own_layer():
     assert torch.equal(items, torch.full((3, 4), 0.25))
 
 
-def test_negatives_are_uniform_among_the_items_that_a_user_lacks(tmp_path):
-    data = worlds.build("pairs", tmp_path)
+def test_negatives_are_uniform_among_the_items_that_a_user_lacks():
+    data = worlds.build("pairs")
     split = leave_one_out(data)
     index = TrainingIndex(data, ResidentSequences(data, torch.device("cpu")), split, 7)
     had = {user: set(index.log.items[index.log.users == user].tolist()) for user in range(data.num_users)}
@@ -77,8 +77,8 @@ def test_negatives_are_uniform_among_the_items_that_a_user_lacks(tmp_path):
         assert counts.min() > 0.6 * 2000 / len(items)
 
 
-def test_a_user_with_all_items_gets_any_of_them(tmp_path):
-    data = worlds.build("cycle", tmp_path)
+def test_a_user_with_all_items_gets_any_of_them():
+    data = worlds.build("cycle")
     index = TrainingIndex(data, ResidentSequences(data, torch.device("cpu")), leave_one_out(data), 7)
     everything = np.arange(1, data.num_items + 1, dtype=np.int32)
     users = np.concatenate([np.zeros(data.num_items, np.int64), [1]])
@@ -121,7 +121,7 @@ def vectors(model):
 
 def test_kept_vectors_are_those_of_the_present_weights(tmp_path):
     """After a step, new weights by hand, and loaded ones, nothing old is returned."""
-    data = worlds.build("habit", tmp_path)
+    data = worlds.build("habit")
     model, index = sgl(data)
 
     def anew():
@@ -144,8 +144,8 @@ def test_kept_vectors_are_those_of_the_present_weights(tmp_path):
     assert not any(torch.equal(one, other) for one, other in pairwise(seen))
 
 
-def test_evaluation_propagates_once(tmp_path, monkeypatch):
-    data = worlds.build("habit", tmp_path)
+def test_evaluation_propagates_once(monkeypatch):
+    data = worlds.build("habit")
     model, _ = sgl(data)
     model.eval()
     calls = []
@@ -156,8 +156,8 @@ def test_evaluation_propagates_once(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_each_epoch_draws_two_other_graphs(tmp_path):
-    data = worlds.build("habit", tmp_path)
+def test_each_epoch_draws_two_other_graphs():
+    data = worlds.build("habit")
     model, index = sgl(data, drop_ratio=0.25)
     config = SGLConfig(embedding_size=8, drop_ratio=0.25)
     (contrast,) = (task for name, _, task in Objective(config, config.stages()[-1]).tasks if name == "graph-contrast")
@@ -170,8 +170,8 @@ def test_each_epoch_draws_two_other_graphs(tmp_path):
     assert not any(torch.equal(offsets[i], offsets[j]) for i in range(4) for j in range(i))
 
 
-def test_the_whole_graph_has_only_training_interactions(tmp_path):
-    data = worlds.build("cycle", tmp_path)
+def test_the_whole_graph_has_only_training_interactions():
+    data = worlds.build("cycle")
     model, index = sgl(data)
     assert model.num_edges == len(index.log.items) == int(leave_one_out(data).trained(data).sum())
 

@@ -248,8 +248,8 @@ def test_presets_of_bert4rec_are_sets_of_options():
 
 
 @pytest.mark.parametrize("stride", [1.0, 0.5, 0.1])
-def test_windows_of_histories_are_their_stride_apart(tmp_path, stride):
-    data = worlds.build("cycle", tmp_path)
+def test_windows_of_histories_are_their_stride_apart(stride):
+    data = worlds.build("cycle")
     split = leave_one_out(data)
     windows = history_windows(data, split, 4, stride)
     step = max(int(4 * stride), 1)
@@ -267,7 +267,7 @@ def test_windows_of_histories_are_their_stride_apart(tmp_path, stride):
 
 
 def test_every_loss_of_s3rec_falls_in_pretraining(tmp_path):
-    data = worlds.build("loyalty", tmp_path)
+    data = worlds.build("loyalty")
     config = model_entry("s3rec").config.model_validate({**SMALL, "pretrain_epochs": 30})
     assert [stage.name for stage in config.stages()] == ["pretrain", "main"]
     torch.manual_seed(0)

@@ -85,7 +85,7 @@ class _ModelCase:
 
         Training ends after `epochs`, or once the MRR on the validation targets is above `enough`.
         """
-        data = worlds.build(self.world, folder)
+        data = worlds.build(self.world)
         sizes = Sizes(data.num_users, data.num_items, data.num_providers, worlds.MAX_LENGTH)
         model = self.build(sizes)
         sequences, split = self.resident(data), leave_one_out(data)
@@ -224,19 +224,18 @@ class SequentialModelCase(_ModelCase):
             raise SkipTest("with these settings, the model is not used at every position")
         config = self.config
         assert isinstance(config, NeuralConfig)
-        with tempfile.TemporaryDirectory() as folder:
-            data = worlds.build(self.world, Path(folder))
-            length = max(worlds.LENGTHS)
-            model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, length))
-            sequences, split = self.resident(data), leave_one_out(data)
-            objective, losses = Objective(config, config.stages()[-1]), []
-            whole_histories = packed_windows(data, split, length, 0, np.random.default_rng(0))
-            for packed, windows in ((True, whole_histories), (False, prefix_windows(data, split, length))):
-                whole = windows.gather(sequences, torch.arange(len(windows.ends)).numpy())
-                index = TrainingIndex(data, sequences, split, length)
-                with torch.no_grad():
-                    step = TrainingStep(model, whole, packed, objective.first, index=index)
-                    losses.append(objective.losses(step).parts)
+        data = worlds.build(self.world)
+        length = max(worlds.LENGTHS)
+        model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, length))
+        sequences, split = self.resident(data), leave_one_out(data)
+        objective, losses = Objective(config, config.stages()[-1]), []
+        whole_histories = packed_windows(data, split, length, 0, np.random.default_rng(0))
+        for packed, windows in ((True, whole_histories), (False, prefix_windows(data, split, length))):
+            whole = windows.gather(sequences, torch.arange(len(windows.ends)).numpy())
+            index = TrainingIndex(data, sequences, split, length)
+            with torch.no_grad():
+                step = TrainingStep(model, whole, packed, objective.first, index=index)
+                losses.append(objective.losses(step).parts)
         for name, _, task in objective.tasks:
             if task.per_target:
                 packed_loss, prefix_loss = (part[name] for part in losses)
@@ -247,16 +246,15 @@ class SequentialModelCase(_ModelCase):
         config = self.config
         assert isinstance(config, NeuralConfig)
         found = []
-        with tempfile.TemporaryDirectory() as folder:
-            data = worlds.build(self.world, Path(folder))
-            sizes = Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length)
-            for dtype in (torch.float32, torch.bfloat16):
-                model = self.build(sizes)
-                assert isinstance(model, SequentialModel)
-                for loss in self.stage_losses(model, data, CASTING_PAYS, dtype):  # enough tokens to be cast
-                    loss.backward()  # type: ignore[no-untyped-call]
-                gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-                found.append(torch.cat(gradients))
+        data = worlds.build(self.world)
+        sizes = Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length)
+        for dtype in (torch.float32, torch.bfloat16):
+            model = self.build(sizes)
+            assert isinstance(model, SequentialModel)
+            for loss in self.stage_losses(model, data, CASTING_PAYS, dtype):  # enough tokens to be cast
+                loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            found.append(torch.cat(gradients))
         gradient, rounded_gradient = found
         cosine = torch.nn.functional.cosine_similarity(gradient, rounded_gradient, dim=0)
         least = 0.99
@@ -264,12 +262,11 @@ class SequentialModelCase(_ModelCase):
 
     def test_gradients_with_dropout_are_finite(self) -> None:
         """In training mode, with a batch that is filled up for products in bfloat16, every gradient is finite."""
-        with tempfile.TemporaryDirectory() as folder:
-            data = worlds.build(self.world, Path(folder))
-            model = self.build(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
-            assert isinstance(model, SequentialModel)
-            for loss in self.stage_losses(model.train(), data, CASTING_PAYS, torch.bfloat16):
-                loss.backward()  # type: ignore[no-untyped-call]
+        data = worlds.build(self.world)
+        model = self.build(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
+        assert isinstance(model, SequentialModel)
+        for loss in self.stage_losses(model.train(), data, CASTING_PAYS, torch.bfloat16):
+            loss.backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
             finite = parameter.grad is None or bool(torch.isfinite(parameter.grad.to_dense()).all())
             assert finite, f"the gradient of {name} is not finite"
@@ -288,11 +285,10 @@ class SequentialModelCase(_ModelCase):
 
     def test_gradient_reaches_every_parameter(self) -> None:
         """The training loss has a gradient for every parameter, except those declared in `without_gradient`."""
-        with tempfile.TemporaryDirectory() as folder:
-            data = worlds.build("cycle", Path(folder))
-            model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
-            for loss in self.stage_losses(model, data, 64):
-                loss.backward()  # type: ignore[no-untyped-call]
+        data = worlds.build("cycle")
+        model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))
+        for loss in self.stage_losses(model, data, 64):
+            loss.backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
             if not re.search(self.without_gradient, name):
                 assert parameter.grad is not None, f"{name} takes no part in the loss"
@@ -337,8 +333,8 @@ class SequentialModelCase(_ModelCase):
 
     def _losses_depend_on_providers(self) -> bool:
         """Return whether the loss of a stage changes with the providers of the training interactions."""
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            data = worlds.build(self.world, Path(folder))
+        with torch.no_grad():
+            data = worlds.build(self.world)
             known = data.num_providers - UNKNOWN_PROVIDER
             others = replace(data, providers=UNKNOWN_PROVIDER + 1 + (data.providers - UNKNOWN_PROVIDER) % known)
             model = self.build_large(Sizes(data.num_users, data.num_items, data.num_providers, SIZES.max_length))

@@ -10,11 +10,8 @@ class TestMine(TaskCase):
 """
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
@@ -181,7 +178,7 @@ class TaskCase:
             shuffled: whether all interactions have another known provider.
             length: maximum length of a history, which is that of the tiny worlds if 0.
         """
-        data, length = _world(self.world), length or worlds.MAX_LENGTH
+        data, length = worlds.build(self.world), length or worlds.MAX_LENGTH
         parts = SPLITS[split](data)
         if other:
             data = worlds.with_other_held_out(data, parts)
@@ -306,19 +303,6 @@ class TaskCase:
                 assert len(one) == len(other) and all(map(torch.equal, one, other)), (  # noqa: PT018 (one claim)
                     f"on {samples}, the loss or a gradient depends on what the {split} split holds out"
                 )
-
-
-@cache
-def _world(name: str) -> PreparedDataset:
-    with tempfile.TemporaryDirectory() as folder:
-        data = worlds.build(name, Path(folder))
-        return replace(  # in memory, so that the folder is not needed
-            data,
-            items=np.array(data.items),
-            providers=np.array(data.providers),
-            times=data.times.copy(),
-            offsets=np.array(data.offsets),
-        )
 
 
 def _assert_alike(one: _Trial, other: _Trial, batch: Batch, changed: Batch, what: str) -> None:

@@ -4,8 +4,10 @@ The exception is `mixture`, on which tasks are tested. Each world is a log (user
 items, which `build` prepares like any other dataset.
 """
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +60,19 @@ def mixture(user: int, step: int, length: int) -> int:  # noqa: ARG001 (worlds h
 WORLDS = {"cycle": cycle, "habit": habit, "fashion": fashion, "pairs": pairs, "loyalty": loyalty, "mixture": mixture}
 
 
-def build(world: str, folder: Path) -> PreparedDataset:
-    """Prepare the world of that name in `folder`; item i is of provider i modulo `PROVIDERS`."""
-    path = folder.resolve() / f"{world}.csv"
-    path.write_text("user,item,provider,time\n" + "\n".join(_rows(world)), encoding="utf-8")
-    return prepare(world, TableSource(path=str(path)), folder)
+@cache
+def build(world: str) -> PreparedDataset:
+    """Prepare the world of that name, once in a process; item i is of provider i modulo `PROVIDERS`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve() / f"{world}.csv"
+        path.write_text("user,item,provider,time\n" + "\n".join(_rows(world)), encoding="utf-8")
+        data = prepare(world, TableSource(path=str(path)), Path(folder))
+        items, providers, times, offsets = (
+            np.array(column) for column in (data.items, data.providers, data.times, data.offsets)
+        )
+    for column in (items, providers, times, offsets):  # in memory now, and shared by all tests
+        column.setflags(write=False)
+    return replace(data, items=items, providers=providers, times=times, offsets=offsets)
 
 
 def with_other_held_out(data: PreparedDataset, split: Split) -> PreparedDataset:
