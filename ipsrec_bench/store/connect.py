@@ -216,7 +216,9 @@ def _create(place: Path) -> None:
             left.unlink(missing_ok=True)
         try:
             with _in_sentences(place), database.connect(new) as connection:
+                connection.begin()  # one transaction, not one for each of 300 statements
                 database.build(connection)
+                connection.commit()
             new.replace(place)
         finally:
             for left in beside:

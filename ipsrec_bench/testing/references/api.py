@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +201,13 @@ class Reference:
 
     def our_name(self, theirs: str) -> str:
         """Return our name of the weight `theirs`."""
-        if not self.names:
-            return theirs
+        return self._renamed.sub(lambda match: self.names[match[0]], theirs) if self.names else theirs
+
+    @cached_property
+    def _renamed(self) -> re.Pattern[str]:
+        """Matches the parts of names that differ, longer ones first."""
         parts = "|".join(re.escape(part) for part in sorted(self.names, key=len, reverse=True))
-        return re.sub(rf"(?<!\w)({parts})(?!\w)", lambda match: self.names[match[0]], theirs)
+        return re.compile(rf"(?<!\w)({parts})(?!\w)")
 
     def load(self, file: ReferenceFile) -> tuple[SequentialModel, NeuralConfig]:
         """Return our model with the reference's weights, and its settings as the reference trains it."""
@@ -216,7 +220,8 @@ class Reference:
         assert isinstance(model, SequentialModel)
         if "in/item_provider" in file.tensors:
             model.prepare(file.log)
-        prepared = {name: tensor for name, tensor in model.state_dict().items() if name in dict(model.named_buffers())}
+        buffers = {name for name, _ in model.named_buffers()}
+        prepared = {name: tensor for name, tensor in model.state_dict().items() if name in buffers}
         kept = self.convert({name: tensor for name, tensor in file.weights.items() if name not in self.unused})
         model.load_state_dict({**prepared, **{self.our_name(name): tensor for name, tensor in kept.items()}})
         return model.eval(), config
