@@ -72,7 +72,7 @@ def test_deterministic_rows_have_no_deviation_and_no_advice_about_seeds(tmp_path
     assert "Both models are deterministic, so this is also the comparison of the methods." in alone
     assert "seeds" not in alone
     assert by_row["ipsrec-s"].seeds_needed is None
-    (column,) = (place for place, one in enumerate(comparisons(report).columns) if one.name == "Seeds needed")
+    (column,) = (place for place, one in enumerate(comparisons(report).columns) if one.heading == "Seeds needed")
     cells = {line.cells[2].text: line.cells[column] for line in comparisons(report).rows}
     assert (cells["IPSREC-S"].text, cells["IPSREC-S"].value) == ("–", "")
     assert by_row["ipsrec-s"].of_method == "better"
