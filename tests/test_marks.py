@@ -161,7 +161,7 @@ def test_compare_corrects_as_the_report_does_or_says_that_it_does_not(tmp_path):
     assert all((c.family, c.adjusted_p) == (1, c.p) for c in alone)
     assert ", not corrected" in finding(alone[0], 0.95)
     shown = next(iter(compared_pairs(alone, read_statistics(path))))
-    assert "p, not corrected" in [line[0] for line in shown.lines]
+    assert "p, one pair, not corrected" in [line[0] for line in shown.lines]
     assert "if the report of the suite makes this comparison" in verdict_rule(read_statistics(path))
 
 

@@ -100,7 +100,7 @@ def _lines(first: Comparison, statistics: Statistics) -> list[tuple[str, Callabl
 
 
 def _corrected(c: Comparison) -> str:
-    return "p, not corrected" if c.family == 1 else f"adjusted p, of {c.family} comparisons"
+    return "p, one pair, not corrected" if c.family == 1 else f"adjusted p, of {c.family} comparisons"
 
 
 def _probability(value: float | None) -> str:
