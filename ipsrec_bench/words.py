@@ -1,6 +1,7 @@
 """Text to display: numbers with nouns, and text from suites, data and errors made safe."""
 
 import unicodedata
+from collections.abc import Sequence
 
 _JOINERS = {"\u200c", "\u200d"}
 """Invisible, but needed in Persian, in Indic scripts and in emoji."""
@@ -9,6 +10,11 @@ _JOINERS = {"\u200c", "\u200d"}
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun, whose plural has an s: "1 seed", "2 seeds"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return at least one name as a list in a sentence: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def visible(text: str, *, lines: bool = False) -> str:

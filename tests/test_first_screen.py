@@ -5,11 +5,18 @@ from dataclasses import replace
 
 import pytest
 
+from ipsrec_bench.report.compared import verdict_rule
+from ipsrec_bench.report.content import AllPairsTable
+from ipsrec_bench.report.declared import of_baseline, with_all_pairs
 from ipsrec_bench.report.forest import ALL, METHODS, MODELS, NEW, forests
 from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.selections import results_of
+from ipsrec_bench.report.sentences import finding, seeds_wanted
 from ipsrec_bench.report.summary import of_controls, summary
 from ipsrec_bench.report.tables.across import across
 from ipsrec_bench.stats.across import mean_ranks, pooled, relative_difference
+from ipsrec_bench.store.connect import reading, writing
 
 from .planted import built, fill
 from .test_report import matrix
@@ -83,6 +90,7 @@ def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(thre
         f"IPSREC-S against SASREC: better on beauty ({gain}), toys ({gain}) and tmall ({gain})."
     )
     assert f"Over these 3 datasets MRR@10 {gain} (95% interval" in first.text
+    assert re.search(r", p (= |< )0\.\d{4}, not corrected\); a new dataset", first.text)
     assert "; a new dataset may bring" in first.text
     assert (first.section, first.tone) == ("across", "better")
     said = " ".join(statement.text for statement in summary(three))
@@ -93,26 +101,122 @@ def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(thre
 def test_with_one_training_each_nothing_is_said_of_the_methods(one):
     first, *others = summary(one)
     assert first.text.startswith("The trained IPSREC-S is better than the trained SASREC on d: MRR@10 +")
-    assert first.text.endswith("With one training each, this is no claim about the methods.")
+    assert first.text.endswith("With one training of each, this is no claim about the methods.")
+    (c,) = one.findings
+    more = summary(replace(one, findings=(replace(c, reference_seeds=3),)))[0].text
+    assert more.endswith("With 1 and 3 trainings, this is no claim about the methods.")
     assert first.section == "comparisons"
     assert others[-1].text.endswith("One dataset says nothing about others.")
 
 
 def test_what_is_undecided_comes_with_the_seeds_that_it_takes(three):
-    def undecided(c):
+    def undecided(c, beauty=7):
         c = replace(c, adjusted_p=0.2, adjusted_method_p=0.2, detectable=0.1 * c.reference_mean)
-        return replace(c, seeds_needed=replace(c.seeds_needed, seeds={"beauty": 7, "toys": 9}.get(c.dataset)))
+        return replace(c, seeds_needed=replace(c.seeds_needed, seeds={"beauty": beauty, "toys": 9}.get(c.dataset)))
 
     report = replace(three, findings=tuple(map(undecided, three.findings)))
     said = [statement.text for statement in summary(report)]
     assert "not shown to differ on beauty" in said[0]
     assert said[-1] == (
-        "Seeds of each model that would show the difference found: 7 for IPSREC-S on beauty and 9 for IPSREC-S on toys."
-        " For IPSREC-S on tmall it takes more users: no number of seeds would show the difference found. Gains of 10.0%"
-        " are found with a power of 80%; smaller ones may have been missed."
+        "Seeds of each model that would show a difference as large as the one found: 7 for IPSREC-S on beauty and 9 for"
+        " IPSREC-S on toys. For IPSREC-S on tmall it takes more users: no number of seeds would show a difference as"
+        " large as the one found. Gains of 10.0% are found with a power of 80%; smaller ones may have been missed."
     )
     alone = summary(replace(report, findings=(replace(report.findings[0], family=1),)))[0].text
-    assert ", p = 0.2000, not below 0.01)" in alone  # a family of one is not corrected
+    assert ", p = 0.2000, not corrected, not below 0.01)" in alone  # a family of one is not corrected
+    there = replace(undecided(three.findings[0], beauty=3), margin=0.25)  # the method's equivalence is not known
+    size = "a difference as large as the margin of 25%"
+    said = summary(replace(three, findings=(there,)))[-1].text
+    assert said.startswith(f"For IPSREC-S these seeds already suffice to show {size}.")
+    assert f"These seeds already suffice to show {size} with a power of 80%." in finding(there, 0.95)
+    assert seeds_wanted(there).endswith(f": these seeds already suffice to show {size} with a power of 80%.")
+
+
+def test_the_verdict_is_the_declared_one_where_it_is_on_the_methods(three):
+    (c, *_) = three.findings
+    c = replace(c, adjusted_p=0.2, adjusted_method_p=0.001)
+    said = summary(replace(three, findings=(c,)))[0].text
+    assert said.startswith("IPSREC-S is not shown to differ from SASREC on beauty, as a method over 3 seeds each")
+    assert "adjusted p = 0.2000, not below 0.01" in said
+    assert c.of_method == "undecided"
+
+
+def test_the_gains_that_are_found_are_those_of_the_test_of_the_verdict(three):
+    (c, *_) = three.findings
+    m = c.reference_mean
+    c = replace(c, test="paired-t", adjusted_method_p=0.2, detectable=0.1 * m, method_detectable=0.4 * m)
+    assert "Gains of 40.0% are found" in summary(replace(three, findings=(c,)))[-1].text
+
+
+def test_a_comparison_without_a_test_of_the_methods_counts_in_their_family(tmp_path):
+    rows = [("pop", ""), ("sasrec", ""), ("ipsrec-s", ""), ("ipsrec-c", ""), ("ipsrec-x", "")]
+    left_out = {(label, seed) for label in ("ipsrec-c", "ipsrec-x") for seed in (2, 3)}
+    path = fill(tmp_path / "s.duckdb", rows=rows, leave_out=left_out, statistics='baseline = "sasrec"')
+    with reading(path) as connection:
+        results = results_of(connection, read_run(connection))
+    found = {c.row.label: c for c in of_baseline(results) if c.metric == "hr@5"}
+    c = found["ipsrec-s"]
+    assert (c.family, found["ipsrec-c"].method, found["ipsrec-c"].adjusted_method_p) == (3, None, None)
+    assert c.adjusted_method_p == pytest.approx(3 * c.method.test.p)  # Holm's first step of three
+    assert c.detectable == c.method_detectable
+    assert found["ipsrec-c"].method_detectable is None
+
+
+def test_without_a_correction_no_p_is_called_adjusted(tmp_path):
+    path = fill(tmp_path / "s.duckdb", statistics='baseline = "sasrec"\ncorrection = "none"')
+    report = built(path)
+    (c,) = report.findings
+    assert (c.adjusted_p, c.family) == (c.p, 1)
+    with reading(path) as connection:
+        statistics = read_run(connection).suite.statistics
+    pages = [write_report(report, tmp_path, (kind,)).main.read_text(encoding="utf-8") for kind in ("md", "html")]
+    for text in (finding(c, 0.95), summary(report)[0].text, verdict_rule(statistics), *pages):
+        assert "not corrected" in text
+        shown = text.split("<script")[0]
+        assert "djusted p" not in shown
+        assert "over the comparisons of" not in shown
+    (pairs,) = {c.family for c in with_all_pairs(report.comparisons, [all_of(report)])}
+    assert pairs == 1
+    assert with_all_pairs(report.comparisons, [all_of(report)]) == report.comparisons
+
+
+def all_of(report) -> AllPairsTable:
+    """Return p = 0.5 for every pair that is compared."""
+    (c,) = report.findings
+    return AllPairsTable("d", c.metric, (c.row, c.reference), ((1.0, 0.5), (0.5, 1.0)), ("a", "a"), 100)
+
+
+def test_a_dataset_where_the_baseline_is_0_has_no_gain_and_is_compared(tmp_path):
+    path = fill(tmp_path / "s.duckdb", datasets=("d", "e", "g"), statistics=STATISTICS)
+    with writing(path) as connection:
+        connection.execute(
+            "UPDATE ranks SET higher = 800 FROM cells"
+            " WHERE cells.cell = ranks.cell AND type = 'sasrec' AND fingerprint = 'f1'"
+        )
+    report = built(path)
+    (row,) = report.across.rows
+    assert (row.lacks, row.undefined) == ((), ("e",))
+    said = summary(report)[0].text
+    assert "No gain on e: the baseline's mean is 0." in said
+    assert "Not compared" not in said
+    gains, _ = across(report)
+    assert "IPSREC-S has no gain on e, where the baseline's mean is 0." in gains.note
+    assert "so this interval is wide" in gains.note  # of two gains
+    assert "prediction interval" not in gains.note
+
+
+def test_unequal_budgets_and_rows_that_are_not_tuned_come_first(three):
+    fairness = replace(three.fairness, sentences=("On a, budgets were equal",), unequal=("b", "c"), not_tuned="Not X")
+    said = [one.text for one in summary(replace(three, fairness=fairness)) if one.section == "fairness"]
+    assert said == ["Not X. Budgets of searches were not equal on b and c, which favours the rows that got more."]
+    pairs = [(replace(c.row, tuning="tuned, 3 trials"), replace(c.reference, label=c.dataset)) for c in three.findings]
+    findings = [replace(c, row=row, reference=replace(reference, display=c.dataset))
+                for c, (row, reference) in zip(three.findings, pairs, strict=True)]  # fmt: skip
+    (said,) = [one.text for one in summary(replace(three, findings=findings)) if one.section == "fairness"]
+    assert said == (
+        "IPSREC-S is tuned and beauty is not, which favours the former. IPSREC-S is tuned and toys is not, which"
+        " favours the former. So it is with one other pair."
+    )
 
 
 def test_controls_say_whether_provider_information_matters(three):
@@ -124,6 +228,10 @@ def test_controls_say_whether_provider_information_matters(three):
     assert real.section == "controls"
     (nothing,) = of_controls([replace(c, adjusted_p=0.5, adjusted_method_p=0.5) for c in controls])
     assert nothing.text.endswith("Its result is not shown to come from provider information.")
+    many = [replace(c, reference=replace(twin, display=f"twin {n}")) for n in range(5) for c in three.findings]
+    said = [one.text for one in summary(replace(three, controls=tuple(many))) if one.section == "controls"]
+    assert len(said) == 4
+    assert said[3] == "2 other controls are not listed here."
 
 
 def test_the_forest_plot_has_a_line_for_each_dataset_and_for_all_of_them(three, one):

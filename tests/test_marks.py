@@ -11,6 +11,9 @@ from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.report.sentences import finding
+from ipsrec_bench.report.tables.comparisons import comparisons
+from ipsrec_bench.report.tables.controls import controls
+from ipsrec_bench.report.tables.results import results
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.method import method_test
 from ipsrec_bench.store.connect import reading, writing
@@ -156,7 +159,7 @@ def test_compare_corrects_as_the_report_does_or_says_that_it_does_not(tmp_path):
     assert (turned.adjusted_p, turned.family) == (pytest.approx(of_row(report, "ipsrec-s", "hr@5").adjusted_p), 2)
     alone = compared(path, "ipsrec-s", "pop")
     assert all((c.family, c.adjusted_p) == (1, c.p) for c in alone)
-    assert "one comparison, not corrected" in finding(alone[0], 0.95)
+    assert ", not corrected" in finding(alone[0], 0.95)
     shown = next(iter(compared_pairs(alone, read_statistics(path))))
     assert "p, one pair, not corrected" in [line[0] for line in shown.lines]
     assert "if the report of the suite makes this comparison" in verdict_rule(read_statistics(path))
@@ -215,3 +218,9 @@ def test_all_pairs_are_tested_at_once_and_lettered(tmp_path):
     adjusted = adjust([method_test(values(a), values(b)).test.p for a, b in pairs], "holm")
     assert one.adjusted_method_p == pytest.approx(adjusted[1])
     assert write_report(method, tmp_path, FORMATS)
+    rule = "Holm over all pairs of whole models of one metric on one dataset (variants apart; p of the paired t-test"
+    assert f"{rule} over users: maxT over the same pairs)" in comparisons(method).note
+    assert f"{rule} over users: maxT over the same pairs)" in next(iter(results(method))).note
+    assert (
+        "Holm over the comparisons of one metric on one dataset (variants apart) of this table" in controls(method).note
+    )

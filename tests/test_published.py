@@ -154,6 +154,17 @@ def test_published_improvements_are_compared_with_ours(beside):
     assert "Effect ratio" in written.pages["html"].read_text(encoding="utf-8")
 
 
+def test_our_difference_has_the_declared_interval(tmp_path):
+    statistics = 'test = "paired-t"\ninterval = "bootstrap"\nresamples = 200'
+    report = built(fill(tmp_path / "s.duckdb", datasets=("tmall",), settings=settings, statistics=statistics))
+    line = next(line for line in report.published[0].effects if line.metric == "mrr@5")
+    c = next(c for c in report.comparisons if (c.row.label, c.metric) == ("ipsrec-s", "mrr@5"))
+    assert (line.ours.low, line.ours.high) == pytest.approx((c.low, c.high), rel=0.05)  # of other draws
+    below, above = line.ours.value - line.ours.low, line.ours.high - line.ours.value
+    assert abs(below - above) > 1e-6  # that of the t-test is symmetric
+    assert line.ratio.low == pytest.approx(line.ours.low / (line.published + 1e-4))
+
+
 def test_a_search_that_ends_without_the_contrastive_loss_is_not_the_papers_variant(tmp_path):
     rows = [("pop", ""), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
     (against,) = built(fill(tmp_path / "s.duckdb", datasets=("tmall",), settings=settings, rows=rows)).published

@@ -17,6 +17,7 @@ from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
+from ipsrec_bench.report.tables.comparisons import comparisons
 from ipsrec_bench.store.connect import reading, writing
 
 from .planted import built, fill, mean_over_seeds
@@ -70,6 +71,10 @@ def test_deterministic_rows_have_no_deviation_and_no_advice_about_seeds(tmp_path
     alone = finding(by_row["ipsrec-s"], 0.95)
     assert "Both models are deterministic, so this is also the comparison of the methods." in alone
     assert "seeds" not in alone
+    assert by_row["ipsrec-s"].seeds_needed is None
+    (column,) = (place for place, one in enumerate(comparisons(report).columns) if one.heading == "Seeds needed")
+    cells = {line.cells[2].text: line.cells[column] for line in comparisons(report).rows}
+    assert (cells["IPSREC-S"].text, cells["IPSREC-S"].value) == ("–", "")
     assert by_row["ipsrec-s"].of_method == "better"
     assert by_row["ipsrec-s"].method.test.p == pytest.approx(by_row["ipsrec-s"].by_users.p)
     beside = by_row["sasrec"]

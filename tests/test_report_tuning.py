@@ -1,15 +1,21 @@
 """The report's section on tuning: what it says follows from the studies and from the run."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ipsrec_bench.report.across import across_datasets
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import FairnessLine, Row
+from ipsrec_bench.report.declared import against_baseline
+from ipsrec_bench.report.fairness import fairness_of, judged
 from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
-from ipsrec_bench.report.sentences import budgets, tuned_finding
+from ipsrec_bench.report.selections import results_of
+from ipsrec_bench.report.sentences import budgets, finding, tuned_finding
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
 from ipsrec_bench.store.connect import reading
@@ -160,6 +166,69 @@ def test_unequal_budgets_are_named(planted):
     twice = built(planted, study(), study(name="other"), study("sasrec")).tuned
     assert "ipsrec-s 20 trials, 60 s of training" in budgets(twice)
     assert "not equal" in budgets(twice)
+
+
+def given(dataset, label, tuning="untuned", trials=None, seconds=None):
+    row = Row(label, label, label, "", tuning)
+    return FairnessLine(dataset, row, trials, 0, 0, seconds, 3, 0.5, 1.0, 10, (3,), 0)
+
+
+TUNED = "tuned, 20 trials"
+
+
+def test_what_favours_a_row_is_said_first():
+    found = judged(
+        (
+            *(given("d", label, TUNED, 20, 100.0) for label in "ab"),
+            given("d", "c"),
+            given("e", "a", TUNED, 50, 1000.0),
+            given("e", "b", TUNED, 20, 100.0),
+            given("f", "a"),
+        ),
+        "equal trials",
+    )
+    got = "a 50 trials in 1,000 s, b 20 trials in 100 s"
+    assert found.sentences == (
+        f"On e, budgets were not equal, which favours the rows that got more: {got}",
+        "Not tuned, which favours the rows that were: c (untuned) on d",
+        "On d, budgets were equal: each of 2 tuned rows got 20 trials (about 100 s of training)",
+        "On f, nothing was tuned",
+    )
+    assert (found.unequal, found.not_tuned) == (("e",), found.sentences[1])
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "seconds", "words"),
+    [
+        ("equal trials", (20, 20), (100.0, 900.0), "each of 2 tuned rows got 20 trials (100 to 900 s of training)"),
+        ("equal seconds", (20, 20), (100.0, 900.0), "budgets were not equal"),
+        ("equal seconds", (9, 20), (100.0, 101.0), "each of 2 tuned rows got about 100 s of training (9 to 20 trials)"),
+        ("equal trials", (9, 20), (100.0, 101.0), "each of 2 tuned rows got about 100 s of training (9 to 20 trials)"),
+        ("equal trials", (20,), (100.0,), "On d, only one row was tuned: a 20 trials in 100 s"),
+    ],
+)
+def test_budgets_are_judged_by_their_own_unit(budget, trials, seconds, words):
+    lines = [given("d", label, TUNED, *got) for label, *got in zip("ab", trials, seconds, strict=False)]
+    said = judged(tuple(lines), budget)
+    assert words in said.sentences[0]
+    assert said.unequal == (("d",) if "not equal" in words else ())
+
+
+def test_a_row_that_is_tuned_on_one_dataset_is_unequal_there(tmp_path):
+    path = fill(tmp_path / "s.duckdb", datasets=("d", "e"), rows=[("sasrec", ""), ("ipsrec-s", "")])
+    with reading(path) as connection:
+        run = read_run(connection)
+        places = {("ipsrec-s", "d"): TUNED}
+        cells = tuple(replace(one, tuning=places.get((one.label, one.dataset), "untuned")) for one in run.cells)
+        results = results_of(connection, replace(run, cells=cells))
+    assert results.row("ipsrec-s").tuning == "partly tuned"
+    found = {c.dataset: c for c in against_baseline(results)}
+    assert (found["d"].unequal, found["e"].unequal) == (True, False)
+    assert "IPSREC-S is tuned and SASREC is not" in finding(found["d"], 0.95)
+    fairness = fairness_of(results, ())
+    assert "Nothing was tuned here" not in " ".join(fairness.sentences)
+    assert fairness.not_tuned.endswith(": SASREC (untuned)")
+    assert across_datasets(results, [*found.values()]).rows[0].row.tuning == "partly tuned"
 
 
 @pytest.mark.usefixtures("pictures")

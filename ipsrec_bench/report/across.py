@@ -39,14 +39,18 @@ def across_datasets(results: Results, findings: Sequence[Comparison]) -> AcrossD
 def _rows_across(results: Results, findings: Sequence[Comparison]) -> Iterator[RowAcross]:
     confidence = results.run.suite.statistics.confidence
     for row in dict.fromkeys(c.row for c in findings):
-        gains = [gain for c in findings if c.row == row and (gain := _gain(results, c, confidence)) is not None]
-        there = {gain.dataset for gain in gains}
+        compared = [c for c in findings if c.row == row]
+        gains = [gain for c in compared if (gain := _gain(results, c, confidence)) is not None]
+        missing = {*results.datasets} - {c.dataset for c in compared}
+        undefined = {c.dataset for c in compared} - {gain.dataset for gain in gains}
         to_pool = [gain.difference.test for gain in gains if gain.varies]
         together = None
         if len(to_pool) > 1:
             errors = [test.standard_error for test in to_pool]
             together = _possible(pooled([test.mean for test in to_pool], errors, confidence))
-        yield RowAcross(row, tuple(gains), together, tuple(name for name in results.datasets if name not in there))
+        lacks, without = (tuple(name for name in results.datasets if name in names) for names in (missing, undefined))
+        of_run = results.row(row.label)  # with where its settings are from on all datasets
+        yield RowAcross(of_run, tuple(gains), together, lacks, without)
 
 
 def _possible(found: Pooled) -> Pooled:

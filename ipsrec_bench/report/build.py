@@ -34,6 +34,7 @@ from ipsrec_bench.report.content import (
 )
 from ipsrec_bench.report.controls import compare_controls
 from ipsrec_bench.report.declared import (
+    ALL_PAIRS,
     ablation_columns,
     against_baseline,
     all_pairs_of,
@@ -63,7 +64,7 @@ from ipsrec_bench.report.tuned import studies_of, tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
-from ipsrec_bench.suite.schema import Filter, Protocol, Training, control_of
+from ipsrec_bench.suite.schema import Filter, Protocol, Statistics, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
 
 RANKS = {
@@ -180,7 +181,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
                 f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
             ),
             *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
-            ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics.correction)}"),
+            ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
         settings=tuple(_settings(summaries, run)),
@@ -215,8 +216,11 @@ def _training_filters(run: Run, summaries: Mapping[str, CellSummary]) -> Iterato
         yield "Filter of training alone", f"{'; '.join(filters)}; all users are tested, after their whole histories"
 
 
-def _corrected(correction: str) -> str:
-    return "p-values not corrected" if correction == "none" else f"{CORRECTIONS[correction]} correction"
+def _corrected(statistics: Statistics) -> str:
+    if statistics.correction == "none":
+        return "p-values not corrected"
+    of_pairs = " (of all pairs by the paired t-test over users: maxT)" if statistics.family == ALL_PAIRS else ""
+    return f"{CORRECTIONS[statistics.correction]} correction{of_pairs}"
 
 
 def _candidates(protocol: Protocol, datasets: Iterable[DatasetLine]) -> str:

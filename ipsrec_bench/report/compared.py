@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, interval_rule
+from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, corrected_over, interval_rule
 from ipsrec_bench.report.content import Comparison
 from ipsrec_bench.report.sentences import (
     effect,
@@ -54,9 +54,10 @@ def compared_pairs(made: Sequence[Comparison], statistics: Statistics) -> Iterat
 
 def verdict_rule(statistics: Statistics) -> str:
     """Return the rules for verdicts and intervals, in one sentence each."""
+    corrected = corrected_over(CORRECTIONS[statistics.correction], FAMILIES[statistics.family])
+    corrected += "" if statistics.correction == "none" else ", if the report of the suite makes this comparison"
     return (
-        f"Verdict: {TESTS[statistics.test]}; {CORRECTIONS[statistics.correction]} over"
-        f" {FAMILIES[statistics.family]}, if the report of the suite makes this comparison; alpha {statistics.alpha:g}."
+        f"Verdict: {TESTS[statistics.test]}; {corrected}; alpha {statistics.alpha:g}."
         f" Intervals of the difference: {interval_rule(statistics)}."
     )
 

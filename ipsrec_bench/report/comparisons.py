@@ -34,14 +34,20 @@ CORRECTIONS = {
     "holm": "Holm",
     "benjamini-hochberg": "Benjamini-Hochberg",
     "bonferroni": "Bonferroni",
-    "none": "not corrected,",
+    "none": "not corrected",
 }
 FAMILIES = {
     "metric": "the comparisons of one metric on one dataset (proposed rows and others apart)",
     "dataset": "all comparisons on one dataset (proposed rows and others apart)",
     "suite": "all comparisons of the suite (proposed rows and others apart)",
-    "all-pairs": "all pairs of whole models of one metric on one dataset",
+    "all-pairs": "all pairs of whole models of one metric on one dataset (variants apart; p of the paired t-test over"
+    " users: maxT over the same pairs)",
 }
+
+
+def corrected_over(correction: str, family: str) -> str:
+    """Return how p-values are corrected, in words: a value of `CORRECTIONS` over a family."""
+    return correction if correction == CORRECTIONS["none"] else f"{correction} over {family}"
 
 
 def smallest_adjusted_p(statistics: Statistics, family: int) -> float:
@@ -97,8 +103,9 @@ def compare(
     of_all_users: list[bool] = []
     differences: dict[str, list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
     resampled = statistics.test == "randomisation" or statistics.interval == "bootstrap"
-    for pair in pairs:
-        rows = (pair.row, pair.reference)
+    for given in pairs:
+        rows = tuple(results.on(given.dataset, row) for row in (given.row, given.reference))
+        pair = replace(given, row=rows[0], reference=rows[1])
         if not all(results.seeds(pair.dataset, row) for row in rows):
             continue
         ours, theirs = (results.matrix(pair.dataset, row, pair.metric) for row in rows)
@@ -292,27 +299,30 @@ def _correct(
             for index, p in _adjusted(members, [value(made[index]) for index in members], statistics.correction):
                 corrected[index][name] = p
         for index in members:
-            detectable = _detectable(made[index], len(members), statistics)
-            corrected[index] |= {"family": len(members), "detectable": detectable}
+            c, alpha = made[index], worst_step(statistics.alpha, len(members), statistics.correction)
+            of_method = _detectable(c.method.test, alpha) if c.method else None
+            corrected[index] |= {
+                "family": 1 if statistics.correction == "none" else len(members),
+                "detectable": of_method if c.method and c.test == "method" else _detectable(c.by_users, alpha),
+                "method_detectable": of_method,
+            }
     return [replace(comparison, **changes) for comparison, changes in zip(made, corrected, strict=True)]
 
 
-def _detectable(c: Comparison, family: int, statistics: Statistics) -> float | None:
-    """Return the difference that the declared t-test finds at the level of the hardest step of a family of this size.
-
-    Returns:
-        None if nothing varied, or if it is above 1.
-    """
-    test = c.method.test if c.method and c.test == "method" else c.by_users
-    alpha = worst_step(statistics.alpha, family, statistics.correction)
+def _detectable(test: MeanTest, alpha: float) -> float | None:
+    """Return the difference that `test` finds at the level `alpha`; None if nothing varied, or if it is above 1."""
     found = detectable_difference(test.standard_error, test.degrees, alpha)
     return found if 0 < found <= 1 else None
 
 
 def _seeds_needed(c: Comparison, statistics: Statistics) -> SeedsNeeded | None:
-    """Return the seeds that the test of the methods needs for the difference of interest, at the same level."""
+    """Return the seeds that the test of the methods needs for the difference of interest, at the same level.
+
+    Returns:
+        None without the test of the methods or without a difference, and where both rows are deterministic.
+    """
     wanted = c.difference if c.margin is None else c.margin * c.reference_mean
-    if c.method is None or not wanted:
+    if c.method is None or c.without_seeds or not wanted:
         return None
     return seeds_needed(c.method, wanted, worst_step(statistics.alpha, c.family, statistics.correction))
 
@@ -320,5 +330,6 @@ def _seeds_needed(c: Comparison, statistics: Statistics) -> SeedsNeeded | None:
 def _adjusted(
     members: Sequence[int], p_values: Sequence[float | None], correction: Correction
 ) -> Iterable[tuple[int, float]]:
-    there = [(index, p) for index, p in zip(members, p_values, strict=True) if p is not None]
-    return zip([index for index, _ in there], adjust([p for _, p in there], correction), strict=True)
+    """Yield the members that have a p-value, with the corrected one; a member without one counts as p = 1."""
+    corrected = adjust([1.0 if p is None else p for p in p_values], correction)
+    return ((index, new) for index, p, new in zip(members, p_values, corrected, strict=True) if p is not None)

@@ -114,16 +114,19 @@ class Comparison:
     adjusted_users_p: float | None = None
     """Of the paired t-test over users."""
     adjusted_method_p: float | None = None
-    """Of the test of the methods; None where there is none."""
+    """Of the test of the methods; None where there is none. A comparison of the family without it counts as p = 1."""
     family: int = 1
-    """Number of comparisons that are corrected together."""
+    """Number of comparisons that are corrected together; 1 where nothing is corrected."""
     detectable: float | None = None
     """Smallest difference that the t-test finds with a power of 80% at the level of the family's hardest step: that of
     the methods if it is the declared test, else that over users. None where nothing varied, or where it would find no
     difference that a metric can have."""
+    method_detectable: float | None = None
+    """Likewise, that the test of the methods finds; None where there is none."""
     seeds_needed: SeedsNeeded | None = None
     """Seeds of each row with which the difference of interest would be found for the methods with a power of 80%: the
-    margin, or the difference found if no margin is declared. None without the test of the methods."""
+    margin, or the difference found if no margin is declared. None without the test of the methods, and where both rows
+    are deterministic."""
     superiority: float | None = None
     """Probability that a user is better served by a training of the row than by one of the reference, by ranks; None
     for slices of the users."""
@@ -180,8 +183,10 @@ class Comparison:
 
     @property
     def of_method(self) -> str:
-        """The verdict on the methods, corrected like the declared one."""
-        return "too few seeds" if self.method is None else self._shown(self.adjusted_method_p)
+        """The verdict on the methods, corrected like the declared one; the declared one if it is on the methods."""
+        if self.method is None:
+            return "too few seeds"
+        return self._shown(self.adjusted_p if self.test == "method" else self.adjusted_method_p)
 
     @property
     def of_models(self) -> str:
@@ -776,7 +781,9 @@ class RowAcross:
     pooled: Pooled | None
     """None with fewer than two datasets whose gains have an error."""
     lacks: tuple[str, ...]
-    """Datasets without a gain of this row: it or its reference is missing there, or the reference's mean is 0."""
+    """Datasets on which this row is not compared: it or its reference is missing there."""
+    undefined: tuple[str, ...] = ()
+    """Datasets on which it is compared but has no gain, because the reference's mean is 0."""
 
     @property
     def gain(self) -> float:
@@ -856,7 +863,11 @@ class Fairness:
 
     lines: tuple[FairnessLine, ...]
     sentences: tuple[str, ...]
-    """What was tuned, and whether budgets were equal."""
+    """What was tuned, and whether budgets were equal; what favours some rows first."""
+    not_tuned: str = ""
+    """Of these, the one that names rows which are not tuned though others are; empty if there is none."""
+    unequal: tuple[str, ...] = ()
+    """Datasets on which budgets were not equal."""
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,12 @@ def of_baseline(results: Results) -> tuple[Comparison, ...]:
 
 
 def with_all_pairs(comparisons: Sequence[Comparison], tables: Sequence[AllPairsTable]) -> tuple[Comparison, ...]:
-    """Return the comparisons with the p-values over users of their pairs in `tables`."""
+    """Return the comparisons with the p-values over users of their pairs in `tables`, where p-values are corrected."""
     known = {(table.dataset, table.metric, *pair): p for table in tables for pair, p in _by_pair(table)}
     return tuple(
-        c if p is None else replace(c, adjusted_users_p=p, adjusted_p=p if c.test == "paired-t" else c.adjusted_p)
+        replace(c, adjusted_users_p=p, adjusted_p=p if c.test == "paired-t" else c.adjusted_p)
+        if p is not None and c.family > 1
+        else c
         for c in comparisons
         for p in (known.get((c.dataset, c.metric, c.row, c.reference)),)
     )

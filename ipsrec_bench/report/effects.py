@@ -1,6 +1,7 @@
 """Differences that papers print, and how much of them comes out here."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ipsrec_bench.published.papers import HALF_DIGIT, Paper
 from ipsrec_bench.report.comparisons import Pair, compare
@@ -39,7 +40,8 @@ def effects_of(paper: Paper, results: Results, matched: Mapping[str, Mapping[str
         better, baseline = printed[c.dataset, c.metric, c.row]
         if baseline <= UNIT or c.gain is None:
             continue
-        test = c.method.test if c.method and c.test == "method" else c.by_users
+        declared = c.method.test if c.method and c.test == "method" else c.by_users
+        test = replace(declared, low=c.low, high=c.high)  # the declared interval
         reproduced = reproduction(test, c.reference_mean, (better, baseline), UNIT)
         yield EffectLine(
             c.dataset,

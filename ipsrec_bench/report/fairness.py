@@ -1,7 +1,9 @@
 """How fair a comparison was: what each row was given, in search and in training."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import Literal
 
 from ipsrec_bench.report.content import Fairness, FairnessLine, Row
 from ipsrec_bench.report.results import Results
@@ -9,7 +11,9 @@ from ipsrec_bench.report.sentences import EQUAL
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.suite.cells import TUNED
 from ipsrec_bench.tuning.results import StudyResult, split_settings
-from ipsrec_bench.words import counted
+from ipsrec_bench.words import counted, joined
+
+Budget = Literal["equal trials", "equal seconds"]
 
 
 def fairness_of(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> Fairness:
@@ -20,13 +24,12 @@ def fairness_of(results: Results, studies: Sequence[tuple[str, StudyResult]]) ->
         studies: the studies of the run's rows, each with its dataset. One belongs to a tuned row that has its best
             settings.
     """
-    lines = tuple(_lines(results, studies))
-    return Fairness(lines, tuple(_sentences(lines)))
+    return judged(tuple(_lines(results, studies)), results.run.suite.tune.budget)
 
 
 def _lines(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> Iterator[FairnessLine]:
     for dataset in results.datasets:
-        for row in results.rows:
+        for row in (results.on(dataset, row) for row in results.rows):
             keys = results.keys.get((dataset, row.label), {}).values()
             summaries = [results.summaries[key] for key in dict.fromkeys(keys) if key in results.summaries]
             if not summaries:
@@ -60,32 +63,73 @@ def _is_source(study: StudyResult, row: Row, summary: CellSummary) -> bool:
     return searched == dict(study.best.settings) and study.fixed in (None, fixed)
 
 
-def _sentences(lines: Sequence[FairnessLine]) -> Iterator[str]:
-    if not any(line.row.tuned for line in lines):
-        yield "Nothing was tuned here: the rows have the settings that the suite gives them"
-    else:
-        for dataset in dict.fromkeys(line.dataset for line in lines):
-            yield _of_budgets(dataset, [line for line in lines if line.dataset == dataset])
-        others = dict.fromkeys(line.row.named for line in lines if line.row.tunable and not line.row.tuned)
-        if others:
-            yield f"Not tuned, which favours the rows that were: {', '.join(others)}"
+def judged(lines: tuple[FairnessLine, ...], budget: Budget) -> Fairness:
+    """Return what the lines say in sentences, those that favour some rows first."""
+    datasets = dict.fromkeys(line.dataset for line in lines)
+    tuned = {line.dataset for line in lines if line.row.tuned}
+    found = {name: [line for line in lines if line.dataset == name] for name in datasets if name in tuned}
+    if not found:
+        untouched = "Nothing was tuned here: the rows have the settings that the suite gives them"
+        return Fairness(lines, (untouched, *_rising(lines)))
+    budgets: dict[tuple[bool | None, str], list[str]] = defaultdict(list)
+    for dataset, of_dataset in found.items():
+        budgets[_of_budgets(of_dataset, budget)].append(dataset)
+    untuned: dict[str, list[str]] = defaultdict(list)
+    for dataset, of_dataset in found.items():
+        also_tuned = {line.row.model for line in of_dataset if line.row.tuned and line.row.whole}
+        for row in (line.row for line in of_dataset):
+            if row.tunable and not row.tuned and not (row.whole and row.model in also_tuned):
+                untuned[row.named].append(dataset)
+    names = [name if len(on) == len(found) else f"{name} on {joined(on)}" for name, on in untuned.items()]
+    not_tuned = f"Not tuned, which favours the rows that were: {', '.join(names)}" if names else ""
+    without = [dataset for dataset in datasets if dataset not in tuned]
+    said = {
+        kind: [f"On {joined(on)}, {words}" for (equal, words), on in budgets.items() if equal is kind]
+        for kind in (False, None, True)
+    }
+    nothing = [f"On {joined(without)}, nothing was tuned"] if without else []
+    favouring = [*said[False], *([not_tuned] if not_tuned else [])]
+    unequal = [dataset for (equal, _), on in budgets.items() if equal is False for dataset in on]
+    sentences = (*favouring, *said[None], *said[True], *nothing, *_rising(lines))
+    return Fairness(lines, sentences, not_tuned, tuple(unequal))
+
+
+def _rising(lines: Sequence[FairnessLine]) -> Iterator[str]:
     rising = dict.fromkeys(f"{line.row.display} on {line.dataset}" for line in lines if line.rising)
     if rising:
         yield f"Still improving when the last epoch ended: {', '.join(rising)}"
 
 
-def _of_budgets(dataset: str, lines: Sequence[FairnessLine]) -> str:
+def _of_budgets(lines: Sequence[FairnessLine], budget: Budget) -> tuple[bool | None, str]:
+    """Return whether the budgets on one dataset were equal, and what is to be said of them; some row is tuned there.
+
+    It is None where they are not known, and for the only budget.
+    They are equal by the unit of `budget`. With equal trials, equal seconds will do, too: a search may have been given
+    its own limit. Seconds are equal up to the ratio `EQUAL`.
+    """
     known = [line for line in lines if line.trials is not None and line.search_seconds is not None]
     if not known:
-        return f"On {dataset}, the searches of the tuned rows are not at hand, so their budgets are not known"
+        return None, "the searches of the tuned rows are not at hand, so their budgets are not known"
     unknown = [line.row.named for line in lines if line.row.tuned and line.trials is None]
     if unknown:
-        return f"On {dataset}, the search of {', '.join(unknown)} is not at hand, so budgets cannot be compared"
-    trials = {line.trials for line in known}
-    seconds = [line.search_seconds or 0.0 for line in known]
-    if len(trials) == 1:
-        return f"On {dataset}, budgets were equal: each of {counted(len(known), 'tuned row')} got {trials.pop()} trials"
-    if max(seconds) <= EQUAL * min(seconds):
-        return f"On {dataset}, budgets were equal: about {fmean(seconds):,.0f} s of training for each tuned row"
-    got = ", ".join(f"{line.row.display} {line.trials} trials in {line.search_seconds:,.0f} s" for line in known)
-    return f"On {dataset}, budgets were not equal, which favours the rows that got more: {got}"
+        return None, f"the search of {', '.join(unknown)} is not at hand, so budgets cannot be compared"
+    got = ", ".join(
+        f"{line.row.display} {counted(line.trials or 0, 'trial')} in {line.search_seconds:,.0f} s" for line in known
+    )
+    if len(known) == 1:
+        return None, f"only one row was tuned: {got}"
+    trials, seconds = [line.trials or 0 for line in known], [line.search_seconds or 0.0 for line in known]
+    same_trials, same_seconds = min(trials) == max(trials), max(seconds) <= EQUAL * min(seconds)
+    by_trials = budget == "equal trials" and same_trials
+    if not (by_trials or same_seconds):
+        return False, f"budgets were not equal, which favours the rows that got more: {got}"
+    of_trials = f"{_span(trials)} trials"
+    of_seconds = f"about {fmean(seconds):,.0f}" if same_seconds else _span(seconds)
+    of_seconds += " s of training"
+    given, also = (of_trials, of_seconds) if by_trials else (of_seconds, of_trials)
+    return True, f"budgets were equal: each of {counted(len(known), 'tuned row')} got {given} ({also})"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
+    return low if low == high else f"{low} to {high}"

@@ -21,5 +21,5 @@ def seeds_for(connection: Connection, suite: str) -> Iterator[str]:
         return
     results = results_of(connection, run)
     for c in findings_of(results, of_baseline(results)):
-        if c.seeds_needed is not None and not c.without_seeds:
+        if c.seeds_needed is not None:
             yield seeds_wanted(c)

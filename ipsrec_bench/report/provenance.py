@@ -89,9 +89,11 @@ def too_few_resamples(run: Run, comparisons: Sequence[Comparison]) -> Iterator[s
     largest = max((c.family for c in comparisons), default=0)
     least = smallest_adjusted_p(statistics, largest)
     if least >= statistics.alpha:
+        lowest = f"an adjusted p below {least:.4f} in a family of {largest}"
+        lowest = lowest if largest > 1 else f"a p below {least:.4f}"
         yield (
-            f"{statistics.resamples:,} sign flips cannot give an adjusted p below {least:.4f} in a family of {largest},"
-            f" so nothing can be significant at {statistics.alpha:g}; set statistics.resamples to"
+            f"{statistics.resamples:,} sign flips cannot give {lowest}, so nothing can be significant at"
+            f" {statistics.alpha:g}; set statistics.resamples to"
             f" {round(2 * largest / statistics.alpha):,} or more"
         )
 

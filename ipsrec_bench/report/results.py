@@ -64,6 +64,18 @@ class Results:
         return [replace(row, tuning=tuning_of(found)) for row, found in words.items()]
 
     @cached_property
+    def _tunings(self) -> dict[tuple[str, str], str]:
+        """Where settings are from, by dataset and label."""
+        words: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for cell in self.run.cells:
+            words[cell.dataset, cell.label].append(cell.tuning)
+        return {place: tuning_of(found) for place, found in words.items()}
+
+    def on(self, dataset: str, row: Row) -> Row:
+        """Return `row` with where its settings on `dataset` are from, which may differ between datasets."""
+        return replace(row, tuning=self._tunings.get((dataset, row.label), row.tuning))
+
+    @cached_property
     def proposed(self) -> frozenset[str]:
         """Labels of the models that are compared with the baseline in the result table."""
         declared = self.run.suite.statistics.proposed
@@ -197,13 +209,13 @@ class Results:
         A tuned row is compared with a tuned baseline if there is one: the tuned row of the declared baseline, or the
         best tuned one.
         """
-        declared = self.run.suite.statistics.baseline
+        declared, row = self.run.suite.statistics.baseline, self.on(dataset, row)
         if declared == "best":
             return self.baseline(dataset, name, tuned=row.tuned)
         baseline = self.row(declared)
-        if row.tuned and not baseline.tuned and row.model != baseline.model:
-            siblings = (other for other in self.rows if other.tuned and other.model == baseline.model)
-            return next((other for other in siblings if self.seeds(dataset, other)), baseline)
+        if row.tuned and not self.on(dataset, baseline).tuned and row.model != baseline.model:
+            siblings = (one for one in self.rows if one.model == baseline.model and self.on(dataset, one).tuned)
+            return next((one for one in siblings if self.seeds(dataset, one)), baseline)
         return baseline
 
     def baseline(self, dataset: str, name: str, *, tuned: bool = False) -> Row | None:
@@ -240,7 +252,8 @@ class Results:
         """Return the rows among which the best baseline is chosen."""
         wanted = set(self.run.suite.seeds)
         rows = [row for row in self.rows if row.model not in self.proposed and row.whole and self.seeds(dataset, row)]
-        rows = [row for row in rows if row.tuned == tuned or not row.tunable] or rows
+        alike = (self.on(dataset, row) for row in rows)
+        rows = [row for row in alike if row.tuned == tuned or not row.tunable] or rows
         # In an unfinished suite, a baseline with few seeds would leave the methods of all others untested.
         complete = [len(wanted & set(self.seeds(dataset, row))) for row in rows]
         return [row for row, seeds in zip(rows, complete, strict=True) if seeds == max(complete) > 0]

@@ -139,7 +139,15 @@ def _as_reported(c: Comparison, reported: Comparison | None) -> Comparison:
     """Return `c` with the corrections of the report's comparison of the same rows."""
     if reported is None:
         return c
-    names = ("adjusted_p", "adjusted_users_p", "adjusted_method_p", "family", "detectable", "seeds_needed")
+    names = (
+        "adjusted_p",
+        "adjusted_users_p",
+        "adjusted_method_p",
+        "family",
+        "detectable",
+        "method_detectable",
+        "seeds_needed",
+    )
     changes = {name: getattr(reported, name) for name in names}
     if reported.reference.label == c.reference.label.removeprefix("B: "):  # the margin is relative to the reference
         changes["equivalence_p"] = reported.equivalence_p

@@ -86,9 +86,9 @@ def finding(c: Comparison, confidence: float) -> str:
 
 
 def corrected(c: Comparison, p: float | None) -> str:
-    """Return a corrected p-value and the size of its family."""
+    """Return a p-value and the size of the family that it is corrected over, if it is."""
     if c.family == 1:
-        return f"p {_equals(p)}, one comparison, not corrected"
+        return f"p {_equals(p)}, not corrected"
     return f"adjusted p {_equals(p)}, one of {c.family} comparisons"
 
 
@@ -96,13 +96,37 @@ def trainings(c: Comparison) -> str:
     """Return the number of trainings of both rows, like `3 seeds each`."""
     if c.without_seeds:
         return "no seeds"
-    counts = [
-        seeds for row, seeds in ((c.row, c.seeds), (c.reference, c.reference_seeds)) if row not in c.deterministic
-    ]
+    counts = _counts(c)
     if len(counts) == 1 or counts[0] != counts[1]:
         words = " and ".join(map(str, counts))
         return f"{words} {'seed' if counts == [1] else 'seeds'}"
     return f"{counts[0]} {'seed' if counts[0] == 1 else 'seeds'} each"
+
+
+def with_trainings(found: Sequence[Comparison]) -> str:
+    """Return how many trainings the rows of these comparisons have, like `With one training of each`."""
+    counts = sorted({seeds for c in found for seeds in _counts(c)})
+    each = "" if len(counts) > 1 or any(c.deterministic for c in found) else " of each"
+    several = " and ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"  # noqa: PLR2004
+    return f"With {'one training' if counts == [1] else f'{several} trainings'}{each}"
+
+
+def _counts(c: Comparison) -> list[int]:
+    """Return the number of trainings of each row that is not deterministic."""
+    return [seeds for row, seeds in ((c.row, c.seeds), (c.reference, c.reference_seeds)) if row not in c.deterministic]
+
+
+def of_interest(c: Comparison) -> str:
+    """Return the difference that `c.seeds_needed` is for, in words."""
+    if c.margin is None:
+        return "a difference as large as the one found"
+    return f"a difference as large as the margin of {100 * c.margin:g}%"
+
+
+def has_seeds_needed(c: Comparison) -> bool:
+    """Return whether both rows already have the seeds that the comparison of the methods needs."""
+    needed = c.seeds_needed.seeds if c.seeds_needed is not None else None
+    return needed is not None and needed <= min(_counts(c))
 
 
 def probabilities(c: Comparison) -> str:
@@ -113,7 +137,7 @@ def probabilities(c: Comparison) -> str:
 
 def needed(c: Comparison) -> str:
     """Return the number of seeds that the comparison of the methods needs; a dash where none vary or it is unknown."""
-    if c.seeds_needed is None or c.without_seeds:
+    if c.seeds_needed is None:
         return "–"
     return "more users" if c.seeds_needed.seeds is None else f"{c.seeds_needed.seeds:,}"
 
@@ -142,13 +166,15 @@ def cut_off(line: CutOff) -> str:
 
 
 def seeds_wanted(c: Comparison) -> str:
-    """Return how many seeds the comparison of two methods needs, by what is known of it."""
+    """Return how many seeds the comparison of two methods needs, by what is known of it; `c.seeds_needed` is known."""
     assert c.seeds_needed is not None
     pair = f"{c.row.display} against {c.reference.display} on {c.dataset} ({c.metric.upper()}, {trainings(c)} so far)"
-    wanted = f"a difference of {_margin(c)}" if c.margin else f"the difference found, {signed(c.difference)},"
+    wanted = of_interest(c) if c.margin else f"the difference found, {signed(c.difference)},"
     if c.seeds_needed.seeds is None:
         floor = c.seeds_needed.floor
         return f"{pair}: no number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+    if has_seeds_needed(c):
+        return f"{pair}: these seeds already suffice to show {wanted} with a power of 80%."
     return f"{pair}: about {c.seeds_needed.seeds:,} seeds each show {wanted} with a power of 80%."
 
 
@@ -170,11 +196,7 @@ def _of_method(c: Comparison) -> str:
     if c.without_seeds:
         return "Both models are deterministic, so this is also the comparison of the methods."
     if c.method is None:
-        sides = ((c.row, c.seeds), (c.reference, c.reference_seeds))
-        counts = sorted({seeds for row, seeds in sides if row not in c.deterministic})
-        each = "" if c.deterministic or len(counts) > 1 else " of each"
-        words = "one training" if counts == [1] else f"{' and '.join(map(str, counts))} trainings"
-        return f"With {words}{each}, no claim about the methods is possible, only about these trained models."
+        return f"{with_trainings([c])}, no claim about the methods is possible, only about these trained models."
     over = f"over {trainings(c)} and {c.users:,} users"
     if c.test == "method":
         return f"This is about the methods, {over}.{_of_models(c)}"
@@ -197,9 +219,11 @@ def _of_models(c: Comparison) -> str:
 
 def _of_seeds(c: Comparison) -> str:
     """Return what a comparison without a verdict on the methods needs; empty where nothing is to be said."""
-    if c.seeds_needed is None or c.without_seeds or c.of_method != "undecided":
+    if c.seeds_needed is None or c.of_method != "undecided" or (c.test == "method" and c.verdict == "equivalent"):
         return ""
-    wanted = f"a difference of {_margin(c)}" if c.margin else "a difference as large as the one found"
+    wanted = of_interest(c)
+    if has_seeds_needed(c):
+        return f" These seeds already suffice to show {wanted} with a power of 80%."
     if c.seeds_needed.seeds is None:
         floor = c.seeds_needed.floor
         return f" No number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."

@@ -5,13 +5,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ipsrec_bench.report.content import Comparison, Report, Row, RowAcross
-from ipsrec_bench.report.sentences import p_value, percent, trainings
+from ipsrec_bench.report.content import Comparison, Report, RowAcross
+from ipsrec_bench.report.sentences import has_seeds_needed, of_interest, p_value, percent, trainings, with_trainings
+from ipsrec_bench.words import joined
 
 MOST_ROWS = 3
 """Maximum number of rows with a statement of their own."""
+CONTROLS = ("controls", "Controls")
+"""Section of the controls."""
 WITHOUT_INFORMATION = ("shuffled providers", "one provider")
 """Controls whose providers say nothing, as a twin's display name ends with them."""
+PAIRS = 2
+"""Maximum number of pairs that are named because only one of both is tuned."""
 NAMED = 3
 """Maximum number of datasets that a statement names with their gains; of more, it gives their number and range."""
 
@@ -34,7 +39,11 @@ def summary(report: Report) -> tuple[Statement, ...]:
     rows = {row.row for row in report.across.rows}
     controls = [c for c in report.controls if c.metric == report.metric]
     controls = [c for c in controls if c.row in rows] or controls
-    controlled = [*of_controls(controls)][:MOST_ROWS]
+    controlled = [*of_controls(controls)]
+    more = len(controlled) - MOST_ROWS
+    if more > 0:
+        others = "One other control is" if more == 1 else f"{more} other controls are"
+        controlled[MOST_ROWS:] = [Statement(f"{others} not listed here.", *CONTROLS)]
     return (*_of_rows(report), *controlled, *_of_fairness(report), *_of_change(report))
 
 
@@ -57,25 +66,31 @@ def _is_of_method(c: Comparison) -> bool:
     return c.method is not None or c.without_seeds
 
 
+def _is_declared(c: Comparison) -> bool:
+    """Return whether the declared test answers for the methods, or is all there is; else that of the methods does."""
+    return c.method is None or c.without_seeds or c.test == "method"
+
+
 def _verdict(c: Comparison) -> str:
     """Return the verdict on the methods or, where there are too few seeds, on the trained models."""
-    if c.method is None:
-        return c.verdict
-    is_equivalent = c.of_method == "undecided" and c.test == "method" and c.verdict == "equivalent"
-    return "equivalent" if is_equivalent else c.of_method
+    return c.verdict if _is_declared(c) else c.of_method
 
 
 def _p(c: Comparison) -> str:
     """Return the p-value of the verdict, after its name."""
-    if _verdict(c) == "equivalent" and c.equivalence_p is not None:
-        value: float | None = c.equivalence_p
-    else:
-        value = c.adjusted_p if c.method is None else c.adjusted_method_p
+    value = c.adjusted_p if _is_declared(c) else c.adjusted_method_p
+    if _verdict(c) == "equivalent":
+        value = c.equivalence_p
     if value is None:
         return "no p-value"
-    shown = p_value(value)
-    above = f", not below {c.alpha:g}" if _verdict(c) == "undecided" else ""
-    return f"{'p' if c.family == 1 else 'adjusted p'} {'' if shown.startswith('<') else '= '}{shown}{above}"
+    named = f"{_equals('p', value)}, not corrected" if c.family == 1 else _equals("adjusted p", value)
+    return f"{named}, not below {c.alpha:g}" if _verdict(c) == "undecided" else named
+
+
+def _equals(name: str, p: float) -> str:
+    """Return a p-value after its name."""
+    shown = p_value(p)
+    return f"{name} {'' if shown.startswith('<') else '= '}{shown}"
 
 
 def _on_one(c: Comparison, row: RowAcross, report: Report) -> str:
@@ -94,8 +109,7 @@ def _on_one(c: Comparison, row: RowAcross, report: Report) -> str:
     if c.method is not None and not c.without_seeds:
         said += f", as a method over {trainings(c)}"
     said += f": {report.metric.upper()} {_with_interval(c, row, report)}."
-    if row.lacks:
-        said += f" Not compared on {_joined(row.lacks)}."
+    said += _lacking(row)
     return said if _is_of_method(c) else f"{said} {_trained([c])}"
 
 
@@ -113,13 +127,14 @@ def _interval(low: float, high: float, report: Report) -> str:
     return f"{100 * report.confidence:g}% interval {percent(low)} to {percent(high)}"
 
 
+def _lacking(row: RowAcross) -> str:
+    """Return on which datasets a row has no gain and why, after a space; empty if it has one on all."""
+    said = f" Not compared on {joined(row.lacks)}." if row.lacks else ""
+    return said + (f" No gain on {joined(row.undefined)}: the baseline's mean is 0." if row.undefined else "")
+
+
 def _trained(found: Sequence[Comparison]) -> str:
-    seeds = max(min(seeds for row, seeds in _sides(c) if row not in c.deterministic) for c in found)
-    return f"With {'one training' if seeds == 1 else f'{seeds} trainings'} each, this is no claim about the methods."
-
-
-def _sides(c: Comparison) -> tuple[tuple[Row, int], tuple[Row, int]]:
-    return ((c.row, c.seeds), (c.reference, c.reference_seeds))
+    return f"{with_trainings(found)}, this is no claim about the methods."
 
 
 def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> str:
@@ -129,20 +144,18 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
     said = f"{row.row.display} against {against}: {verdicts(found)}."
     if row.pooled is not None:
         test = row.pooled.test
-        shown = p_value(test.p)
         said += (
             f" Over these {len(row.pooled.weights)} datasets {report.metric.upper()} {percent(test.mean)}"
-            f" ({_interval(test.low, test.high, report)}, p {'' if shown.startswith('<') else '= '}{shown})"
+            f" ({_interval(test.low, test.high, report)}, {_equals('p', test.p)}, not corrected)"
         )
         if not math.isnan(row.pooled.low):
             said += f"; a new dataset may bring {percent(row.pooled.low)} to {percent(row.pooled.high)}"
         said += "."
-    if row.lacks:
-        said += f" Not compared on {_joined(row.lacks)}."
+    said += _lacking(row)
     few = [c for c in found if not _is_of_method(c)]
     if len(few) == len(found):
         return f"{said} {_trained(few)}"
-    return said + (f" On {_joined([c.dataset for c in few])} this is about trained models alone." if few else "")
+    return said + (f" On {joined([c.dataset for c in few])} this is about trained models alone." if few else "")
 
 
 def verdicts(found: Iterable[Comparison]) -> str:
@@ -167,12 +180,8 @@ def verdicts(found: Iterable[Comparison]) -> str:
             parts.append(f"{words[verdict]} on {len(members)} of {total} datasets ({ends})")
         else:
             names = [f"{c.dataset} ({percent(c.gain.value)})" if c.gain else c.dataset for c in members]
-            parts.append(f"{words[verdict]} on {_joined(names)}")
+            parts.append(f"{words[verdict]} on {joined(names)}")
     return ", ".join(parts)
-
-
-def _joined(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
@@ -194,7 +203,7 @@ def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
             tail = " So much of its result comes from provider information."
         elif twin.endswith(WITHOUT_INFORMATION) and not any(shown):
             tail = " Its result is not shown to come from provider information."
-        yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", "controls", "Controls")
+        yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", *CONTROLS)
 
 
 def _of_fairness(report: Report) -> Iterator[Statement]:
@@ -205,13 +214,21 @@ def _of_fairness(report: Report) -> Iterator[Statement]:
         for c in findings
         if c.unequal
     )
-    said = [f"{tuned} is tuned and {other} is not, which favours the former." for tuned, other in unequal]
-    said = said[:2] or [f"{sentence}." for sentence in report.fairness.sentences[:1]]
+    said = [f"{tuned} is tuned and {other} is not, which favours the former." for tuned, other in [*unequal][:PAIRS]]
+    more = len(unequal) - PAIRS
+    if more > 0:
+        said.append(f"So it is with {'one other pair' if more == 1 else f'{more} other pairs'}.")
+    if not unequal and report.fairness.not_tuned:
+        said.append(f"{report.fairness.not_tuned}.")
+    if report.fairness.unequal:
+        where = joined(report.fairness.unequal)
+        said.append(f"Budgets of searches were not equal on {where}, which favours the rows that got more.")
+    said = said or [f"{sentence}." for sentence in report.fairness.sentences[:1]]
     if said:
         yield Statement(" ".join(said), *section)
     cut = list(dict.fromkeys(row.display for c in findings for row in c.cut_off))
     if cut:
-        yield Statement(f"Training of {_joined(cut)} was cut off by the epoch limit and might have gone on to improve.")
+        yield Statement(f"Training of {joined(cut)} was cut off by the epoch limit and might have gone on to improve.")
 
 
 def _of_change(report: Report) -> Iterator[Statement]:
@@ -229,16 +246,21 @@ def _seeds(undecided: Sequence[Comparison]) -> Iterator[str]:
     known = [(c, c.seeds_needed.seeds) for c in undecided if c.seeds_needed is not None]
     if not known:
         return
-    size = "the margin" if known[0][0].margin is not None else "the difference found"
-    enough = sorted(seeds for _, seeds in known if seeds is not None)
-    named = [f"{seeds:,} for {_name(c, undecided)}" for c, seeds in known if seeds is not None]
-    hopeless = [_name(c, undecided) for c, seeds in known if seeds is None]
-    if enough:
-        many = f"{enough[0]:,} to {enough[-1]:,}, by model and dataset"
-        yield f"Seeds of each model that would show {size}: {many if len(enough) > NAMED else _joined(named)}."
-    if hopeless:
-        where = f"{len(hopeless)} comparisons" if len(hopeless) > NAMED else _joined(hopeless)
-        yield f"For {where} it takes more users: no number of seeds would show {size}."
+    size = of_interest(known[0][0])
+    wanted = [(c, seeds) for c, seeds in known if seeds is not None and not has_seeds_needed(c)]
+    if wanted:
+        numbers = [seeds for _, seeds in wanted]
+        many = f"{min(numbers):,} to {max(numbers):,}, by model and dataset"
+        named = joined([f"{seeds:,} for {_name(c, undecided)}" for c, seeds in wanted])
+        yield f"Seeds of each model that would show {size}: {many if len(wanted) > NAMED else named}."
+    if there := [c for c, _ in known if has_seeds_needed(c)]:
+        yield f"For {_names(there, undecided)} these seeds already suffice to show {size}."
+    if hopeless := [c for c, seeds in known if seeds is None]:
+        yield f"For {_names(hopeless, undecided)} it takes more users: no number of seeds would show {size}."
+
+
+def _names(chosen: Sequence[Comparison], among: Sequence[Comparison]) -> str:
+    return f"{len(chosen)} comparisons" if len(chosen) > NAMED else joined([_name(c, among) for c in chosen])
 
 
 def _name(c: Comparison, among: Sequence[Comparison]) -> str:
@@ -247,8 +269,9 @@ def _name(c: Comparison, among: Sequence[Comparison]) -> str:
 
 
 def _smallest(undecided: Sequence[Comparison]) -> Iterator[str]:
-    """Yield which gains the declared test finds."""
-    found = [c.detectable / c.reference_mean for c in undecided if c.detectable is not None and c.reference_mean]
+    """Yield which gains are found by the tests of the verdicts."""
+    sizes = [(c, c.detectable if _is_declared(c) else c.method_detectable) for c in undecided]
+    found = [size / c.reference_mean for c, size in sizes if size is not None and c.reference_mean]
     if found:
         low, high = f"{100 * min(found):.1f}%", f"{100 * max(found):.1f}%"
         size = low if low == high else f"{low} to {high}, by model and dataset,"

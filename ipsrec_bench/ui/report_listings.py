@@ -7,6 +7,7 @@ from rich.text import Text
 
 from ipsrec_bench.report.content import AblationTable, Comparison, Report, ResultTable, Score
 from ipsrec_bench.report.sentences import p_value, percent, signed
+from ipsrec_bench.report.tables.shared import p_heading
 from ipsrec_bench.tui.lines import clock
 from ipsrec_bench.ui.listings import Line, Listing, right, text
 
@@ -145,7 +146,8 @@ def comparisons_listing(report: Report) -> Listing:
         for c in report.comparisons
     )
     interval = f"{100 * report.confidence:g}% interval"
-    heads = ("model", "against", "dataset", "metric", "verdict", "difference", interval, "gain", "adjusted p")
+    p = p_heading(report).lower()
+    heads = ("model", "against", "dataset", "metric", "verdict", "difference", interval, "gain", p)
     reason = " ".join(f"{note}." for note in report.notes) or "Nothing is compared."
     return Listing(heads, lines, reason)
 

@@ -1,5 +1,6 @@
 """Tables over all datasets: gains and their pooled mean, mean ranks, wins."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,24 +59,40 @@ def _gains(report: Report) -> Table:
             folded=True,
         ),
     )
-    few = len(report.across.datasets)
     note = (
         f"Gain: difference of {metric} as a share of the baseline's mean, with both means uncertain (delta method)."
         f" Error over users {TIMES} seeds where both models have three seeds or are deterministic, else over users."
-        " All datasets: random-effects meta-analysis (Paule and Mandel), interval and p by Hartung and Knapp. A new"
-        " dataset: prediction interval of the true gain on one more dataset of this kind. p is not corrected."
+        f"{_of_pooled(report.across)} p is not corrected."
     )
-    if few < SMALL_SAMPLE:
-        note += f" {few} datasets say little about others, so both of these intervals are wide."
-    note += "".join(
-        f" {row.row.display} has no gain on {', '.join(row.lacks)}; nothing is filled in."
-        for row in report.across.rows
-        if row.lacks
-    )
+    for row in report.across.rows:
+        if row.lacks:
+            note += f" {row.row.display} has no gain on {', '.join(row.lacks)}; nothing is filled in."
+        if row.undefined:
+            note += f" {row.row.display} has no gain on {', '.join(row.undefined)}, where the baseline's mean is 0."
     lines = [line for row in report.across.rows for line in _lines(row)]
     rows = rows_of(columns, lines, dataset=lambda line: line.gain.dataset if line.gain else "")
     caption = f"Gains of {metric} over all datasets"
     return Table("across", "across", caption, columns, rows, note, lines="gains", latex="across")
+
+
+def _of_pooled(content: AcrossDatasets) -> str:
+    """Return what the lines of several datasets are, after a space; empty if no row has them."""
+    pooled = [row.pooled for row in content.rows if row.pooled is not None]
+    if not pooled:
+        return ""
+    said = " All datasets: random-effects meta-analysis (Paule and Mandel), interval and p by Hartung and Knapp."
+    wide = "this interval is wide"
+    if any(map(_predicts, pooled)):
+        said += " A new dataset: prediction interval of the true gain on one more dataset of this kind."
+        wide = "both of these intervals are wide"
+    if len(content.datasets) < SMALL_SAMPLE:
+        said += f" {len(content.datasets)} datasets say little about others, so {wide}."
+    return said
+
+
+def _predicts(pooled: Pooled) -> bool:
+    """Return whether a prediction interval is known, which takes three datasets."""
+    return not math.isnan(pooled.low)
 
 
 def _lines(row: RowAcross) -> Iterator[_Line]:
@@ -88,7 +105,7 @@ def _lines(row: RowAcross) -> Iterator[_Line]:
         test = row.pooled.test
         name = f"all {len(row.pooled.weights)} datasets"
         yield _Line(row, name, None, test, test.low, test.high, pooled=row.pooled)
-        if len(row.pooled.weights) > 2:  # noqa: PLR2004 (fewer have no prediction interval)
+        if _predicts(row.pooled):
             yield _Line(row, "a new dataset", None, None, row.pooled.low, row.pooled.high)
 
 

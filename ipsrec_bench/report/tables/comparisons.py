@@ -25,11 +25,15 @@ from ipsrec_bench.report.table import (
     text,
 )
 from ipsrec_bench.report.tables.shared import (
+    below_p,
+    corrected_by,
     difference_cell,
     interval_of,
+    is_corrected,
     metric_name,
     model_cell,
     p_cell,
+    p_heading,
     p_of_method,
     p_of_users,
     percent_of,
@@ -57,8 +61,8 @@ def comparisons(report: Report) -> Table:
         ),
         Column("Win / tie / loss", _counts, folded=True),
         Column("Seeds", lambda c: text(NONE if c.without_seeds else trainings(c)), folded=True, latex=False),
-        Column("p, users", p_of_users, below="users, adjusted", folded=True),
-        Column("p, method", p_of_method, below="method, adjusted", folded=True),
+        Column("p, users", p_of_users, below=below_p(report, "users"), folded=True),
+        Column("p, method", p_of_method, below=below_p(report, "method"), folded=True),
         *of_margin,
         Column(
             "Detectable",
@@ -69,7 +73,7 @@ def comparisons(report: Report) -> Table:
         ),
         Column(
             "Seeds needed",
-            lambda c: Cell(needed(c), value=exact(c.seeds_needed.seeds) if c.seeds_needed else ""),
+            lambda c: Cell(needed(c), value=exact(c.seeds_needed.seeds if c.seeds_needed else None)),
             explained="seeds of each model with which the methods' test finds the difference with a power of 80%",
             folded=True,
             latex=False,
@@ -89,18 +93,22 @@ def comparisons(report: Report) -> Table:
             folded=True,
             latex=False,
         ),
-        Column("Adjusted p", lambda c: p_cell(c.adjusted_p)),
+        Column(p_heading(report), lambda c: p_cell(c.adjusted_p)),
         Column("Verdict", verdict_cell, "left"),
     )
     interest = "as large as the margin" if margin else "as large as the one found"
+    beside, level = "the same, not corrected", "level"
+    if is_corrected(report):
+        beside = "corrected in the same family, where a comparison without the test counts as p = 1"
+        level = "level of the family's hardest step"
     note = (
-        f"Verdict: by the declared test ({report.test_rule}), {report.correction_rule} over {report.family_rule}, at"
+        f"Verdict: by the declared test ({report.test_rule}), {corrected_by(report)}, at"
         f" {report.alpha}. p, users: do these trained models differ on users like these (paired t-test)? p, method: do"
         " the methods differ across users and the seeds of each model, which are never paired? It needs three seeds of"
-        " each model that is not deterministic. Beside both: corrected in the same family. Each"
+        f" each model that is not deterministic. Beside both: {beside}. Each"
         f" {interval_of(report)} is for the single comparison. Difference: {report.interval_rule}. Gain: Fieller's,"
         " over users. d_z: delta method, over users. Detectable: the smallest difference that the t-test finds with a"
-        " power of 80% at the level of the family's hardest step. Seeds needed: for a difference"
+        f" power of 80% at the {level}. Seeds needed: for a difference"
         f" {interest}, at the same level and power; {NONE} without the test of the methods. Next training: with t over"
         " both models' seeds. User better served: over all users and pairs of trainings."
     )
@@ -188,7 +196,7 @@ def slices(report: Report) -> Table:
         Column("Baseline", of(lambda c: number(c.reference_mean))),
         Column("Difference", of(difference_cell), below=interval_of(report)),
         Column("Gain", of(lambda c: gain(c.gain.value if c.gain else None)), folded=True, latex=False),
-        Column("Adjusted p", of(lambda c: p_cell(c.adjusted_p)), folded=True, latex=False),
+        Column(p_heading(report), of(lambda c: p_cell(c.adjusted_p)), folded=True, latex=False),
         Column("Verdict", of(verdict_cell), "left"),
     )
     note = (

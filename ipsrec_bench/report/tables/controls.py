@@ -3,15 +3,21 @@
 from ipsrec_bench.report.content import Comparison, Report
 from ipsrec_bench.report.table import Cell, Column, Table, gain, number, rows_of, text
 from ipsrec_bench.report.tables.shared import (
+    below_p,
+    corrected_by,
     difference_cell,
     interval_of,
     metric_name,
     model_cell,
     p_cell,
+    p_heading,
     p_of_method,
     p_of_users,
     verdict_cell,
 )
+
+OF_TWINS = "the comparisons of one metric on one dataset (variants apart)"
+"""Family of controls where the suite declares all pairs: rows are compared with their twins alone."""
 
 
 def controls(report: Report) -> Table:
@@ -30,9 +36,9 @@ def controls(report: Report) -> Table:
         Column("Own providers", lambda c: number(c.mean)),
         Column("Control's", lambda c: number(c.reference_mean), explained="with the providers of the control"),
         Column("Difference", difference_cell, below=interval_of(report)),
-        Column("p, users", p_of_users, below="users, adjusted", folded=True, latex=False),
-        Column("p, method", p_of_method, below="method, adjusted", folded=True, latex=False),
-        Column("Adjusted p", lambda c: p_cell(c.adjusted_p)),
+        Column("p, users", p_of_users, below=below_p(report, "users"), folded=True, latex=False),
+        Column("p, method", p_of_method, below=below_p(report, "method"), folded=True, latex=False),
+        Column(p_heading(report), lambda c: p_cell(c.adjusted_p)),
         Column("Verdict", verdict_cell, "left"),
         Column(
             "Gain",
@@ -45,10 +51,12 @@ def controls(report: Report) -> Table:
             explained="over the same baseline, with the providers of the control",
         ),
     )
+    family = OF_TWINS if report.all_pairs else report.family_rule
     note = (
         "Each model was trained a second time on the same interactions with other providers. Difference: what the"
-        f" data's own providers bring. Verdict: {report.test_rule}; {report.correction_rule} over"
-        f" {report.family_rule} of this table, at {report.alpha}. Gain: over the baseline ({report.baseline_rule})."
+        f" data's own providers bring. Verdict: {report.test_rule};"
+        f" {corrected_by(report, f'{family} of this table')}, at {report.alpha}. Gain: over the baseline"
+        f" ({report.baseline_rule})."
         " What is left of the gain in the control does not come from what providers say. Shuffled providers: each"
         " provider keeps its number of items, each item its number of providers. Popularity as provider: the class of"
         " the item's popularity, without the last two interactions of each user."

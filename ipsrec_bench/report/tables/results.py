@@ -25,7 +25,9 @@ from ipsrec_bench.report.table import (
     text,
 )
 from ipsrec_bench.report.tables.shared import (
+    corrected_by,
     interval_of,
+    is_corrected,
     metric_name,
     model_cell,
 )
@@ -52,17 +54,21 @@ def results(report: Report) -> Iterator[Table]:
 
 def _marks(report: Report) -> str:
     """Return what the marks of improvements mean."""
-    over = f"{report.correction_rule} over {report.family_rule}"
+    over, p = corrected_by(report), _p(report)
     if report.test == "auto":
         return (
-            f"*: as a method, better with adjusted p < {report.alpha} ({TESTS['method']}; {over}). °: only these"
+            f"*: as a method, better with {p} < {report.alpha} ({TESTS['method']}; {over}). °: only these"
             f" trained models are shown to differ, likewise ({TESTS['paired-t']}); the methods are not, or have fewer"
             " than three seeds."
         )
-    words = f"*: better with adjusted p < {report.alpha} ({report.test_rule}; {over})."
+    words = f"*: better with {p} < {report.alpha} ({report.test_rule}; {over})."
     if report.test == "method":
         words += f" °: only these trained models are shown to differ, likewise ({TESTS['paired-t']})."
     return words
+
+
+def _p(report: Report) -> str:
+    return "adjusted p" if is_corrected(report) else "p"
 
 
 def result_tables(
@@ -153,11 +159,11 @@ def ablation(report: Report) -> Iterator[Table]:
     """Yield the ablation table, if there are variants."""
     if report.ablation is None:
         return
-    first = report.ablation.lines[0]
+    first, family = report.ablation.lines[0], "the ablation's comparisons of one family"
     note = (
         f"Beside a variant: its difference to the whole model, then the {interval_of(report)} ({report.interval_rule});"
-        f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over the ablation's comparisons of one"
-        " family."
+        f" *: {_p(report)} < {report.alpha}, same test,"
+        f" {corrected_by(report, family)}."
     )
     if report.test in {"auto", "method"}:
         note += " °: only these trained models are shown to differ."

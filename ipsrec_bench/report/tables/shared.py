@@ -1,5 +1,6 @@
 """What several tables share."""
 
+from ipsrec_bench.report.comparisons import CORRECTIONS, corrected_over
 from ipsrec_bench.report.content import (
     Comparison,
     Report,
@@ -28,6 +29,26 @@ def interval_of(report: Report) -> str:
 def metric_name(name: str) -> str:
     """Return a metric as tables write it."""
     return name.upper()
+
+
+def corrected_by(report: Report, family: str = "") -> str:
+    """Return how p-values are corrected over `family`, by default the declared one, in words."""
+    return corrected_over(report.correction_rule, family or report.family_rule)
+
+
+def is_corrected(report: Report) -> bool:
+    """Return whether the suite declares a correction of p-values."""
+    return report.correction_rule != CORRECTIONS["none"]
+
+
+def p_heading(report: Report) -> str:
+    """Return the heading of the p-values of verdicts."""
+    return "Adjusted p" if is_corrected(report) else "p"
+
+
+def below_p(report: Report, question: str) -> str:
+    """Return the heading of the p-values of verdicts on a question, below those of its test."""
+    return f"{question}, {'adjusted' if is_corrected(report) else 'not corrected'}"
 
 
 def p_cell(value: float | None) -> Cell:
