@@ -13,8 +13,9 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
 
     NaN and infinities, which JSON lacks, become null.
     """
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _names(type(value))}
+    kind: Any = type(value)
+    if is_dataclass(kind):
+        return {name: plain(getattr(value, name)) for name in _names(kind)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

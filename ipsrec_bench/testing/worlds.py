@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.data.prepared import PreparedDataset
@@ -67,12 +69,20 @@ def build(world: str) -> PreparedDataset:
         path = Path(folder).resolve() / f"{world}.csv"
         path.write_text("user,item,provider,time\n" + "\n".join(_rows(world)), encoding="utf-8")
         data = prepare(world, TableSource(path=str(path)), Path(folder))
-        items, providers, times, offsets = (
-            np.array(column) for column in (data.items, data.providers, data.times, data.offsets)
+        return replace(
+            data,
+            items=_in_memory(data.items),
+            providers=_in_memory(data.providers),
+            times=_in_memory(data.times),
+            offsets=_in_memory(data.offsets),
         )
-    for column in (items, providers, times, offsets):  # in memory now, and shared by all tests
-        column.setflags(write=False)
-    return replace(data, items=items, providers=providers, times=times, offsets=offsets)
+
+
+def _in_memory(column: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy that needs no file; it is read-only, because all tests share it."""
+    copy = np.array(column)
+    copy.setflags(write=False)
+    return copy
 
 
 def with_other_held_out(data: PreparedDataset, split: Split) -> PreparedDataset:
