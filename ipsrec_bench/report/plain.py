@@ -13,9 +13,9 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
 
     NaN and infinities, which JSON lacks, become null.
     """
-    kind: Any = type(value)
-    if is_dataclass(kind):
-        return {name: plain(getattr(value, name)) for name in _names(kind)}
+    names = _names(type(value))
+    if names is not None:
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -28,7 +28,9 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 (the type of any dataclass)
-    """Return the names of the fields and properties of a dataclass."""
+def _names(kind: type) -> tuple[str, ...] | None:
+    """Return the names of the fields and properties of a dataclass; None for another type."""
+    if not is_dataclass(kind):
+        return None
     derived = (name for name, member in vars(kind).items() if isinstance(member, property))
     return (*(field.name for field in fields(kind)), *derived)
