@@ -13,7 +13,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (whatever the content holds)
 
     NaN and infinities, which JSON lacks, become null.
     """
-    names = _names(type(value))
+    names = _names(type(value))  # type: ignore[arg-type]  # a class is hashable
     if names is not None:
         return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
