@@ -116,7 +116,7 @@ def test_what_is_undecided_comes_with_the_seeds_that_it_takes(three):
 
 
 def test_controls_say_whether_provider_information_matters(three):
-    twin = replace(three.findings[0].reference, display="IPSREC-S, shuffled providers")
+    twin = replace(three.findings[0].reference, display="IPSREC-S, shuffled providers", control="shuffled providers")
     controls = [replace(c, reference=twin) for c in three.findings]
     (real,) = of_controls(controls)
     assert real.text.startswith("IPSREC-S against IPSREC-S, shuffled providers: better on beauty (+")

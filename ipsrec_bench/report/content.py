@@ -36,6 +36,8 @@ class Row:
     tuning: str = field(default="", compare=False)
     """Where its settings are from: `tuned, 20 trials`, `untuned`, `published settings`, or `nothing to tune`; empty if
     nothing is known. If it differs between datasets, the words say so."""
+    control: str = field(default="", compare=False)
+    """The providers that it was trained on, in words, where they replace the data's own; its label says so, too."""
 
     @property
     def tuned(self) -> bool:

@@ -84,14 +84,11 @@ def _baseline(results: Results, dataset: str, name: str, row: Row) -> Row | None
 
 def _renamed(twin: PlannedCell) -> PlannedCell:
     """Return `twin` as a row of its own on the dataset that it controls; a tuned one stays tuned."""
-    if twin.variant == TUNED:
-        return replace(
-            twin, dataset=twin.base, model=f"{twin.model}, {twin.control}", title=f"{twin.title}, {twin.control}"
-        )
     return replace(
         twin,
         dataset=twin.base,
         model=f"{twin.label}, {twin.control}",
         title=f"{twin.display}, {twin.control}",
         variant="",
+        tuning=twin.tuning or (TUNED if twin.variant == TUNED else ""),
     )

@@ -24,7 +24,7 @@ MATRICES = 3
 
 def row_of(cell: PlannedCell) -> Row:
     """Return the row of the tables that `cell` is one seed of."""
-    return Row(cell.label, cell.display, cell.model, cell.variant, cell.tuning)
+    return Row(cell.label, cell.display, cell.model, cell.variant, cell.tuning, cell.control)
 
 
 def tuning_of(words: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from ipsrec_bench.report.sentences import p_value, percent, trainings
 MOST_ROWS = 3
 """Maximum number of rows with a statement of their own."""
 WITHOUT_INFORMATION = ("shuffled providers", "one provider")
-"""Controls whose providers say nothing, as a twin's display name ends with them."""
+"""Controls whose providers say nothing."""
 NAMED = 3
 """Maximum number of datasets that a statement names with their gains; of more, it gives their number and range."""
 
@@ -179,20 +179,19 @@ def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
     """Yield what controls say about provider information, a statement for each row.
 
     Args:
-        controls: comparisons of a row with its twin without the information, whose display name says which control it
-            is, on the report's metric.
+        controls: comparisons of a row with its twin, on the report's metric.
     """
-    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
     for c in controls:
-        groups[c.row.display, c.reference.display].append(c)
-    for (row, twin), found in groups.items():
+        groups[c.row.display, c.reference.display, c.reference.control].append(c)
+    for (row, twin, control), found in groups.items():
         shown = [_verdict(c) == "better" for c in found]
         tail = ""
         if not all(map(_is_of_method, found)):
             tail = f" {_trained([c for c in found if not _is_of_method(c)])}"
-        elif twin.endswith(WITHOUT_INFORMATION) and all(shown):
+        elif control in WITHOUT_INFORMATION and all(shown):
             tail = " So much of its result comes from provider information."
-        elif twin.endswith(WITHOUT_INFORMATION) and not any(shown):
+        elif control in WITHOUT_INFORMATION and not any(shown):
             tail = " Its result is not shown to come from provider information."
         yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", "controls", "Controls")
 
