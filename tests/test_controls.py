@@ -392,7 +392,9 @@ providers = ["shuffled"]
     ]
     control = {"base": "d", "control": "shuffled providers"}
     cells += [
-        PlannedCell(f"twin{seed}", "d, shuffled providers", "ipsrec-s", "IPSREC-S", "ipsrec-s", variant, seed, **control)
+        PlannedCell(
+            f"twin{seed}", "d, shuffled providers", "ipsrec-s", "IPSREC-S", "ipsrec-s", variant, seed, **control
+        )
         for seed in SEEDS
     ]
     with writing(path) as connection:

@@ -112,6 +112,10 @@ class Results:
         keys = self.keys.get((dataset, row.label), {}).values()
         return bool(keys) and all(key in self.summaries and self.summaries[key].deterministic for key in keys)
 
+    def has_one_training(self, dataset: str, row: Row) -> bool:
+        """Return whether seeds change the ranks of `row`, but one is complete on `dataset`."""
+        return len(self.keys.get((dataset, row.label), {})) == 1 and not self.is_deterministic(dataset, row)
+
     def is_cut_off(self, dataset: str, row: Row) -> bool:
         """Return whether a training of `row` was still improving when its last allowed epoch ended."""
         keys = self.keys.get((dataset, row.label), {}).values()

@@ -131,7 +131,7 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
         test = row.pooled.test
         shown = p_value(test.p)
         said += (
-            f" Over these {len(row.pooled.weights)} datasets {report.metric.upper()} {percent(test.mean)}"
+            f" Over {_pooled(row)} {report.metric.upper()} {percent(test.mean)}"
             f" ({_interval(test.low, test.high, report)}, p {'' if shown.startswith('<') else '= '}{shown})"
         )
         if not math.isnan(row.pooled.low):
@@ -143,6 +143,14 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
     if len(few) == len(found):
         return f"{said} {_trained(few)}"
     return said + (f" On {_joined([c.dataset for c in few])} this is about trained models alone." if few else "")
+
+
+def _pooled(row: RowAcross) -> str:
+    """Return the datasets of a row's pooled gain, and those that are not among them."""
+    number = len(row.gains) - len(row.unpooled)
+    if not row.unpooled:
+        return f"these {number} datasets"
+    return f"the {number} datasets other than {_joined(row.unpooled)}, where the gain has no error,"
 
 
 def verdicts(found: Iterable[Comparison]) -> str:

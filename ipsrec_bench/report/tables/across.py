@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ipsrec_bench.report.content import MAX_COLUMNS, AcrossDatasets, RelativeGain, Report, RowAcross, Standing
+from ipsrec_bench.report.content import (
+    MAX_COLUMNS,
+    AcrossDatasets,
+    RelativeGain,
+    Report,
+    RowAcross,
+    Standing,
+    of_one_training,
+)
 from ipsrec_bench.report.sentences import percent
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, rows_of, share, text
 from ipsrec_bench.report.tables.shared import TIMES, interval_of, metric_name, model_cell, p_cell
@@ -72,6 +80,12 @@ def _gains(report: Report) -> Table:
         for row in report.across.rows
         if row.lacks
     )
+    note += "".join(
+        f" The gain of {row.row.display} on {' and '.join(row.unpooled)} has no error, because it does not vary, and is"
+        " not pooled."
+        for row in report.across.rows
+        if row.unpooled
+    )
     lines = [line for row in report.across.rows for line in _lines(row)]
     rows = rows_of(columns, lines, dataset=lambda line: line.gain.dataset if line.gain else "")
     caption = f"Gains of {metric} over all datasets"
@@ -86,8 +100,7 @@ def _lines(row: RowAcross) -> Iterator[_Line]:
         yield _Line(row, gain.dataset, gain, test, test.low, test.high, weight)
     if row.pooled is not None:
         test = row.pooled.test
-        name = f"all {len(row.pooled.weights)} datasets"
-        yield _Line(row, name, None, test, test.low, test.high, pooled=row.pooled)
+        yield _Line(row, row.over, None, test, test.low, test.high, pooled=row.pooled)
         if len(row.pooled.weights) > 2:  # noqa: PLR2004 (fewer have no prediction interval)
             yield _Line(row, "a new dataset", None, None, row.pooled.low, row.pooled.high)
 
@@ -117,6 +130,7 @@ def _ranks(report: Report) -> Table:
         " seeds: it is about these datasets, not about others. The other columns count datasets on which the model of"
         " the line is better / equal / worse, by means alone."
     )
+    note += of_one_training(one.row for one in content.standings if one.one_training and one.rank is not None)
     note += "".join(
         f" {standing.row.display} lacks {', '.join(standing.lacks)} and has no mean rank; nothing is filled in."
         for standing in content.standings

@@ -29,6 +29,7 @@ from ipsrec_bench.report.tables.shared import (
     metric_name,
     model_cell,
 )
+from ipsrec_bench.suite.cells import TUNED
 
 
 def results(report: Report) -> Iterator[Table]:
@@ -153,17 +154,18 @@ def ablation(report: Report) -> Iterator[Table]:
     """Yield the ablation table, if there are variants."""
     if report.ablation is None:
         return
-    first = report.ablation.lines[0]
+    first, variants = report.ablation.lines[0], [line for line in report.ablation.lines if line.is_variant]
+    of_tuned = " (of a tuned model, to the untuned one)" if any(line.row.variant == TUNED for line in variants) else ""
     note = (
-        f"Beside a variant: its difference to the whole model, then the {interval_of(report)} ({report.interval_rule});"
-        f" *: adjusted p < {report.alpha}, same test, {report.correction_rule} over the ablation's comparisons of one"
-        " family."
+        f"Beside a variant: its difference to the whole model{of_tuned}, then the {interval_of(report)}"
+        f" ({report.interval_rule}); *: adjusted p < {report.alpha}, same test, {report.correction_rule} over this"
+        " table's comparisons of one family."
     )
     if report.test in {"auto", "method"}:
         note += " °: only these trained models are shown to differ."
-    if not first.is_variant and first.row.model not in report.results.proposed:
+    if first.row.model not in {line.row.model for line in variants}:
         note += f" {first.row.display} is shown above them for reference."
-    yield ablation_table(report.ablation, "ablation", "Ablation", note, "ablation")
+    yield ablation_table(report.ablation, "ablation", report.ablation.title, note, "ablation")
 
 
 def ablation_table(table: AblationTable, name: str, caption: str, note: str, latex: str, section: str = "") -> Table:
