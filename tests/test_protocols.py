@@ -1,6 +1,7 @@
 """Several protocols in one suite: their settings, and models that are ranked again without training."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from ipsrec_bench.errors import SuiteError
 from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, EpochDone
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import Row
 from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.protocols import _order
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.run import cell as cell_module
@@ -304,6 +307,31 @@ def test_a_report_sets_the_protocols_side_by_side(ranked, report):
     assert len(table_.sentences) == 3
 
 
+def test_the_best_of_two_protocols_are_those_of_the_models_that_have_both():
+    first, second, third = (Row(name, name, name, "") for name in "ABC")
+    means = {"main": {first: 0.5, second: 0.4, third: 0.3}, "later": {second: 0.2, third: 0.1}}
+    assert _order("d", "later", means).sentence == (
+        "On d, Kendall's tau-b between the order of 2 models under the main protocol and under later is 1.00; of these"
+        " 2, the best is B under both."
+    )
+
+
+def test_a_cell_of_other_users_under_a_further_protocol_is_named(ranked, report):
+    with reading(ranked[0] / STORE) as connection:
+        material = read_material(connection, read_run(connection))
+    cell = next(cell for cell in material.run.further if cell.protocol == "later" and cell.model == "sasrec")
+    ranks = material.ranks[cell.key]
+    fewer = replace(ranks, users=ranks.users[:-1], ranks=ranks.ranks[:-1])
+    found = build_report(replace(material, ranks={**material.ranks, cell.key: fewer}))
+    (warning,) = (warning for warning in found.warnings if warning not in report.warnings)
+    assert warning == (
+        f"{cell.display} on world, later, seed 1, ranks different users than the cells beside it and is left out; run"
+        " the suite again with --force"
+    )
+    (line,) = (line for line in found.protocols.lines if line.row.label == cell.label)
+    assert [one.score is None for one in line.cells] == [name == "later" for name in found.protocols.protocols]
+
+
 def test_a_report_says_how_stable_the_order_is(ranked, report):
     order = report.order
     assert [line.rank for line in order.lines] == sorted(line.rank for line in order.lines)
@@ -365,6 +393,7 @@ def test_all_formats_show_them(ranked, report, tmp_path):
         page = written_.pages[name].read_text(encoding="utf-8")
         for heading in ("Protocols side by side", "How stable is the order"):
             assert heading in page
+        assert "not ranked among 100 sampled negatives on world: a target has only 39 other candidates." in page
     assert {path.name for path in written_.tables} >= {"table-protocols.tex", "table-order.tex"}
     content = json.loads(written_.pages["json"].read_text(encoding="utf-8"))
     assert content["protocols"]["orders"][0]["protocol"] == "masked"
