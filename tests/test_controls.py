@@ -14,13 +14,15 @@ from ipsrec_bench.data import transitions
 from ipsrec_bench.data.controls import popularity, shuffled
 from ipsrec_bench.data.prepare import prepare, prepared_path
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
-from ipsrec_bench.errors import DataError, SuiteError
+from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.report.summary import summary
 from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
 from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.suite.cells import TUNED
@@ -484,3 +486,21 @@ def test_a_dataset_with_changed_providers_says_so_beside_every_table(bench, tmp_
     assert report.caution == "The providers are not the data's own: world (popularity as provider)."
     assert ("world: providers", "not the data's own: popularity as provider") in report.protocol
     assert ("world: order of equal times", "random, seed 2") in report.protocol
+
+
+def test_a_row_is_compared_with_its_twin_as_the_report_does(tmp_path):
+    report = planted(tmp_path / "s.duckdb", twin=1, variant="big")
+    with reading(tmp_path / "s.duckdb") as connection:
+        run = read_run(connection)
+        named = read_named(connection, run, "ipsrec-s big", "ipsrec-s big, shuffled providers")
+        gain = read_named(connection, run, "ipsrec-s big, shuffled providers", "sasrec")
+        with pytest.raises(StoreError, match=r"after a comma a condition: 'shuffled providers'.*did you mean 'ipsrec"):
+            read_named(connection, run, "sasrec", "ipsrec-s big, shufled providers")
+    for one, reported in ((named, report.controls), (gain, report.control_gains)):
+        made = {c.metric: c for c in compare_named(one)}
+        assert {*made} == {c.metric for c in reported}
+        for c in reported:
+            same = made[c.metric]
+            assert (same.row.display, same.reference.display) == (c.row.display, c.reference.display)
+            assert (same.by_users, same.method, same.family) == (c.by_users, c.method, c.family)
+            assert (same.adjusted_p, same.adjusted_method_p) == (c.adjusted_p, c.adjusted_method_p)

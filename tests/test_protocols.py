@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.errors import StoreError, SuiteError
 from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, EpochDone
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.report.build import build_report
@@ -21,6 +21,7 @@ from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.protocols import _order
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run.engine import Policy
 from ipsrec_bench.run.executors.api import Place, Slot
@@ -384,6 +385,24 @@ def test_a_report_says_what_sampled_negatives_would_have_said(tmp_path, mask):
     (line,) = (line for line in report.sampled.lines if line.row.label == "sasrec")
     assert line.sampled == pytest.approx(expected)
     assert line.sampled > line.full
+
+
+def test_rows_are_compared_under_a_further_protocol(ranked, report):
+    with reading(ranked[0] / STORE) as connection:
+        run = read_run(connection)
+        named = read_named(connection, run, "sasrec, masked", "pop, masked")
+        with pytest.raises(StoreError, match=r"not the same: they differ in mask_history \(false and true\)"):
+            read_named(connection, run, "sasrec", "sasrec, masked")
+    found = {
+        (line.row.label, name): cell
+        for line in report.protocols.lines
+        for name, cell in zip(report.protocols.protocols, line.cells, strict=True)
+    }
+    (c,) = (c for c in compare_named(named) if c.metric == report.metric)
+    assert (c.row.display, c.reference.display) == ("SASRec, masked", "Pop, masked")
+    assert c.mean == pytest.approx(found["sasrec", "masked"].score.mean)
+    assert c.reference_mean == pytest.approx(found["pop", "masked"].score.mean)
+    assert c.family == 1
 
 
 def test_all_formats_show_them(ranked, report, tmp_path):
