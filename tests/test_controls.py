@@ -14,14 +14,18 @@ from ipsrec_bench.data import transitions
 from ipsrec_bench.data.controls import popularity, shuffled
 from ipsrec_bench.data.prepare import prepare, prepared_path
 from ipsrec_bench.data.prepared import UNKNOWN_PROVIDER
-from ipsrec_bench.errors import DataError, SuiteError
+from ipsrec_bench.errors import DataError, StoreError, SuiteError
 from ipsrec_bench.ranking.ranks import Ranks
 from ipsrec_bench.report.render import write_report
+from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.selections import compare_named, read_named
+from ipsrec_bench.report.summary import summary
 from ipsrec_bench.report.tables import tables_of
 from ipsrec_bench.run.plan import cells_of
-from ipsrec_bench.store.connect import writing
+from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
 from ipsrec_bench.store.records import PlannedCell
+from ipsrec_bench.suite.cells import TUNED
 from ipsrec_bench.suite.load import parse_suite
 from ipsrec_bench.suite.schema import SyntheticSource, TableSource
 
@@ -367,8 +371,11 @@ MODELS = {"sasrec": 1, "ipsrec-s": 2}
 """Model and the place in `planted_ranks` that says how good it is."""
 
 
-def planted(path: Path, twin: int, *, twin_users: int = USERS, failed: bool = False):
-    """Return the report on a run in which the twin of ipsrec-s has the ranks of the model at the place `twin`."""
+def planted(path: Path, twin: int, *, twin_users: int = USERS, failed: bool = False, variant: str = ""):
+    """Return the report on a run in which the twin of ipsrec-s has the ranks of the model at the place `twin`.
+
+    `variant` is that of ipsrec-s and its twin.
+    """
     text = """
 title = "Planted"
 seeds = [1, 2, 3]
@@ -381,11 +388,15 @@ providers = ["shuffled"]
 """
     suite = parse_suite(Path("planted.toml"), text)
     cells = [
-        PlannedCell(f"{model}{seed}", "d", model, model.upper(), model, "", seed) for model in MODELS for seed in SEEDS
+        PlannedCell(f"{model}{seed}", "d", model, model.upper(), model, variant if place == 2 else "", seed)
+        for model, place in MODELS.items()
+        for seed in SEEDS
     ]
     control = {"base": "d", "control": "shuffled providers"}
     cells += [
-        PlannedCell(f"twin{seed}", "d, shuffled providers", "ipsrec-s", "IPSREC-S", "ipsrec-s", "", seed, **control)
+        PlannedCell(
+            f"twin{seed}", "d, shuffled providers", "ipsrec-s", "IPSREC-S", "ipsrec-s", variant, seed, **control
+        )
         for seed in SEEDS
     ]
     with writing(path) as connection:
@@ -436,6 +447,17 @@ def test_the_table_compares_each_row_with_its_twin(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("variant", "name"), [("", "IPSREC-S"), (TUNED, "IPSREC-S tuned"), ("big", "IPSREC-S big")])
+def test_the_first_screen_says_what_a_control_without_information_means(tmp_path, variant, name):
+    report = planted(tmp_path / "s.duckdb", twin=1, variant=variant)
+    twin = report.controls[0].reference
+    assert (twin.display, twin.control) == (f"{name}, shuffled providers", "shuffled providers")
+    assert twin.tuned == (variant == TUNED)
+    said = next(one.text for one in summary(report) if one.section == "controls")
+    assert said.startswith(f"{name} against {name}, shuffled providers: better on d (+")
+    assert said.endswith(" So much of its result comes from provider information.")
+
+
 def test_a_twin_of_the_same_ranks_shows_nothing(tmp_path):
     report = planted(tmp_path / "s.duckdb", twin=2)
     assert {c.difference for c in report.controls} == {0}
@@ -464,3 +486,21 @@ def test_a_dataset_with_changed_providers_says_so_beside_every_table(bench, tmp_
     assert report.caution == "The providers are not the data's own: world (popularity as provider)."
     assert ("world: providers", "not the data's own: popularity as provider") in report.protocol
     assert ("world: order of equal times", "random, seed 2") in report.protocol
+
+
+def test_a_row_is_compared_with_its_twin_as_the_report_does(tmp_path):
+    report = planted(tmp_path / "s.duckdb", twin=1, variant="big")
+    with reading(tmp_path / "s.duckdb") as connection:
+        run = read_run(connection)
+        named = read_named(connection, run, "ipsrec-s big", "ipsrec-s big, shuffled providers")
+        gain = read_named(connection, run, "ipsrec-s big, shuffled providers", "sasrec")
+        with pytest.raises(StoreError, match=r"after a comma a condition: 'shuffled providers'.*did you mean 'ipsrec"):
+            read_named(connection, run, "sasrec", "ipsrec-s big, shufled providers")
+    for one, reported in ((named, report.controls), (gain, report.control_gains)):
+        made = {c.metric: c for c in compare_named(one)}
+        assert {*made} == {c.metric for c in reported}
+        for c in reported:
+            same = made[c.metric]
+            assert (same.row.display, same.reference.display) == (c.row.display, c.reference.display)
+            assert (same.by_users, same.method, same.family) == (c.by_users, c.method, c.family)
+            assert (same.adjusted_p, same.adjusted_method_p) == (c.adjusted_p, c.adjusted_method_p)

@@ -15,6 +15,7 @@ from ipsrec_bench.report.selections import results_of
 from ipsrec_bench.report.sentences import finding, seeds_wanted
 from ipsrec_bench.report.summary import of_controls, summary
 from ipsrec_bench.report.tables.across import across
+from ipsrec_bench.report.tables.order import order
 from ipsrec_bench.stats.across import mean_ranks, pooled, relative_difference
 from ipsrec_bench.store.connect import reading, writing
 
@@ -80,6 +81,44 @@ def test_a_row_that_lacks_a_dataset_is_named_and_nothing_is_filled_in(three):
     assert "IPSREC-S lacks tmall and has no mean rank; nothing is filled in." in ranks.note
     assert ranks.rows[0].cells[1].text == "–"
     assert "Not compared on tmall." in summary(report)[0].text
+
+
+def test_a_gain_without_an_error_is_named_where_the_others_are_pooled(three):
+    (row,) = three.across.rows
+    same = row.gains[2].difference
+    same = replace(same, test=replace(same.test, mean=0.0, low=0.0, high=0.0, standard_error=0.0))
+    gains = (*row.gains[:2], replace(row.gains[2], difference=same))
+    of_two = pooled([gain.difference.test.mean for gain in gains[:2]], [0.1, 0.1])
+    report = replace(three, across=replace(three.across, rows=(replace(row, gains=gains, pooled=of_two),)))
+    table, _ = across(report)
+    assert "The gain of IPSREC-S on tmall has no error, because it does not vary, and is not pooled." in table.note
+    assert [line.cells[1].text for line in table.rows] == [*DATASETS, "2 of 3 datasets"]
+    assert "Over the 2 datasets other than tmall, where the gain has no error, MRR@10 +" in summary(report)[0].text
+    (chart,) = forests(report)
+    assert {line["line"] for line in lines_of(chart)} == {*DATASETS, "2 of 3 datasets"}
+    table, _ = across(three)
+    assert "not pooled" not in table.note
+
+
+def test_an_order_of_single_trainings_is_not_one_of_methods(three, one, tmp_path):
+    (said,) = one.order.sentences
+    assert said.startswith("On d, IPSREC-S w/o CL is first, and stays above IPSREC-S in ")
+    assert said.endswith(
+        "of 2,000 resamples of users. IPSREC-S w/o CL and IPSREC-S have one training each: this is an order of trained"
+        " models, not of methods."
+    )
+    stability, *_ = order(one)
+    said = " 4 models have one training each: this is an order of trained models, not of methods."
+    assert stability.note.endswith(said)
+    assert all(said.endswith("resamples of users and seeds.") for said in three.order.sentences)
+    later = [("sasrec", 2), ("sasrec", 3)]
+    two = built(fill(tmp_path / "s.duckdb", datasets=("d", "e"), rows=[("pop", ""), ("sasrec", "")], leave_out=later))
+    _, ranks = across(two)
+    assert " SASREC has one training: this is an order of trained models, not of methods." in ranks.note
+    first, _ = two.order.sentences
+    assert "resamples of users and seeds. SASREC has one training: this" in first
+    _, ranks = across(three)
+    assert "one training" not in ranks.note
 
 
 def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(three):
@@ -220,7 +259,7 @@ def test_unequal_budgets_and_rows_that_are_not_tuned_come_first(three):
 
 
 def test_controls_say_whether_provider_information_matters(three):
-    twin = replace(three.findings[0].reference, display="IPSREC-S, shuffled providers")
+    twin = replace(three.findings[0].reference, display="IPSREC-S, shuffled providers", control="shuffled providers")
     controls = [replace(c, reference=twin) for c in three.findings]
     (real,) = of_controls(controls)
     assert real.text.startswith("IPSREC-S against IPSREC-S, shuffled providers: better on beauty (+")

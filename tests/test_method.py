@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestPower
@@ -192,6 +192,19 @@ def test_power_is_statsmodels(degrees, alpha):
     assert t_power(found / 0.1, degrees, alpha) == pytest.approx(0.8, abs=1e-9)
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.floats(0, 6.5), st.floats(-20, -0.5))
+def test_the_power_of_any_level_is_finite(degrees, alpha):
+    """Near 1, rounding takes a power above 1; of a tiny alpha, 1 - alpha / 2 is 1."""
+    found = detectable_difference(1.0, 10**degrees, 10**alpha)
+    assert t_power(found, 10**degrees, 10**alpha) == pytest.approx(0.8, abs=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1e-12, 1e-15, 1e-20])
+def test_the_level_of_a_test_is_its_power_without_a_difference(alpha):
+    assert t_power(0.0, 30, alpha) == pytest.approx(alpha, rel=1e-6, abs=0)
+
+
 def test_power_far_out_is_that_of_the_spread_alone():
     """A critical value of 2,674: the normal part moves the statistic's numerator by a thousandth."""
     found = detectable_difference(1.0, 1, 0.01 / 42)
@@ -303,8 +316,13 @@ def test_an_improvement_beside_the_published_one():
 
 def test_a_published_difference_that_may_be_rounding_bounds_nothing():
     ours = MeanTest(0.002, 0.001, 0.003, 4.0, 99, 0.0001, 0.0005)
-    found = reproduction(ours, 0.04, (0.0411, 0.0410), 0.0001).effect_ratio
-    assert (found.low, found.high) == (-np.inf, np.inf)
+    for tail in range(1, 1000):  # in floats, a difference of one unit is now above it, now below
+        higher, lower = (tail + 1) / 10_000, tail / 10_000
+        for printed, sign in (((higher, lower), 1), ((lower, higher), -1)):
+            found = reproduction(ours, 0.04, printed, 0.0001).effect_ratio
+            assert (found.value, found.low, found.high) == (pytest.approx(sign * 20), -np.inf, np.inf)
+        two = reproduction(ours, 0.04, ((tail + 2) / 10_000, lower), 0.0001).effect_ratio
+        assert (two.low, two.high) == pytest.approx((0.001 / 0.0003, 0.003 / 0.0001))
     assert reproduction(ours, 0.04, (0.0410, 0.0410), 0.0001).effect_ratio is None
     with pytest.raises(ValueError, match="above 0"):
         reproduction(ours, 0.0, (0.0411, 0.0410), 0.0001)

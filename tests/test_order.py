@@ -75,7 +75,7 @@ def test_the_order_of_the_check_values(quick):
     shared = [rows.index("ipsrec-s w/o CL"), rows.index("ipsrec-c")]
     assert [(found.low[i], found.high[i]) for i in shared] == [(2, 3), (2, 3)]
     assert found.above[shared[0], shared[1]] == pytest.approx(0.80, abs=0.02)
-    assert found.first_above_second > 0.99
+    assert found.above[found.order[0], found.order[1]] > 0.99
     np.testing.assert_allclose(found.above + found.above.T, 1)
 
 
@@ -84,7 +84,7 @@ def test_equal_rows_share_a_rank_and_are_above_each_other_half_of_the_time():
     same = rng.random((300, 1))
     found = order_stability([same, same.copy(), np.zeros((300, 2))], resamples=200)
     assert found.ranks.tolist() == found.low.tolist() == found.high.tolist() == [1, 1, 3]
-    assert found.first_above_second == 0.5
+    assert found.above[0, 1] == 0.5
 
 
 def test_seeds_are_drawn_within_each_row():
@@ -92,7 +92,7 @@ def test_seeds_are_drawn_within_each_row():
     lucky, steady = np.tile([0.1, 0.5, 0.9], (50, 1)), np.full((50, 4), 0.4)
     found = order_stability([lucky, steady], resamples=4000)
     sums = np.add.outer(np.add.outer([0.1, 0.5, 0.9], [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9]).round(9)
-    assert found.first_above_second == pytest.approx(np.mean(sums > 1.2) + np.mean(sums == 1.2) / 2, abs=0.03)
+    assert found.above[0, 1] == pytest.approx(np.mean(sums > 1.2) + np.mean(sums == 1.2) / 2, abs=0.03)
 
 
 def test_the_rank_correlation_is_kendalls_with_ties():

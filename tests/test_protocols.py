@@ -1,6 +1,7 @@
 """Several protocols in one suite: their settings, and models that are ranked again without training."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from scipy.stats import kendalltau
 
 from ipsrec_bench.data.batches import ResidentSequences
 from ipsrec_bench.data.split import split_dataset
-from ipsrec_bench.errors import SuiteError
+from ipsrec_bench.errors import StoreError, SuiteError
 from ipsrec_bench.events import CellFailed, CellFinished, CellStarted, EpochDone
 from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.report.build import build_report
+from ipsrec_bench.report.content import Row
 from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.protocols import _order
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run.engine import Policy
 from ipsrec_bench.run.executors.api import Place, Slot
@@ -304,6 +308,31 @@ def test_a_report_sets_the_protocols_side_by_side(ranked, report):
     assert len(table_.sentences) == 3
 
 
+def test_the_best_of_two_protocols_are_those_of_the_models_that_have_both():
+    first, second, third = (Row(name, name, name, "") for name in "ABC")
+    means = {"main": {first: 0.5, second: 0.4, third: 0.3}, "later": {second: 0.2, third: 0.1}}
+    assert _order("d", "later", means).sentence == (
+        "On d, Kendall's tau-b between the order of 2 models under the main protocol and under later is 1.00; of these"
+        " 2, the best is B under both."
+    )
+
+
+def test_a_cell_of_other_users_under_a_further_protocol_is_named(ranked, report):
+    with reading(ranked[0] / STORE) as connection:
+        material = read_material(connection, read_run(connection))
+    cell = next(cell for cell in material.run.further if cell.protocol == "later" and cell.model == "sasrec")
+    ranks = material.ranks[cell.key]
+    fewer = replace(ranks, users=ranks.users[:-1], ranks=ranks.ranks[:-1])
+    found = build_report(replace(material, ranks={**material.ranks, cell.key: fewer}))
+    (warning,) = (warning for warning in found.warnings if warning not in report.warnings)
+    assert warning == (
+        f"{cell.display} on world, later, seed 1, ranks different users than the cells beside it and is left out; run"
+        " the suite again with --force"
+    )
+    (line,) = (line for line in found.protocols.lines if line.row.label == cell.label)
+    assert [one.score is None for one in line.cells] == [name == "later" for name in found.protocols.protocols]
+
+
 def test_a_report_says_how_stable_the_order_is(ranked, report):
     order = report.order
     assert [line.rank for line in order.lines] == sorted(line.rank for line in order.lines)
@@ -358,6 +387,24 @@ def test_a_report_says_what_sampled_negatives_would_have_said(tmp_path, mask):
     assert line.sampled > line.full
 
 
+def test_rows_are_compared_under_a_further_protocol(ranked, report):
+    with reading(ranked[0] / STORE) as connection:
+        run = read_run(connection)
+        named = read_named(connection, run, "sasrec, masked", "pop, masked")
+        with pytest.raises(StoreError, match=r"not the same: they differ in mask_history \(false and true\)"):
+            read_named(connection, run, "sasrec", "sasrec, masked")
+    found = {
+        (line.row.label, name): cell
+        for line in report.protocols.lines
+        for name, cell in zip(report.protocols.protocols, line.cells, strict=True)
+    }
+    (c,) = (c for c in compare_named(named) if c.metric == report.metric)
+    assert (c.row.display, c.reference.display) == ("SASRec, masked", "Pop, masked")
+    assert c.mean == pytest.approx(found["sasrec", "masked"].score.mean)
+    assert c.reference_mean == pytest.approx(found["pop", "masked"].score.mean)
+    assert c.family == 1
+
+
 def test_all_formats_show_them(ranked, report, tmp_path):
     del ranked
     written_ = write_report(report, tmp_path, FORMATS)
@@ -365,6 +412,7 @@ def test_all_formats_show_them(ranked, report, tmp_path):
         page = written_.pages[name].read_text(encoding="utf-8")
         for heading in ("Protocols side by side", "How stable is the order"):
             assert heading in page
+        assert "not ranked among 100 sampled negatives on world: a target has only 39 other candidates." in page
     assert {path.name for path in written_.tables} >= {"table-protocols.tex", "table-order.tex"}
     content = json.loads(written_.pages["json"].read_text(encoding="utf-8"))
     assert content["protocols"]["orders"][0]["protocol"] == "masked"

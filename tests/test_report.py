@@ -15,6 +15,10 @@ from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run, shown_otherwise
 from ipsrec_bench.report.sentences import finding, where
 from ipsrec_bench.report.slices import slices_of
+from ipsrec_bench.report.tables.comparisons import all_pairs
+from ipsrec_bench.report.tables.order import sampled
+from ipsrec_bench.report.tables.results import ablation
+from ipsrec_bench.stats.all_pairs import max_t
 from ipsrec_bench.stats.correction import adjust
 from ipsrec_bench.stats.effect import effect_size, relative_gain
 from ipsrec_bench.stats.equivalence import equivalence_p
@@ -217,6 +221,59 @@ def test_the_ablation_compares_variants_with_their_model(planted):
     variant = table.lines[2].cells[0].comparison
     assert variant.reference.label == "ipsrec-s"
     assert variant.by_users == paired_t_test(difference_of(3, 2, "hr@5"))
+
+
+@pytest.mark.parametrize(
+    ("variants", "title", "lines"),
+    [
+        (["w/o CL"], "Ablation", ["sasrec", "ipsrec-s", "ipsrec-s w/o CL"]),
+        (["tuned"], "Tuned and untuned models", ["sasrec", "ipsrec-s", "ipsrec-s tuned"]),
+        (["w/o CL", "tuned"], "Ablation and tuned models", ["sasrec", "ipsrec-s", "ipsrec-s w/o CL", "ipsrec-s tuned"]),
+    ],
+)
+def test_a_table_of_tuned_models_is_no_ablation(tmp_path, variants, title, lines):
+    rows = [("sasrec", ""), ("ipsrec-s", ""), *(("ipsrec-s", variant) for variant in variants)]
+    report = built(fill(tmp_path / "s.duckdb", rows=rows, seeds=(1,), statistics='baseline = "sasrec"'))
+    assert [line.row.label for line in report.ablation.lines] == lines
+    (table,) = ablation(report)
+    assert table.caption == title
+    assert table.note.endswith(" SASREC is shown above them for reference.")
+    assert ("(of a tuned model, to the untuned one)" in table.note) == ("tuned" in variants)
+    page = write_report(report, tmp_path, ("md",)).pages["md"].read_text(encoding="utf-8")
+    assert f"\n## {title}\n" in page
+
+
+def test_a_baseline_with_variants_of_its_own_is_no_reference(tmp_path):
+    rows = [("sasrec", ""), ("sasrec", "tuned"), ("ipsrec-s", ""), ("ipsrec-s", "tuned")]
+    (table,) = ablation(built(fill(tmp_path / "s.duckdb", rows=rows, seeds=(1,), statistics='baseline = "sasrec"')))
+    assert "for reference" not in table.note
+
+
+def test_the_critical_t_of_all_pairs_is_shown(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", seeds=(1,), statistics='family = "all-pairs"\nresamples = 500'))
+    values = np.stack([mean_over_seeds(row, "mrr@10", (1,)) for row in range(3)])
+    (one,) = (one for one in report.all_pairs if one.metric == "mrr@10")
+    assert one.critical == max_t(values, 500).critical(0.01)
+    least, *_, most = sorted(one.critical for one in report.all_pairs)
+    said = f"from which a pair is shown to differ is {least:.2f} to {most:.2f}, by dataset and metric."
+    assert all_pairs(report).note.endswith(f" The |t| over users {said}")
+
+
+def test_what_is_not_ranked_among_sampled_negatives_is_named(tmp_path):
+    few = built(fill(tmp_path / "few.duckdb", items=101, seeds=(1,)))
+    assert few.sampled.sentences == (
+        "Models are not ranked among 100 sampled negatives on d: a target has only 100 other candidates.",
+    )
+    assert not [*sampled(few)]
+    path = fill(tmp_path / "s.duckdb", seeds=(1,))
+    with writing(path) as connection:
+        connection.execute("UPDATE cells SET depth = 20 WHERE key LIKE 'dpop%'")
+    lists = built(path)
+    assert {line.row.label for line in lists.sampled.lines} == {"sasrec", "ipsrec-s", "ipsrec-s w/o CL"}
+    (table,) = sampled(lists)
+    said = "POP is not ranked among 100 sampled negatives on d: its ranks beyond the ends of its lists are not known."
+    assert said in lists.sampled.sentences
+    assert table.note.endswith(f" {said}")
 
 
 def test_slices_part_the_users(planted):

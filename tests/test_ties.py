@@ -13,8 +13,11 @@ from ipsrec_bench.ranking.metrics import expected_histogram, expected_metric, ga
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.runs import read_run, shown_otherwise
+from ipsrec_bench.report.tables.order import sampled
 from ipsrec_bench.store import queries
-from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.connect import reading, writing
+
+from .planted import fill
 
 NAMES = ("hr", "mrr", "ndcg")
 QUICK = Path(__file__).parent / "fixtures" / "quick-test-ranks.parquet"
@@ -102,3 +105,44 @@ def test_a_report_can_show_expected_metrics_without_a_run(finished_once):
     expected = [expected_metric(line.metric, higher, ranks.ties).mean() for line in report.results.lines]
     assert shown == pytest.approx(expected)
     assert shown != pytest.approx([line.cells[place].score.mean for line in plain.results.lines])
+
+
+def test_what_is_read_of_the_store_counts_ties_as_it_is_asked(finished_once):
+    """Metrics of found cells, and the validation ranks that choose the best baseline."""
+    (store,) = finished_once.glob("**/*.duckdb")
+    with reading(store) as connection:
+        keys = list(dict.fromkeys(cell.key for cell in read_run(connection).cells))
+        metrics = queries.metrics_of(connection, keys, ["ndcg@10", "hr@3"], "expected")
+        means = queries.means_of(connection, keys, "mrr@5", "valid", "expected")
+        counts = queries.valid_counts(connection, keys, 7, "expected")
+        rows = connection.execute(
+            "SELECT key, split, list(higher), list(ties) FROM ranks JOIN cells USING (cell) GROUP BY ALL"
+        ).fetchall()
+    assert len(rows) > 2
+    assert any(any(ties) for _, split, _, ties in rows if split == "valid")
+    for key, split, *pair in rows:
+        higher, ties = map(np.array, pair)
+        if split == "test":
+            wanted = {name: expected_metric(name, higher, ties).mean() for name in ("ndcg@10", "hr@3")}
+            assert metrics[key][0] == pytest.approx(wanted)
+        else:
+            assert means[key] == pytest.approx(expected_metric("mrr@5", higher, ties).mean())
+            all_ranks = expected_histogram(higher, ties)
+            assert counts[key] == pytest.approx([*all_ranks[:8], all_ranks[8:].sum()])
+
+
+def test_full_and_sampled_metrics_count_ties_alike(tmp_path):
+    """A constant scorer has no hit by its realistic rank, and the expected metric would give it that of chance."""
+    path = fill(tmp_path / "s.duckdb")
+    with writing(path) as connection:
+        connection.execute(
+            "UPDATE ranks SET higher = 0, ties = 899 WHERE cell IN (SELECT cell FROM cells WHERE key LIKE 'dpop%')"
+        )
+    with reading(path) as connection:
+        run = shown_otherwise(read_run(connection), ["protocol.ties=expected"])
+        report = build_report(read_material(connection, run))
+    (pop,) = (line for line in report.sampled.lines if line.row.label == "pop")
+    assert (pop.full, pop.sampled) == (0, pytest.approx(0, abs=1e-15))
+    assert report.results.lines[-1].cells[0].score.mean > 0
+    (table,) = sampled(report)
+    assert "A target that ties with others has its realistic rank in both, whatever protocol.ties says." in table.note

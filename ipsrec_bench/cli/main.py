@@ -461,7 +461,9 @@ def report(
     ),
 )
 def compare(
-    a: Annotated[str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL'), a cell's key, or SUITE[@RUN].")],
+    a: Annotated[
+        str, typer.Argument(help="A row (sasrec, 'ipsrec-s w/o CL', 'pop, masked'), a cell's key, or SUITE[@RUN].")
+    ],
     b: Annotated[str, typer.Argument(help="What A is compared with, in the same form.")],
     suite: Annotated[
         str | None,

@@ -90,6 +90,7 @@ def _standings(results: Results) -> tuple[tuple[Standing, ...], Friedman | None]
             rows[place],
             ranked.get(rows[place]),
             tuple(name for name, mean in zip(datasets, means[:, place], strict=True) if np.isnan(mean)),
+            any(results.has_one_training(name, rows[place]) for name in datasets),
             tuple(
                 (int(counts.wins[own, other]), int(counts.ties[own, other]), int(counts.wins[other, own]))
                 for other in range(len(order))

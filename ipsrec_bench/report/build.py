@@ -53,6 +53,7 @@ from ipsrec_bench.report.provenance import (
     cut_off_rows,
     left_out,
     not_taken,
+    of_other_users,
     too_few_resamples,
     warnings,
 )
@@ -99,11 +100,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     omitted = list(left_out(run, material.bases))
     results = Results(run, material.ranks, summaries, material.valid)
     for cell in results.unpaired():
-        remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
-        omitted.append(
-            f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks different users than the cells beside it and"
-            f" is left out; {remedy}"
-        )
+        omitted.append(of_other_users(cell))
         run = replace(run, cells=tuple(other for other in run.cells if other != cell))
     results = Results(run, results.ranks, summaries, material.valid)
     all_pairs = all_pairs_of(results)
@@ -190,6 +187,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
         warnings=(
             *omitted,
             *controls.left_out,
+            *(protocols.left_out if protocols else ()),
             *not_taken(run),
             *warnings(with_further, summaries, environments, datasets),
             *too_few_resamples(run, comparisons),

@@ -1,9 +1,10 @@
 """The content of a report as a tree of dataclasses; templates decide how it looks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Literal
 
 from ipsrec_bench.data.split_statistics import SplitStatistics
@@ -21,6 +22,8 @@ from ipsrec_bench.tuning.results import StudyResult
 
 Test = Literal["method", "paired-t", "randomisation", "wilcoxon"]
 """Tests of a comparison."""
+MANY = 4
+"""Number of models from which a sentence counts them instead of naming them."""
 MAX_COLUMNS = 8
 """Maximum number of models side by side in the result table; the paper's has six."""
 
@@ -36,6 +39,8 @@ class Row:
     tuning: str = field(default="", compare=False)
     """Where its settings are from: `tuned, 20 trials`, `untuned`, `published settings`, or `nothing to tune`; empty if
     nothing is known. If it differs between datasets, the words say so."""
+    control: str = field(default="", compare=False)
+    """The providers that it was trained on, in words, where they replace the data's own; its label says so, too."""
 
     @property
     def tuned(self) -> bool:
@@ -224,6 +229,8 @@ class AllPairsTable:
     letters: tuple[str, ...]
     """Of every row: two rows that share a letter are not shown to differ."""
     resamples: int
+    critical: float
+    """The |t| over users above which a pair differs, after the correction for all pairs."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +303,14 @@ class AblationTable:
     columns: tuple[tuple[str, str], ...]
     """Dataset and metric."""
     lines: tuple[AblationLine, ...]
+
+    @property
+    def title(self) -> str:
+        """What it shows: an ablation, tuned models beside their untuned ones, or both."""
+        tuned = {line.row.variant == TUNED for line in self.lines if line.is_variant}
+        if tuned == {True}:
+            return "Tuned and untuned models"
+        return "Ablation and tuned models" if True in tuned else "Ablation"
 
 
 @dataclass(frozen=True)
@@ -485,13 +500,11 @@ class ProtocolOrder:
             return ""
         said = (
             f"On {self.dataset}, Kendall's tau-b between the order of {self.rows} models under the main protocol and"
-            f" under {self.protocol} is {self.tau:.2f}"
+            f" under {self.protocol} is {self.tau:.2f}; of these {self.rows}, the best is"
         )
         if self.best == self.main_best:
-            return f"{said}; {self.best.display} is the best under both."
-        return (
-            f"{said}; the best is {self.main_best.display} under the main one and {self.best.display} under this one."
-        )
+            return f"{said} {self.best.display} under both."
+        return f"{said} {self.main_best.display} under the main one and {self.best.display} under this one."
 
 
 @dataclass(frozen=True)
@@ -505,6 +518,8 @@ class ProtocolTable:
     """What each of them changes of the main one; empty for that one."""
     lines: tuple[ProtocolLine, ...]
     orders: tuple[ProtocolOrder, ...]
+    left_out: tuple[str, ...]
+    """A sentence for each cell under a further protocol that cannot be paired with those beside it."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -528,6 +543,18 @@ class OrderLine:
     """The row after this one; None for the last."""
     above: float | None
     """Share of the resamples in which this row is above the next."""
+    one_training: bool
+    """Whether it is not deterministic, but has one training, so that its seeds cannot be resampled."""
+
+
+def of_one_training(rows: Iterable[Row]) -> str:
+    """Return, after a space, what an order says of rows whose seeds cannot be resampled; empty without such rows."""
+    names = list(dict.fromkeys(row.display for row in rows))
+    if not names:
+        return ""
+    have = "has one training" if len(names) == 1 else "have one training each"
+    who = " and ".join(names) if len(names) < MANY else f"{len(names)} models"
+    return f" {who} {have}: this is an order of trained models, not of methods."
 
 
 @dataclass(frozen=True)
@@ -560,12 +587,17 @@ class Order:
     @property
     def sentences(self) -> tuple[str, ...]:
         """A sentence for each dataset."""
-        firsts = {line.dataset: line for line in reversed(self.lines) if line.next is not None}
+        pairs: dict[str, tuple[OrderLine, OrderLine]] = {}
+        for first, second in pairwise(self.lines):
+            if first.dataset == second.dataset:
+                pairs.setdefault(first.dataset, (first, second))
         return tuple(
-            f"On {line.dataset}, {line.row.display} is first, and stays above {line.next.display} in"
-            f" {100 * line.above:.0f}% of {self.resamples:,} resamples of users and seeds."
-            for line in reversed(firsts.values())
-            if line.next is not None and line.above is not None
+            f"On {dataset}, {first.row.display} is first, and stays above {second.row.display} in"
+            f" {100 * first.above:.0f}% of {self.resamples:,} resamples of users"
+            + ("." if first.one_training and second.one_training else " and seeds.")
+            + of_one_training([line.row for line in (first, second) if line.one_training])
+            for dataset, (first, second) in pairs.items()
+            if first.above is not None
         )
 
 
@@ -591,15 +623,18 @@ class Sampled:
     lines: tuple[SampledLine, ...]
     taus: tuple[tuple[str, float], ...]
     """For each dataset, Kendall's tau-b of the two orders."""
+    left_out: tuple[str, ...]
+    """A sentence for each dataset or row that is left out, with the reason."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """A sentence for each dataset."""
-        return tuple(
+        """A sentence for each dataset, and for what is left out."""
+        said = (
             f"On {dataset}, Kendall's tau-b between the order of the models with all candidates and with {self.draws}"
             f" sampled negatives is {tau:.2f}."
             for dataset, tau in self.taus
         )
+        return (*said, *self.left_out)
 
 
 @dataclass(frozen=True)
@@ -786,6 +821,17 @@ class RowAcross:
     """Datasets on which it is compared but has no gain, because the reference's mean is 0."""
 
     @property
+    def unpooled(self) -> list[str]:
+        """Datasets whose gain has no error, so that it cannot be pooled."""
+        return [gain.dataset for gain in self.gains if not gain.varies]
+
+    @property
+    def over(self) -> str:
+        """The datasets of the pooled gain, in words."""
+        pooled = len(self.gains) - len(self.unpooled)
+        return f"{pooled} of {len(self.gains)} datasets" if self.unpooled else f"all {pooled} datasets"
+
+    @property
     def gain(self) -> float:
         """Its pooled gain, or that on its only dataset; -infinity without any."""
         if self.pooled is not None:
@@ -802,6 +848,8 @@ class Standing:
     """Its mean rank; None if it lacks a dataset."""
     lacks: tuple[str, ...]
     """Datasets on which it has no complete seed."""
+    one_training: bool
+    """Whether it has one training on some dataset without being deterministic, so that its seeds are not resampled."""
     wins: tuple[tuple[int, int, int], ...]
     """Against each row in the order of the standings: number of datasets on which it is better, equal and worse."""
 
@@ -910,7 +958,7 @@ class Report:
     order: Order | None
     """None if no dataset has two complete rows."""
     sampled: Sampled | None
-    """None where candidates are few, or their number is not known."""
+    """None without a dataset with two rows."""
     datasets: tuple[DatasetLine, ...]
     curves: tuple[Curves, ...]
     hits: tuple[HitCurve, ...]

@@ -46,7 +46,7 @@ def compare_controls(results: Results, ranks: dict[str, TestRanks], summaries: M
     twins = twins_of(results.run)
     if not twins:
         return Controls()
-    renamed = {twin: _renamed(twin) for twin in twins}
+    renamed = {twin: as_row(twin) for twin in twins}
     both = Results(replace(results.run, cells=(*results.run.cells, *renamed.values())), ranks, summaries)
     others = {cell.key for cell in both.unpaired()}
     left_out = tuple(
@@ -82,16 +82,17 @@ def _baseline(results: Results, dataset: str, name: str, row: Row) -> Row | None
     return None if reference == row else reference
 
 
-def _renamed(twin: PlannedCell) -> PlannedCell:
-    """Return `twin` as a row of its own on the dataset that it controls; a tuned one stays tuned."""
-    if twin.variant == TUNED:
-        return replace(
-            twin, dataset=twin.base, model=f"{twin.model}, {twin.control}", title=f"{twin.title}, {twin.control}"
-        )
+def as_row(cell: PlannedCell) -> PlannedCell:
+    """Return a cell with a control or under a further protocol as a row of its own on its base dataset.
+
+    Its name ends with the condition, like `ipsrec-s, shuffled providers`. A tuned row stays tuned.
+    """
+    condition = cell.control or cell.protocol
     return replace(
-        twin,
-        dataset=twin.base,
-        model=f"{twin.label}, {twin.control}",
-        title=f"{twin.display}, {twin.control}",
+        cell,
+        dataset=cell.base,
+        model=f"{cell.label}, {condition}",
+        title=f"{cell.display}, {condition}",
         variant="",
+        tuning=cell.tuning or (TUNED if cell.variant == TUNED else ""),
     )

@@ -100,6 +100,7 @@ def _all_pairs(results: Results, dataset: str, name: str) -> AllPairsTable | Non
         tuple(tuple(line) for line in found.p.tolist()),
         letters(found.p < statistics.alpha, values.mean(axis=1)),
         statistics.resamples,
+        found.critical(statistics.alpha),
     )
 
 

@@ -73,10 +73,10 @@ def _over_all(row: RowAcross) -> Iterator[_Line]:
 def _together(row: RowAcross, name: str | None) -> Iterator[_Line]:
     if row.pooled is None:
         return
-    test, number = row.pooled.test, len(row.pooled.weights)
-    if number > 2:  # noqa: PLR2004 (fewer have no prediction interval)
+    test = row.pooled.test
+    if len(row.pooled.weights) > 2:  # noqa: PLR2004 (fewer have no prediction interval)
         yield _line(row, name or NEW, NEW, None, row.pooled.low, row.pooled.high)
-    yield _line(row, name or f"all {number} datasets", ALL, test.mean, test.low, test.high)
+    yield _line(row, name or row.over, ALL, test.mean, test.low, test.high)
 
 
 def _on_dataset(row: RowAcross, gain: RelativeGain, name: str) -> _Line:

@@ -78,7 +78,7 @@ def read_material(connection: Connection, run: Run) -> Material:
         queries.test_ranks(connection, keys, run.suite.protocol.ties),
         valid_counts_of(connection, run),
         queries.ranked_users(connection, keys),
-        queries.means_of(connection, keys, run.suite.main_metric, "valid"),
+        queries.means_of(connection, keys, run.suite.main_metric, "valid", run.suite.protocol.ties),
         queries.learning_curves(connection, keys),
         queries.run_datasets(connection, run.run),
         queries.datasets(connection, fingerprints),
@@ -92,4 +92,4 @@ def valid_counts_of(connection: Connection, run: Run) -> dict[str, NDArray[np.in
     if run.suite.statistics.baseline != "best":
         return {}
     keys = [cell.key for cell in (*run.cells, *run.further) if row_of(cell).whole]
-    return queries.valid_counts(connection, keys, max(run.suite.protocol.cutoffs))
+    return queries.valid_counts(connection, keys, max(run.suite.protocol.cutoffs), run.suite.protocol.ties)

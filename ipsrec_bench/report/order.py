@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ipsrec_bench.ranking.metrics import of_users
+from ipsrec_bench.ranking.metrics import metric, of_users
 from ipsrec_bench.report.content import (
     Agreement,
     DatasetLine,
@@ -51,42 +51,67 @@ def order_of(results: Results, material: Material, protocols: ProtocolTable | No
 
 
 def sampled_of(results: Results, material: Material, datasets: Sequence[DatasetLine]) -> Sampled | None:
-    """Return what sampled negatives would have said; None without a dataset with more than `DRAWS` known candidates.
+    """Return what sampled negatives would have said, and why it does not say so of every dataset and row.
 
-    Imported lists are left out: ranks beyond their ends are not known.
+    Targets have their realistic ranks in both orders, whatever the protocol says of ties. Imported lists are left out:
+    ranks beyond their ends are not known.
+
+    Returns:
+        None without a dataset with two rows.
     """
-    protocol = results.run.suite.protocol
-    if protocol.candidates != "all":  # their number differs between targets, and the store does not have it
-        return None
-    lines, taus = [], []
+    lines: list[SampledLine] = []
+    taus: list[tuple[str, float]] = []
+    left_out: list[str] = []
     for line in datasets:
-        population = _population(results, material, line)
-        if population is None or np.min(population) <= DRAWS:  # a sample would be the whole catalogue
+        keys = {row: list(dict.fromkeys(results.keys[line.label, row.label].values())) for row in results.rows}
+        complete = [row for row in results.rows if keys[row]]
+        known = [row for row in complete if all(material.summaries[key].depth is None for key in keys[row])]
+        if len(complete) < 2:  # noqa: PLR2004 (an order needs two)
             continue
+        lacks = f"not ranked among {DRAWS} sampled negatives on {line.label}:"
+        population = _population(results, material, line)
+        if population is None:
+            left_out.append(f"Models are {lacks} the store does not have the number of candidates of each target.")
+            continue
+        if np.min(population) <= DRAWS:
+            left_out.append(f"Models are {lacks} a target has only {np.min(population):,} other candidates.")
+            continue
+        left_out += [
+            f"{row.display} is {lacks} its ranks beyond the ends of its lists are not known."
+            for row in complete
+            if row not in known
+        ]
         full: dict[Row, float] = {}
         sampled: dict[Row, float] = {}
-        for row in results.rows:
-            keys = list(dict.fromkeys(results.keys.get((line.label, row.label), {}).values()))
-            if keys and all(material.summaries[key].depth is None for key in keys):
-                ranks = np.stack([results.ranks[key].ranks for key in keys], axis=1)
-                full[row] = float(np.mean([results.ranks[key].metric(results.metric) for key in keys]))
-                of_targets = sampled_metric(results.metric, ranks, population, DRAWS)
-                users = results.ranks[keys[0]].users
-                sampled[row] = float(np.mean([of_users(users, column) for column in of_targets.T]))
-        tau, rows = tau_of(full, sampled)
+        for row in known:
+            users = results.ranks[keys[row][0]].users
+            ranks = np.stack([results.ranks[key].ranks for key in keys[row]], axis=1)
+            full[row] = _mean(users, metric(results.metric, ranks))
+            sampled[row] = _mean(users, sampled_metric(results.metric, ranks, population, DRAWS))
+        tau = rank_correlation([*full.values()], [*sampled.values()])
         if tau is None:
+            left_out.append(f"Models are {lacks} there are no two with known ranks whose metrics differ.")
             continue
         taus.append((line.label, tau))
         places, sampled_places = ranks_of(full), ranks_of(sampled)
         lines += [
             SampledLine(line.label, row, full[row], places[row], sampled[row], sampled_places[row])
-            for row in sorted(rows, key=lambda row: places[row])
+            for row in sorted(known, key=lambda row: places[row])
         ]
-    return Sampled(results.metric, DRAWS, tuple(lines), tuple(taus)) if lines else None
+    if not lines and not left_out:
+        return None
+    return Sampled(results.metric, DRAWS, tuple(lines), tuple(taus), tuple(left_out))
+
+
+def _mean(users: NDArray[np.int32], values: NDArray[np.float64]) -> float:
+    """Return the mean over users and trainings of a metric of each target, `[targets, trainings]`."""
+    return float(np.mean([of_users(users, column) for column in values.T]))
 
 
 def _population(results: Results, material: Material, line: DatasetLine) -> NDArray[np.int32] | int | None:
     """Return how many items compete with each target, `[users, 1]`, or with all; None if the store does not have it."""
+    if results.run.suite.protocol.candidates != "all":
+        return None
     if not results.run.suite.protocol.mask_history:
         return line.statistics.items - 1
     facts = material.targets[line.statistics.fingerprint]
@@ -111,6 +136,7 @@ def _lines(results: Results, dataset: str, resamples: int) -> Iterator[OrderLine
             int(found.high[index]),
             None if after is None else rows[after],
             None if after is None else float(found.above[index, after]),
+            results.has_one_training(dataset, rows[index]),
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipsrec_bench.report.content import ProtocolCell, ProtocolLine, ProtocolOrder, ProtocolTable, Row
+from ipsrec_bench.report.provenance import of_other_users
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
@@ -12,19 +13,22 @@ from ipsrec_bench.stats.order import rank_correlation
 from ipsrec_bench.suite.schema import MAIN_PROTOCOL, Protocol, Suite
 
 
-def further_results(results: Results) -> dict[str, Results]:
-    """Return the results under each further protocol of the suite, by its name; datasets have their own labels."""
-    run, found = results.run, {}
+def further_results(results: Results) -> tuple[dict[str, Results], tuple[str, ...]]:
+    """Return the results under each further protocol, and a sentence for each cell that is left out.
+
+    Results are by the protocol's name, and their datasets have the labels of the main protocol. A cell is left out if
+    it ranks other users than the first of its dataset under the protocol.
+    """
+    run, found, left_out = results.run, {}, []
     for name in names_of(run):
-        cells = tuple(
-            replace(cell, dataset=cell.base) for cell in run.further if cell.protocol == name and not cell.control
-        )
+        of_base = {
+            replace(cell, dataset=cell.base): cell for cell in run.further if cell.protocol == name and not cell.control
+        }
         suite = run.suite.model_copy(update={"protocol": further_protocol(results, name)})
-        one = replace(results, run=replace(run, suite=suite, cells=cells))
-        unpaired = one.unpaired()
-        cells = tuple(cell for cell in cells if cell not in unpaired)
-        found[name] = replace(one, run=replace(one.run, cells=cells))
-    return found
+        one = replace(results, run=replace(run, suite=suite, cells=tuple(of_base)))
+        left_out += [of_other_users(of_base.pop(cell)) for cell in one.unpaired()]
+        found[name] = replace(one, run=replace(one.run, cells=tuple(of_base)))
+    return found, tuple(left_out)
 
 
 def names_of(run: Run) -> list[str]:
@@ -54,7 +58,8 @@ def protocol_table(results: Results) -> ProtocolTable | None:
     further = names_of(results.run)
     if not further:
         return None
-    every = {MAIN_PROTOCOL: results, **further_results(results)}
+    found, left_out = further_results(results)
+    every = {MAIN_PROTOCOL: results, **found}
     lines, orders = [], []
     for dataset in results.datasets:
         means = {name: means_of(one, dataset) for name, one in every.items()}
@@ -66,7 +71,7 @@ def protocol_table(results: Results) -> ProtocolTable | None:
                 lines.append(ProtocolLine(dataset, row, tuple(cells)))
         orders += [_order(dataset, name, means) for name in further]
     differences = ("", *(_changed(_own(suite, name)) for name in further))
-    return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders))
+    return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders), left_out)
 
 
 def means_of(results: Results, dataset: str) -> dict[Row, float]:

@@ -65,6 +65,15 @@ def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:
         yield f"{words} and is left out; {remedy}"
 
 
+def of_other_users(cell: PlannedCell) -> str:
+    """Return the sentence on a cell that is left out because it ranks other users than the first of its dataset."""
+    remedy = "import it again" if cell.type == EXTERNAL else "run the suite again with --force"
+    return (
+        f"{cell.display} on {cell.dataset}, seed {cell.seed}, ranks different users than the cells beside it and is"
+        f" left out; {remedy}"
+    )
+
+
 def stale(cell: PlannedCell, its: Basis, wanted: Basis) -> tuple[str, str]:
     """Return a clause that says how the basis of `cell` differs from the wanted one, and the remedy."""
     name = f"{cell.display} on {cell.dataset}, seed {cell.seed}"

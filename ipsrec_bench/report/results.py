@@ -24,7 +24,7 @@ MATRICES = 3
 
 def row_of(cell: PlannedCell) -> Row:
     """Return the row of the tables that `cell` is one seed of."""
-    return Row(cell.label, cell.display, cell.model, cell.variant, cell.tuning)
+    return Row(cell.label, cell.display, cell.model, cell.variant, cell.tuning, cell.control)
 
 
 def tuning_of(words: Collection[str]) -> str:
@@ -123,6 +123,10 @@ class Results:
         """Return whether the ranks of `row` are the same for every seed; False while no cell of it is complete."""
         keys = self.keys.get((dataset, row.label), {}).values()
         return bool(keys) and all(key in self.summaries and self.summaries[key].deterministic for key in keys)
+
+    def has_one_training(self, dataset: str, row: Row) -> bool:
+        """Return whether seeds change the ranks of `row`, but one is complete on `dataset`."""
+        return len(self.keys.get((dataset, row.label), {})) == 1 and not self.is_deterministic(dataset, row)
 
     def is_cut_off(self, dataset: str, row: Row) -> bool:
         """Return whether a training of `row` was still improving when its last allowed epoch ended."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipsrec_bench.errors import StoreError, did_you_mean, listed
 from ipsrec_bench.report.comparisons import Pair, compare
 from ipsrec_bench.report.content import Comparison
+from ipsrec_bench.report.controls import as_row, compare_controls, twins_of
 from ipsrec_bench.report.declared import ablation_columns, of_ablation, of_baseline
 from ipsrec_bench.report.material import valid_counts_of
 from ipsrec_bench.report.provenance import stale
@@ -30,7 +31,9 @@ class _Selection:
     whole_run: bool = False
     """Whether its rows are paired with those of the same name."""
     row: bool = False
-    """Whether it is a row of the run that is asked."""
+    """Whether it is a row of the main tables of the run that is asked, or a twin of one."""
+    control: str = ""
+    """The providers that the cells of a twin were trained on, in words."""
     words: Mapping[str, str] = field(default_factory=dict)
     """Where the settings of its cells are from, by key."""
 
@@ -51,20 +54,23 @@ class Named:
     """Whether two runs are compared, row by row."""
     run: Results | None
     """All results of the run that both are rows of, whose report may make the same comparisons."""
+    has_twin: bool
+    """Whether one of them was trained on other providers."""
 
 
 def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
     """Return what `a` and `b` mean, on every dataset and metric that both have.
 
-    Each is a row of `run`, like `sasrec` or `ipsrec-s w/o CL`; the beginning of a cell's key; or a run, `SUITE` for its
-    newest or `SUITE@NUMBER`, whose rows are compared with those of the same name in the other run. Metrics and
-    statistics are those of `run`.
+    Each is a row of `run`, like `sasrec` or `ipsrec-s w/o CL`, or a row with a control or a further protocol, like
+    `ipsrec-s, shuffled providers`; the beginning of a cell's key; or a run, `SUITE` for its newest or `SUITE@NUMBER`,
+    whose rows are compared with those of the same name in the other run. Metrics and statistics are those of `run`.
 
     Raises:
         StoreError: a name means nothing, or the two have nothing that can be paired.
     """
     left, right = _select(connection, run, a), _select(connection, run, b)
-    whole = results_of(connection, run) if left.row and right.row else None
+    has_twin = bool(left.control or right.control)
+    whole = results_of(connection, run, twins_of(run) if has_twin else ()) if left.row and right.row else None
     if left.whole_run != right.whole_run:
         raise StoreError(f"only one of '{a}' and '{b}' is a run; compare a run with a run")
     shared = [
@@ -84,13 +90,14 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
             "",
             "",
             seed,
+            control=selection.control,
             tuning=selection.words.get(key, ""),
         )
         for pair in shared
         for side, selection, place in zip("AB", (left, right), pair, strict=True)
         for seed, key in selection.rows[place].items()
     ]
-    _refuse_unlike(connection, cells, f"'{a}' and '{b}'")
+    _refuse_unlike(connection, run, cells, f"'{a}' and '{b}'")
     keys = [cell.key for cell in cells]
     summaries = queries.cell_summaries(connection, keys)
     ranks = queries.test_ranks(connection, keys, run.suite.protocol.ties)
@@ -102,12 +109,12 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
         for ours, theirs in shared
         for name in run.suite.protocol.shown
     )
-    return Named(a, b, results, tuple(pairs), left.whole_run, whole)
+    return Named(a, b, results, tuple(pairs), left.whole_run, whole, has_twin)
 
 
-def results_of(connection: Connection, run: Run) -> Results:
-    """Return the results of `run` as its report has them."""
-    keys = [cell.key for cell in run.cells]
+def results_of(connection: Connection, run: Run, twins: Iterable[PlannedCell] = ()) -> Results:
+    """Return the results of `run` as its report has them, with the ranks of `twins`."""
+    keys = [cell.key for cell in (*run.cells, *twins)]
     summaries, valid = queries.cell_summaries(connection, keys), valid_counts_of(connection, run)
     found = Results(run, queries.test_ranks(connection, keys, run.suite.protocol.ties), summaries, valid)
     other = {cell.key for cell in found.unpaired()}
@@ -130,7 +137,11 @@ def compare_named(named: Named) -> list[Comparison]:
     if named.run is None:
         return list(made)
     known: dict[tuple[str, str, frozenset[str]], Comparison] = {}
-    for c in (*of_ablation(named.run, ablation_columns(named.run)), *of_baseline(named.run)):
+    reported = [*of_ablation(named.run, ablation_columns(named.run)), *of_baseline(named.run)]
+    if named.has_twin:
+        controls = compare_controls(named.run, named.run.ranks, named.run.summaries)
+        reported = [*controls.comparisons, *controls.gains]
+    for c in reported:
         known[c.dataset, c.metric, frozenset({c.row.label, c.reference.label})] = c
     return [_as_reported(c, known.get((c.dataset, c.metric, frozenset({named.a, named.b})))) for c in made]
 
@@ -154,10 +165,17 @@ def _as_reported(c: Comparison, reported: Comparison | None) -> Comparison:
     return replace(c, **changes)
 
 
-def _refuse_unlike(connection: Connection, cells: Sequence[PlannedCell], who: str) -> None:
-    """Raise an error if cells of a dataset must not be in one table."""
+def _refuse_unlike(connection: Connection, run: Run, cells: Sequence[PlannedCell], who: str) -> None:
+    """Raise an error if cells of a dataset must not be in one table.
+
+    The data of a twin are others than those of its row, with the same targets and candidates. So the cells of `run`
+    that it controls are checked instead.
+    """
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
-        keys = [cell.key for cell in cells if cell.dataset == dataset]
+        here = [cell for cell in cells if cell.dataset == dataset]
+        keys = [cell.key for cell in here if not cell.control]
+        if len(keys) < len(here):
+            keys += [cell.key for cell in run.cells if cell.dataset == dataset]
         other = queries.unlike(connection, keys)
         if other is not None:
             bases = queries.bases(connection, keys)
@@ -173,6 +191,16 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
     if name in labels:
         own = [cell for cell in run.cells if cell.label == name]
         return _Selection(labels[name], _by_row(own), row=True, words=_words(own))
+    conditioned = [row for row in map(as_row, run.further) if row.label == name]
+    if conditioned:
+        first = conditioned[0]
+        return _Selection(
+            first.display,
+            _by_row(conditioned),
+            row=not first.protocol,
+            control=first.control,
+            words=_words(conditioned),
+        )
     for cell in run.stale:
         if cell.label == name:
             bases = queries.bases(connection, [cell.key, *(other.key for other in run.cells)])
@@ -192,10 +220,12 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
             return _Selection(display, _by_row([cell]), words=_words([cell]))
+    conditions = dict.fromkeys(cell.control or cell.protocol for cell in run.further)
+    after = f"; after a comma a condition: {listed(conditions)}" if conditions else ""
     raise StoreError(
-        f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}), nor a suite of the store"
+        f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}{after}), nor a suite of the store"
         f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"
-        f"{did_you_mean(name, [*labels, *known])}"
+        f"{did_you_mean(name, [*labels, *(as_row(cell).label for cell in run.further), *known])}"
     )
 
 

@@ -14,7 +14,7 @@ MOST_ROWS = 3
 CONTROLS = ("controls", "Controls")
 """Section of the controls."""
 WITHOUT_INFORMATION = ("shuffled providers", "one provider")
-"""Controls whose providers say nothing, as a twin's display name ends with them."""
+"""Controls whose providers say nothing."""
 PAIRS = 2
 """Maximum number of pairs that are named because only one of both is tuned."""
 NAMED = 3
@@ -145,7 +145,7 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
     if row.pooled is not None:
         test = row.pooled.test
         said += (
-            f" Over these {len(row.pooled.weights)} datasets {report.metric.upper()} {percent(test.mean)}"
+            f" Over {_pooled(row)} {report.metric.upper()} {percent(test.mean)}"
             f" ({_interval(test.low, test.high, report)}, {_equals('p', test.p)}, not corrected)"
         )
         if not math.isnan(row.pooled.low):
@@ -156,6 +156,14 @@ def _on_several(found: Sequence[Comparison], row: RowAcross, report: Report) -> 
     if len(few) == len(found):
         return f"{said} {_trained(few)}"
     return said + (f" On {joined([c.dataset for c in few])} this is about trained models alone." if few else "")
+
+
+def _pooled(row: RowAcross) -> str:
+    """Return the datasets of a row's pooled gain, and those that are not among them."""
+    number = len(row.gains) - len(row.unpooled)
+    if not row.unpooled:
+        return f"these {number} datasets"
+    return f"the {number} datasets other than {joined(row.unpooled)}, where the gain has no error,"
 
 
 def verdicts(found: Iterable[Comparison]) -> str:
@@ -188,20 +196,19 @@ def of_controls(controls: Sequence[Comparison]) -> Iterator[Statement]:
     """Yield what controls say about provider information, a statement for each row.
 
     Args:
-        controls: comparisons of a row with its twin without the information, whose display name says which control it
-            is, on the report's metric.
+        controls: comparisons of a row with its twin, on the report's metric.
     """
-    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
     for c in controls:
-        groups[c.row.display, c.reference.display].append(c)
-    for (row, twin), found in groups.items():
+        groups[c.row.display, c.reference.display, c.reference.control].append(c)
+    for (row, twin, control), found in groups.items():
         shown = [_verdict(c) == "better" for c in found]
         tail = ""
         if not all(map(_is_of_method, found)):
             tail = f" {_trained([c for c in found if not _is_of_method(c)])}"
-        elif twin.endswith(WITHOUT_INFORMATION) and all(shown):
+        elif control in WITHOUT_INFORMATION and all(shown):
             tail = " So much of its result comes from provider information."
-        elif twin.endswith(WITHOUT_INFORMATION) and not any(shown):
+        elif control in WITHOUT_INFORMATION and not any(shown):
             tail = " Its result is not shown to come from provider information."
         yield Statement(f"{row} against {twin}: {verdicts(found)}.{tail}", *CONTROLS)
 

@@ -164,7 +164,8 @@ def _planned(plan: Plan, recorder: Recorder, left: Collection[str]) -> RunPlanne
     if not (left and done):
         return RunPlanned(grid)
     with reading(recorder.store, patience=inf, on_wait=recorder.on_wait) as connection:
-        found = metrics_of(connection, done, plan.file.suite.protocol.shown)
+        protocol = plan.file.suite.protocol
+        found = metrics_of(connection, done, protocol.shown, protocol.ties)
     return RunPlanned(
         grid,
         {key: metrics for key, (metrics, _) in found.items()},
@@ -381,7 +382,7 @@ class _Work:
 
     def _found(self, key: str, cell: Cell) -> CellFound:
         with reading(self.recorder.store, patience=inf, on_wait=self.recorder.on_wait) as connection:
-            metrics, seconds = metrics_of(connection, [key], cell.protocol.shown)[key]
+            metrics, seconds = metrics_of(connection, [key], cell.protocol.shown, cell.protocol.ties)[key]
         return CellFound(*_name(key, cell), metrics, seconds)
 
     def _begin(self, claimed: _Claimed, slot: Slot, choice: Choice) -> bool:

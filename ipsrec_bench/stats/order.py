@@ -49,12 +49,6 @@ class OrderStability:
     above: NDArray[np.float64]
     """Share of the resamples in which a row is above another, `[rows, rows]`; equal means count half."""
 
-    @property
-    def first_above_second(self) -> float:
-        """Share of the resamples in which the row with the largest mean is above the one with the second largest."""
-        first, second = self.order[:2]
-        return float(self.above[first, second])
-
 
 def order_stability(
     metrics: Sequence[NDArray[np.float64]], confidence: float = 0.95, resamples: int = 4000, seed: int = 0

@@ -15,6 +15,8 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 """Gauss-Legendre quadrature on -1 to 1."""
 NARROW = 1e-17
 """Probability that a quadrature leaves out on either side."""
+LEAST, MOST = 1e-300, 1 - 1e-16
+"""Probabilities whose normal quantiles are finite; a power that rounding takes out of 0 to 1 is moved to these."""
 MOST_SEEDS = 1_000_000
 """Numbers of seeds above this are as good as none."""
 
@@ -37,7 +39,7 @@ def t_power(noncentrality: float, degrees: float, alpha: float) -> float:
         degrees: degrees of freedom.
         alpha: level of the test.
     """
-    critical = float(special.stdtrit(degrees, 1 - alpha / 2))
+    critical = -float(special.stdtrit(degrees, alpha / 2))  # 1 - alpha / 2 would lose the digits of a small alpha
     return _above(critical, noncentrality, degrees) + _above(critical, -noncentrality, degrees)
 
 
@@ -129,8 +131,8 @@ def _noncentrality(degrees: float, alpha: float, power: float) -> float:
     target = special.ndtri(power)
 
     def excess(noncentrality: float) -> float:
-        """Return how much power is above the target, in normal quantiles: nearly linear."""
-        return float(special.ndtri(t_power(noncentrality, degrees, alpha)) - target)
+        """Return how much power is above the target, in normal quantiles: nearly linear, and finite."""
+        return float(special.ndtri(min(max(t_power(noncentrality, degrees, alpha), LEAST), MOST)) - target)
 
     if power <= alpha:
         return 0.0

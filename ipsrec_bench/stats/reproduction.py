@@ -49,9 +49,10 @@ def reproduction(test: MeanTest, reference: float, published: tuple[float, float
         raise ValueError(f"an improvement is relative to a value above 0, found {reference} and {base}")
     difference = theirs - base
     ratio = None
-    if abs(difference) > unit / 1_000:  # printed values differ by whole units
+    units = round(abs(difference) / unit, 3)  # printed values differ by whole units, up to the error of floats
+    if units > 0:
         least, most = difference - unit, difference + unit
-        if least <= 0 <= most:
+        if units <= 1:
             ratio = Estimate(test.mean / difference, -inf, inf)
         else:
             ends = [ours / end for ours in (test.low, test.high) for end in (least, most)]

@@ -225,17 +225,25 @@ def outcomes(connection: Connection) -> dict[str, CellOutcome]:
     return {key: CellOutcome(*rest) for key, *rest in rows}
 
 
+def _metric(name: str, ties: Ties) -> str:
+    """Return the expression for the metric `name`, like `ndcg@10`, of one row of `ranks`."""
+    kind, cutoff = name.split("@")
+    if ties == "expected":
+        return f"expected_{kind}(higher, ties, {cutoff})"
+    return f"{kind}(realistic_rank(higher, ties), {cutoff})"
+
+
 def metrics_of(
-    connection: Connection, keys: Collection[str], names: Collection[str]
+    connection: Connection, keys: Collection[str], names: Collection[str], ties: Ties = "realistic"
 ) -> dict[str, tuple[dict[str, float], float]]:
     """Return, by key of complete cells, metrics like `ndcg@10` of the test targets and the seconds that they took."""
     means = ", ".join(f"avg(m{place})" for place in range(len(names)))
-    of_users = ", ".join("avg({}(rank, {})) AS m{}".format(*name.split("@"), n) for n, name in enumerate(names))
+    of_users = ", ".join(f"avg({_metric(name, ties)}) AS m{place}" for place, name in enumerate(names))
     rows = connection.execute(
         f"""
         SELECT key, any_value(seconds), {means}
         FROM (SELECT key, any_value(seconds) AS seconds, {of_users}
-              FROM (SELECT key, seconds, "user", realistic_rank(higher, ties) AS rank
+              FROM (SELECT key, seconds, "user", higher, ties
                     FROM ranks JOIN cells USING (cell) WHERE split = 'test' AND key IN (SELECT unnest(?)))
               GROUP BY key, "user")
         GROUP BY key
@@ -256,10 +264,11 @@ _RANKS_OF = """
 """Ranks of a split, of complete cells."""
 
 
-def means_of(connection: Connection, keys: Collection[str], name: str, split: str) -> dict[str, float]:
+def means_of(
+    connection: Connection, keys: Collection[str], name: str, split: str, ties: Ties = "realistic"
+) -> dict[str, float]:
     """Return, by key of complete cells, the mean over users of a metric like `ndcg@10` in a split, valid or test."""
-    value = f"{name.replace('@', '(realistic_rank(higher, ties), ')})"
-    values = f"SELECT cell, avg({value}) AS value FROM {_RANKS_OF} GROUP BY cell"
+    values = f"SELECT cell, avg({_metric(name, ties)}) AS value FROM {_RANKS_OF} GROUP BY cell"
     if _several_targets(connection, keys, split):  # rarely: grouping by user takes four times as long
         values = f'{values}, "user"'
     rows = connection.execute(
@@ -546,28 +555,37 @@ def test_ranks(
 
 
 def valid_counts(
-    connection: Connection, keys: Sequence[str], cutoff: int
+    connection: Connection, keys: Sequence[str], cutoff: int, ties: Ties = "realistic"
 ) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
     """Return, by key of complete cells, how many validation users have each rank; each of n targets counts 1 / n.
 
     Each array is `[cutoff + 2]`: rank 0, which no user has, then ranks 1 to `cutoff`, then all ranks beyond.
-    Cells without validation ranks, like imports, are left out.
+    With expected ties, each target is spread evenly over their ranks. Cells without validation ranks, like imports,
+    are left out.
     """
     several = _several_targets(connection, keys, "valid")
     share = '1 / count(*) OVER (PARTITION BY cell, "user")' if several else "1"
+    beyond = cutoff + 1
+    ranked = f"SELECT cell, least(realistic_rank(higher, ties), {beyond}) AS rank, share FROM targets_of"
+    if ties == "expected":
+        within = f"range(least(higher, {cutoff}) + 1, least(higher + ties + 1, {cutoff}) + 1)"
+        ranked = f"""
+            SELECT cell, unnest({within}) AS rank, share / (ties + 1) AS share FROM targets_of
+            UNION ALL SELECT cell, {beyond}, share * (1 - expected_hr(higher, ties, {cutoff})) FROM targets_of
+        """
     rows = connection.execute(
         f"""
-        SELECT cell, rank, sum(share) AS users
-        FROM (SELECT cell, least(realistic_rank(higher, ties), ?) AS rank, {share} AS share FROM {_RANKS_OF})
-        GROUP BY ALL
+        WITH targets_of AS (SELECT cell, higher, ties, {share} AS share FROM {_RANKS_OF})
+        SELECT cell, rank, sum(share) AS users FROM ({ranked}) GROUP BY ALL
         """,
-        [cutoff + 1, "valid", list(keys)],
+        ["valid", list(keys)],
     ).fetchnumpy()
     found: dict[str, NDArray[np.int64] | NDArray[np.float64]]
     names = dict(
         connection.execute("SELECT cell, key FROM cells WHERE key IN (SELECT unnest(?))", [list(keys)]).fetchall()
     )
-    found = {names[cell]: _zeros(cutoff + 2, whole=not several) for cell in np.unique(rows["cell"]).tolist()}
+    whole = ties == "realistic" and not several
+    found = {names[cell]: _zeros(cutoff + 2, whole=whole) for cell in np.unique(rows["cell"]).tolist()}
     for cell, rank, users in zip(*(np.asarray(rows[name]).tolist() for name in ("cell", "rank", "users")), strict=True):
         found[names[cell]][rank] = users
     return found

@@ -98,7 +98,7 @@ def read_suite(store: Path, suite: str, number: int | None) -> SuitePage:
         keys = list(dict.fromkeys(cell.key for cell in run.cells))
         metric = run.suite.main_metric
         runs = queries.run_summaries(connection, suite)
-        values = queries.metrics_of(connection, keys, [metric])
+        values = queries.metrics_of(connection, keys, [metric], run.suite.protocol.ties)
         summaries = queries.cell_summaries(connection, keys)
         points = queries.learning_curves(connection, keys)
     curves: dict[str, list[CurvePoint]] = {}

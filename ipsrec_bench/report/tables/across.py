@@ -4,12 +4,21 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ipsrec_bench.report.content import MAX_COLUMNS, AcrossDatasets, RelativeGain, Report, RowAcross, Standing
+from ipsrec_bench.report.content import (
+    MAX_COLUMNS,
+    AcrossDatasets,
+    RelativeGain,
+    Report,
+    RowAcross,
+    Standing,
+    of_one_training,
+)
 from ipsrec_bench.report.sentences import percent
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, rows_of, share, text
 from ipsrec_bench.report.tables.shared import TIMES, interval_of, metric_name, model_cell, p_cell
 from ipsrec_bench.stats.across import Pooled
 from ipsrec_bench.stats.paired import MeanTest
+from ipsrec_bench.words import joined
 
 SMALL_SAMPLE = 5
 """Pooled intervals over fewer datasets than this are wide, and the table says why."""
@@ -69,6 +78,11 @@ def _gains(report: Report) -> Table:
             note += f" {row.row.display} has no gain on {', '.join(row.lacks)}; nothing is filled in."
         if row.undefined:
             note += f" {row.row.display} has no gain on {', '.join(row.undefined)}, where the baseline's mean is 0."
+        if row.unpooled:
+            note += (
+                f" The gain of {row.row.display} on {joined(row.unpooled)} has no error, because it does not vary, and"
+                " is not pooled."
+            )
     lines = [line for row in report.across.rows for line in _lines(row)]
     rows = rows_of(columns, lines, dataset=lambda line: line.gain.dataset if line.gain else "")
     caption = f"Gains of {metric} over all datasets"
@@ -103,8 +117,7 @@ def _lines(row: RowAcross) -> Iterator[_Line]:
         yield _Line(row, gain.dataset, gain, test, test.low, test.high, weight)
     if row.pooled is not None:
         test = row.pooled.test
-        name = f"all {len(row.pooled.weights)} datasets"
-        yield _Line(row, name, None, test, test.low, test.high, pooled=row.pooled)
+        yield _Line(row, row.over, None, test, test.low, test.high, pooled=row.pooled)
         if _predicts(row.pooled):
             yield _Line(row, "a new dataset", None, None, row.pooled.low, row.pooled.high)
 
@@ -134,6 +147,7 @@ def _ranks(report: Report) -> Table:
         " seeds: it is about these datasets, not about others. The other columns count datasets on which the model of"
         " the line is better / equal / worse, by means alone."
     )
+    note += of_one_training(one.row for one in content.standings if one.one_training and one.rank is not None)
     note += "".join(
         f" {standing.row.display} lacks {', '.join(standing.lacks)} and has no mean rank; nothing is filled in."
         for standing in content.standings

@@ -154,11 +154,18 @@ def all_pairs(report: Report) -> Table:
     )
     lines = [(one, place) for one in report.all_pairs for place in range(len(one.rows))]
     resamples = report.all_pairs[0].resamples if report.all_pairs else 0
+    critical = [f"{one.critical:.2f}" for one in report.all_pairs]
     note = (
         f"Adjusted p of every pair, corrected for all pairs of a metric at once over the same {resamples:,} resamples"
         " of the users (maxT): do these trained models differ? Models that share a letter are not shown to differ at"
         f" {report.alpha}."
     )
+    if critical:
+        least, most = min(critical, key=float), max(critical, key=float)
+        note += (
+            " The |t| over users from which a pair is shown to differ is"
+            f" {least if least == most else f'{least} to {most}, by dataset and metric'}."
+        )
     made = rows_of(columns, lines, dataset=lambda line: line[0].dataset, metric=lambda line: line[0].metric)
     return Table("all-pairs", "comparisons", "All pairs of models", columns, made, note, "lines", latex="all-pairs")
 

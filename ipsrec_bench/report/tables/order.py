@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from ipsrec_bench.report.content import Agreement, OrderLine, ProtocolCell, ProtocolLine, Report
+from ipsrec_bench.report.content import (
+    Agreement,
+    OrderLine,
+    ProtocolCell,
+    ProtocolLine,
+    Report,
+    of_one_training,
+)
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, exact, number, rows_of, share, text
 from ipsrec_bench.report.tables.shared import metric_name, model_cell, percent_of
 
@@ -42,7 +49,8 @@ def protocols(report: Report) -> Iterator[Table]:
     yield Table(
         "protocol-orders", "protocols", "Order of the models under each protocol and under the main one", orders,
         rows_of(orders, table.orders, dataset=lambda order: order.dataset),
-        "1: the same order; 0: no relation; -1: the reverse order.", "orders", latex="protocols",
+        "All columns are about the models that have a result under both protocols. 1: the same order; 0: no relation;"
+        " -1: the reverse order.", "orders", latex="protocols",
     )  # fmt: skip
 
 
@@ -75,6 +83,7 @@ def order(report: Report) -> Iterator[Table]:
         f"{metric_name(found.metric)}. Ranks: {interval} of the rank, from {found.resamples:,} resamples of the users"
         " and, within each model, of its seeds; models whose intervals overlap may change places. Above the next: share"
         " of the resamples in which the model is above the one below it in this table."
+        f"{of_one_training(line.row for line in found.lines if line.one_training)}"
     )
     yield Table(
         "order", "order", "How stable is the order", columns,
@@ -106,7 +115,7 @@ def _between(one: Agreement) -> Cell:
 def sampled(report: Report) -> Iterator[Table]:
     """Yield the table of what sampled negatives would have said."""
     found = report.sampled
-    if found is None:
+    if found is None or not found.lines:
         return
     columns: tuple[Column, ...] = (
         Column("Dataset", lambda line: text(line.dataset), "left", key=True),
@@ -119,8 +128,10 @@ def sampled(report: Report) -> Iterator[Table]:
         f"{metric_name(found.metric)}, and in brackets the rank among the models. Sampled: the expected value if each"
         f" target were ranked among {found.draws} negatives, drawn uniformly without replacement, in closed form"
         " (Krichene and Rendle, 2020). It is not comparable with the metric over all candidates, and may order models"
-        f" otherwise. Kendall's tau-b of the two orders: {taus}."
+        " otherwise. A target that ties with others has its realistic rank in both, whatever protocol.ties says."
+        f" Kendall's tau-b of the two orders: {taus}."
     )
+    note += "".join(f" {sentence}" for sentence in found.left_out)
     yield Table(
         "sampled", "order", "What sampled negatives would have said", columns,
         rows_of(columns, found.lines, dataset=lambda line: line.dataset), note, "models", latex="sampled",

@@ -31,6 +31,9 @@ from ipsrec_bench.report.tables.shared import (
     metric_name,
     model_cell,
 )
+from ipsrec_bench.suite.cells import TUNED
+
+FAMILY = "this table's comparisons of one family"
 
 
 def results(report: Report) -> Iterator[Table]:
@@ -159,17 +162,18 @@ def ablation(report: Report) -> Iterator[Table]:
     """Yield the ablation table, if there are variants."""
     if report.ablation is None:
         return
-    first, family = report.ablation.lines[0], "the ablation's comparisons of one family"
+    first, variants = report.ablation.lines[0], [line for line in report.ablation.lines if line.is_variant]
+    of_tuned = " (of a tuned model, to the untuned one)" if any(line.row.variant == TUNED for line in variants) else ""
     note = (
-        f"Beside a variant: its difference to the whole model, then the {interval_of(report)} ({report.interval_rule});"
-        f" *: {_p(report)} < {report.alpha}, same test,"
-        f" {corrected_by(report, family)}."
+        f"Beside a variant: its difference to the whole model{of_tuned}, then the {interval_of(report)}"
+        f" ({report.interval_rule}); *: {_p(report)} < {report.alpha}, same test,"
+        f" {corrected_by(report, FAMILY)}."
     )
     if report.test in {"auto", "method"}:
         note += " °: only these trained models are shown to differ."
-    if not first.is_variant and first.row.model not in report.results.proposed:
+    if first.row.model not in {line.row.model for line in variants}:
         note += f" {first.row.display} is shown above them for reference."
-    yield ablation_table(report.ablation, "ablation", "Ablation", note, "ablation")
+    yield ablation_table(report.ablation, "ablation", report.ablation.title, note, "ablation")
 
 
 def ablation_table(table: AblationTable, name: str, caption: str, note: str, latex: str, section: str = "") -> Table:
