@@ -104,21 +104,23 @@ def test_an_order_of_single_trainings_is_not_one_of_methods(three, one, tmp_path
     (said,) = one.order.sentences
     assert said.startswith("On d, IPSREC-S w/o CL is first, and stays above IPSREC-S in ")
     assert said.endswith(
-        "of 2,000 resamples of users. IPSREC-S w/o CL and IPSREC-S have one training each: this is an order of trained"
-        " models, not of methods."
+        "of 2,000 resamples of users. IPSREC-S w/o CL and IPSREC-S have one training each, so their seeds are not"
+        " resampled: this is an order of trained models, not of methods."
     )
     stability, *_ = order(one)
-    said = " 4 models have one training each: this is an order of trained models, not of methods."
-    assert stability.note.endswith(said)
+    said = " 4 models have one training each, so their seeds are not resampled: this is an order of trained models"
+    assert stability.note.endswith(f"{said}, not of methods.")
     assert all(said.endswith("resamples of users and seeds.") for said in three.order.sentences)
     later = [("sasrec", 2), ("sasrec", 3)]
     two = built(fill(tmp_path / "s.duckdb", datasets=("d", "e"), rows=[("pop", ""), ("sasrec", "")], leave_out=later))
     _, ranks = across(two)
-    assert " SASREC has one training: this is an order of trained models, not of methods." in ranks.note
+    assert " SASREC has one training, so its seeds are not resampled: this is an order of trained models" in ranks.note
     first, _ = two.order.sentences
-    assert "resamples of users and seeds. SASREC has one training: this" in first
+    assert "resamples of users and seeds. SASREC has one training, so" in first
     _, ranks = across(three)
     assert "one training" not in ranks.note
+    counting = tuple(replace(line, one_training=False) for line in one.order.lines)  # deterministic rows
+    assert replace(one.order, lines=counting).sentences[0].endswith("% of 2,000 resamples of users.")
 
 
 def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(three):

@@ -543,6 +543,8 @@ class OrderLine:
     """The row after this one; None for the last."""
     above: float | None
     """Share of the resamples in which this row is above the next."""
+    trainings: int
+    """Number of trainings, which are resampled; 1 for a deterministic row."""
     one_training: bool
     """Whether it is not deterministic, but has one training, so that its seeds cannot be resampled."""
 
@@ -552,9 +554,9 @@ def of_one_training(rows: Iterable[Row]) -> str:
     names = list(dict.fromkeys(row.display for row in rows))
     if not names:
         return ""
-    have = "has one training" if len(names) == 1 else "have one training each"
+    have = "has one training, so its seeds" if len(names) == 1 else "have one training each, so their seeds"
     who = " and ".join(names) if len(names) < MANY else f"{len(names)} models"
-    return f" {who} {have}: this is an order of trained models, not of methods."
+    return f" {who} {have} are not resampled: this is an order of trained models, not of methods."
 
 
 @dataclass(frozen=True)
@@ -594,7 +596,7 @@ class Order:
         return tuple(
             f"On {dataset}, {first.row.display} is first, and stays above {second.row.display} in"
             f" {100 * first.above:.0f}% of {self.resamples:,} resamples of users"
-            + ("." if first.one_training and second.one_training else " and seeds.")
+            + (" and seeds." if max(first.trainings, second.trainings) > 1 else ".")
             + of_one_training([line.row for line in (first, second) if line.one_training])
             for dataset, (first, second) in pairs.items()
             if first.above is not None

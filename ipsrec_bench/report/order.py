@@ -136,6 +136,7 @@ def _lines(results: Results, dataset: str, resamples: int) -> Iterator[OrderLine
             int(found.high[index]),
             None if after is None else rows[after],
             None if after is None else float(found.above[index, after]),
+            values[index].shape[1],
             results.has_one_training(dataset, rows[index]),
         )
 
