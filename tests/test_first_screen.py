@@ -224,7 +224,7 @@ def test_without_a_correction_no_p_is_called_adjusted(tmp_path):
 def all_of(report) -> AllPairsTable:
     """Return p = 0.5 for every pair that is compared."""
     (c,) = report.findings
-    return AllPairsTable("d", c.metric, (c.row, c.reference), ((1.0, 0.5), (0.5, 1.0)), ("a", "a"), 100)
+    return AllPairsTable("d", c.metric, (c.row, c.reference), ((1.0, 0.5), (0.5, 1.0)), ("a", "a"), 100, critical=2.6)
 
 
 def test_a_dataset_where_the_baseline_is_0_has_no_gain_and_is_compared(tmp_path):
