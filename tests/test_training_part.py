@@ -139,9 +139,21 @@ def test_the_key_has_the_filter_only_if_it_is_for_training(tiny_suite, tmp_path)
         return [cell.key("f") for cell in cells_of(load_suite(tiny_suite, overrides), tmp_path)]
 
     plain, training = keys(), keys(*FOR_TRAINING[:2])
-    assert keys('protocol.filter="4-core"') == keys('protocol.filter_for="training"') == plain
+    assert keys('protocol.filter="4-core"') == plain
     assert not {*plain} & {*training}
     assert not {*keys('protocol.filter="4-core"', FOR_TRAINING[1])} & {*training}
+
+
+def test_a_filter_for_training_needs_a_filter(tiny_suite, tmp_path):
+    for_training = FOR_TRAINING[1]
+    with pytest.raises(SuiteError, match=r"protocol\.filter_for: found 'training', but no dataset has a filter"):
+        cells_of(load_suite(tiny_suite, [for_training]), tmp_path)
+    with pytest.raises(SuiteError, match=r"protocols\.b\.filter_for: found 'training', but no dataset has a filter"):
+        cells_of(load_suite(tiny_suite, ['protocols.b={filter_for="training", mask_history=true}']), tmp_path)
+    filtered = cells_of(load_suite(tiny_suite, [for_training, 'datasets.world.filter="2-core"']), tmp_path)
+    assert all(cell.protocol.filters_training for cell in filtered)
+    further = cells_of(load_suite(tiny_suite, [for_training, 'protocols.b={filter="2-core"}']), tmp_path)
+    assert {cell.dataset: cell.protocol.filters_training for cell in further} == {"world": False, "world, b": True}
 
 
 def test_a_filter_that_leaves_nobody_to_train_on_is_named(world):

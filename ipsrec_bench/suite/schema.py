@@ -432,10 +432,17 @@ class Protocol(Settings):
 
     @property
     def training(self) -> dict[str, Any]:
-        """The settings that training and the choice of targets read, as plain JSON values."""
+        """The settings that training and the choice of targets depend on, as plain JSON values."""
         without = {"metrics", "cutoffs", "ties", "mask_history", "candidates"}
-        shares = set() if self.takes_shares else {"valid_share", "test_share"}
-        return self.model_dump(mode="json", exclude=without | shares)
+        return self.model_dump(mode="json", exclude=without | self.idle)
+
+    @property
+    def idle(self) -> set[str]:
+        """The keys that have no effect because of what other keys are set to."""
+        found = set() if self.filter.active else {"filter_for"}
+        if not self.takes_shares:
+            return found | {"valid_share", "test_share"}
+        return found | ({"valid_share"} if self.validation == "last-train" else set())
 
     @property
     def ranking(self) -> dict[str, Any]:
@@ -474,12 +481,12 @@ class Protocol(Settings):
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
-        if self.valid_share + self.folds * self.test_share >= 1:
+        own_share = self.validation != "time"  # of other things than `test_share`, or none
+        if (0 if own_share else self.valid_share) + self.folds * self.test_share >= 1:
             of_folds = f", {self.folds} times," if self.folds > 1 else ""
-            raise ValueError(
-                f"valid_share = {self.valid_share:g} and test_share = {self.test_share:g}{of_folds} leave nothing to"
-                " train on"
-            )
+            shares = "" if own_share else f"valid_share = {self.valid_share:g} and "
+            leave = "leaves" if own_share else "leave"
+            raise ValueError(f"{shares}test_share = {self.test_share:g}{of_folds} {leave} nothing to train on")
         return self
 
     @model_validator(mode="after")
