@@ -705,7 +705,8 @@ class Tune(Settings):
     space: dict[str, SearchTable] = {}  # noqa: RUF012 (pydantic copies it)
     """Table for each model: a setting, and the list of values or the range in which it is searched, like `tau` or
     `training.learning_rate`. A model that is not named is searched in its default space, which the reference of its
-    settings gives; they have the same size for all models that are trained by gradients."""
+    settings gives. These have six settings for all models that are trained by gradients, less those whose values other
+    settings of the suite exclude."""
     before: bool = False
     """Whether `ipsrec-bench run` first tunes every row of the suite and then trains the best settings with
     `fresh_seeds`; the same as its option --tuned."""
@@ -714,7 +715,8 @@ class Tune(Settings):
     trials: int = Field(20, ge=1, le=1_000_000)
     """Number of trials of each row, those that are stopped early included."""
     seconds: float = Field(600.0, gt=0, le=1e9)
-    """Seconds of training of each row, with `budget = "equal seconds"`."""
+    """Seconds of training of each row, with `budget = "equal seconds"`. No trial begins that is expected to end after
+    them, given the mean time of a trial, and there are at most 200 trials."""
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
     """How settings are chosen. `tpe`: tree-structured Parzen estimator. `random`: independently at random. `cma-es`:
     covariance matrix adaptation. `grid`: every combination once, of listed values or of `grid_points` of a range."""
