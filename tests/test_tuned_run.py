@@ -93,7 +93,7 @@ def test_rows_are_searched_and_winners_trained_on_fresh_seeds(suite, bench, tmp_
 
     again = bench("run", suite, "--tuned", "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
-    assert not [event for event in events if event["event"] in {"CellStarted", "TrialEnded"}]
+    assert not [event for event in events if event["event"] in {"cell-started", "trial-ended"}]
     assert bench("report", "tiny", "--format", "json,md").returncode == 0
     report = json.loads((tmp_path / "reports/tiny/tiny.json").read_text(encoding="utf-8"))
     lines = {line["row"]["label"]: line for line in report["fairness"]["lines"]}

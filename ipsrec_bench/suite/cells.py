@@ -405,7 +405,7 @@ def _without_effect(protocol: Protocol) -> set[str]:
 def _unseen_users(protocol: Protocol) -> tuple[str, str] | None:
     """Return the setting by which users are ranked of whom training sees nothing, and its remedy; None if none does."""
     if protocol.split == "user-holdout":
-        return "split = 'user-holdout'", "split = 'leave-one-out' or 'temporal'"
+        return "split = 'user-holdout'", "split = 'leave-one-out', or 'temporal', which lacks only users who join late"
     if protocol.validation == "users":
         return "validation = 'users'", "validation = 'time' or 'last-train'"
     if protocol.filters_training:
