@@ -99,6 +99,21 @@ def test_the_item_table_may_have_the_columns(tmp_path):
         prepared(tmp_path, rows, items=items, available_from="from", available_until="to")
 
 
+def test_lifetimes_of_several_rows_or_tables_are_not_reversed(tmp_path):
+    (tmp_path / "items.csv").write_text("item,maker,from\na,p,1\nb,p,2020\n")
+    items = {"path": str(tmp_path / "items.csv"), "item": "item", "provider": "maker"}
+    rows = ["u,a,,2,,11", "u,b,,5,,9", "v,b,,6,,11"]
+    said = (
+        r"log.csv and .*items.csv: the latest available_until of the item 'b' is '11', which is before its earliest"
+        r" available_from, '2020'; correct one of them"
+    )
+    with pytest.raises(DataError, match=said):
+        prepared(tmp_path, rows, items=items, available_from="from", available_until="stop")
+    rows = ["u,a,p,2,1,5", "u,b,p,5,7,", "v,b,p,6,,6"]
+    with pytest.raises(DataError, match=r"log.csv: the latest available_until of the item 'b' is '6', .* '7'"):
+        prepared(tmp_path, rows, available_from="start", available_until="stop")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -41,7 +41,8 @@ def read_times(
         place: returns the location of a row of `raw`.
 
     Raises:
-        DataError: a time cannot be read, a column does not exist, or an end is before its beginning.
+        DataError: a time cannot be read, a column does not exist, or an end is before its beginning, in a row or of an
+            item.
     """
     file = str(paths[0]) if paths else "synthetic data"
     if not isinstance(source, TableSource) or not (tables := _tables(connection, source, paths)):
@@ -65,6 +66,8 @@ def read_times(
         (table,) = {*tables.values()}
         _refuse_reversed(connection, time, table, places[table])
     _gather(connection, time, tables)
+    if len(tables) > 1:
+        _refuse_reversed_items(connection, time, tables, " and ".join(map(str, paths)))
     return time
 
 
@@ -111,6 +114,25 @@ def _refuse_reversed(connection: duckdb.DuckDBPyConnection, time: TimeExpression
             f"{place(row)}: {UNTIL} is '{visible(end)}', which is before {FROM}, '{visible(begin)}'; correct one of"
             " them"
         )
+
+
+def _refuse_reversed_items(
+    connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables: Mapping[str, str], files: str
+) -> None:
+    """Refuse an item whose beginning and end, perhaps of different rows or tables, are reversed."""
+    found = connection.execute(f"SELECT min(item) FROM lifetimes WHERE {UNTIL} < {FROM}").fetchone()
+    if found is None or found[0] is None:
+        return
+    begin, end = (
+        connection.execute(
+            f"SELECT {chosen}({key}, {_applied(time, key)}) FROM {tables[key]} WHERE item = ?", found
+        ).fetchall()[0][0]
+        for key, chosen in ((FROM, "arg_min"), (UNTIL, "arg_max"))
+    )
+    raise DataError(
+        f"{files}: the latest {UNTIL} of the item '{visible(found[0])}' is '{visible(end)}', which is before its"
+        f" earliest {FROM}, '{visible(begin)}'; correct one of them"
+    )
 
 
 def _gather(connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables: Mapping[str, str]) -> None:
