@@ -7,12 +7,12 @@ has the earliest of its beginnings and the latest of its ends.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
-from ipsrec_bench.data.lifetimes import FROM, UNTIL, Moments, seen_lifetimes
+from ipsrec_bench.data.lifetimes import FROM, UNTIL, Moments, missing_moment
 from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.sources import find_column, materialise, open_table, where
 from ipsrec_bench.data.times import RowPlace, TimeExpression, time_expression
@@ -146,12 +146,11 @@ def _gather(connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables:
     connection.execute(f"CREATE TABLE lifetimes AS SELECT listed.item, {columns} FROM {items} {joins}")
 
 
-def given_lifetimes(
-    connection: duckdb.DuckDBPyConnection, items: NDArray[np.int32], times: Moments
-) -> dict[str, Moments]:
+def given_lifetimes(connection: duckdb.DuckDBPyConnection, dtype: np.dtype[Any]) -> dict[str, Moments]:
     """Return the prepared arrays, by key, of the tables `lifetimes` and `items`: first and last moments `[items]`.
 
-    Empty if there is no table `lifetimes`. An item without a value has its first or last interaction.
+    Their type is that of the data's times, `dtype`. Empty if there is no table `lifetimes`. An item without a value has
+    `missing_moment`.
     """
     tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if "lifetimes" not in tables:
@@ -160,13 +159,12 @@ def given_lifetimes(
     columns = connection.execute(
         f"SELECT {', '.join(keys)} FROM items JOIN lifetimes ON lifetimes.item = items.raw ORDER BY id"
     ).fetchnumpy()
-    seen = dict(zip((FROM, UNTIL), seen_lifetimes(items, times), strict=True))
     found: dict[str, Moments] = {}
     for key in keys:
         column = np.ma.masked_array(columns[key])
         missing = np.ma.getmaskarray(column)
-        moments = np.where(missing, 0, column.data).astype(times.dtype)
+        moments = np.where(missing, 0, column.data).astype(dtype)
         if key == UNTIL:  # the last moment before the end
-            moments = np.nextafter(moments, -np.inf) if times.dtype.kind == "f" else moments - 1
-        found[key] = np.where(missing, seen[key], moments)
+            moments = np.nextafter(moments, -np.inf) if dtype.kind == "f" else moments - 1
+        found[key] = np.where(missing, np.array(missing_moment(dtype), dtype), moments)
     return found
