@@ -41,7 +41,9 @@ from ipsrec_bench.tuning.search import Budget, run_search
 from ipsrec_bench.tuning.space import check_spaces, search_space, with_settings
 from ipsrec_bench.tuning.study import (
     RETRIES,
+    SURPLUS,
     _started,
+    ask,
     expected_seconds,
     open_storage,
     requeue,
@@ -973,6 +975,29 @@ def test_seconds_that_other_processes_spend_count(search_at):
     begun_elsewhere(search.study, "another-machine 1 1", 0.5)  # a journal does not show whether it is alive
     assert expected_seconds(search.study.get_trials(), search.place) == 27.0
     assert expected_seconds(search.study.get_trials(), "postgresql://host/name") == 30.0
+
+
+def test_processes_that_share_seconds_wait_for_each_other(search_at, monkeypatch):
+    search = search_at("studies", LOSS)
+    study, here = search.study, f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    within(search, 1.0, Pretended(TrainedTrial((0.5,), 10.0)))
+
+    def late(study):
+        monkeypatch.setattr("ipsrec_bench.tuning.search.ask", ask)
+        begun_elsewhere(study, here, 0.25)  # 7 s so far, 10 s expected, which is all that is left
+        return ask(study)
+
+    class Waiting(Pretended):
+        def outcomes(self, seconds):
+            if self._at_work:
+                return super().outcomes(seconds)
+            study.tell(1, 0.3)  # after 7 s, so there are 3 s left
+            return []
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.ask", late)
+    within(search, 20.0, Waiting(TrainedTrial((0.5,), 10.0)))
+    assert [SURPLUS in trial.user_attrs for trial in study.trials] == [False, False, True, False]
+    assert spent_seconds(study) == 27.0
 
 
 def test_a_trial_of_no_process_is_waited_for_under_a_budget_of_seconds(search_at, monkeypatch):

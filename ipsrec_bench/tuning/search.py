@@ -564,7 +564,8 @@ class _Trial:
         queued = "fixed_params" in self.frozen.system_attrs
         twin = queued and self._is_held(before, settings_of(self.frozen))
         robbed = not queued and self._search.tune.sampler == "grid"
-        if twin or robbed or _is_spent(self._search, self._budget, before, *to_come):
+        budget = replace(self._budget, seconds=None) if queued else self._budget  # queued settings would be lost
+        if twin or robbed or _is_spent(self._search, budget, before, *to_come):
             self.trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 
