@@ -99,6 +99,21 @@ def test_the_item_table_may_have_the_columns(tmp_path):
         prepared(tmp_path, rows, items=items, available_from="from", available_until="to")
 
 
+def test_lifetimes_of_several_rows_or_tables_are_not_reversed(tmp_path):
+    (tmp_path / "items.csv").write_text("item,maker,from\na,p,1\nb,p,2020\n")
+    items = {"path": str(tmp_path / "items.csv"), "item": "item", "provider": "maker"}
+    rows = ["u,a,,2,,11", "u,b,,5,,9", "v,b,,6,,11"]
+    said = (
+        r"log.csv and .*items.csv: the latest available_until of the item 'b' is '11', which is before its earliest"
+        r" available_from, '2020'; correct one of them"
+    )
+    with pytest.raises(DataError, match=said):
+        prepared(tmp_path, rows, items=items, available_from="from", available_until="stop")
+    rows = ["u,a,p,2,1,5", "u,b,p,5,7,", "v,b,p,6,,6"]
+    with pytest.raises(DataError, match=r"log.csv: the latest available_until of the item 'b' is '6', .* '7'"):
+        prepared(tmp_path, rows, available_from="start", available_until="stop")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -123,6 +138,15 @@ def test_lifetimes_before_an_end_are_those_of_the_interactions_before_it():
     found = lifetimes_of({}, items, times, 5)
     assert (found.first.tolist(), found.last.tolist()) == ([0, 2, 5], [0, 2, 5])
     assert found.first.dtype == found.last.dtype == times.dtype
-    until = np.array([7, 100, 8])  # 7 and 8 are the last interactions of items 1 and 3, as if they had no value
+    until = np.array([7, 100, np.iinfo(np.int64).min])  # of item 1, also its last interaction; item 3 has no value
     found = lifetimes_of({"available_until": until}, items, times, 5)
-    assert found.last.tolist() == [0, 100, 8]
+    assert (found.first.tolist(), found.last.tolist()) == ([0, 2, 5], [7, 100, 5])
+    exact = lifetimes_of({"available_until": np.array([7.0, np.nan, 8.5])}, items, times.astype(float), 5)
+    assert exact.last.tolist() == [7.0, 2.0, 8.5]
+
+
+def test_a_given_end_at_the_last_interaction_holds_in_earlier_test_periods(tmp_path):
+    rows = ["u,a,p,1,,8", "v,a,p,7,,8", "u,b,p,2,,", "v,b,p,9,,"]
+    data, found = prepared(tmp_path, rows, available_until="stop")
+    assert found == [(1, 7), (2, 9)]
+    assert data.lifetimes_before(5).last.tolist() == [7, 2]

@@ -34,6 +34,7 @@ from ipsrec_bench.store.health import keys_of
 from ipsrec_bench.suite.load import load_suite
 from ipsrec_bench.suite.shards import Shard
 from ipsrec_bench.training.weights import load_model
+from ipsrec_bench.tuning.rows import place_of_row
 
 from .test_engine import of, run
 from .test_run import STORE, table
@@ -112,6 +113,48 @@ def ranked(tmp_path_factory):
 def test_mistakes_in_a_further_protocol_are_located(tmp_path, further, message):
     with pytest.raises(SuiteError, match=message):
         cells_of(load_suite(written(tmp_path, TINY_SUITE + further), SEED))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ['protocols.a={filter="5-core", max_length=3}', 'datasets.world.filter="2-core"'],
+            r"protocols\.a\.filter: datasets\.world has a filter of its own, .* the same as \[protocol\]",
+        ),
+        (
+            ["protocols.a.tie_order=1", "datasets.world.tie_order=2", "datasets.world.max_length=8"],
+            r"protocols\.a\.tie_order: datasets\.world has a tie_order of its own, .* the same as \[protocol\]",
+        ),
+        (
+            ["protocol.split=temporal", "protocol.validation=last-train", "protocols.a.valid_share=0.3"],
+            r"protocols\.a: on 'world', this protocol is the same as \[protocol\]",
+        ),
+        (
+            ["protocol.split=temporal", "protocol.folds=2", "protocols.'fold 1 of 2'.mask_history=true"],
+            r"protocols\.\"fold 1 of 2\": two datasets would be called 'world, fold 1 of 2'",
+        ),
+        (
+            ["protocols.a.split=temporal", "datasets.world.providers_as=popularity"],
+            r"datasets\.world\.providers_as: 'popularity' counts .* \('world, a'\); take another choice of providers",
+        ),
+    ],
+)
+def test_protocols_that_change_nothing_on_a_dataset_are_located(tiny_suite, overrides, message):
+    with pytest.raises(SuiteError, match=message):
+        cells_of(load_suite(tiny_suite, overrides))
+
+
+def test_idle_settings_make_no_other_training(tiny_suite):
+    later = '{split="temporal", validation="last-train", valid_share=%s, mask_history=%s}'
+    suite = [f"protocols.{name}={later % one}" for name, one in (("a", (0.2, "false")), ("b", (0.3, "true")))]
+    cells = [cell for cell in cells_of(load_suite(tiny_suite, [*SEED, *suite])) if cell.label == "sasrec"]
+    assert {cell.dataset: cell.parent and cell.parent.dataset for cell in cells} == {
+        "world": None,
+        "world, a": None,
+        "world, b": "world, a",
+    }
+    assert len({place_of_row(cell) for cell in cells}) == 2
 
 
 def test_only_models_whose_training_is_the_same_are_not_trained_again(tmp_path):

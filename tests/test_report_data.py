@@ -139,7 +139,7 @@ def test_statistics_of_targets_in_an_older_store_are_of_leave_one_out(tmp_path, 
     (line,) = built(path).datasets
     assert (line.split.test_users, line.split.valid_users, line.split.repeated_targets) == (54, 50, None)
     assert line.tested == "54"
-    found = SplitStatistics(54, 50, 0.1, 0.2, 0.3, 0.4)
+    found = SplitStatistics(54, 50, 0.1, 0.2, 0.3, 0.4, 5)
     with writing(path) as connection:  # as the next run does
         record_split(connection, line.statistics.fingerprint, Protocol(), found)
     assert built(path).datasets[0].split == found

@@ -19,7 +19,7 @@ from ipsrec_bench.report.sentences import budgets, finding, tuned_finding
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
 from ipsrec_bench.store.connect import reading
-from ipsrec_bench.tuning.results import StudyResult, TrialResult
+from ipsrec_bench.tuning.results import StudyResult, TrialResult, trials_in
 
 from .planted import NASTY, fill, mean_over_seeds
 
@@ -58,6 +58,14 @@ def study(model="ipsrec-s", seeds=(11, 12, 13), trials=None, **changes):
         "importance": {"lambda": 0.75, "tau": 0.25},
     }
     return StudyResult(**(said | changes))
+
+
+def test_the_first_trials_of_a_study_are_a_study():
+    whole = study(seen={"lambda": 0.5})
+    assert (trials_in(whole.words), trials_in(whole.first(1).words), trials_in("untuned")) == (10, 1, None)
+    assert whole.first(1).best.settings == OWN
+    assert not whole.first(1).seen
+    assert whole.first(10) is whole
 
 
 @pytest.fixture

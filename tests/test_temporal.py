@@ -167,6 +167,15 @@ def test_folds_need_room():
         Protocol(split="temporal", folds=5, test_share=0.2, valid_share=0.1)
 
 
+@pytest.mark.parametrize("validation", ["users", "last-train"])
+def test_only_shares_of_the_same_thing_are_summed(world, validation):
+    protocol = Protocol(split="temporal", validation=validation, valid_share=0.5, test_share=0.1, folds=5)
+    for _, fold in folds_of(protocol):
+        assert split_dataset(world, fold).test.num_users
+    with pytest.raises(ValueError, match=r"test_share = 0\.1, 10 times, leaves nothing to train on"):
+        Protocol(split="temporal", validation=validation, test_share=0.1, folds=10)
+
+
 def test_the_number_of_a_fold_is_no_setting(tiny_suite):
     with pytest.raises(SuiteError, match="unknown key 'later'"):
         load_suite(tiny_suite, ["protocol.split=temporal", "protocol.later=1"])

@@ -139,9 +139,21 @@ def test_the_key_has_the_filter_only_if_it_is_for_training(tiny_suite, tmp_path)
         return [cell.key("f") for cell in cells_of(load_suite(tiny_suite, overrides), tmp_path)]
 
     plain, training = keys(), keys(*FOR_TRAINING[:2])
-    assert keys('protocol.filter="4-core"') == keys('protocol.filter_for="training"') == plain
+    assert keys('protocol.filter="4-core"') == plain
     assert not {*plain} & {*training}
     assert not {*keys('protocol.filter="4-core"', FOR_TRAINING[1])} & {*training}
+
+
+def test_a_filter_for_training_needs_a_filter(tiny_suite, tmp_path):
+    for_training = FOR_TRAINING[1]
+    with pytest.raises(SuiteError, match=r"protocol\.filter_for: found 'training', but no dataset has a filter"):
+        cells_of(load_suite(tiny_suite, [for_training]), tmp_path)
+    with pytest.raises(SuiteError, match=r"protocols\.b\.filter_for: found 'training', but no dataset has a filter"):
+        cells_of(load_suite(tiny_suite, ['protocols.b={filter_for="training", mask_history=true}']), tmp_path)
+    filtered = cells_of(load_suite(tiny_suite, [for_training, 'datasets.world.filter="2-core"']), tmp_path)
+    assert all(cell.protocol.filters_training for cell in filtered)
+    further = cells_of(load_suite(tiny_suite, [for_training, 'protocols.b={filter="2-core"}']), tmp_path)
+    assert {cell.dataset: cell.protocol.filters_training for cell in further} == {"world": False, "world, b": True}
 
 
 def test_a_filter_that_leaves_nobody_to_train_on_is_named(world):
@@ -162,6 +174,34 @@ def test_models_that_know_users_by_id_need_them_in_training(tiny_suite, tmp_path
     said = f"'caser' learns a vector for each user, and {setting} ranks users"
     with pytest.raises(SuiteError, match=re.escape(said)):
         cells_of(load_suite(tiny_suite, ["models.caser.embedding_size=8", *overrides]), tmp_path)
+
+
+def test_test_users_that_training_lacks_are_counted_for_models_that_know_users(tmp_path, bench):
+    first = {f"u{user}": 30 * user for user in range(30)}
+    times = {user: [begin + 25 * n for n in range(6)] for user, begin in first.items()}
+    rows = [f"{user},i{(time + n) % 7},p,{time}" for user, own in times.items() for n, time in enumerate(own)]
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/late.csv").write_text("\n".join(["user,item,provider,time", *rows]), encoding="utf-8")
+    text = 'title = "Late"\nseeds = [1]\nmodels = ["pop", "caser"]\n[datasets.late]\npath = "late.csv"\n'
+    text += '[protocol]\nsplit = "temporal"\n[training]\nepochs = 1\n'
+    suite = tmp_path / "late.toml"
+    suite.write_text(text, encoding="utf-8")
+    ordered = sorted(time for own in times.values() for time in own)
+    train_end, test_begin = ordered[int(0.8 * len(ordered))], ordered[int(0.9 * len(ordered))]
+    tested = [user for user, own in times.items() if own[0] < test_begin <= own[-1]]
+    unknown = [user for user in tested if times[user][0] >= train_end]
+    assert 0 < len(unknown) < len(tested)
+    said = f"{len(unknown)} of {len(tested)} test users have no training interaction, so"
+    stats = json.loads(bench("data", "stats", "late", "--suite", suite, "--json").stdout)
+    assert (stats["split"]["test_users"], stats["split"]["unknown_users"]) == (len(tested), len(unknown))
+    events = [json.loads(line) for line in bench("run", suite, "--json").stdout.splitlines()]
+    ((note,),) = [event["notes"] for event in events if event["event"] == "dataset-ready"]
+    assert note == f"{said} caser ranks for them with an untrained vector"
+    assert bench("report", "late", "--format", "md").returncode == 0
+    page = (tmp_path / "reports/late/late.md").read_text(encoding="utf-8")
+    assert f"late: {said} Caser ranks for them with an untrained vector." in page
+    (tmp_path / "pop.toml").write_text(text.replace(', "caser"', ""), encoding="utf-8")
+    assert "untrained" not in bench("run", "pop.toml", "--json").stdout
 
 
 def test_the_report_and_the_statistics_of_the_data_say_so(tiny_suite, bench):

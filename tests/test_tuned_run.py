@@ -13,12 +13,14 @@ import pytest
 from optuna.trial import TrialState
 
 from ipsrec_bench.errors import SuiteError
-from ipsrec_bench.events import ExecutorNotice, SearchStarted
+from ipsrec_bench.events import ExecutorNotice, SearchStarted, TrialEnded
 from ipsrec_bench.run.plan import cells_of, make_plan
 from ipsrec_bench.run.workplace import Workplace
 from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.tuning.rows import Work, rows_of, search_rows, tuned_file, with_winners
-from ipsrec_bench.tuning.study import open_storage, studies_in
+from ipsrec_bench.tuning.search import Budget, run_search
+from ipsrec_bench.tuning.study import open_storage, studies_in, study_result
+from ipsrec_bench.tuning.subject import open_search
 from ipsrec_bench.tuning.trial import TrainedTrial
 
 from .conftest import TINY_SUITE, clean_environment, command
@@ -91,7 +93,7 @@ def test_rows_are_searched_and_winners_trained_on_fresh_seeds(suite, bench, tmp_
 
     again = bench("run", suite, "--tuned", "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
-    assert not [event for event in events if event["event"] in {"CellStarted", "TrialEnded"}]
+    assert not [event for event in events if event["event"] in {"cell-started", "trial-ended"}]
     assert bench("report", "tiny", "--format", "json,md").returncode == 0
     report = json.loads((tmp_path / "reports/tiny/tiny.json").read_text(encoding="utf-8"))
     lines = {line["row"]["label"]: line for line in report["fairness"]["lines"]}
@@ -113,10 +115,12 @@ def test_collect_takes_the_best_so_far_without_searching(suite, bench, tmp_path)
 def test_searches_are_named_before_they_are_made(suite, bench):
     checked = bench("validate", suite, "--set", "tune.before=true", "--set", "tune.seeds=[1,2]")
     assert "before them, 4 searches of 3 trials, each trained with 2 seeds" in checked.stdout
+    searched = "searched settings: recent-pop 1; ipsrec-s w/o CL 4; sasrec, ipsrec-s 6"
+    assert searched in checked.stdout
     refused = bench("run", suite, "--tuned", "--shard", "1/2")
     assert (refused.returncode, "--shard 1/2: the cells of a tuned run are known" in refused.stderr) == (2, True)
     shown = bench("run", suite, "--tuned", "--dry-run")
-    assert "Before them come 4 searches of 3 trials;" in " ".join(shown.stdout.split())
+    assert f"Before them come 4 searches of 3 trials ({searched});" in " ".join(shown.stdout.split())
 
 
 def test_a_row_whose_trials_all_fail_keeps_its_settings(tmp_path):
@@ -129,15 +133,47 @@ def test_a_row_whose_trials_all_fail_keeps_its_settings(tmp_path):
     work = Work(str(tmp_path / "studies"), executor, Workplace(store), events.append)
     assert search_rows(plan, work)
     (said,) = [event.message for event in events if isinstance(event, ExecutorNotice)]
-    assert "the search of sasrec on world was given up, so it keeps its settings: 5 trials in a row failed" in said
+    assert "the search of sasrec on world was given up, so it keeps its settings; the same command tries" in said
+    assert "tries again: 5 trials in a row failed" in said
     won = with_winners(plan, work.storage, store)
     words = {cell.label: cell.tuning for _, cell in won.cells}
     assert words["sasrec"] == ""
     assert words["ipsrec-s"] == "tuned, 3 trials"
     assert {cell.tuning for cell in won.planned() if cell.model == "sasrec"} == {"untuned"}
     before = len(events)
-    assert search_rows(plan, work)  # neither is searched again
-    assert [type(event).__name__ for event in events[before:]].count("TrialEnded") == 0
+    assert search_rows(plan, work)  # the memory suffices now; nothing else is searched again
+    assert len([event for event in events[before:] if isinstance(event, TrialEnded)]) == 3
+    won = with_winners(plan, work.storage, store)
+    assert {cell.tuning for _, cell in won.cells if cell.label == "sasrec"} == {"tuned, 3 trials"}
+
+
+def test_trials_that_tune_has_added_do_not_count_with_equal_trials(tmp_path):
+    text = SUITE.replace("[models.recent-pop]\n", "")
+    file = tuned_file(parse_suite(tmp_path / "tiny.toml", text))
+    store = tmp_path / "reports/store.duckdb"
+    plan = make_plan(file, tmp_path / "data", store, lambda _: None)
+    values = (0.1, 0.3, 0.2, 0.9, 0.8)
+    work = Work(
+        str(tmp_path / "studies"),
+        Pretended(*(TrainedTrial((value,), 1.0) for value in values[:3])),
+        Workplace(store),
+        lambda _: None,
+    )
+    assert search_rows(plan, work)
+    row = next(row for row in rows_of(file, [cell for _, cell in plan.cells]) if row.cell.label == "sasrec")
+    search = open_search(row.cell, row.space, row.tune, plan.datasets["world"], work.storage)
+    more = Pretended(*(TrainedTrial((value,), 1.0) for value in values[3:]))
+    assert run_search(search, Budget(5, None), more, work.workplace, work.emit)
+    whole = study_result(search.study, search.place)
+    assert (len(whole.trials), whole.best.value) == (5, 0.9)
+    assert search_rows(plan, work)
+    for _, cell in with_winners(plan, work.storage, store).cells:
+        if cell.label == "sasrec":
+            rate = cell.training.learning_rate
+            assert (rate, cell.tuning) == (whole.trials[1].settings["training.learning_rate"], "tuned, 3 trials")
+    counted = whole.first(3)
+    assert (counted.seconds, counted.best.value, counted.words) == (3.0, 0.3, "tuned, 3 trials")
+    assert whole.first(5) == whole
 
 
 def test_a_tuned_run_outlives_its_processes(suite, tmp_path):

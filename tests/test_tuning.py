@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 
 from ipsrec_bench.data.prepare import prepare
 from ipsrec_bench.errors import ModelError, StoreError, StudyError, SuiteError
-from ipsrec_bench.events import CellStarted, Emit, EpochDone, TrialEnded
+from ipsrec_bench.events import CellStarted, Emit, EpochDone, ExecutorNotice, TrialEnded
 from ipsrec_bench.models.configs import NeuralConfig
 from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.run.cell import train_cell
@@ -41,12 +41,16 @@ from ipsrec_bench.tuning.search import Budget, run_search
 from ipsrec_bench.tuning.space import check_spaces, search_space, with_settings
 from ipsrec_bench.tuning.study import (
     RETRIES,
+    SURPLUS,
     _started,
+    ask,
+    expected_seconds,
     open_storage,
     requeue,
     requeue_lost,
     spent_seconds,
     studies_in,
+    study_name,
     study_result,
 )
 from ipsrec_bench.tuning.subject import Subject, searches
@@ -942,6 +946,94 @@ def test_a_trial_is_found_whose_process_is_gone_or_was_never_named(search_at, mo
     kept = [t for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
     assert sorted(t.params["lambda"] for t in kept) == [0.1, 0.25, 0.5]
     assert events[0].spent == 14.0
+
+
+def within(search, seconds: float, executor) -> list:
+    events: list = []
+    assert run_search(search, Budget(None, seconds), executor, Workplace(Path("store.duckdb")), events.append)
+    return events
+
+
+@pytest.mark.parametrize(("seconds", "trials"), [(35.0, 4), (0.1, 1)])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_the_number_of_jobs_does_not_decide_what_seconds_buy(search_at, seconds, trials, slots):
+    search = search_at("studies", LOSS)
+    executor = Pretended(*[TrainedTrial((0.5,), 10.0)] * 20, slots=slots)
+    within(search, seconds, executor)
+    assert spent_seconds(search.study) == 10.0 * trials
+    assert executor.most == min(slots, max(1, trials - 1))  # the first trial runs alone
+
+
+def test_seconds_that_other_processes_spend_count(search_at):
+    search = search_at("studies", LOSS)
+    here = f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    within(search, 1.0, Pretended(TrainedTrial((0.5,), 10.0)))
+    begun_elsewhere(search.study, here, 0.25)  # 7 s so far, 10 s expected
+    before = search.study.get_trials(deepcopy=False)
+    assert expected_seconds(before, search.place) == 20.0
+    assert expected_seconds(before[1:], search.place) == np.inf
+    begun_elsewhere(search.study, "another-machine 1 1", 0.5)  # a journal does not show whether it is alive
+    assert expected_seconds(search.study.get_trials(), search.place) == 27.0
+    assert expected_seconds(search.study.get_trials(), "postgresql://host/name") == 30.0
+
+
+def test_processes_that_share_seconds_wait_for_each_other(search_at, monkeypatch):
+    search = search_at("studies", LOSS)
+    study, here = search.study, f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    within(search, 1.0, Pretended(TrainedTrial((0.5,), 10.0)))
+
+    def late(study):
+        monkeypatch.setattr("ipsrec_bench.tuning.search.ask", ask)
+        begun_elsewhere(study, here, 0.25)  # 7 s so far, 10 s expected, which is all that is left
+        return ask(study)
+
+    class Waiting(Pretended):
+        def outcomes(self, seconds):
+            if self._at_work:
+                return super().outcomes(seconds)
+            study.tell(1, 0.3)  # after 7 s, so there are 3 s left
+            return []
+
+    monkeypatch.setattr("ipsrec_bench.tuning.search.ask", late)
+    within(search, 20.0, Waiting(TrainedTrial((0.5,), 10.0)))
+    assert [SURPLUS in trial.user_attrs for trial in study.trials] == [False, False, True, False]
+    assert spent_seconds(study) == 27.0
+
+
+def test_a_trial_of_no_process_is_waited_for_under_a_budget_of_seconds(search_at, monkeypatch):
+    """It was killed before it could record its process, and its settings are tried again."""
+    monkeypatch.setattr("ipsrec_bench.tuning.study.NAMELESS_SECONDS", 1)
+    search = search_at("studies", LOSS)
+    search.study.ask()  # has the suite's own settings
+    within(search, 1e-3, executor_maker("inline", Workers("inline", ("cpu",), None, 1).slots(1)))
+    kept = [t for t in search.study.get_trials() if t.state == TrialState.COMPLETE]
+    assert [t.params["lambda"] for t in kept] == [0.1]
+
+
+def test_cheap_trials_end_with_their_number(search_at, monkeypatch):
+    monkeypatch.setattr("ipsrec_bench.tuning.search.MOST_TRIALS", 5)
+    search = search_at("studies", LOSS)
+    events = within(search, 60.0, Pretended(*[TrainedTrial((0.5,), 0.01)] * 9))
+    (said,) = [event.message for event in events if isinstance(event, ExecutorNotice)]
+    assert "the search of ipsrec-s on world ended after 5 trials, the most that a limit in seconds allows" in said
+    assert len(search.study.trials) == 5
+
+
+def test_the_name_of_a_study_has_the_rules_that_its_search_follows(search_at, monkeypatch):
+    search = search_at("studies", LOSS)
+
+    def name(**rules):
+        tune = search.tune.model_copy(update=rules)
+        return study_name(search.cell, search.data.fingerprint, search.space, tune)
+
+    plain, unpruned = name(pruner="median"), name(sampler="random", pruner="none")
+    assert len({plain, *(name(pruner="median", **{key: 9}) for key in ("seed", "start_up", "warm_up"))}) == 4
+    assert {name(sampler="random", pruner="none", **{key: 9}) for key in ("start_up", "warm_up", "trials")} == {
+        unpruned
+    }
+    assert name(sampler="random", pruner="none", seed=9) != unpruned
+    monkeypatch.setattr("ipsrec_bench.tuning.study.RANKS_FORMAT", 0)
+    assert name(pruner="median") != plain
 
 
 def test_settings_that_are_queued_twice_are_tried_once(search_at):

@@ -669,7 +669,12 @@ def tune(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option("--budget", min=1, metavar="SECONDS", help="Time limit for all trials of each study."),
+        typer.Option(
+            "--budget",
+            min=1,
+            metavar="SECONDS",
+            help="Seconds of training of each study, over all trials; without --trials, at most 200 trials.",
+        ),
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Validation metric to optimise, like mrr@10.")] = None,
     executor: ExecutorOption = "pool",

@@ -293,6 +293,7 @@ def print_statistics(
             ),
             ("  test targets that repeat an item of the history", _percent(targets.repeated_targets)),
             ("  test targets that no training interaction has", _percent(targets.unseen_targets)),
+            ("  test users without a training interaction", f"{targets.unknown_users:,}"),
         ]
     print_table(["Property", "Value"], facts)
     for note in reading.notes:

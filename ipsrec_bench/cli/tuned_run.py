@@ -62,7 +62,7 @@ def search_first(
 
 
 def searches_in_words(file: "SuiteFile", data_dir: Path) -> str:
-    """Return how many searches come before the cells of a suite, and how long each is."""
+    """Return how many searches come before the cells of a suite, how long each is, and how many settings it has."""
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.tuning.rows import rows_of
 
@@ -71,4 +71,9 @@ def searches_in_words(file: "SuiteFile", data_dir: Path) -> str:
     tune = file.suite.tune
     seeds = f", each trained with {counted(len(tune.seeds), 'seed')}" if len(tune.seeds) > 1 else ""
     budget = counted(tune.trials, "trial") if tune.budget == "equal trials" else f"{tune.seconds:g} s of training"
-    return f"{counted(len(rows), 'search').replace('searchs', 'searches')} of {budget}{seeds}"
+    searches = f"{counted(len(rows), 'search').replace('searchs', 'searches')} of {budget}{seeds}"
+    by_size: dict[int, dict[str, None]] = {}
+    for row in sorted(rows, key=lambda row: len(row.space.where)):
+        by_size.setdefault(len(row.space.where), {})[row.cell.label] = None
+    sizes = "; ".join(f"{', '.join(labels)} {size}" for size, labels in by_size.items())
+    return f"{searches} (searched settings: {sizes})" if sizes else searches

@@ -7,12 +7,12 @@ has the earliest of its beginnings and the latest of its ends.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
-from numpy.typing import NDArray
 
-from ipsrec_bench.data.lifetimes import FROM, UNTIL, Moments, seen_lifetimes
+from ipsrec_bench.data.lifetimes import FROM, UNTIL, Moments, missing_moment
 from ipsrec_bench.data.raw_files import place_of
 from ipsrec_bench.data.sources import find_column, materialise, open_table, where
 from ipsrec_bench.data.times import RowPlace, TimeExpression, time_expression
@@ -41,7 +41,8 @@ def read_times(
         place: returns the location of a row of `raw`.
 
     Raises:
-        DataError: a time cannot be read, a column does not exist, or an end is before its beginning.
+        DataError: a time cannot be read, a column does not exist, or an end is before its beginning, in a row or of an
+            item.
     """
     file = str(paths[0]) if paths else "synthetic data"
     if not isinstance(source, TableSource) or not (tables := _tables(connection, source, paths)):
@@ -65,6 +66,8 @@ def read_times(
         (table,) = {*tables.values()}
         _refuse_reversed(connection, time, table, places[table])
     _gather(connection, time, tables)
+    if len(tables) > 1:
+        _refuse_reversed_items(connection, time, tables, " and ".join(map(str, paths)))
     return time
 
 
@@ -113,6 +116,25 @@ def _refuse_reversed(connection: duckdb.DuckDBPyConnection, time: TimeExpression
         )
 
 
+def _refuse_reversed_items(
+    connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables: Mapping[str, str], files: str
+) -> None:
+    """Refuse an item whose beginning and end, perhaps of different rows or tables, are reversed."""
+    found = connection.execute(f"SELECT min(item) FROM lifetimes WHERE {UNTIL} < {FROM}").fetchone()
+    if found is None or found[0] is None:
+        return
+    begin, end = (
+        connection.execute(
+            f"SELECT {chosen}({key}, {_applied(time, key)}) FROM {tables[key]} WHERE item = ?", found
+        ).fetchall()[0][0]
+        for key, chosen in ((FROM, "arg_min"), (UNTIL, "arg_max"))
+    )
+    raise DataError(
+        f"{files}: the latest {UNTIL} of the item '{visible(found[0])}' is '{visible(end)}', which is before its"
+        f" earliest {FROM}, '{visible(begin)}'; correct one of them"
+    )
+
+
 def _gather(connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables: Mapping[str, str]) -> None:
     columns = ", ".join(f"{key}.moment AS {key}" for key in tables)
     joins = " ".join(
@@ -124,12 +146,11 @@ def _gather(connection: duckdb.DuckDBPyConnection, time: TimeExpression, tables:
     connection.execute(f"CREATE TABLE lifetimes AS SELECT listed.item, {columns} FROM {items} {joins}")
 
 
-def given_lifetimes(
-    connection: duckdb.DuckDBPyConnection, items: NDArray[np.int32], times: Moments
-) -> dict[str, Moments]:
+def given_lifetimes(connection: duckdb.DuckDBPyConnection, dtype: np.dtype[Any]) -> dict[str, Moments]:
     """Return the prepared arrays, by key, of the tables `lifetimes` and `items`: first and last moments `[items]`.
 
-    Empty if there is no table `lifetimes`. An item without a value has its first or last interaction.
+    Their type is that of the data's times, `dtype`. Empty if there is no table `lifetimes`. An item without a value has
+    `missing_moment`.
     """
     tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if "lifetimes" not in tables:
@@ -138,13 +159,12 @@ def given_lifetimes(
     columns = connection.execute(
         f"SELECT {', '.join(keys)} FROM items JOIN lifetimes ON lifetimes.item = items.raw ORDER BY id"
     ).fetchnumpy()
-    seen = dict(zip((FROM, UNTIL), seen_lifetimes(items, times), strict=True))
     found: dict[str, Moments] = {}
     for key in keys:
         column = np.ma.masked_array(columns[key])
         missing = np.ma.getmaskarray(column)
-        moments = np.where(missing, 0, column.data).astype(times.dtype)
+        moments = np.where(missing, 0, column.data).astype(dtype)
         if key == UNTIL:  # the last moment before the end
-            moments = np.nextafter(moments, -np.inf) if times.dtype.kind == "f" else moments - 1
-        found[key] = np.where(missing, seen[key], moments)
+            moments = np.nextafter(moments, -np.inf) if dtype.kind == "f" else moments - 1
+        found[key] = np.where(missing, np.array(missing_moment(dtype), dtype), moments)
     return found

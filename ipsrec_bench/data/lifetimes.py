@@ -8,12 +8,13 @@ included.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FROM, UNTIL = "available_from", "available_until"
-"""Keys of a dataset; also the names of the prepared arrays."""
+"""Keys of a dataset; also the names of the prepared arrays, which have the data's values and mark missing ones."""
 
 Moments = NDArray[np.int64] | NDArray[np.float64]
 
@@ -43,26 +44,34 @@ def lifetimes_of(
 
     Interactions at `end` or later, if it is given, do not count: an item that has no others begins to exist at `end`.
     """
-    if len(given) == len((FROM, UNTIL)) and end is None:
+    if all(key in given and not is_missing(given[key]).any() for key in (FROM, UNTIL)):
         return Lifetimes(given[FROM], given[UNTIL], given=True)
-    first, last = seen_lifetimes(items, times)
-    found = {FROM: first, UNTIL: last}
-    if end is not None:
-        earlier = _seen_before(end, items, times)
-        # A prepared value at the first or last of all interactions may stand for one that the data do not have.
-        given = {key: np.where(moments == found[key], earlier[key], moments) for key, moments in given.items()}
-        found = earlier
-    return Lifetimes(given.get(FROM, found[FROM]), given.get(UNTIL, found[UNTIL]), given=bool(given))
+    seen = seen_lifetimes(items, times) if end is None else _seen_before(end, items, times)
+    first, last = (
+        np.where(is_missing(given[key]), of_interactions, given[key]) if key in given else of_interactions
+        for key, of_interactions in zip((FROM, UNTIL), seen, strict=True)
+    )
+    return Lifetimes(first, last, given=bool(given))
 
 
-def _seen_before(end: float, items: NDArray[np.int32], times: Moments) -> dict[str, Moments]:
+def is_missing(moments: Moments) -> NDArray[np.bool_]:
+    """Return where a prepared array has no value: `missing_moment` of its type."""
+    return np.isnan(moments) if moments.dtype.kind == "f" else moments == missing_moment(moments.dtype)
+
+
+def missing_moment(dtype: np.dtype[Any]) -> float:
+    """Return what a prepared array of this type has for an item without a value."""
+    return np.nan if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
+def _seen_before(end: float, items: NDArray[np.int32], times: Moments) -> tuple[Moments, Moments]:
     """Return the times of each item's first and last interaction before `end`, `[items]`; `end` where it has none."""
     first, last = seen_lifetimes(items, times)
     first[first >= end] = end
     last = np.full_like(last, end)
     old = times < end
     last[np.unique(items[old]) - 1] = seen_lifetimes(items[old], times[old])[1]
-    return {FROM: first, UNTIL: last}
+    return first, last
 
 
 def outside_notes(given: Mapping[str, Moments], items: NDArray[np.int32], times: Moments) -> list[str]:

@@ -152,7 +152,7 @@ def _build(source: DatasetSpec, data_dir: Path, folder: Path) -> None:
             "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         }
         del columns
-        lifetimes = given_lifetimes(connection, arrays["items"], arrays["times"])
+        lifetimes = given_lifetimes(connection, arrays["times"].dtype)
         reading = _with_control(connection, source, arrays, reading, _place(paths))
         if source.tie_order in (None, IN_FILE_ORDER):
             reading = replace(reading, notes=(*reading.notes, *sorted_ties(connection, **_without_providers(arrays))))

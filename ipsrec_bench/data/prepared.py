@@ -6,7 +6,7 @@ providers.npy  int32, likewise; 1 is the unknown provider, 2.. are known ones
 times.npy      int64 or float64, likewise: whole numbers, other numbers, or micro- or nanoseconds since 1970
 offsets.npy    int64, users + 1; user u's interactions are items[offsets[u]:offsets[u + 1]]
 available_from.npy, available_until.npy    like times, one per item: the first and the last moment at which it exists;
-               only where the data have a column for it
+               only where the data have a column for it; the smallest int64, or NaN, for an item without a value
 users.parquet, items.parquet, providers.parquet    raw id <-> dense id
 meta.json      format, fingerprint, unit of times, statistics, what reading found, source and the sha256 of its files
 ```
@@ -26,7 +26,7 @@ from ipsrec_bench.data.lifetimes import FROM, UNTIL, Lifetimes, Moments, lifetim
 from ipsrec_bench.data.statistics import DatasetStatistics
 
 UNKNOWN_PROVIDER = 1
-PREPARED_FORMAT = 7
+PREPARED_FORMAT = 8
 
 
 @dataclass(frozen=True)

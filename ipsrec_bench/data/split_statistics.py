@@ -1,5 +1,6 @@
 """Statistics of a split: how many users are evaluated, and which properties of their targets could mislead."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ class SplitStatistics:
     """Counts and shares of the held-out targets of one dataset under one split.
 
     Shares are of targets, of which a user has several if the protocol takes all interactions after a cut.
-    A share is None if it was recorded by an older version without it.
+    A value is None if it was recorded by an older version without it.
     """
 
     test_users: int
@@ -33,6 +34,9 @@ class SplitStatistics:
     """Share of test targets with an item that is also in the user's history."""
     unseen_targets: float | None
     """Share of test targets with an item that no training interaction has."""
+    unknown_users: int | None
+    """Users with a test target, but without a training interaction; a model that knows users by id has only
+    an untrained vector for them."""
 
 
 def held_out_facts(data: PreparedDataset, protocol: Protocol) -> tuple[TargetFacts, SplitStatistics]:
@@ -61,7 +65,8 @@ def describe_split(
         trained: bool `[interactions]`, the training interactions; by default all of the split.
     """
     test = split.test.positions
-    newest = data.times[split.trained(data) if trained is None else trained].max()
+    trained = split.trained(data) if trained is None else trained
+    newest = data.times[trained].max()
     return SplitStatistics(
         test_users=split.test.num_users,
         valid_users=split.valid.num_users,
@@ -69,4 +74,21 @@ def describe_split(
         leaked_targets=float((data.times[test] < newest).mean()),
         repeated_targets=float(facts.item_seen.mean()),
         unseen_targets=float((facts.item_count == 0).mean()),
+        unknown_users=unknown_users(data, split, trained),
     )
+
+
+def unknown_in_words(unknown: int, test_users: int, models: Sequence[str]) -> str:
+    """Return a clause on the test users without a training interaction, given the models that know users by id."""
+    have, rank = "has" if unknown == 1 else "have", "ranks" if len(models) == 1 else "rank"
+    return (
+        f"{unknown:,} of {test_users:,} test users {have} no training interaction, so {' and '.join(models)} {rank} for"
+        " them with an untrained vector"
+    )
+
+
+def unknown_users(data: PreparedDataset, split: Split, trained: NDArray[np.bool_]) -> int:
+    """Return how many users have a test target of `split`, but none of the `trained` interactions, `[interactions]`."""
+    before = np.concatenate(([0], np.cumsum(trained)))
+    known = before[data.offsets[1:]] > before[data.offsets[:-1]]
+    return int((~known[np.unique(split.test.users)]).sum())

@@ -76,7 +76,7 @@ class Model(nn.Module):
     uses_times: ClassVar[bool] = False
     """Whether histories must come with times."""
     uses_users: ClassVar[bool] = False
-    """Whether it knows users by id, so that it cannot rank for users without training interactions."""
+    """Whether it knows users by id, so that it has only untrained facts about users without training interactions."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 (torch's signature)
         """Load `state_dict` as torch does, but resize buffers to match it: their sizes may depend on the data."""

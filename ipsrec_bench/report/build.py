@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ipsrec_bench.data.split import rule_of
+from ipsrec_bench.data.split_statistics import unknown_in_words
+from ipsrec_bench.models.registry import REGISTRY
 from ipsrec_bench.report.across import across_datasets
 from ipsrec_bench.report.against import against_papers, places
 from ipsrec_bench.report.comparisons import CORRECTIONS, FAMILIES, TESTS, Pair, compare, interval_rule
@@ -279,7 +281,20 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
                 " validation ranks"
             )
+    yield from _unknown(results, datasets)
     yield from _exhausted(results, datasets)
+
+
+def _unknown(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
+    """Yield a sentence for every dataset with test users of whom models that know users by id have learnt nothing.
+
+    A model that is not part of the toolkit is not known to be one of these.
+    """
+    for line in datasets:
+        cells = (cell for cell in results.run.cells if cell.dataset == line.label)
+        models = {cell.display: None for cell in cells if cell.type in REGISTRY and REGISTRY[cell.type].uses_users}
+        if models and line.split and line.split.unknown_users:
+            yield f"{line.label}: {unknown_in_words(line.split.unknown_users, line.split.test_users, list(models))}"
 
 
 def _exhausted(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from ipsrec_bench.report.results import Results
 from ipsrec_bench.report.sentences import EQUAL
 from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.suite.cells import TUNED
-from ipsrec_bench.tuning.results import StudyResult, split_settings
+from ipsrec_bench.tuning.results import StudyResult, split_settings, trials_in
 from ipsrec_bench.words import counted, joined
 
 Budget = Literal["equal trials", "equal seconds"]
@@ -34,7 +34,9 @@ def _lines(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> Iter
             summaries = [results.summaries[key] for key in dict.fromkeys(keys) if key in results.summaries]
             if not summaries:
                 continue
-            own = [study for place, study in studies if place == dataset and _is_source(study, row, summaries[0])]
+            given = trials_in(row.tuning)
+            there = [study.first(given) if given else study for place, study in studies if place == dataset]
+            own = [study for study in there if _is_source(study, row, summaries[0])]
             study = max(own, key=lambda one: len(one.trials), default=None)
             trained = [one.train_seconds for one in summaries if one.train_seconds is not None]
             epochs = summaries[0].settings.get("training", {}).get("epochs")
@@ -46,7 +48,7 @@ def _lines(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> Iter
                 failed=study.failed if study else None,
                 search_seconds=study.seconds if study else None,
                 searched=len(study.default) if study else None,
-                seen=fmean(study.seen.get(name, 0.0) for name in study.default) if study else None,
+                seen=fmean(study.seen.get(name, 0.0) for name in study.default) if study and study.seen else None,
                 train_seconds=fmean(trained) if trained else None,
                 epochs=epochs,
                 best_epochs=tuple(one.best_epoch for one in summaries if one.best_epoch) if epochs else (),

@@ -12,7 +12,8 @@ from ipsrec_bench.data.datasets import KnownDatasets, known_datasets
 from ipsrec_bench.data.prepare import preparation_state, prepare, prepared_path
 from ipsrec_bench.data.prepared import PreparedDataset, load_prepared
 from ipsrec_bench.data.sources import source_paths
-from ipsrec_bench.data.split import split_dataset
+from ipsrec_bench.data.split import Split, split_dataset
+from ipsrec_bench.data.split_statistics import unknown_in_words, unknown_users
 from ipsrec_bench.errors import BenchError, MissingDataError, MissingStoreError
 from ipsrec_bench.events import DatasetLeftOut, DatasetReady, Emit
 from ipsrec_bench.models.registry import is_installed, model_entry, module_at
@@ -280,10 +281,19 @@ def make_plan(
             data = datasets[cell.dataset] = prepare(cell.dataset, cell.source, data_dir)
             s = data.statistics
             seconds = time.perf_counter() - began
-            split_dataset(data, cell.protocol)  # raises, if no user can be evaluated, before anything runs
-            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, data.reading.notes))
+            split = split_dataset(data, cell.protocol)  # raises, if no user can be evaluated, before anything runs
+            notes = (*data.reading.notes, *_on_unknown_users(cell.dataset, cells, data, split))
+            emit(DatasetReady(cell.dataset, s.users, s.items, s.providers, s.actions, seconds, notes))
     keyed = tuple((key_of(cell, datasets[cell.dataset]), cell) for cell in cells)
     return Plan(file, datasets, keyed, frozenset(_complete(store, [key for key, _ in keyed])))
+
+
+def _on_unknown_users(dataset: str, cells: Iterable[Cell], data: PreparedDataset, split: Split) -> Iterator[str]:
+    """Yield a sentence on the test users of whom training sees nothing, if a model of `dataset` knows users by id."""
+    models = {cell.model: None for cell in cells if cell.dataset == dataset and model_entry(cell.type).uses_users}
+    unknown = unknown_users(data, split, split.trained(data)) if models else 0
+    if unknown:
+        yield unknown_in_words(unknown, split.test.num_users, list(models))
 
 
 def _missing(sources: Mapping[str, DatasetSpec], data_dir: Path) -> dict[str, str]:

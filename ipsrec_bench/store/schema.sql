@@ -52,6 +52,7 @@ CREATE TABLE splits (
     leaked_targets DOUBLE,
     repeated_targets DOUBLE,
     unseen_targets DOUBLE,
+    unknown_users BIGINT,
     PRIMARY KEY (fingerprint, split)
 );
 COMMENT ON TABLE splits IS 'Counts and shares of the held-out targets; one row per dataset and split. Shares are of the test targets, of which a user has several under target = all; NULL where an older version did not record them.';
@@ -63,6 +64,7 @@ COMMENT ON COLUMN splits.tied_targets IS 'share with the same time as the intera
 COMMENT ON COLUMN splits.leaked_targets IS 'share older than the newest training interaction';
 COMMENT ON COLUMN splits.repeated_targets IS 'share with an item of the user''s history';
 COMMENT ON COLUMN splits.unseen_targets IS 'share with an item that no training interaction has';
+COMMENT ON COLUMN splits.unknown_users IS 'users with a test target who have no training interaction';
 
 CREATE TABLE environments (
     environment VARCHAR PRIMARY KEY,

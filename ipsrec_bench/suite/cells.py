@@ -398,20 +398,14 @@ def _without_effect(protocol: Protocol) -> set[str]:
     Metrics, cutoffs and ties only affect tables. The filter and the order of equal times are applied to the dataset,
     whose fingerprint enters; a filter for training alone is not.
     """
-    idle = {"metrics", "cutoffs", "ties", "tie_order"}
-    if not protocol.filters_training:
-        idle |= {"filter", "filter_for"}
-    if not protocol.takes_shares:
-        idle |= {"valid_share", "test_share"}
-    elif protocol.validation == "last-train":
-        idle |= {"valid_share"}
-    return idle
+    without = {"metrics", "cutoffs", "ties", "tie_order"} | protocol.idle
+    return without if protocol.filters_training else without | {"filter", "filter_for"}
 
 
 def _unseen_users(protocol: Protocol) -> tuple[str, str] | None:
     """Return the setting by which users are ranked of whom training sees nothing, and its remedy; None if none does."""
     if protocol.split == "user-holdout":
-        return "split = 'user-holdout'", "split = 'leave-one-out' or 'temporal'"
+        return "split = 'user-holdout'", "split = 'leave-one-out', or 'temporal', which lacks only users who join late"
     if protocol.validation == "users":
         return "validation = 'users'", "validation = 'time' or 'last-train'"
     if protocol.filters_training:

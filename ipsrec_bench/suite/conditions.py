@@ -1,6 +1,6 @@
 """The conditions of a suite: each dataset under each protocol, and with each choice of providers that is a control."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class Condition:
     name: ConditionName
     source: DatasetSpec
     protocol: Protocol
-    """With the dataset's own `max_length` and `filter` already applied."""
+    """With the dataset's own `max_length`, `filter` and `tie_order` already applied."""
     trained_under: ConditionName | None = None
     """The condition whose trained models are ranked in this one, because training is the same in both and ranking is
     not; None if models are trained in this one."""
@@ -72,8 +72,8 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
         known_datasets: settings of the datasets that a suite may name without describing them.
 
     Raises:
-        SuiteError: a dataset is unknown, or a setting is wrong, or two conditions have one name, or a control does not
-            apply to a dataset.
+        SuiteError: a dataset is unknown, or a setting is wrong or has no effect, or two conditions have one name or
+            are equal, or a control does not apply to a dataset.
     """
     further = [*_earlier("", file.suite.protocol)]
     for label, protocol in _protocols(file):
@@ -86,23 +86,69 @@ def conditions(file: SuiteFile, known_datasets: Mapping[str, Mapping[str, Any]])
         for providers in file.suite.controls.providers:
             name = ConditionName(base, control_name(providers))
             found.append(Condition(name, main.source.model_copy(update={"providers_as": providers}), main.protocol))
-        trained = [main]
+        trained, under = [main], [main]
         for label, protocol in further:
             one = _condition(file, ConditionName(base, protocol=label), known_datasets, protocol)
+            _check_differs(file, one, under)
+            under.append(one)
             like = next((other for other in trained if _share_training(one, other)), None)
             if like is None:
                 trained.append(one)
-            elif like.protocol.ranking != one.protocol.ranking:
+            elif not _rank_alike(one, like):
                 one = replace(one, trained_under=like.name)
             found.append(one)
-    labels = [one.label for one in found]
     for one in found:
         _check_popularity(file, one)
-        if labels.count(one.label) > 1:
-            raise file.error(
-                ("datasets", one.name.base), f"two datasets would be called '{one.label}'; rename this one"
-            )
+    _check_names(file, found)
+    _check_filters(file, found)
     return found
+
+
+def _check_names(file: SuiteFile, found: Sequence[Condition]) -> None:
+    """Refuse two conditions of one name; the protocol is to be renamed if there is one, else the dataset."""
+    labels = [one.label for one in found]
+    alike = [one for one in found if labels.count(one.label) > 1]
+    if not alike:
+        return
+    protocol = next((one.name.protocol for one in alike if one.name.protocol in file.suite.protocols), None)
+    place = ("protocols", protocol) if protocol else ("datasets", alike[0].name.base)
+    raise file.error(place, f"two datasets would be called '{alike[0].label}'; rename this one")
+
+
+def _check_filters(file: SuiteFile, found: Sequence[Condition]) -> None:
+    """Refuse `filter_for = "training"` where nothing is filtered: it would have no effect."""
+    for name in ("", *file.suite.protocols):
+        written = file.suite.protocols[name].get("filter_for") if name else file.suite.protocol.filter_for
+        concerned = [one for one in found if name in {"", one.name.protocol}]
+        if written == "training" and not any(one.protocol.filters_training for one in concerned):
+            raise file.error(
+                (*(("protocols", name) if name else ("protocol",)), "filter_for"),
+                "found 'training', but no dataset has a filter, so this changes nothing; set filter, or remove the key",
+            )
+
+
+def _check_differs(file: SuiteFile, one: Condition, others: Iterable[Condition]) -> None:
+    """Refuse a further protocol under which a dataset is read, split and ranked as under one of the `others`."""
+    like = next((other for other in others if _share_training(one, other) and _rank_alike(one, other)), None)
+    if like is None:
+        return
+    base, name = one.name.base, one.name.protocol
+    same = f"[protocols.{like.name.protocol}]" if like.name.protocol else "[protocol]"
+    own = [key for key in file.suite.protocols[name] if key in file.suite.datasets[base]]
+    if own:
+        raise file.error(
+            ("protocols", name, own[0]),
+            f"datasets.{base} has a {own[0]} of its own, which counts there, so this protocol is the same as {same};"
+            " remove one of the two",
+        )
+    raise file.error(
+        ("protocols", name), f"on '{base}', this protocol is the same as {same}; change a setting, or remove it"
+    )
+
+
+def _rank_alike(one: Condition, other: Condition) -> bool:
+    """Return whether the targets of trained models are ranked in the same way."""
+    return one.protocol.ranking == other.protocol.ranking
 
 
 def _share_training(one: Condition, other: Condition) -> bool:
@@ -131,10 +177,12 @@ def _check_controls(file: SuiteFile, main: Condition) -> None:
 def _check_popularity(file: SuiteFile, one: Condition) -> None:
     """Refuse classes of popularity where interactions are counted that the split holds out."""
     if one.source.providers_as == "popularity" and one.protocol.split != "leave-one-out":
+        place = ("controls", "providers") if one.name.control else ("datasets", one.name.base, "providers_as")
+        what = "control" if one.name.control else "choice of providers"
         raise file.error(
-            ("controls", "providers"),
+            place,
             f"'popularity' counts interactions that split = '{one.protocol.split}' holds out ('{one.label}'); take"
-            " another control, or split = 'leave-one-out'",
+            f" another {what}, or split = 'leave-one-out'",
         )
 
 
@@ -147,7 +195,12 @@ def _condition(
     file: SuiteFile, name: ConditionName, known_datasets: Mapping[str, Mapping[str, Any]], protocol: Protocol
 ) -> Condition:
     source = _completed(file, name.base, known_datasets, protocol)
-    own = {"max_length": source.max_length or protocol.max_length, "filter": source.filter, "folds": 1}
+    own = {
+        "max_length": source.max_length or protocol.max_length,
+        "filter": source.filter,
+        "tie_order": source.tie_order,
+        "folds": 1,
+    }
     return Condition(name, _as_read(source, protocol), protocol.model_copy(update=own))
 
 
@@ -171,11 +224,10 @@ def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
     """Yield name and settings of the suite's further protocols.
 
     Raises:
-        SuiteError: a setting is wrong, a name is taken, or two protocols are equal.
+        SuiteError: a setting is wrong, or a name is taken.
     """
     suite = file.suite
     controls = [control_name(providers) for providers in suite.controls.providers]
-    seen = {MAIN_PROTOCOL: suite.protocol}
     for name, changed in suite.protocols.items():
         where: settings.Path = ("protocols", name)
         if name in {MAIN_PROTOCOL, *suite.datasets, *controls}:
@@ -185,13 +237,7 @@ def _protocols(file: SuiteFile) -> Iterator[tuple[str, Protocol]]:
             if key in changed:
                 what = "count ties alike" if key == "ties" else "show the same metrics"
                 raise file.error((*where, key), f"all protocols of a suite {what}; set protocol.{key} instead")
-        protocol = further_protocol(file, name)
-        for other, known in seen.items():
-            if (protocol.training, protocol.ranking) == (known.training, known.ranking):
-                same = "[protocol]" if other == MAIN_PROTOCOL else f"[protocols.{other}]"
-                raise file.error(where, f"this protocol is the same as {same}; change a setting, or remove it")
-        seen[name] = protocol
-        yield name, protocol
+        yield name, further_protocol(file, name)
 
 
 def further_protocol(file: SuiteFile, name: str) -> Protocol:

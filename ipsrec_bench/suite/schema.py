@@ -432,10 +432,17 @@ class Protocol(Settings):
 
     @property
     def training(self) -> dict[str, Any]:
-        """The settings that training and the choice of targets read, as plain JSON values."""
+        """The settings that training and the choice of targets depend on, as plain JSON values."""
         without = {"metrics", "cutoffs", "ties", "mask_history", "candidates"}
-        shares = set() if self.takes_shares else {"valid_share", "test_share"}
-        return self.model_dump(mode="json", exclude=without | shares)
+        return self.model_dump(mode="json", exclude=without | self.idle)
+
+    @property
+    def idle(self) -> set[str]:
+        """The keys that have no effect because of what other keys are set to."""
+        found = set() if self.filter.active else {"filter_for"}
+        if not self.takes_shares:
+            return found | {"valid_share", "test_share"}
+        return found | ({"valid_share"} if self.validation == "last-train" else set())
 
     @property
     def ranking(self) -> dict[str, Any]:
@@ -474,12 +481,12 @@ class Protocol(Settings):
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
-        if self.valid_share + self.folds * self.test_share >= 1:
+        own_share = self.validation != "time"  # of other things than `test_share`, or none
+        if (0 if own_share else self.valid_share) + self.folds * self.test_share >= 1:
             of_folds = f", {self.folds} times," if self.folds > 1 else ""
-            raise ValueError(
-                f"valid_share = {self.valid_share:g} and test_share = {self.test_share:g}{of_folds} leave nothing to"
-                " train on"
-            )
+            shares = "" if own_share else f"valid_share = {self.valid_share:g} and "
+            leave = "leaves" if own_share else "leave"
+            raise ValueError(f"{shares}test_share = {self.test_share:g}{of_folds} {leave} nothing to train on")
         return self
 
     @model_validator(mode="after")
@@ -698,7 +705,8 @@ class Tune(Settings):
     space: dict[str, SearchTable] = {}  # noqa: RUF012 (pydantic copies it)
     """Table for each model: a setting, and the list of values or the range in which it is searched, like `tau` or
     `training.learning_rate`. A model that is not named is searched in its default space, which the reference of its
-    settings gives; they have the same size for all models that are trained by gradients."""
+    settings gives. These have six settings for all models that are trained by gradients, less those whose values other
+    settings of the suite exclude."""
     before: bool = False
     """Whether `ipsrec-bench run` first tunes every row of the suite and then trains the best settings with
     `fresh_seeds`; the same as its option --tuned."""
@@ -707,7 +715,8 @@ class Tune(Settings):
     trials: int = Field(20, ge=1, le=1_000_000)
     """Number of trials of each row, those that are stopped early included."""
     seconds: float = Field(600.0, gt=0, le=1e9)
-    """Seconds of training of each row, with `budget = "equal seconds"`."""
+    """Seconds of training of each row, with `budget = "equal seconds"`. No trial begins that is expected to end after
+    them, given the mean time of a trial, and there are at most 200 trials."""
     sampler: Literal["tpe", "random", "grid", "cma-es"] = "tpe"
     """How settings are chosen. `tpe`: tree-structured Parzen estimator. `random`: independently at random. `cma-es`:
     covariance matrix adaptation. `grid`: every combination once, of listed values or of `grid_points` of a range."""

@@ -3,13 +3,23 @@
 Nothing here imports optuna or torch, so that a report can read it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipsrec_bench.suite.cells import REFIT
 from ipsrec_bench.suite.schema import Training
 from ipsrec_bench.words import counted
+
+_TUNED = re.compile(r"tuned, ([0-9,]+) trials?")
+"""What `StudyResult.words` returns."""
+
+
+def trials_in(words: str) -> int | None:
+    """Return the number of trials of `StudyResult.words`; None if `words` are others."""
+    found = _TUNED.fullmatch(words)
+    return int(found[1].replace(",", "")) if found else None
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -108,6 +118,17 @@ class StudyResult:
     seen: Mapping[str, float] = field(default_factory=dict)
     """For each searched setting, the share of its space that trials have tried: of the values of a list, or of ten
     equal parts of a range (of its logarithm if that is searched). Settings outside the space do not count."""
+
+    def first(self, number: int) -> "StudyResult":
+        """Return the results of the study as if it had ended after its first `number` trials.
+
+        Failed trials count whenever they were; what is known of all trials only, `importance` and `seen`, is left out.
+        """
+        more = self.trials[number:]
+        if not more:
+            return self
+        seconds = max(0.0, self.seconds - sum(trial.seconds for trial in more))
+        return replace(self, trials=self.trials[:number], seconds=seconds, importance={}, seen={})
 
     @property
     def pruned(self) -> int:

@@ -91,7 +91,7 @@ class Work:
 def search_rows(plan: Plan, work: Work) -> bool:
     """Search every row of a plan with the budget of its suite; searches that are done are not repeated.
 
-    A row all of whose trials fail keeps its settings, and a notice says so.
+    A search in which too many trials fail is given up until the next command, and a notice says so.
 
     Returns:
         Whether all searches came to their end; False after an interruption.
@@ -105,29 +105,29 @@ def search_rows(plan: Plan, work: Work) -> bool:
 
 def _search(row: Row, plan: Plan, work: Work) -> bool:
     from ipsrec_bench.tuning.search import budget_of, run_search
-    from ipsrec_bench.tuning.study import GIVEN_UP, study_result
+    from ipsrec_bench.tuning.study import study_result
     from ipsrec_bench.tuning.subject import open_search
 
     search = open_search(row.cell, row.space, row.tune, plan.datasets[row.cell.dataset], work.storage)
-    study = search.study
-    if GIVEN_UP not in study.user_attrs:
-        try:
-            budget = budget_of(plan.file.suite.tune)
-            return run_search(search, budget, work.make_executor, work.workplace, work.emit, work.wanted)
-        except ModelError as error:
-            study.set_user_attr(GIVEN_UP, str(error))
-    best = study_result(study, search.place).best
-    fate = "it takes the best of the complete trials" if best else "it keeps its settings"
-    reason = study.user_attrs[GIVEN_UP]
     name = f"{row.cell.label} on {row.cell.dataset}"
-    work.emit(ExecutorNotice(f"the search of {name} was given up, so {fate}: {reason}"))
+    try:
+        return run_search(search, budget_of(row.tune), work.make_executor, work.workplace, work.emit, work.wanted)
+    except ModelError as error:
+        best = study_result(search.study, search.place).best
+        fate = "it takes the best of the complete trials" if best else "it keeps its settings"
+        again = "the same command tries again"
+        work.emit(ExecutorNotice(f"the search of {name} was given up, so {fate}; {again}: {error}"))
     return True
 
 
 def with_winners(plan: Plan, storage: str, store: Path) -> Plan:
-    """Return the plan with the best settings that the studies in the folder `storage` have for each row so far."""
+    """Return the plan with the best settings that the studies in the folder `storage` have for each row so far.
+
+    With a budget of equal trials, only the first `tune.trials` of a study count: `tune` may have added more.
+    """
     winners = {}
-    for row, study in _studies_of_rows(plan, storage):
+    for row, found in _studies_of_rows(plan, storage):
+        study = found.first(row.tune.trials) if row.tune.budget == "equal trials" else found
         if study.best is not None:
             winners[row.place] = study
 

@@ -6,7 +6,7 @@ several, may work on one study at once.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from ipsrec_bench.events import (
     Emit,
     EpochDone,
     Event,
+    ExecutorNotice,
     RunPaused,
     RunResumed,
     SearchStarted,
@@ -44,10 +45,12 @@ from ipsrec_bench.tuning.study import (
     REPEAT,
     SURPLUS,
     ask,
+    expected_seconds,
     give_back,
     heartbeat,
     is_doubtful,
     is_given_up,
+    may_end,
     queue_untried,
     requeue_lost,
     settings_of,
@@ -58,6 +61,9 @@ from ipsrec_bench.tuning.study import (
 from ipsrec_bench.tuning.trial import TrainedTrial, do_trial
 
 FAILURES_IN_A_ROW = 5
+MOST_TRIALS = 200
+"""Maximum number of trials of a search that is limited by seconds alone. Models that count need almost no seconds, and
+what a search costs besides grows with the square of its trials."""
 LOOK_AGAIN_SECONDS = 1.0
 """Interval at which the trials of other commands are checked, if the search depends on them."""
 
@@ -69,7 +75,8 @@ class Budget:
     trials: int | None
     """Number of complete and pruned trials."""
     seconds: float | None
-    """Training time, summed over the trials, including failed ones."""
+    """Training time, summed over the trials, including failed ones. No trial begins that is expected to end after it;
+    the last one may take longer than expected. Without `trials`, there are at most `MOST_TRIALS`."""
 
 
 def budget_of(tune: Tune) -> Budget:
@@ -128,8 +135,9 @@ def run_search(
         study = search.study
         requeue_lost(study, killed=False)  # the search was killed as a whole, which is no fault of its settings
         points = _points(search)
-        if points:  # each is tried at most once
-            budget = replace(budget, trials=min(len(points), budget.trials or len(points)))
+        is_bounded = budget.trials is None
+        most = budget.trials or MOST_TRIALS
+        budget = replace(budget, trials=min(len(points), most) if points else most)  # each point is tried at most once
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
         emit(
@@ -150,6 +158,14 @@ def run_search(
                 work.through(executor)
         except KeyboardInterrupt:
             return False
+        if is_bounded and _number(search, study.get_trials(deepcopy=False)) >= MOST_TRIALS:
+            emit(
+                ExecutorNotice(
+                    f"the search of {search.cell.label} on {search.cell.dataset} ended after {MOST_TRIALS} trials, the"
+                    f" most that a limit in seconds allows; they took {spent_seconds(study):,.0f} of"
+                    f" {budget.seconds:,.0f} s"
+                )
+            )
         return True
 
 
@@ -254,25 +270,23 @@ class _Work:
             self._begin(trial, slot)
         return True
 
-    def _is_spent(self) -> bool:
-        return self._budget.seconds is not None and spent_seconds(self._study) >= self._budget.seconds
-
     def _is_one_wanted(self) -> bool:
         """Return whether a further trial is to begin."""
         _tell_lost(requeue_lost(self._study), self._emit)
-        if self._is_spent():
-            return False
-        trials = self._study.get_trials(deepcopy=False)
-        return self._budget.trials is None or _number(self._search, trials, TrialState.RUNNING) < self._budget.trials
+        return not _is_spent(self._search, self._budget, self._study.get_trials(deepcopy=False), TrialState.RUNNING)
 
     def _depends_on_others(self) -> bool:
-        """Return whether trials would be missing if running trials that may be dead never end."""
-        if self._is_spent():
-            return False
+        """Return whether further trials may be wanted once running ones have ended, or are known to be dead.
+
+        Of a number of trials, those that certainly run have their share. Of seconds, they may take fewer than expected.
+        """
         trials = self._study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        doubtful = any(is_doubtful(trial, self._search.place) for trial in running)
-        return doubtful and self._budget.trials is not None and _number(self._search, trials) < self._budget.trials
+        holds = is_doubtful if self._budget.seconds is None else may_end
+        if not any(holds(trial, self._search.place) for trial in running):
+            return False
+        ended = [trial for trial in trials if trial.state != TrialState.RUNNING]
+        return not _is_spent(self._search, self._budget, ended)
 
     def _next(self) -> "_Trial | None":
         """Ask the study for a trial to train; None if none is to begin now."""
@@ -440,6 +454,14 @@ def _number(search: Search, trials: Iterable[FrozenTrial], *states: TrialState) 
     return len({json.dumps(point, sort_keys=True) for point in points})
 
 
+def _is_spent(search: Search, budget: Budget, trials: Sequence[FrozenTrial], *states: TrialState) -> bool:
+    """Return whether `trials` take a budget up; of its number of trials, those in one of `states` count as well."""
+    seconds, most = budget.seconds, budget.trials
+    if seconds is not None and expected_seconds(trials, search.place) >= seconds:
+        return True
+    return most is not None and _number(search, trials, *states) >= most
+
+
 def _key(number: int) -> str:
     return f"trial-{number}"
 
@@ -542,8 +564,8 @@ class _Trial:
         queued = "fixed_params" in self.frozen.system_attrs
         twin = queued and self._is_held(before, settings_of(self.frozen))
         robbed = not queued and self._search.tune.sampler == "grid"
-        wanted = self._budget.trials
-        if twin or robbed or (wanted is not None and _number(self._search, before, *to_come) >= wanted):
+        budget = replace(self._budget, seconds=None) if queued else self._budget  # queued settings would be lost
+        if twin or robbed or _is_spent(self._search, budget, before, *to_come):
             self.trial.set_user_attr(SURPLUS, True)
             raise _PassedOver
 

@@ -8,9 +8,10 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ipsrec_bench.errors import StudyError
 from ipsrec_bench.extras import require
-from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.suite.cells import RANKS_FORMAT, Cell
 from ipsrec_bench.suite.schema import Range, Tune
 from ipsrec_bench.tuning.journal import open_journal
 from ipsrec_bench.tuning.results import StudyResult, TrialResult, split_settings
@@ -61,18 +62,27 @@ _PSYCOPG2 = {"postgresql", "postgresql+psycopg2"}
 """Schemes of URLs for which SQLAlchemy uses the driver of the extra `[postgresql]`."""
 _SUBJECT = ("dataset", "model", "metric", "fingerprint", "seeds", "sampler", "pruner", "default")
 """Attributes that identify the subject of a study."""
-GIVEN_UP = "given up"
-"""Holds the error that ended a search; `run --tuned` does not search again then, `tune` does."""
 _FIXED = "fixed"
 """Holds the settings that are not searched; older versions kept only their hash, in the study's name."""
 
 
 def study_name(cell: Cell, fingerprint: str, space: Space, tune: Tune) -> str:
-    """Return the study's name: equal if data, fixed settings, space and seeds are."""
+    """Return the study's name: equal if data, fixed settings, space, seeds and the rules of the search are.
+
+    Rules that have no effect with the sampler and the pruner do not count.
+    """
     fixed = _fixed(cell, space)
     where = {k: w.model_dump() if isinstance(w, Range) else list(w) for k, w in space.where.items()}
-    grid = [tune.grid_points] if tune.sampler == "grid" else []
-    content = json.dumps([fingerprint, fixed, where, tune.seeds, tune.sampler, tune.pruner, *grid], sort_keys=True)
+    by_epoch = tune.pruner in {"percentile", "median"}
+    used = {
+        "grid_points": tune.sampler == "grid",
+        "start_up": tune.sampler in {"tpe", "cma-es"} or by_epoch,
+        "warm_up": tune.pruner == "hyperband" or by_epoch,
+    }
+    rules = {
+        name: getattr(tune, name) for name in ("seeds", "sampler", "pruner", "seed", *(n for n in used if used[n]))
+    }
+    content = json.dumps([RANKS_FORMAT, fingerprint, fixed, where, rules], sort_keys=True)
     return f"{file_stem(f'{cell.dataset}-{cell.label}')}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
@@ -328,6 +338,12 @@ def is_doubtful(trial: FrozenTrial, place: str) -> bool:
     return process is None or ("://" in place and not str(process).startswith(f"{socket.gethostname()} "))
 
 
+def may_end(trial: FrozenTrial, place: str) -> bool:
+    """Return whether a running trial may still end; a journal does not show whether one of another machine does."""
+    process = trial.user_attrs.get("process")
+    return process is None or "://" in place or str(process).startswith(f"{socket.gethostname()} ")
+
+
 def _is_lost(trial: FrozenTrial) -> bool:
     process = trial.user_attrs.get("process")
     if process is None:  # the first thing that a trial records
@@ -526,7 +542,23 @@ def _importance(study: optuna.Study) -> dict[str, float]:
 
 def spent_seconds(study: optuna.Study) -> float:
     """Return the training time of all trials, including those that failed, were killed or are running."""
-    return sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in study.get_trials(deepcopy=False))
+    return sum(map(_seconds_of, study.get_trials(deepcopy=False)))
+
+
+def expected_seconds(trials: Iterable[FrozenTrial], place: str) -> float:
+    """Return the training time of `trials` once those that run have ended, each after the mean time of ended ones.
+
+    It is infinite while a trial runs and none has ended, since nothing is known then.
+    """
+    trials = list(trials)
+    running = [_seconds_of(t) for t in trials if t.state == TrialState.RUNNING and may_end(t, place)]
+    done = [_seconds_of(t) for t in trials if t.state in ENDED]
+    usual = fmean(done) if done else math.inf
+    return sum(map(_seconds_of, trials)) + sum(max(0.0, usual - seconds) for seconds in running)
+
+
+def _seconds_of(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs.get("seconds", 0.0))
 
 
 def _trial_result(trial: FrozenTrial) -> TrialResult:
@@ -538,5 +570,5 @@ def _trial_result(trial: FrozenTrial) -> TrialResult:
         trial.state == TrialState.PRUNED,
         tuple(values),
         int(trial.user_attrs.get("epochs", 0)),
-        float(trial.user_attrs.get("seconds", 0.0)),
+        _seconds_of(trial),
     )

@@ -54,6 +54,7 @@ def datasets(report: Report) -> Table:
         Column("Leaked targets", of_split("leaked_targets"), folded=True),
         Column("Repeated targets", of_split("repeated_targets"), folded=True),
         Column("Unseen targets", of_split("unseen_targets"), folded=True),
+        Column("Unknown users", lambda line: count(line.split.unknown_users if line.split else None), folded=True),
     )
     note = (
         "#P-Actions counts interactions with a known provider. Stickiness: share of neighbouring, different items with"
@@ -61,7 +62,8 @@ def datasets(report: Report) -> Table:
         f" targets: {report.targets_of}; {NONE} where the store has no record. Tied targets: those with the time of the"
         " interaction before them, so the order of equal times decides. Leaked: those older than the newest training"
         " interaction, so the model may know what others did later. Repeated: those with an item of the user's"
-        " history. Unseen: those with an item that no training interaction has. Padding ids are not counted."
+        " history. Unseen: those with an item that no training interaction has. Unknown users: test users without a"
+        " training interaction. Padding ids are not counted."
     )
     rows = rows_of(columns, report.datasets, dataset=lambda line: line.label)
     return Table("datasets", "datasets", "Datasets", columns, rows, note, "datasets", sortable=False, latex="datasets")
