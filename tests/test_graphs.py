@@ -187,4 +187,6 @@ def test_a_split_by_users_refuses_models_that_know_users(tmp_path, bench, model)
     result = bench("run", str(suite), "--dry-run")
     assert result.returncode == 2
     assert f"'{model}' learns a vector for each user" in result.stderr
-    assert "set split = 'leave-one-out', or 'temporal', which lacks only users who join late" in " ".join(result.stderr.split())
+    assert "set split = 'leave-one-out', or 'temporal', which lacks only users who join late" in " ".join(
+        result.stderr.split()
+    )
