@@ -625,7 +625,7 @@ def query(
 ) -> None:
     """Run a read-only SQL query on the store.
 
-    Start with the views metrics and user_ranks and the macro metrics_at(n).
+    Start with the views metrics, user_ranks and user_targets and the macro metrics_at(n).
     """
     from ipsrec_bench.cli.printing import MOST_IN_JSON, MOST_IN_TABLE, print_query
     from ipsrec_bench.store.connect import reading
