@@ -378,7 +378,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     beside = f", and {counted(further, 'cell')} of controls and further protocols" if further else ""
     once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
     if file.suite.tune.before:
-        once += f"; before them, {searches_in_words(file, data_dir)}"
+        searches = searches_in_words(file, data_dir)
+        once += f"; before them, {searches}" if searches else ""
     typer.echo(
         f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
         f" {counted(seeds, 'seed')}{beside}{once}"
