@@ -296,7 +296,7 @@ def run(
 
     policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep, force, collect)
     kept = "Finished cells and trials are kept" if file.suite.tune.before else "Finished cells are kept"
-    with interruptible(f"{kept}; the same command resumes: run {suite}"):
+    with interruptible(f"{kept}; the same command resumes."):
         journal = Journal(store, file.name)
         with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
