@@ -887,8 +887,8 @@ def _cut_off(store: Path, number: int) -> list[str]:
 
     with reading(store) as connection:
         run = read_run(connection, number=number)
-        summaries = cell_summaries(connection, [cell.key for cell in run.cells])
-    return [cut_off(line) for line in cut_off_rows(run, summaries)]
+        summaries = cell_summaries(connection, [cell.key for cell in (*run.cells, *run.further)])
+    return list(cut_off(cut_off_rows(run, summaries)))
 
 
 def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:

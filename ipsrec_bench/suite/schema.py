@@ -373,6 +373,9 @@ ValidationRule = Literal["time", "last-train", "users"]
 Ties = Literal["realistic", "expected"]
 """Values of `protocol.ties`."""
 
+OF_RANKING = ("mask_history", "candidates")
+"""Settings of a protocol that only determine how a trained model's targets are ranked."""
+
 
 class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
@@ -433,7 +436,7 @@ class Protocol(Settings):
     @property
     def training(self) -> dict[str, Any]:
         """The settings that training and the choice of targets depend on, as plain JSON values."""
-        without = {"metrics", "cutoffs", "ties", "mask_history", "candidates"}
+        without = {"metrics", "cutoffs", "ties", *OF_RANKING}
         return self.model_dump(mode="json", exclude=without | self.idle)
 
     @property
@@ -450,7 +453,7 @@ class Protocol(Settings):
 
         Whether a target is a candidate depends on `mask_history`, too: it may leave users out.
         """
-        return self.model_dump(mode="json", include={"mask_history", "candidates"})
+        return self.model_dump(mode="json", include={*OF_RANKING})
 
     @property
     def later_folds(self) -> int:
