@@ -364,6 +364,12 @@ def expand(
             ("statistics", "baseline"),
             f"found '{baseline}'; allowed: 'best', {listed(sorted(labels))}{did_you_mean(baseline, labels)}",
         )
+    for name in suite.statistics.proposed:
+        if name not in suite.models:
+            raise file.error(
+                ("statistics", "proposed"),
+                f"found '{name}'; allowed: {listed(suite.models)}{did_you_mean(name, suite.models)}",
+            )
     return cells
 
 
