@@ -22,6 +22,7 @@ from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named, read_named
 from ipsrec_bench.report.summary import summary
 from ipsrec_bench.report.tables import tables_of
+from ipsrec_bench.report.tables.controls import controls
 from ipsrec_bench.run.plan import cells_of
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import begin_run, record_cell
@@ -364,7 +365,7 @@ def test_statistics_say_what_was_changed(bench):
     twin = bench("data", "stats", "world, shuffled providers", "--suite", "own.toml", "--json")
     assert json.loads(twin.stdout)["stickiness"] < 0.05
     counted = bench("validate", "own.toml")
-    assert "1 dataset x 1 models and variants x 1 seed, and 1 cell of controls" in counted.stdout
+    assert "1 dataset x 1 model or variant x 1 seed, and 1 cell of controls" in counted.stdout
 
 
 # The table
@@ -492,6 +493,8 @@ def test_a_dataset_with_changed_providers_says_so_beside_every_table(bench, tmp_
 
 def test_a_row_is_compared_with_its_twin_as_the_report_does(tmp_path):
     report = planted(tmp_path / "s.duckdb", twin=1, variant="big")
+    assert "Shuffled providers: each" in controls(report).note
+    assert "Popularity as provider" not in controls(report).note
     with reading(tmp_path / "s.duckdb") as connection:
         run = read_run(connection)
         named = read_named(connection, run, "ipsrec-s big", "ipsrec-s big, shuffled providers")

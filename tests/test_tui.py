@@ -528,7 +528,7 @@ def test_plain_lines_of_a_search():
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     lines = [(plain_line(event, now) or "").removeprefix("2026-01-02 03:04:05 ") for event in TRIALS]
     assert lines[0] == "Tuning ipsrec-c on data: 8 trials; 2 trials in 30.0 s so far"
-    assert lines[4] == "trial 2 (lambda = 0.5): pruned after 1 epochs, 5.0 s"
+    assert lines[4] == "trial 2 (lambda = 0.5): pruned after 1 epoch, 5.0 s"
     assert lines[5] == "trial 3 (lambda = 0.2): complete, 0.4000 after 10 epochs, 10.0 s"
     assert lines[7] == "trial 4 (lambda = 0.7): failed after 0 epochs, 1.0 s: no memory"
 

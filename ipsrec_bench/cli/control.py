@@ -11,6 +11,7 @@ from ipsrec_bench.cli.stopping import interruptible
 from ipsrec_bench.cli.watch import find_journal
 from ipsrec_bench.errors import BenchError
 from ipsrec_bench.events import Event, RunClosed, RunFinished, RunPaused, RunResumed
+from ipsrec_bench.words import counted
 
 ANSWER_SECONDS = 15.0
 """Time that the commands wait for the run's answer; workers notice at their next step."""
@@ -78,7 +79,7 @@ def _answer(event: Event) -> str:
         case RunResumed():
             return "It continues"
         case RunFinished(interrupted=True):
-            return f"It has stopped with {event.complete} cells complete and {event.failed} failed"
+            return f"It has stopped with {counted(event.complete, 'cell')} complete and {event.failed} failed"
         case RunClosed(reason=reason) if reason:
             return f"It has ended: {reason}"
         case _:

@@ -329,7 +329,7 @@ def _say_end(ended: "RunFinished", store: Path, written: Path, *, is_silent: boo
             typer.echo(f"Training was cut off: {line}", err=True)
         typer.echo(f"Report: {written}")
     if ended.failed:
-        cells = "1 cell" if ended.failed == 1 else f"{ended.failed} cells"
+        cells = counted(ended.failed, "cell")
         typer.echo(f"{cells} failed; the report has the last lines of their logs: {written}", err=True)
         raise typer.Exit(1)
 
@@ -381,8 +381,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
         searches = searches_in_words(file, data_dir)
         once += f"; before them, {searches}" if searches else ""
     typer.echo(
-        f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
-        f" {counted(seeds, 'seed')}{beside}{once}"
+        f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x"
+        f" {counted(rows, 'model or variant', 'models and variants')} x {counted(seeds, 'seed')}{beside}{once}"
     )
 
 
@@ -550,7 +550,7 @@ def import_ranks(
     record = imported.record
     assert record.ranks is not None
     known = (
-        f"; the shortest list has {record.depth} items, and a target that is not listed is ranked last"
+        f"; the shortest list has {counted(record.depth, 'item')}, and a target that is not listed is ranked last"
         if record.depth is not None
         else ""
     )
@@ -588,7 +588,7 @@ def export_ranks(
 
     path = output or Path(f"ranks.{kind}")
     rows = write(store, path, kind, suite and suite_name(suite))
-    typer.echo(f"{path}: {rows:,} ranks")
+    typer.echo(f"{path}: {counted(rows, 'rank')}")
 
 
 @app.command(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ipsrec_bench.words import visible
+from ipsrec_bench.words import counted, visible
 
 
 def merge(
@@ -31,7 +31,8 @@ def merge(
         rows = merged.rows
         failed = f", {rows.failed} failed cells" if rows.failed else ""
         typer.echo(
-            f"{part}: {rows.complete} cells entered{failed}; {len(rows.shared) - rows.complete} were there already"
+            f"{part}: {counted(rows.complete, 'cell')} entered{failed};"
+            f" {len(rows.shared) - rows.complete} were there already"
         )
         for conflict in rows.conflicts:
             tell(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ipsrec_bench.errors import StoreError
 from ipsrec_bench.report.plain import plain
-from ipsrec_bench.words import visible
+from ipsrec_bench.words import counted, visible
 
 if TYPE_CHECKING:
     from ipsrec_bench.data.datasets import Entry, Published
@@ -112,13 +112,13 @@ def print_cells(cells: Sequence["PreviewedCell"], jobs: int, threads: int, *, as
             state = "does not fit" if e.does_not_fit else "would fail"
             notes[f"{c.label} on {c.dataset} {state}: {e.reason}"] = None
         rows.append((c.dataset, c.label, c.seed, (c.key or "–")[:12], state, *taken))
-    title = f"{len(cells)} cells, {sum(cell.state != 'done' for cell in cells)} to run"
+    title = f"{counted(len(cells), 'cell')}, {sum(cell.state != 'done' for cell in cells)} to run"
     if costs:
         seconds = finishing_time([(e.seconds, e.memory) for e in costs.values()], jobs, memory.available)
         most = "at most about" if any(e.source == "probed" for e in costs.values()) else "about"
         at_once = sum(sorted(e.memory for e in costs.values())[-jobs:])
         title += (
-            f"; {jobs} at a time with {threads} {'thread' if threads == 1 else 'threads'} each: {most}"
+            f"; {jobs} at a time with {counted(threads, 'thread')} each: {most}"
             f" {_time(seconds)}, {min(at_once, memory.available) / 1e9:.1f} GB"
         )
     print_table(["dataset", "model", "seed", "key", "state", "epoch", "all", "memory", "by"], rows, title)
@@ -328,8 +328,9 @@ def print_studies(results: Sequence["StudyResult"], *, as_json: bool) -> None:
         print_table(
             ["trial", *names, f"validation {result.metric}", "", "epochs", "time"],
             rows,
-            f"{result.name}: {len(result.trials)} trials, {result.pruned} of them pruned,"
-            f" {result.epochs} epochs, {result.seconds:.0f} s; {result.failed} failed; best first ({result.place})",
+            f"{result.name}: {counted(len(result.trials), 'trial')}, {result.pruned} of them pruned,"
+            f" {counted(result.epochs, 'epoch')}, {result.seconds:.0f} s;"
+            f" {result.failed} failed; best first ({result.place})",
         )
 
 

@@ -69,6 +69,7 @@ from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Statistics, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
+from ipsrec_bench.words import counted
 
 RANKS = {
     "realistic": "realistic: higher + 1 + ties / 2, rounded up",
@@ -172,12 +173,18 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
             ("Samples", SAMPLES[training.samples]),
             ("Objective", _objective(training)),
-            ("Batch size", f"{training.batch_size} targets"),
+            ("Batch size", counted(training.batch_size, "target")),
             ("Learning rate", f"{training.learning_rate:g} ({OPTIMISERS[training.optimiser]})"),
             ("Products in training", PRECISIONS[training.precision]),
             (
                 "Stopping",
-                f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
+                ", ".join(
+                    (
+                        f"{training.stop_metric} on validation",
+                        f"patience {training.patience}",
+                        f"at most {counted(training.epochs, 'epoch')}",
+                    )
+                ),
             ),
             *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics)}"),

@@ -125,7 +125,7 @@ def _of_budgets(lines: Sequence[FairnessLine], budget: Budget) -> tuple[bool | N
     by_trials = budget == "equal trials" and same_trials
     if not (by_trials or same_seconds):
         return False, f"budgets were not equal, which favours the rows that got more: {got}"
-    of_trials = f"{_span(trials)} trials"
+    of_trials = "1 trial" if max(trials) == 1 else f"{_span(trials)} trials"
     of_seconds = f"about {fmean(seconds):,.0f}" if same_seconds else _span(seconds)
     of_seconds += " s of training"
     given, also = (of_trials, of_seconds) if by_trials else (of_seconds, of_trials)

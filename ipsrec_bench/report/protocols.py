@@ -1,5 +1,6 @@
 """The rows of a run under each of its suite's protocols, side by side."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,9 @@ from ipsrec_bench.report.runs import Run
 from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.order import rank_correlation
 from ipsrec_bench.suite.schema import MAIN_PROTOCOL, Protocol, Suite
+
+_FOLD = re.compile(r"(?:^|, )fold (\d+) of (\d+)$")
+"""End of the name of an earlier test period: its number from the oldest, and their number."""
 
 
 def further_results(results: Results) -> tuple[dict[str, Results], tuple[str, ...]]:
@@ -70,7 +74,7 @@ def protocol_table(results: Results) -> ProtocolTable | None:
                 cells = (ProtocolCell(score, ranks[name].get(row)) for name, score in scores.items())
                 lines.append(ProtocolLine(dataset, row, tuple(cells)))
         orders += [_order(dataset, name, means) for name in further]
-    differences = ("", *(_changed(_own(suite, name)) for name in further))
+    differences = ("", *(_changed(suite, name) for name in further))
     return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders), left_out)
 
 
@@ -99,8 +103,14 @@ def _order(dataset: str, name: str, means: Mapping[str, Mapping[Row, float]]) ->
     return ProtocolOrder(dataset, name, tau, len(rows), best, max(rows, key=lambda row: main[row], default=None))
 
 
-def _changed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(_said(settings))
+def _changed(suite: Suite, name: str) -> str:
+    """Return what differs from the main protocol: settings, and of several test periods which one it is."""
+    settings = {key: value for key, value in _own(suite, name).items() if key != "folds"}
+    folds = _own(suite, name).get("folds", 1)
+    earlier = None if name in suite.protocols else _FOLD.search(name)
+    period = (earlier[1], earlier[2]) if earlier else (folds, folds)
+    which = [f"test period {period[0]} of {period[1]} in order of time"] if earlier or folds > 1 else []
+    return ", ".join([*_said(settings), *which])
 
 
 def _said(settings: Mapping[str, Any]) -> Iterator[str]:

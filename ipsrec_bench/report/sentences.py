@@ -180,11 +180,15 @@ def seeds_wanted(c: Comparison) -> str:
     pair = f"{c.row.display} against {c.reference.display} on {c.dataset} ({c.metric.upper()}, {trainings(c)} so far)"
     wanted = of_interest(c) if c.margin else f"the difference found, {signed(c.difference)},"
     if c.seeds_needed.seeds is None:
-        floor = c.seeds_needed.floor
-        return f"{pair}: no number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+        return f"{pair}: {_more_users(wanted, c.seeds_needed.floor)}."
     if has_seeds_needed(c):
         return f"{pair}: these seeds already suffice to show {wanted} with a power of 80%."
     return f"{pair}: about {c.seeds_needed.seeds:,} seeds each show {wanted} with a power of 80%."
+
+
+def _more_users(wanted: str, floor: float) -> str:
+    """Return that more seeds do not suffice for a comparison, as a clause."""
+    return f"more seeds alone cannot show {wanted}: with these users, only differences from {floor:.4f} on can be shown"
 
 
 def _of_tuning(c: Comparison) -> str:
@@ -234,8 +238,8 @@ def _of_seeds(c: Comparison) -> str:
     if has_seeds_needed(c):
         return f" These seeds already suffice to show {wanted} with a power of 80%."
     if c.seeds_needed.seeds is None:
-        floor = c.seeds_needed.floor
-        return f" No number of seeds shows {wanted} on these users; below {floor:.4f} it takes more users."
+        said = _more_users(wanted, c.seeds_needed.floor)
+        return f" {said[:1].upper()}{said[1:]}."
     return f" About {c.seeds_needed.seeds:,} seeds each would show {wanted} with a power of 80%."
 
 
@@ -251,7 +255,7 @@ def environment(e: Environment) -> str:
     revision = f" at {e.revision}" if e.revision else ""
     return (
         f"ipsrec-bench {e.package}{revision}, Python {e.python}, torch {e.torch}, numpy {e.numpy}, duckdb {e.duckdb};"
-        f" {e.platform}; {e.processor}, {e.cores} cores, {e.threads} threads, device {e.device}"
+        f" {e.platform}; {e.processor}, {counted(e.cores, 'core')}, {counted(e.threads, 'thread')}, device {e.device}"
     )
 
 
@@ -267,7 +271,7 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     if best is None:
         return f"{subject}: no trial has been trained to its end."
     found = (
-        f"{subject}: the best of {len(study.trials)} trials has {in_words(best.settings)}, validation"
+        f"{subject}: the best of {counted(len(study.trials), 'trial')} has {in_words(best.settings)}, validation"
         f" {study.metric.upper()} {best.value:.4f}"
     )
     if best.settings == study.default:
@@ -283,8 +287,9 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
     assert p is not None
     shown = "is more than luck" if p < alpha else "is not shown to be more than luck"
     return (
-        f"{found}: {signed(gain.mean)} over {len(study.seeds)} seeds ({100 * confidence:g}% interval"
-        f" {between(gain.low, gain.high)}, of this pair alone). As the best of {len(study.complete)} complete trials it"
+        f"{found}: {signed(gain.mean)} over {counted(len(study.seeds), 'seed')} ({100 * confidence:g}% interval"
+        f" {between(gain.low, gain.high)}, of this pair alone)."
+        f" As the best of {counted(len(study.complete), 'complete trial')} it"
         f" {shown}: p {_equals(p)}, corrected for the trials that it was chosen among."
         f" {_fresh(tuned, confidence)}"
     )
@@ -305,7 +310,9 @@ def budgets(studies: Sequence[Tuned]) -> str:
         for study in (tuned.study for tuned in studies if tuned.study.dataset == dataset):
             trials[study.model] += len(study.trials)
             seconds[study.model] += study.seconds
-        given = "; ".join(f"{model} {trials[model]} trials, {seconds[model]:.0f} s of training" for model in trials)
+        given = "; ".join(
+            f"{model} {counted(trials[model], 'trial')}, {seconds[model]:.0f} s of training" for model in trials
+        )
         said.append(f"{dataset}: {given}.")
         if len({*trials.values()}) > 1 and max(seconds.values()) > EQUAL * min(seconds.values()):
             said.append("These budgets are not equal, which favours the models that got more.")

@@ -99,7 +99,7 @@ def _cut(
     for high in map(int, edges):
         yield (
             dimension,
-            f"{low:,}{unit}" if low == high else f"{low:,} to {high:,}{unit}",
+            f"{low:,}{unit if low != 1 else unit.removesuffix('s')}" if low == high else f"{low:,} to {high:,}{unit}",
             counted & (low <= values) & (values <= high),
         )
         low = high + 1

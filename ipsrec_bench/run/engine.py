@@ -47,6 +47,7 @@ from ipsrec_bench.store.ingest import begin_run, claim_name, record_split, recor
 from ipsrec_bench.store.queries import metrics_of, outcome_of
 from ipsrec_bench.store.records import CellRecord, reason_of
 from ipsrec_bench.suite.cells import Cell
+from ipsrec_bench.words import counted
 
 LOOK_AGAIN_SECONDS = 0.5
 """Interval at which the claims of other runs are checked."""
@@ -506,7 +507,8 @@ def _passed_over(todo: dict[str, Cell], workplace: Workplace, store: Path) -> di
 
 def _given_up(causes: list[str]) -> str:
     return (
-        f"the cell ended its process {len(causes)} times ({'; '.join(dict.fromkeys(causes))}); it is skipped until"
+        f"the cell ended its process {counted(len(causes), 'time')}"
+        f" ({'; '.join(dict.fromkeys(causes))}); it is skipped until"
         " run --retry-failed retries it"
     )
 

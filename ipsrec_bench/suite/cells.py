@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -358,6 +358,13 @@ def expand(
     for label, count in labels.items():
         if count > 1 or label == "best":
             raise file.error(("models",), f"the name '{label}' is taken; each row of the tables needs a different name")
+    _check_statistics(file, labels)
+    return cells
+
+
+def _check_statistics(file: SuiteFile, labels: Collection[str]) -> None:
+    """Raise an error if the baseline is not one of `labels`, or a proposed model is not one of the suite."""
+    suite = file.suite
     baseline = suite.statistics.baseline
     if baseline not in {"best", *labels}:
         raise file.error(
@@ -370,7 +377,6 @@ def expand(
                 ("statistics", "proposed"),
                 f"found '{name}'; allowed: {listed(suite.models)}{did_you_mean(name, suite.models)}",
             )
-    return cells
 
 
 def _with_parents(cells: Sequence[Cell], found: Iterable[Condition]) -> list[Cell]:

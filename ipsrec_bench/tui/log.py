@@ -27,7 +27,7 @@ from ipsrec_bench.events import (
     WorkerEnded,
     WorkerStarted,
 )
-from ipsrec_bench.words import visible
+from ipsrec_bench.words import counted, visible
 
 
 def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR0912, PLR0915 (one case per event)
@@ -35,14 +35,15 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
     match event:
         case DatasetReady():
             text = (
-                f"{event.dataset}: {event.users} users, {event.items} items, {event.providers} providers,"
-                f" {event.actions} interactions ({event.seconds:.1f} s)"
+                f"{event.dataset}: {counted(event.users, 'user')}, {counted(event.items, 'item')},"
+                f" {counted(event.providers, 'provider')},"
+                f" {counted(event.actions, 'interaction')} ({event.seconds:.1f} s)"
             )
             text += "".join(f"; note: {note}" for note in event.notes)
         case DatasetLeftOut():
             text = f"{event.dataset}: left out: {event.reason}"
         case RunStarted():
-            text = f"{event.title}: {event.cells} cells, {event.skipped} already done"
+            text = f"{event.title}: {counted(event.cells, 'cell')}, {event.skipped} already done"
         case CellStarted():
             text = f"{_name(event)}: started"
             text += f", resumed after {_resumed(event)}" if event.resumed else ""
@@ -63,16 +64,18 @@ def plain_line(event: Event, now: datetime) -> str | None:  # noqa: C901, PLR091
         case CellFailed():
             text = f"{_name(event)}: FAILED after {event.seconds:.1f} s: {event.error}"
         case SearchStarted():
-            limits = [f"{event.trials} trials"] if event.trials is not None else []
+            limits = [counted(event.trials, "trial")] if event.trials is not None else []
             limits += [f"{event.seconds:g} s of training"] if event.seconds is not None else []
-            text = f"{event.title}: {' or '.join(limits)}; {event.ended} trials in {event.spent:.1f} s so far"
+            text = (
+                f"{event.title}: {' or '.join(limits)}; {counted(event.ended, 'trial')} in {event.spent:.1f} s so far"
+            )
         case TrialEnded():
             text = f"trial {event.number} ({event.settings}): {event.outcome}"
             text += f", {event.value:.4f}" if event.value is not None else ""
-            text += f" after {event.epochs} epochs, {event.seconds:.1f} s"
+            text += f" after {counted(event.epochs, 'epoch')}, {event.seconds:.1f} s"
             text += f": {event.error}" if event.error else ""
         case WorkerStarted():
-            threads = "1 thread" if event.threads == 1 else f"{event.threads} threads"
+            threads = counted(event.threads, "thread")
             text = f"{event.worker}: ready on {event.host}, {event.device}, {threads}, process {event.pid}"
         case WorkerEnded() if event.reason:
             text = f"{event.worker}: died: {event.reason}"

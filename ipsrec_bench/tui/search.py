@@ -9,6 +9,7 @@ from ipsrec_bench.events import SearchStarted, TrialEnded
 from ipsrec_bench.tui.lines import Part, about, bar, clock, facts, fit, line
 from ipsrec_bench.tui.pace import remaining_seconds
 from ipsrec_bench.tui.state import RunState
+from ipsrec_bench.words import counted
 
 NARROW = 72
 """Columns of a terminal below which a trial that does not fit takes two lines."""
@@ -17,7 +18,7 @@ NARROW = 72
 def search_header(state: RunState, search: SearchStarted, now: float, width: int) -> list[Text]:
     """Return bar, facts and the best settings so far."""
     ended = search.ended + state.counted
-    trials = f"{ended}/{search.trials} trials" if search.trials is not None else f"{ended} trials"
+    trials = f"{ended}/{search.trials} trials" if search.trials is not None else counted(ended, "trial")
     parts: dict[str, Part] = {"trials": (trials, "")}
     if search.ended:
         parts["before"] = (f"{search.ended} before this run", "")

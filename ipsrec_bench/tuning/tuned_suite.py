@@ -14,6 +14,7 @@ from ipsrec_bench.suite.cells import TUNED
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.tuning.results import StudyResult, as_table
 from ipsrec_bench.tuning.study import file_stem
+from ipsrec_bench.words import counted
 
 
 def tuned_suite(file: SuiteFile, results: Sequence[StudyResult], folder: Path) -> str:
@@ -91,6 +92,7 @@ def _modules(file: SuiteFile, models: Mapping[str, Mapping[str, Any]], folder: P
 def _told(result: StudyResult) -> str:
     seeds = ", ".join(map(str, result.seeds))
     return (
-        f"{result.model}: {len(result.trials)} trials, {result.pruned} of them pruned, in {result.seconds:.0f} s"
-        f" ({result.sampler}, validation {result.metric} over seeds {seeds}), study {result.name}."
+        f"{result.model}: {counted(len(result.trials), 'trial')}, {result.pruned} of them pruned,"
+        f" in {result.seconds:.0f} s ({result.sampler}, validation {result.metric} over seeds {seeds}),"
+        f" study {result.name}."
     )

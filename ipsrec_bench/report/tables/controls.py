@@ -19,6 +19,14 @@ from ipsrec_bench.report.tables.shared import (
 OF_TWINS = "the comparisons of one metric on one dataset (variants apart)"
 """Family of controls where the suite declares all pairs: rows are compared with their twins alone."""
 
+_EXPLAINED = {
+    "shuffled providers": " Shuffled providers: each provider keeps its number of items, each item its number of"
+    " providers.",
+    "popularity as provider": " Popularity as provider: the class of the item's popularity, without the last two"
+    " interactions of each user.",
+}
+"""What a control changes, where its name does not say it."""
+
 
 def controls(report: Report) -> Table:
     """Return the table of the rows beside their twins on data with other providers."""
@@ -57,9 +65,9 @@ def controls(report: Report) -> Table:
         f" data's own providers bring. Verdict: {report.test_rule};"
         f" {corrected_by(report, f'{family} of this table')}, at {report.alpha}. Gain: over the baseline"
         f" ({report.baseline_rule})."
-        " What is left of the gain in the control does not come from what providers say. Shuffled providers: each"
-        " provider keeps its number of items, each item its number of providers. Popularity as provider: the class of"
-        " the item's popularity, without the last two interactions of each user."
+        " What is left of the gain in the control does not come from what providers say."
+    ) + "".join(
+        said for control, said in _EXPLAINED.items() if control in {c.reference.control for c in report.controls}
     )
     rows = rows_of(columns, report.controls, dataset=lambda c: c.dataset, metric=lambda c: c.metric)
     caption = "What the provider information itself brings"

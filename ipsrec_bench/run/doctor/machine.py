@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ipsrec_bench.run.doctor.finding import Finding
+from ipsrec_bench.words import counted
 
 TORCH_SECONDS = 60.0
 """Timeout for starting torch and testing every device."""
@@ -99,7 +100,7 @@ def check_torch(process: subprocess.Popen[str], cores: int) -> Iterator[Finding]
         return
     torch, *devices = parts
     threads = torch["threads"]
-    said = f"{torch['version']}, {threads} threads by default"
+    said = f"{torch['version']}, {counted(threads, 'thread')} by default"
     if threads != cores:
         why = "OMP_NUM_THREADS is set" if os.environ.get("OMP_NUM_THREADS") else "some may be hardware threads"
         yield Finding("torch", "ok", f"{said} on {cores} cores: {why}; run --threads sets another number")

@@ -16,6 +16,7 @@ from ipsrec_bench.run.plan import cells_of, key_of, known_datasets_of
 from ipsrec_bench.suite.cells import Cell, trainings
 from ipsrec_bench.suite.load import SuiteFile
 from ipsrec_bench.suite.schema import DatasetSpec
+from ipsrec_bench.words import counted
 
 RANK_BYTES = 12
 """Bytes of one rank (user, items above the target, ties) before DuckDB compresses it."""
@@ -62,7 +63,7 @@ def check_suite(file: SuiteFile, data_dir: Path, complete: frozenset[str]) -> tu
         if states[label].startswith("prepared")
     }
     todo = [cell for cell in cells if cell.dataset not in ready or key_of(cell, ready[cell.dataset]) not in complete]
-    findings = [Finding(name, "ok", f"{len(cells)} cells, {len(todo)} to run")]
+    findings = [Finding(name, "ok", f"{counted(len(cells), 'cell')}, {len(todo)} to run")]
     findings += [_data(label, state) for label, state in states.items()]
     raw = sum(_raw_size(source, data_dir) for label, source in sources.items() if label not in ready)
     unknown = tuple(label for label in sources if label not in ready)
