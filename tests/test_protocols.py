@@ -131,6 +131,10 @@ def test_mistakes_in_a_further_protocol_are_located(tmp_path, further, message):
             r"protocols\.a: on 'world', this protocol is the same as \[protocol\]",
         ),
         (
+            ["protocol.split=temporal", "protocol.folds=2", "protocols.a.folds=3"],
+            r"protocols\.a\.folds: found 3, but the newest test period is that of \[protocol\]; set folds there",
+        ),
+        (
             ["protocol.split=temporal", "protocol.folds=2", "protocols.'fold 1 of 2'.mask_history=true"],
             r"protocols\.\"fold 1 of 2\": two datasets would be called 'world, fold 1 of 2'",
         ),

@@ -1017,6 +1017,8 @@ def test_cheap_trials_end_with_their_number(search_at, monkeypatch):
     (said,) = [event.message for event in events if isinstance(event, ExecutorNotice)]
     assert "the search of ipsrec-s on world ended after 5 trials, the most that a limit in seconds allows" in said
     assert len(search.study.trials) == 5
+    again = within(search, 60.0, Pretended())
+    assert not [event for event in again if isinstance(event, ExecutorNotice)]  # this command ended no search
 
 
 def test_the_name_of_a_study_has_the_rules_that_its_search_follows(search_at, monkeypatch):
