@@ -141,6 +141,13 @@ def with_winners(plan: Plan, storage: str, store: Path) -> Plan:
     return plan.with_cells([winner(cell) for _, cell in plan.cells], store)
 
 
+def unsearched(plan: Plan, storage: str) -> list[str]:
+    """Return the names of the rows of a plan that have no study in the folder `storage`."""
+    searched = {row.place for row, _ in _studies_of_rows(plan, storage)}
+    rows = rows_of(plan.file, [cell for _, cell in plan.cells])
+    return [f"{row.cell.label} on {row.cell.dataset}" for row in rows if row.place not in searched]
+
+
 def _studies_of_rows(plan: Plan, storage: str) -> Iterator[tuple[Row, StudyResult]]:
     """Yield the rows that have a study, with its results so far; none is begun."""
     from ipsrec_bench.tuning.study import study_result
