@@ -1,5 +1,6 @@
 """The report's section on tuning: what it says follows from the studies and from the run."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -16,9 +17,10 @@ from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import results_of
 from ipsrec_bench.report.sentences import budgets, finding, tuned_finding
+from ipsrec_bench.report.tables.data import settings
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
-from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.tuning.results import StudyResult, TrialResult, trials_in
 
 from .planted import NASTY, fill, mean_over_seeds
@@ -280,3 +282,43 @@ def test_a_smoothed_surface_keeps_within_the_values_and_near_the_points():
     assert np.all(np.diff(found) > 0.15)
     assert values.min() <= found.min() <= found.max() <= values.max()
     assert smoothed(points, np.full(40, 0.3), at) == pytest.approx([0.3] * 3)
+
+
+def test_settings_that_differ_between_datasets_have_a_line_for_each(tmp_path):
+    """Tuned rows have other settings on each dataset; the protocol claims no value that holds for some cells alone."""
+    path = fill(tmp_path / "s.duckdb", datasets=("d", "e"), rows=[("sasrec", ""), ("ipsrec-s", "")])
+    with writing(path) as connection:
+        for fingerprint, rate, size in (("f", 0.002, 128), ("f1", 0.01, 256)):
+            training = {"learning_rate": rate, "batch_size": size, "patience": 3 if rate > 0.005 else 10}
+            connection.execute(
+                "UPDATE cells SET settings = ? WHERE type = 'ipsrec-s' AND fingerprint = ?",
+                [
+                    json.dumps({"config": {"tau": rate}, "training": training, "protocol": {"max_length": 5}}),
+                    fingerprint,
+                ],
+            )
+    report = built(path)
+    found = [(line.row.label, line.dataset, line.settings) for line in report.settings]
+    assert found == [
+        ("sasrec", "", ""),
+        ("ipsrec-s", "d", "tau = 0.002, learning_rate = 0.002, batch_size = 128, patience = 10"),
+        ("ipsrec-s", "e", "tau = 0.01, learning_rate = 0.01, batch_size = 256, patience = 3"),
+    ]
+    said = dict(report.protocol)
+    assert said["Learning rate"] == "0.002 to 0.01 (Adam), as the settings of each model say"
+    assert said["Batch size"] == "128 to 256 targets, as the settings of each model say"
+    assert said["Stopping"].endswith("; the settings of some models say otherwise")
+    assert "otherwise" not in said["Samples"] + said["Objective"] + said["Products in training"]
+    shown = settings(report)
+    assert [column.title for column in shown.columns] == ["Model", "Dataset", "Settings"]
+    assert [row.cells[1].text for row in shown.rows] == ["all", "d", "e"]
+
+
+def test_equal_settings_are_one_line(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", datasets=("d", "e")))
+    assert [line.dataset for line in report.settings] == [""] * 4
+    assert [column.title for column in settings(report).columns] == ["Model", "Settings"]
+    assert (dict(report.protocol)["Learning rate"], dict(report.protocol)["Batch size"]) == (
+        "0.001 (Adam)",
+        "256 targets",
+    )

@@ -30,6 +30,7 @@ from ipsrec_bench.report.content import (
     ResultTable,
     Row,
     SeedScore,
+    SettingsLine,
     SliceTable,
     Surface,
     SurfacePoint,
@@ -113,7 +114,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     datasets = _dataset_lines(material, run)
     protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
-    statistics, training = run.suite.statistics, run.suite.training
+    statistics = run.suite.statistics
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
         suite=run.suite_name,
@@ -170,20 +171,12 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
-            ("Samples", SAMPLES[training.samples]),
-            ("Objective", _objective(training)),
-            ("Batch size", f"{training.batch_size} targets"),
-            ("Learning rate", f"{training.learning_rate:g} ({OPTIMISERS[training.optimiser]})"),
-            ("Products in training", PRECISIONS[training.precision]),
-            (
-                "Stopping",
-                f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs",
-            ),
+            *_of_training(results),
             *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
-        settings=tuple(_settings(summaries, run)),
+        settings=tuple(_settings(results)),
         provenance=tuple(cell_lines(with_further, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
@@ -539,16 +532,61 @@ def _lengths(summaries: dict[str, CellSummary], run: Run) -> str:
     return ", ".join(f"{length} on {dataset}" for dataset, length in lengths.items())
 
 
-def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row, str]]:
-    """Yield every row with its model's settings and the training settings that differ from the suite's."""
-    common = run.suite.training.model_dump(mode="json")
-    shown = {}
-    for cell in run.cells:
-        if cell.key in summaries:
-            settings = summaries[cell.key].settings
-            own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # counting has none
-            shown[row_of(cell)] = ", ".join(_words({**settings["config"], **own}))
-    yield from shown.items()
+def _of_training(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the protocol on training: the suite's settings, and where models depart from them."""
+    training = results.run.suite.training
+    trained, departing = _trained(results), _departing(results)
+
+    def span(name: str, spec: str, after: str) -> str:
+        found = {one[name] for one in trained if name in one} or {getattr(training, name)}
+        low, high = f"{min(found):{spec}}", f"{max(found):{spec}}"
+        return f"{low}{after}" if low == high else f"{low} to {high}{after}, as the settings of each model say"
+
+    def unless(said: str, *names: str) -> str:
+        return f"{said}; the settings of some models say otherwise" if departing & {*names} else said
+
+    stopping = f"{training.stop_metric} on validation, patience {training.patience}, at most {training.epochs} epochs"
+    by_objective = ("objective", "negatives", "negatives_per", "calibration")
+    yield "Samples", unless(SAMPLES[training.samples], "samples")
+    yield "Objective", unless(_objective(training), *by_objective)
+    yield "Batch size", span("batch_size", "d", " targets")
+    yield "Learning rate", unless(span("learning_rate", "g", f" ({OPTIMISERS[training.optimiser]})"), "optimiser")
+    yield "Products in training", unless(PRECISIONS[training.precision], "precision")
+    yield "Stopping", unless(stopping, "stop_metric", "patience", "epochs")
+
+
+def _trained(results: Results) -> list[Mapping[str, Any]]:
+    """Return the training settings of every cell that trained."""
+    settings = (results.summaries[cell.key].settings for cell in results.run.cells if cell.key in results.summaries)
+    return [one["training"] for one in settings if "training" in one]
+
+
+def _departing(results: Results) -> set[str]:
+    """Return the training settings that differ from the suite's in some cell; `auto` includes what it stands for."""
+    common = results.run.suite.training.model_dump(mode="json")
+    found = {name for one in _trained(results) for name, value in one.items() if value != common.get(name)}
+    return {name for name in found if common.get(name) != "auto"}
+
+
+def _settings(results: Results) -> Iterator[SettingsLine]:
+    """Yield every row with its model's settings and the training settings in which some row departs from the suite.
+
+    A row whose settings differ between datasets has a line for each.
+    """
+    common = results.run.suite.training.model_dump(mode="json")
+    departing = _departing(results)
+    shown: dict[str, dict[str, tuple[Row, str]]] = defaultdict(dict)
+    for cell in results.run.cells:
+        if cell.key in results.summaries:
+            settings = results.summaries[cell.key].settings
+            training = settings.get("training", {})  # counting has none
+            own = {k: v for k, v in training.items() if k in departing or v != common.get(k)}
+            shown[cell.label][cell.dataset] = row_of(cell), ", ".join(_words({**settings["config"], **own}))
+    for label, by_dataset in shown.items():
+        if len({words for _, words in by_dataset.values()}) == 1:
+            yield SettingsLine(results.row(label), "", next(iter(by_dataset.values()))[1])
+        else:
+            yield from (SettingsLine(row, dataset, words) for dataset, (row, words) in by_dataset.items())
 
 
 def _words(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -748,6 +748,17 @@ class AgainstPaper:
 
 
 @dataclass(frozen=True)
+class SettingsLine:
+    """The resolved settings of one row's model."""
+
+    row: Row
+    dataset: str
+    """The dataset that they are for; empty if they are equal on all datasets."""
+    settings: str
+    """In words; empty if the model has none."""
+
+
+@dataclass(frozen=True)
 class CellLine:
     """One cell, with its key, its data and its environment."""
 
@@ -992,7 +1003,7 @@ class Report:
     correction_rule: str
     interval_rule: str
     protocol: tuple[tuple[str, str], ...]
-    settings: tuple[tuple[Row, str], ...]
+    settings: tuple[SettingsLine, ...]
     """The resolved settings of every row's model."""
     provenance: tuple[CellLine, ...]
     environments: tuple[Environment, ...]

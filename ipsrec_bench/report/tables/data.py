@@ -104,11 +104,13 @@ def protocol(report: Report) -> Table:
 
 def settings(report: Report) -> Table:
     """Return the table of the models' settings."""
-    columns = (
-        Column("Model", lambda line: model_cell(line[0]), "left"),
-        Column("Settings", lambda line: text(line[1] or "nothing to set"), "left", long=True),
+    columns: tuple[Column, ...] = (
+        Column("Model", lambda line: model_cell(line.row), "left"),
+        Column("Settings", lambda line: text(line.settings or "nothing to set"), "left", long=True),
     )
-    rows = rows_of(columns, report.settings)
+    if any(line.dataset for line in report.settings):
+        columns = (columns[0], Column("Dataset", lambda line: text(line.dataset or "all"), "left"), columns[1])
+    rows = rows_of(columns, report.settings, dataset=lambda line: line.dataset)
     return Table(
         "settings", "protocol", "Settings of the models", columns, rows, lines="models",
         collapse="always", sortable=False,
