@@ -147,7 +147,7 @@ def test_rows_that_differ_in_more_than_what_was_searched_are_not_compared(tmp_pa
 def test_seeds_of_the_search_are_not_fresh_seeds(planted):
     (tuned,) = built(planted, study(seeds=(3, 11, 12))).tuned  # 3 is a seed of the run
     assert tuned.fresh is None
-    assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95, 0.05)
+    assert "the suite that the command tune writes after a search does" in tuned_finding(tuned, 0.95, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -321,4 +321,23 @@ def test_equal_settings_are_one_line(tmp_path):
     assert (dict(report.protocol)["Learning rate"], dict(report.protocol)["Batch size"]) == (
         "0.001 (Adam)",
         "256 targets",
+    )
+
+
+def test_a_tuned_run_is_not_said_to_lack_fresh_seeds(tmp_path):
+    """`run --tuned` trains the best settings on fresh seeds and writes no suite; it has no row with those before."""
+
+    def settings(model, _variant):
+        config = json.dumps(BEST) if model == "ipsrec-s" else "{}"
+        return f'{{"config": {config}, "training": {{}}, "protocol": {{"max_length": 5}}}}'
+
+    path = fill(tmp_path / "s.duckdb", rows=[("sasrec", ""), ("ipsrec-s", "")], settings=settings)
+    (own,) = built(path, study()).tuned
+    assert (own.fresh, own.trained) == (None, True)
+    said = tuned_finding(own, 0.95, 0.05)
+    assert "This run has the best settings on test targets and fresh seeds, but not those before" in said
+    assert "suite" not in said
+    (seen,) = built(path, study(seeds=(1, 2, 3))).tuned  # its trials had the seeds of the run
+    assert "This run does not compare them on test targets and fresh seeds; the suite that the command tune" in (
+        tuned_finding(seen, 0.95, 0.05)
     )

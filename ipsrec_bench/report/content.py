@@ -451,6 +451,8 @@ class Tuned:
     None with one seed, or where the default is the best or was not trained to its end."""
     fresh: Comparison | None
     """On the run's test ranks, with seeds that no trial had; None where the run does not have both rows."""
+    trained: bool = False
+    """Whether the run has a row with the best settings on such seeds, as `run --tuned` makes it."""
 
     @property
     def adjusted_p(self) -> float | None:

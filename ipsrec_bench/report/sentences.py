@@ -282,8 +282,13 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
 
 
 def _fresh(tuned: Tuned, confidence: float) -> str:
+    if tuned.fresh is None and tuned.trained:
+        return "This run has the best settings on test targets and fresh seeds, but not those before, to compare with."
     if tuned.fresh is None:
-        return "This run does not compare them on test targets and fresh seeds; the suite that the search wrote does."
+        return (
+            "This run does not compare them on test targets and fresh seeds; the suite that the command tune writes after"
+            " a search does."
+        )
     return f"On test targets, with seeds that no trial had: {finding(tuned.fresh, confidence)}"
 
 

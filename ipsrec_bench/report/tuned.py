@@ -42,13 +42,19 @@ def studies_of(
 
 def tuned(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> tuple[Tuned, ...]:
     """Return each study with its gain and, if the run has both rows, their comparison on test ranks."""
-    pairs = [_fresh_rows(results, dataset, study) for dataset, study in studies]
+    found = [_fresh_rows(results, dataset, study) for dataset, study in studies]
+    pairs = [pair for pair, _ in found]
     made = compare(results, dict.fromkeys(pair for pair in pairs if pair is not None))  # one family, equal ones once
     fresh = {(c.dataset, c.row, c.reference): c for c in made}
     confidence = results.run.suite.statistics.confidence
     return tuple(
-        Tuned(study, _gain(study, confidence), fresh.get((pair.dataset, pair.row, pair.reference)) if pair else None)
-        for (_, study), pair in zip(studies, pairs, strict=True)
+        Tuned(
+            study,
+            _gain(study, confidence),
+            fresh.get((pair.dataset, pair.row, pair.reference)) if pair else None,
+            trained,
+        )
+        for (_, study), (pair, trained) in zip(studies, found, strict=True)
     )
 
 
@@ -82,13 +88,14 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | None:
+def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> tuple[Pair | None, bool]:
     """Return the rows of the run that have the best settings and those before, if no trial had their seeds.
 
-    All other settings, of model, training and protocol, are equal.
+    All other settings, of model, training and protocol, are equal. The second value is whether there is a row with the
+    best settings at all.
     """
     if study.best is None or study.best.settings == study.default:
-        return None
+        return None, False
     wanted = [{**study.best.settings}, {**study.default}]
     places: list[dict[str, Row]] = [{}, {}]
     for row in results.rows:
@@ -100,7 +107,5 @@ def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | No
             if searched == chosen:
                 rows.setdefault(json.dumps(fixed, sort_keys=True), row)
     best, default = places
-    return next(
-        (Pair(dataset, results.metric, best[rest], default[rest]) for rest in best if rest in default),
-        None,
-    )
+    pairs = (Pair(dataset, results.metric, best[rest], default[rest]) for rest in best if rest in default)
+    return next(pairs, None), bool(best)
