@@ -207,6 +207,62 @@ def test_what_favours_a_row_is_said_first():
     assert (found.unequal, found.not_tuned) == (("e",), found.sentences[1])
 
 
+def test_the_first_screen_speaks_of_the_budgets_on_all_datasets():
+    def lines(trials_on_e=20, seconds_on_e=300.0):
+        on_d = [given("d", label, TUNED, 20, 100.0) for label in "ab"]
+        return (*on_d, *(given("e", label, TUNED, trials_on_e, seconds_on_e) for label in "ab"))
+
+    assert judged(lines(), "equal trials").first == ("Budgets of searches favour no row on d and e",)
+    alike = judged(lines(seconds_on_e=100.0), "equal trials")
+    assert alike.first == alike.sentences
+    assert alike.first[0].startswith("On d and e, budgets were equal")
+    one = judged((*lines(), given("f", "a"), given("g", "a", TUNED)), "equal trials").first
+    assert [said.partition(",")[0] for said in one] == ["On g", "Budgets of searches favour no row on d and e", "On f"]
+    assert judged((given("f", "a"),), "equal trials").first[0].startswith("Nothing was tuned here")
+
+
+@pytest.mark.parametrize("budget", ["equal trials", "equal seconds"])
+def test_a_row_whose_whole_space_was_tried_has_not_got_less(budget):
+    """It needs no more; a row that got less than it did has got less."""
+    a, b = (given("d", label, TUNED, 20, 100.0) for label in "ab")
+    small = replace(given("d", "c", "tuned, 3 trials", 3, 0.4), exhausted=True)
+    said = judged((a, b, small), budget)
+    assert said.unequal == ()
+    (sentence,) = said.sentences
+    assert sentence.startswith("On d, budgets favour no row: a 20 trials in 100 s, b 20 trials in 100 s, c 3 trials in")
+    assert sentence.endswith("0 s (every point of its space)")
+    assert judged((a, b, replace(small, exhausted=False)), budget).unequal == ("d",)
+    assert judged((a, replace(b, complete=9, search_seconds=50.0), small), budget).unequal == ("d",)
+    assert judged((given("d", "a", TUNED, 2, 0.1), small), budget).unequal == ("d",)
+    assert judged((replace(a, exhausted=True), small), budget).unequal == ()
+
+
+def test_the_note_on_budgets_knows_exhausted_spaces(planted):
+    few = study("sasrec", trials=study().trials[:4], seconds=3.0)
+    assert "not equal" in budgets(built(planted, study(), few).tuned)
+    assert "not equal" not in budgets(built(planted, study(), replace(few, exhausted=True)).tuned)
+
+
+def test_searches_of_further_protocols_are_counted_and_not_listed_as_foreign(planted):
+    """They are the run's own, although no row of the main tables has their settings."""
+    other = {"config": {}, "training": {}, "protocol": {"max_length": 5, "target": "all"}}
+    folds = [study(name=f"d, later-{n}", dataset="d, later", fixed=other) for n in range(2)]
+    foreign = study(name="foreign", fixed=other)
+    with reading(planted) as connection:
+        material = read_material(connection, read_run(connection, "planted"))
+    cell = next(one for one in material.run.cells if one.label == "ipsrec-s")
+    further = replace(cell, dataset="d, later", base="d", protocol="later", key="of later")
+    material = replace(material, run=replace(material.run, further=(further,)))
+    report = build_report(material, [study(), *folds, foreign])
+    assert len(report.tuned) == 1
+    assert [said[:30] for said in report.other_studies] == [
+        "study foreign of ipsrec-s on d",
+        "2 further searches, which are o"[:30],
+    ]
+    (said,) = build_report(material, folds[:1]).other_studies
+    assert said == "one further search, which is of another protocol of this suite"
+
+
 @pytest.mark.parametrize(
     ("budget", "trials", "seconds", "words"),
     [

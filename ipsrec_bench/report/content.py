@@ -913,6 +913,8 @@ class FairnessLine:
     best_epochs: tuple[int, ...]
     rising: int
     """Number of trainings that were still improving when their last epoch ended."""
+    exhausted: bool = False
+    """Whether its search has tried every point of a finite space, so that a larger budget would bring nothing."""
 
     @property
     def trials(self) -> int | None:
@@ -931,6 +933,8 @@ class Fairness:
     """Of these, the one that names rows which are not tuned though others are; empty if there is none."""
     unequal: tuple[str, ...] = ()
     """Datasets on which budgets were not equal."""
+    first: tuple[str, ...] = ()
+    """What the first screen says of budgets that favour no row, in sentences on all datasets."""
 
 
 @dataclass(frozen=True)
@@ -983,7 +987,8 @@ class Report:
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data, with the run's settings."""
     other_studies: tuple[str, ...]
-    """Studies of the run's models on its data that were made under other settings, and what differs."""
+    """Studies of the run's models on its data that were made under other settings, and what differs; then how many are
+    of the suite's further protocols."""
     unread_studies: tuple[str, ...]
     """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]

@@ -230,7 +230,7 @@ def _of_fairness(report: Report) -> Iterator[Statement]:
     if report.fairness.unequal:
         where = joined(report.fairness.unequal)
         said.append(f"Budgets of searches were not equal on {where}, which favours the rows that got more.")
-    said = said or [f"{sentence}." for sentence in report.fairness.sentences[:1]]
+    said = said or [f"{sentence}." for sentence in report.fairness.first]
     if said:
         yield Statement(" ".join(said), *section)
     cut = list(dict.fromkeys(row.display for c in findings for row in c.cut_off))

@@ -11,6 +11,7 @@ from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
+from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.tuning.results import StudyResult, split_settings
 
 
@@ -19,13 +20,20 @@ def studies_of(
 ) -> tuple[list[tuple[str, StudyResult]], list[str]]:
     """Return the studies of the run's models on the run's data, in the order of the run, each with its dataset.
 
-    A study that was made under other settings than any row of its model is left out; a sentence names it instead.
+    A study that was made under other settings than any row of its model is left out; a sentence names it instead. The
+    studies of the run's further protocols and test periods are left out, too; a sentence counts them.
     """
     own, others = [], []
+    main, further = ([*_places(cells)] for cells in (results.run.cells, results.run.further))
+    elsewhere = {place for place in further if place not in main}
+    fingerprints = {one.fingerprint for one in results.summaries.values()}
+    searched = [one for one in studies if one.trials]
+    of_further = [one for one in searched if one.fingerprint in fingerprints and (one.dataset, one.model) in elsewhere]
+    studies = [one for one in searched if (one.dataset, one.model) not in elsewhere]
     for line in datasets:
         for model in dict.fromkeys(name for row in results.rows for name in (row.model, row.label)):
             for study in studies:
-                if not study.trials or (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
+                if (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
                     continue
                 rows = [
                     split_settings(settings, study.default)[0] for settings in _settings_of(results, line.label, model)
@@ -37,7 +45,19 @@ def studies_of(
                         f"study {study.name} of {model} on {line.label} was made under other settings"
                         f" ({'; '.join(_differences(study.fixed, rows[0]))})"
                     )
+    if of_further:
+        others.append(
+            "one further search, which is of another protocol of this suite"
+            if len(of_further) == 1
+            else f"{len(of_further)} further searches, which are of other protocols of this suite"
+        )
     return own, others
+
+
+def _places(cells: Iterable[PlannedCell]) -> Iterator[tuple[str, str]]:
+    """Yield the dataset and the model, or the label, that a study of each cell would name."""
+    for cell in cells:
+        yield from ((cell.dataset, name) for name in (cell.model, cell.label))
 
 
 def tuned(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> tuple[Tuned, ...]:
