@@ -70,6 +70,7 @@ from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Statistics, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
+from ipsrec_bench.words import joined
 
 RANKS = {
     "realistic": "realistic: higher + 1 + ties / 2, rounded up",
@@ -274,8 +275,22 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
                 " validation ranks"
             )
+    yield from _without_providers(results, datasets)
     yield from _unknown(results, datasets)
     yield from _exhausted(results, datasets)
+
+
+def _without_providers(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
+    """Yield a sentence for every dataset without a known provider on which a model of the toolkit uses providers."""
+    for line in datasets:
+        cells = (cell for cell in results.run.cells if cell.dataset == line.label)
+        models = {cell.display: None for cell in cells if cell.type in REGISTRY and REGISTRY[cell.type].uses_providers}
+        if models and not line.statistics.providers:
+            sees = "sees" if len(models) == 1 else "see"
+            yield (
+                f"{line.label} has no known provider, so {joined([*models])} {sees} one unknown provider for all of its"
+                " interactions"
+            )
 
 
 def _unknown(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
@@ -454,7 +469,10 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
         made_of = material.recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
-            source, control = source_facts(made_of), control_of(made_of.source)
+            source, control = (
+                source_facts(made_of, material.datasets[fingerprint].providers),
+                control_of(made_of.source),
+            )
         else:
             said = {"filter": _said_filter(run, label)}
             source, control = (), ""

@@ -26,6 +26,7 @@ from ipsrec_bench.report.tables.shared import (
     model_cell,
 )
 from ipsrec_bench.store.records import DatasetRow
+from ipsrec_bench.words import joined
 
 
 def datasets(report: Report) -> Table:
@@ -65,6 +66,12 @@ def datasets(report: Report) -> Table:
         " history. Unseen: those with an item that no training interaction has. Unknown users: test users without a"
         " training interaction. Padding ids are not counted."
     )
+    without = [line.label for line in report.datasets if not line.statistics.providers]
+    if without:
+        note += (
+            f" {joined(without)}: no provider is known, so models that use providers see one unknown provider for all"
+            " interactions."
+        )
     rows = rows_of(columns, report.datasets, dataset=lambda line: line.label)
     return Table("datasets", "datasets", "Datasets", columns, rows, note, "datasets", sortable=False, latex="datasets")
 
