@@ -518,6 +518,8 @@ class ProtocolTable:
     """Their names, the main one first."""
     differences: tuple[str, ...]
     """What each of them changes of the main one; empty for that one."""
+    other: tuple[str, ...]
+    """Names of those that have other targets or candidates than the main one."""
     lines: tuple[ProtocolLine, ...]
     orders: tuple[ProtocolOrder, ...]
     left_out: tuple[str, ...]
