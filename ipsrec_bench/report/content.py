@@ -817,6 +817,7 @@ class RelativeGain:
     """Number of seeds of the row; 1 if it is deterministic."""
     reference_seeds: int
     difference: RelativeDifference
+    """Its interval is cut at -1: no metric is negative, so no gain is below -100%."""
 
     @property
     def varies(self) -> bool:
@@ -890,6 +891,13 @@ class AcrossDatasets:
     def several(self) -> bool:
         """Whether there are datasets to pool or to rank over."""
         return len(self.datasets) > 1
+
+    @property
+    def cut(self) -> bool:
+        """Whether an interval of a gain is cut at -100%."""
+        lows = [gain.difference.test.low for row in self.rows for gain in row.gains]
+        lows += [low for row in self.rows if row.pooled for low in (row.pooled.test.low, row.pooled.low)]
+        return any(low <= -1 for low in lows)
 
 
 @dataclass(frozen=True)
