@@ -4,8 +4,9 @@ Each message is one sentence that names the place and the remedy. The command li
 exits with code 2; any other exception is a defect of the package and keeps its traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 
 
 class BenchError(Exception):
@@ -48,9 +49,12 @@ class ModelError(BenchError):
     """A model cannot be used as requested, or produced scores that cannot be ranked."""
 
 
-def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the known name closest to `found`, else an empty string."""
-    names = {name.casefold(): name for name in known}
+def did_you_mean(found: str, known: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return `; did you mean 'x'?` for the known name closest to `found`, else an empty string.
+
+    `short` has shorter forms of names, by which they are found, too.
+    """
+    names = {form.casefold(): name for form, name in short.items()} | {name.casefold(): name for name in known}
     close = get_close_matches(found.casefold(), names, n=1, cutoff=0.6)
     return f"; did you mean '{names[close[0]]}'?" if close else ""
 

@@ -176,6 +176,8 @@ def _sentence(path: Path, mistake: ErrorDetails) -> tuple[Path, str]:
         message = message.partition(", ")[2]
     elif kind == "literal_error":
         message = re.sub(r"(?<!')\b(True|False)\b(?!')", lambda match: match[0].lower(), message)
+        if isinstance(mistake["input"], str):
+            message += did_you_mean(mistake["input"], re.findall("'([^']*)'", context["expected"]))
     elif kind in _SAID:
         message = _SAID[kind].format(**context)
     if isinstance(mistake["input"], Mapping | BaseModel):  # the message itself says what is wrong in it

@@ -7,9 +7,9 @@ _JOINERS = {"\u200c", "\u200d"}
 """Invisible, but needed in Persian, in Indic scripts and in emoji."""
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, whose plural has an s: "1 seed", "2 seeds"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, whose plural has an s if it is not given: "1 seed", "2 seeds"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def joined(names: Sequence[str]) -> str:

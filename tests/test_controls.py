@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,7 @@ def test_a_task_that_uses_providers_makes_a_row_use_them(tmp_path, monkeypatch):
     ("providers", "overrides", "sentence"),
     [
         ('["as given"]', (), "'as given' is no control"),
+        ('["shufled"]', (), "input should be 'shuffled', 'one' or 'popularity'; did you mean 'shuffled'"),
         ('["shuffled", "shuffled"]', (), "each value may occur only once"),
         ('[{column = "brand"}]', (), "'world' is from the embedded generator, which has no columns"),
         ('["shuffled"]', ("datasets.world.providers_as=one",), r"found 'one', and \[controls\] would replace it"),
@@ -496,6 +498,12 @@ def test_a_row_is_compared_with_its_twin_as_the_report_does(tmp_path):
         gain = read_named(connection, run, "ipsrec-s big, shuffled providers", "sasrec")
         with pytest.raises(StoreError, match=r"after a comma a condition: 'shuffled providers'.*did you mean 'ipsrec"):
             read_named(connection, run, "sasrec", "ipsrec-s big, shufled providers")
+        twin = next(cell for cell in run.further if cell.label == "ipsrec-s big")
+        masked = replace(twin, dataset=f"{twin.base}, masked", control="", protocol="masked")
+        with pytest.raises(StoreError, match="did you mean 'ipsrec-s big, shuffled providers'"):
+            read_named(connection, replace(run, further=(*run.further, masked)), "sasrec", "ipsrec-s big, shufled")
+        with pytest.raises(StoreError, match="'sasrec' and 'sasrec' are the same row; name two different ones"):
+            read_named(connection, run, "sasrec", "sasrec")
     for one, reported in ((named, report.controls), (gain, report.control_gains)):
         made = {c.metric: c for c in compare_named(one)}
         assert {*made} == {c.metric for c in reported}

@@ -304,7 +304,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(tmp_path, b
         ("all.duckdb", "empty.duckdb", "empty.duckdb: there is no result store"),
         ("all.duckdb", "text.duckdb", "text.duckdb: cannot be opened as a result store"),
         ("all.duckdb", "table.duckdb", "table.duckdb: this DuckDB file is not a result store"),
-        ("all.duckdb", "old.duckdb", "bring it to version 8 with `ipsrec-bench ls --store old.duckdb`"),
+        ("all.duckdb", "old.duckdb", "bring it to version 9 with `ipsrec-bench ls --store old.duckdb`"),
         ("good.duckdb", "again.duckdb", "again.duckdb: a store cannot be merged into itself"),
         ("text.duckdb", "good.duckdb", "text.duckdb: cannot be opened as a result store"),
     ):

@@ -13,11 +13,13 @@ from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.charts import charts_of
 from ipsrec_bench.report.content import Report
 from ipsrec_bench.report.material import read_material
+from ipsrec_bench.report.provenance import cut_off_rows
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
-from ipsrec_bench.report.sentences import finding, where
+from ipsrec_bench.report.sentences import cut_off, finding, where
 from ipsrec_bench.report.slices import slices_of
 from ipsrec_bench.report.tables.comparisons import comparisons
+from ipsrec_bench.store import queries
 from ipsrec_bench.store.connect import reading, writing
 
 from .planted import built, fill, mean_over_seeds
@@ -211,11 +213,40 @@ def test_a_training_cut_off_is_reported_first_and_beside_its_number(tmp_path):
     written = write_report(report, tmp_path, FORMATS)
     for name in ("html", "md", "latex"):
         text = written.pages[name].read_text(encoding="utf-8")
+        assert "Training of IPSREC-S on d and SASREC on d was cut off" in text
         at = text.index("SASREC on d: 2 of 3 trainings had their best epoch at the limit (1)")
         assert text.index("Training was cut off") < at < text.index("IPSREC-S is better")
     content = json.loads(written.pages["json"].read_text(encoding="utf-8"))
     assert content["cut_off"][1]["cells"] == 2
     assert content["findings"][0]["cut_off"]
+
+
+def test_trainings_under_further_conditions_are_named_and_shared_ones_once(tmp_path):
+    path = fill(
+        tmp_path / "s.duckdb",
+        datasets=("d", "later", "masked"),
+        settings=lambda model, _: TRAINED % (1 if model == "sasrec" else 5),
+    )
+    masked = (TRAINED % 1).replace('"max_length"', '"mask_history": "miss", "max_length"')
+    with writing(path) as connection:
+        connection.execute(
+            "UPDATE run_cells SET base = 'd', protocol = dataset, dataset = 'd, ' || dataset WHERE dataset <> 'd'"
+        )
+        connection.execute(
+            "UPDATE cells SET settings = ?, fingerprint = 'f' WHERE starts_with(key, 'masked')", [masked]
+        )
+    with reading(path) as connection:
+        run = read_run(connection)
+        summaries = queries.cell_summaries(connection, [cell.key for cell in (*run.cells, *run.further)])
+    lines = [line for line in cut_off_rows(run, summaries) if line.row.label == "sasrec"]
+    assert [(line.dataset, line.cells, line.of) for line in lines] == [("d", 3, 3), ("d, later", 3, 3)]
+    (said,) = cut_off(lines)
+    assert said == (
+        "SASREC: 6 of 6 trainings had their best epoch at the limit (1) and might have improved further; raise"
+        " training.epochs. They are on d (3 of 3); d, later (3 of 3)"
+    )
+    (one,) = cut_off([replace(lines[0], cells=1, of=1)])
+    assert one.startswith("SASREC on d: 1 of 1 training had its best epoch at the limit (1)")
 
 
 def test_training_that_patience_ended_is_not_cut_off(tmp_path):

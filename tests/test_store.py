@@ -383,7 +383,7 @@ def test_processes_that_create_a_store_at_once_create_one(tmp_path):
 
 def test_another_version_is_refused(store):
     duckdb.connect(str(store)).execute("UPDATE store SET version = 99").close()
-    with pytest.raises(StoreError, match="has schema version 99, this program reads versions up to 8"), reading(store):
+    with pytest.raises(StoreError, match="has schema version 99, this program reads versions up to 9"), reading(store):
         pass
 
 

@@ -132,7 +132,7 @@ def test_an_override_is_blamed_for_its_own_mistake():
         ("models.sasrec.n_heads=3", "models.sasrec: n_heads = 3 must divide embedding_size = 8"),
         ("protocol.valid_share=0.95", "protocol: valid_share = 0.95 and test_share = 0.1 leave nothing"),
         ("statistics.metric=hr@7", "suite: statistics.metric is 'hr@7', which the tables do not have"),
-        ("statistics.proposed=['x']", "suite: statistics.proposed names 'x'"),
+        ("statistics.proposed=['x']", "statistics.proposed: found 'x'; allowed: 'pop'"),
         ("statistics.baseline=x", "statistics.baseline: found 'x'"),
         ("training={ patience = 1, batch_size = 0 }", "training.batch_size: found 0"),
         ("tune.seeds=[1, 101]", "tune: fresh_seeds has 101"),
@@ -241,6 +241,14 @@ def test_files_that_are_not_suites_get_a_sentence(tmp_path, raw, words):
 def test_unknown_baseline_and_dataset_are_refused():
     assert "did you mean 'sasrec'?" in mistake(TINY_SUITE + '[statistics]\nbaseline = "sasrek"\n')
     assert "did you mean 'positive-control'?" in mistake(TINY_SUITE + "[datasets.positive-contrl]\n")
+
+
+def test_unknown_proposed_models_are_refused_with_their_line_after_the_models():
+    text = TINY_SUITE + '[statistics]\nproposed = ["ipsrec-x"]\n'
+    said = mistake(text)
+    assert f":{text.count(chr(10))}: statistics.proposed: found 'ipsrec-x'; allowed: 'pop', " in said
+    assert said.endswith("did you mean 'ipsrec-s'?")
+    assert "no model 'ipsrec-x'" in mistake(text.replace("[models.ipsrec-s", "[models.ipsrec-x").replace('x"]', 's"]'))
 
 
 def test_every_shipped_suite_is_valid():

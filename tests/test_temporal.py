@@ -408,3 +408,59 @@ def test_probabilities_orders_and_validation_are_over_users_too(ended):
         wanted = naive_means([user for user, _ in mine], metric("ndcg@10", np.array([rank for _, rank in mine])))
         assert means[key] == pytest.approx(np.mean(list(wanted.values())))
         assert counts[key].sum() == pytest.approx(users)
+
+
+def test_views_join_each_rank_with_its_own_target_under_every_protocol(tmp_path):
+    suite = """title = "Several"
+seeds = [1, 2]
+[datasets.world]
+source = "synthetic"
+users = 80
+items = 30
+providers = 6
+mean_length = 9
+[models.pop]
+[models.markov]
+[protocols.each]
+split = "temporal"
+target = "all"
+test_share = 0.3
+folds = 2
+[protocols.new]
+split = "temporal"
+target = "all"
+test_share = 0.3
+mask_history = true
+[protocols.masked]
+mask_history = true
+"""
+    path = tmp_path / "several.toml"
+    path.write_text(suite, encoding="utf-8")
+    store = tmp_path / "s.duckdb"
+    plan = make_plan(load_suite(path), tmp_path / "data", store, lambda _: None)
+    assert execute(plan, store, partial(Inline, "cpu", 1), lambda _: None).failed == 0
+    columns = ("history", "item_count", "provider_count", "item_seen", "provider_seen", "candidates")
+    with reading(store) as connection:
+        for _, cell in plan.cells:
+            data = plan.datasets[cell.dataset]
+            test = split_dataset(data, cell.protocol).test
+            facts = held_out_facts(data, cell.protocol)[0]
+            kept = ~facts.item_seen if cell.protocol.mask_history is True else np.ones(len(facts.users), bool)
+            found = connection.execute(
+                'SELECT "user", ' + ", ".join(columns) + " FROM user_targets"
+                ' WHERE dataset = ? AND model = ? AND seed = ? ORDER BY "user", target',
+                [cell.dataset, cell.model, cell.seed],
+            ).fetchall()
+            expected = [facts.users[kept], *(getattr(facts, name)[kept] for name in columns)]
+            assert found == list(zip(*(column.tolist() for column in expected), strict=True))
+            assert [row[0] for row in found] == test.users.tolist()
+        joined = connection.execute(
+            "SELECT dataset, seed, count(*) FROM user_ranks a"
+            ' JOIN user_ranks b USING (suite, dataset, split, seed, "user", target)'
+            " WHERE split = 'test' AND a.model = 'pop' AND b.model = 'markov' GROUP BY ALL"
+        ).fetchall()
+    assert {(dataset, seed): count for dataset, seed, count in joined} == {
+        (cell.dataset, cell.seed): len(split_dataset(plan.datasets[cell.dataset], cell.protocol).test.users)
+        for _, cell in plan.cells
+    }
+    assert len(joined) == 2 * len({cell.dataset for _, cell in plan.cells}) == 10

@@ -91,6 +91,14 @@ def test_rows_are_searched_and_winners_trained_on_fresh_seeds(suite, bench, tmp_
     rates = {json.loads(cell["settings"])["training"]["learning_rate"] for cell in found}
     assert rates == {studies["sasrec"].best.settings["training.learning_rate"]}
 
+    shown = " ".join(bench("run", suite, "--tuned", "--dry-run").stdout.split())
+    assert " cells, 0 to run" in shown
+    assert "All searches have ended; these cells have their best settings." in shown
+    shown = " ".join(bench("run", suite, "--tuned", "--dry-run", "--set", "models.sasrec.n_heads=1").stdout.split())
+    assert "3 searches ended, and their cells have the best settings. The others have the settings of the" in shown
+    assert "Before them come 1 search of 3 trials (searched settings: sasrec 6);" in shown
+    assert json.loads(bench("run", suite, "--tuned", "--dry-run", "--json").stdout)[0]["state"] == "done"
+
     again = bench("run", suite, "--tuned", "--json")
     events = [json.loads(line) for line in again.stdout.splitlines()]
     assert not [event for event in events if event["event"] in {"cell-started", "trial-ended"}]

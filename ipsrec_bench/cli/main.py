@@ -296,7 +296,7 @@ def run(
 
     policy = Policy(fail_fast, retry_failed, math.inf if timeout is None else timeout, keep, force, collect)
     kept = "Finished cells and trials are kept" if file.suite.tune.before else "Finished cells are kept"
-    with interruptible(f"{kept}; the same command resumes: run {suite}"):
+    with interruptible(f"{kept}; the same command resumes."):
         journal = Journal(store, file.name)
         with listener(Console(), quiet=quiet, as_json=as_json, journal=journal) as emit:
             plan = make_plan(file, data_dir, store, emit, available=available, device=places[0])
@@ -378,7 +378,8 @@ def validate(suite: SuiteArgument, overrides: SetOption = None, data_dir: DataDi
     beside = f", and {counted(further, 'cell')} of controls and further protocols" if further else ""
     once = "; counting models are fitted once for all seeds" if len(trained) < len(cells) else ""
     if file.suite.tune.before:
-        once += f"; before them, {searches_in_words(file, data_dir)}"
+        searches = searches_in_words(file, data_dir)
+        once += f"; before them, {searches}" if searches else ""
     typer.echo(
         f"{suite}: {counted(len(trained), 'cell')}: {counted(datasets, 'dataset')} x {rows:,} models and variants x"
         f" {counted(seeds, 'seed')}{beside}{once}"
@@ -625,7 +626,7 @@ def query(
 ) -> None:
     """Run a read-only SQL query on the store.
 
-    Start with the views metrics and user_ranks and the macro metrics_at(n).
+    Start with the views metrics, user_ranks and user_targets and the macro metrics_at(n).
     """
     from ipsrec_bench.cli.printing import MOST_IN_JSON, MOST_IN_TABLE, print_query
     from ipsrec_bench.store.connect import reading
@@ -886,8 +887,8 @@ def _cut_off(store: Path, number: int) -> list[str]:
 
     with reading(store) as connection:
         run = read_run(connection, number=number)
-        summaries = cell_summaries(connection, [cell.key for cell in run.cells])
-    return [cut_off(line) for line in cut_off_rows(run, summaries)]
+        summaries = cell_summaries(connection, [cell.key for cell in (*run.cells, *run.further)])
+    return list(cut_off(cut_off_rows(run, summaries)))
 
 
 def _state_of_studies(store: Path) -> list[tuple[str, int, int]]:

@@ -1,6 +1,6 @@
 """`ipsrec-bench run --tuned`: search every row of a suite, then train the best settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,17 +67,22 @@ def search_first(
     return with_winners(plan, storage, store)
 
 
-def searches_in_words(file: "SuiteFile", data_dir: Path) -> str:
-    """Return how many searches come before the cells of a suite, how long each is, and how many settings it has."""
+def searches_in_words(file: "SuiteFile", data_dir: Path, ended: "Collection[tuple[str, str, str]]" = ()) -> str:
+    """Return how many searches come before the cells of a suite, how long each is, and how many settings it has.
+
+    Searches of the rows at the places `ended` are left out. Return an empty text if none is left.
+    """
     from ipsrec_bench.run.plan import cells_of
     from ipsrec_bench.tuning.rows import rows_of
 
     cells = cells_of(file, data_dir)
-    rows = rows_of(file, cells)
+    rows = [row for row in rows_of(file, cells) if row.place not in ended]
+    if not rows:
+        return ""
     tune = file.suite.tune
     seeds = f", each trained with {counted(len(tune.seeds), 'seed')}" if len(tune.seeds) > 1 else ""
     budget = counted(tune.trials, "trial") if tune.budget == "equal trials" else f"{tune.seconds:g} s of training"
-    searches = f"{counted(len(rows), 'search').replace('searchs', 'searches')} of {budget}{seeds}"
+    searches = f"{counted(len(rows), 'search', 'searches')} of {budget}{seeds}"
     by_size: dict[int, dict[str, None]] = {}
     for row in sorted(rows, key=lambda row: len(row.space.where)):
         by_size.setdefault(len(row.space.where), {})[row.cell.label] = None

@@ -51,7 +51,7 @@ def _notices(report: Report, without_charts: str) -> Iterator[Notice]:
     yield Notice("This run is unfinished. Missing:", tuple(cells), "cells")
     warnings = tuple(Item(warning) for warning in report.warnings)
     yield Notice("Cells of one table differ in more than they should:", warnings, "differences")
-    yield Notice("Training was cut off:", tuple(Item(cut_off(line)) for line in report.cut_off), "models")
+    yield Notice("Training was cut off:", tuple(map(Item, cut_off(report.cut_off))), "models")
     unread = tuple(Item(sentence) for sentence in report.unread_studies)
     yield Notice("Tuning studies that could not be read and are not shown:", unread, "studies")
     notes = [f"{note}." for note in report.notes]

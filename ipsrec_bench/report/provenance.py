@@ -1,5 +1,6 @@
 """The origin of every number, and warnings where numbers of one table differ in origin."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -10,6 +11,7 @@ from ipsrec_bench.report.results import row_of
 from ipsrec_bench.report.runs import Run
 from ipsrec_bench.store.queries import Basis, CellSummary
 from ipsrec_bench.store.records import EXTERNAL, Environment, PlannedCell
+from ipsrec_bench.suite.schema import OF_RANKING
 
 SHOWN = 3
 """Maximum number of cells that a warning names for each value."""
@@ -36,15 +38,31 @@ def cell_lines(run: Run, summaries: Mapping[str, CellSummary], numbers: Mapping[
 
 
 def cut_off_rows(run: Run, summaries: Mapping[str, CellSummary]) -> Iterator[CutOff]:
-    """Yield every row with a training that was still improving when its last allowed epoch ended."""
+    """Yield every row with a training that was still improving when its last allowed epoch ended.
+
+    Rows with a control and under further protocols are among them, on the dataset that names the condition. A training
+    whose model is ranked under several protocols counts for the first of them.
+    """
     trained: dict[tuple[str, Row], dict[str, CellSummary]] = defaultdict(dict)
-    for cell in run.cells:
+    counted_for: dict[tuple[str, int, str, str], str] = {}
+    for cell in (*run.cells, *run.further):
         if cell.key in summaries and summaries[cell.key].status == "complete":
-            trained[cell.dataset, row_of(cell)][cell.key] = summaries[cell.key]
+            found = summaries[cell.key]
+            training = (found.fingerprint, cell.seed, cell.label, _training_of(found))
+            if counted_for.setdefault(training, cell.dataset) == cell.dataset:
+                trained[cell.dataset, row_of(cell)][cell.key] = found
     for (dataset, row), cells in trained.items():
         epochs = [cell.best_epoch or 0 for cell in cells.values() if cell.cut_off]
         if epochs:
             yield CutOff(dataset, row, len(epochs), len(cells), max(epochs))
+
+
+def _training_of(summary: CellSummary) -> str:
+    """Return the settings of a cell that training depends on, as text; not those of the ranking."""
+    settings = dict(summary.settings)
+    protocol = settings.get("protocol", {})
+    settings["protocol"] = {name: value for name, value in protocol.items() if name not in OF_RANKING}
+    return json.dumps(settings, sort_keys=True)
 
 
 def left_out(run: Run, bases: Mapping[str, Basis]) -> Iterator[str]:

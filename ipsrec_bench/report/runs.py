@@ -139,4 +139,10 @@ def shown_otherwise(run: Run, overrides: Iterable[str]) -> Run:
             f"--set statistics.baseline={baseline}: allowed: 'best', {listed(sorted(labels))}"
             f"{did_you_mean(baseline, labels)}"
         )
+    for name in suite.statistics.proposed:
+        if name not in suite.models:
+            raise StoreError(
+                f"--set statistics.proposed: found '{name}'; allowed: {listed(suite.models)}"
+                f"{did_you_mean(name, suite.models)}"
+            )
     return replace(run, suite=suite, overrides=(*run.overrides, *overrides))

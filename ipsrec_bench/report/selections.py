@@ -69,6 +69,9 @@ def read_named(connection: Connection, run: Run, a: str, b: str) -> Named:
         StoreError: a name means nothing, or the two have nothing that can be paired.
     """
     left, right = _select(connection, run, a), _select(connection, run, b)
+    if (left.display, left.rows) == (right.display, right.rows):
+        what = "run" if left.whole_run else "row"
+        raise StoreError(f"'{a}' and '{b}' are the same {what}; name two different ones")
     has_twin = bool(left.control or right.control)
     whole = results_of(connection, run, twins_of(run) if has_twin else ()) if left.row and right.row else None
     if left.whole_run != right.whole_run:
@@ -220,12 +223,14 @@ def _select(connection: Connection, run: Run, name: str) -> _Selection:
             cell = found_cells[0]
             display = f"{cell.display} ({cell.key[:MIN_KEY]}, seed {cell.seed})"
             return _Selection(display, _by_row([cell]), words=_words([cell]))
+    conditioned_labels = [as_row(cell).label for cell in run.further]
+    short = {label.partition(" provider")[0].removesuffix(" as"): label for label in conditioned_labels}
     conditions = dict.fromkeys(cell.control or cell.protocol for cell in run.further)
     after = f"; after a comma a condition: {listed(conditions)}" if conditions else ""
     raise StoreError(
         f"'{name}' is neither a row of the suite '{run.suite_name}' ({listed(labels)}{after}), nor a suite of the store"
         f" ({listed(sorted(known))}; SUITE@NUMBER for one run), nor the beginning of a cell's key"
-        f"{did_you_mean(name, [*labels, *(as_row(cell).label for cell in run.further), *known])}"
+        f"{did_you_mean(name, [*labels, *conditioned_labels, *known], short)}"
     )
 
 

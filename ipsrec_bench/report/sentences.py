@@ -2,13 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ipsrec_bench.report.content import Comparison, CutOff, MissingCell, SliceTable, Tuned
 from ipsrec_bench.settings import in_words
 from ipsrec_bench.stats.differences import DECIMALS
 from ipsrec_bench.stats.effect import Estimate
 from ipsrec_bench.store.records import Environment
+from ipsrec_bench.words import counted
 
 SMALLEST_P = 1e-4
 EQUAL = 1.2
@@ -157,12 +158,20 @@ def _remarks(c: Comparison) -> Iterator[str]:
     yield _of_training(c)
 
 
-def cut_off(line: CutOff) -> str:
-    """Return how many trainings of a row were cut off."""
-    return (
-        f"{line.row.display} on {line.dataset}: {line.cells} of {line.of} trainings had their best epoch at the limit"
-        f" ({line.epochs}) and might have improved further; raise training.epochs"
-    )
+def cut_off(lines: Iterable[CutOff]) -> Iterator[str]:
+    """Yield for each row and epoch limit how many trainings were cut off, and on which datasets or conditions."""
+    rows: dict[tuple[str, int], list[CutOff]] = {}
+    for line in lines:
+        rows.setdefault((line.row.display, line.epochs), []).append(line)
+    for (row, epochs), found in rows.items():
+        cells, of = sum(line.cells for line in found), sum(line.of for line in found)
+        best = "its best epoch" if of == 1 else "their best epoch"
+        cut = f"{cells} of {counted(of, 'training')} had {best} at the limit ({epochs}) and might have improved further"
+        if len(found) == 1:
+            yield f"{row} on {found[0].dataset}: {cut}; raise training.epochs"
+        else:
+            places = "; ".join(f"{line.dataset} ({line.cells} of {line.of})" for line in found)
+            yield f"{row}: {cut}; raise training.epochs. They are on {places}"
 
 
 def seeds_wanted(c: Comparison) -> str:

@@ -233,9 +233,18 @@ def _of_fairness(report: Report) -> Iterator[Statement]:
     said = said or [f"{sentence}." for sentence in report.fairness.first]
     if said:
         yield Statement(" ".join(said), *section)
-    cut = list(dict.fromkeys(row.display for c in findings for row in c.cut_off))
+    cut: dict[str, dict[str, None]] = {}
+    for c in findings:
+        for row in c.cut_off:
+            cut.setdefault(row.display, {})[c.dataset] = None
     if cut:
-        yield Statement(f"Training of {joined(cut)} was cut off by the epoch limit and might have gone on to improve.")
+        rows = joined([f"{row} on {_places([*datasets])}" for row, datasets in cut.items()])
+        yield Statement(f"Training of {rows} was cut off by the epoch limit and might have gone on to improve.")
+
+
+def _places(datasets: Sequence[str]) -> str:
+    """Return the names of datasets as a list in a sentence; their number if there are many."""
+    return joined(datasets) if len(datasets) <= NAMED else f"{len(datasets)} datasets"
 
 
 def _of_change(report: Report) -> Iterator[Statement]:

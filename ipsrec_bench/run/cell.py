@@ -332,6 +332,7 @@ def new_record(key: str, cell: Cell, device: str, threads: int, data: PreparedDa
         started=datetime.now(UTC),
         seconds=0.0,
         deterministic=cell.deterministic,
+        split_name=cell.protocol.split_name,
     )
 
 

@@ -127,6 +127,7 @@ def import_ranks(
         started=datetime.now(UTC),
         seconds=0.0,
         depth=predictions.depth,
+        split_name=cell.protocol.split_name,
         ranks={"test": Ranks(predictions.users, predictions.higher, predictions.ties)},
         target_sets=target_sets(data, split, cell.protocol),
     )

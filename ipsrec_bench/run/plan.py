@@ -164,6 +164,7 @@ def preview(
     store: Path,
     options: RunOptions,
     estimate: Callable[[Cell, PreparedDataset], "CostEstimate"],
+    tuned: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> list[PreviewedCell]:
     """Return every cell of `file`, whether it would be run, and what it takes; nothing is prepared or written.
 
@@ -173,6 +174,7 @@ def preview(
         store: the store's file.
         options: which cells are returned, and where they would be trained.
         estimate: returns what a cell takes; called for the cells to do whose datasets are prepared.
+        tuned: returns the plan of the prepared datasets with the best settings of its searches, its cells in order.
 
     Raises:
         BenchError: a share is requested, and a dataset is not prepared.
@@ -197,6 +199,9 @@ def preview(
         fingerprints = {name: data.fingerprint for name, data in datasets.items()}
         mine = options.shard.keys(((key_of(cell, datasets[cell.dataset]), cell) for cell in cells), fingerprints)
         cells = [cell for cell in cells if key_of(cell, datasets[cell.dataset]) in mine]
+    keyed = tuple((key_of(cell, datasets[cell.dataset]), cell) for cell in cells if cell.dataset in datasets)
+    settled = iter(tuned(Plan(file, datasets, keyed, frozenset())).cells)
+    cells = [next(settled)[1] if cell.dataset in datasets else cell for cell in cells]
     keys = [key_of(cell, datasets[cell.dataset]) if cell.dataset in datasets else None for cell in cells]
     done = set() if options.force else _complete(store, [key for key in keys if key is not None])
     return [

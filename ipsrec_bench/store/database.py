@@ -13,7 +13,7 @@ import duckdb
 
 from ipsrec_bench.errors import LockedStoreError, StoreError
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 _PAUSE_SECONDS = 0.05
 _NO_EXTENSIONS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",

@@ -90,6 +90,7 @@ def _copy(connection: Connection) -> None:
     for table, columns in _shared_columns(connection):
         names = ", ".join(f'"{column}"' for column in columns)
         connection.execute(f'INSERT INTO new.main."{table}" ({names}) SELECT {names} FROM old.main."{table}"')
+    _name_splits(connection)
     _copy_splits(connection)
     _copy_losses(connection)
     for table, column, sequence in _numbered(connection):
@@ -112,6 +113,18 @@ def _copy_splits(connection: Connection) -> None:
             f"INSERT INTO new.main.splits (fingerprint, split, {names})"
             f" SELECT fingerprint, 'leave-one-out', {names} FROM old.main.datasets"
         )
+
+
+def _name_splits(connection: Connection) -> None:
+    """Name the split of cells that older versions left out, where the settings say all of it: leave-one-out."""
+    connection.execute(
+        """
+        UPDATE new.main.cells SET split_name = 'leave-one-out'
+        WHERE split_name IS NULL AND json_extract_string(settings, '$.protocol.split') = 'leave-one-out'
+          AND json_extract_string(settings, '$.protocol.filter_for') IS NULL
+          AND json_extract_string(settings, '$.protocol.mask_history') = 'false'
+        """
+    )
 
 
 def _copy_losses(connection: Connection) -> None:

@@ -65,6 +65,8 @@ class CellRecord:
     """For imported lists, the rank up to which they are known."""
     deterministic: bool = False
     """Whether no seed changes its ranks."""
+    split_name: str | None = None
+    """Name of the split of its targets."""
     epochs: tuple[Epoch, ...] = ()
     ranks: Mapping[str, Ranks] | None = None
     """By split; anything with arrays `users`, `higher` and `ties`."""

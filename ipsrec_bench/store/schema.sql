@@ -114,7 +114,8 @@ CREATE TABLE cells (
     best_epoch INTEGER,
     best_valid DOUBLE,
     depth INTEGER,
-    deterministic BOOLEAN
+    deterministic BOOLEAN,
+    split_name VARCHAR
 );
 COMMENT ON TABLE cells IS 'Training runs, and ranks imported from elsewhere; one row per key. A complete cell has rows in ranks and, if it was trained by gradients, in epochs and losses; a failed cell has its traceback in error.';
 COMMENT ON COLUMN cells.cell IS 'number of the cell in this store';
@@ -136,6 +137,7 @@ COMMENT ON COLUMN cells.best_epoch IS 'epoch of the main stage with the best sto
 COMMENT ON COLUMN cells.best_valid IS 'stop_metric on the validation targets at best_epoch';
 COMMENT ON COLUMN cells.depth IS 'length of the shortest imported list, where a target that is not listed counts as last; NULL where all ranks are known';
 COMMENT ON COLUMN cells.deterministic IS 'whether no seed changes the ranks, so that one cell serves every seed of a suite; NULL where an older version did not record it';
+COMMENT ON COLUMN cells.split_name IS 'name of the split of its targets, as targets.split; NULL where an older version did not record it';
 
 CREATE TABLE epochs (
     cell INTEGER NOT NULL,
@@ -450,10 +452,11 @@ COMMENT ON COLUMN current_cells.cell IS 'the cell, as in cells';
 COMMENT ON COLUMN current_cells.key IS 'content key, as in cells';
 
 CREATE VIEW user_ranks AS
-SELECT suite, dataset, model, title, variant, seed, split, "user", higher, ties, realistic_rank(higher, ties) AS rank, cell
-FROM ranks
+SELECT suite, dataset, model, title, variant, seed, split, "user", target, higher, ties,
+       realistic_rank(higher, ties) AS rank, cell
+FROM (SELECT *, row_number() OVER (PARTITION BY cell, split, "user" ORDER BY rowid) AS target FROM ranks)
 JOIN current_cells USING (cell);
-COMMENT ON VIEW user_ranks IS 'Rank of every held-out item in the newest run of every suite; one row per cell, split and user, or several where target = all.';
+COMMENT ON VIEW user_ranks IS 'Rank of every held-out item in the newest run of every suite; one row per cell, split, user and target.';
 COMMENT ON COLUMN user_ranks.suite IS 'name of the suite';
 COMMENT ON COLUMN user_ranks.dataset IS 'name of the dataset in the suite';
 COMMENT ON COLUMN user_ranks.model IS 'name of the model in the suite';
@@ -462,10 +465,46 @@ COMMENT ON COLUMN user_ranks.variant IS 'name of the variant; empty for the mode
 COMMENT ON COLUMN user_ranks.seed IS 'seed of the training';
 COMMENT ON COLUMN user_ranks."split" IS 'valid or test';
 COMMENT ON COLUMN user_ranks."user" IS 'number of the user in users.parquet of the prepared dataset';
+COMMENT ON COLUMN user_ranks.target IS 'number of the target among those of the user that are ranked, in order of time, from 1; above 1 only where target = all';
 COMMENT ON COLUMN user_ranks.higher IS 'items with a higher score than the held-out item';
 COMMENT ON COLUMN user_ranks.ties IS 'other items with the same score';
 COMMENT ON COLUMN user_ranks.rank IS 'realistic rank, from 1';
 COMMENT ON COLUMN user_ranks.cell IS 'the cell, as in cells';
+
+-- Under mask_history = true, the ranks lack the targets that the user's history has, and the others are numbered alone.
+CREATE VIEW user_targets AS
+WITH facts AS (
+    SELECT *, row_number() OVER (PARTITION BY fingerprint, "split", "user" ORDER BY rowid) AS number,
+           row_number() OVER (PARTITION BY fingerprint, "split", "user", item_seen ORDER BY rowid) AS number_of_new
+    FROM targets
+)
+SELECT suite, dataset, model, title, variant, user_ranks.seed AS seed, user_ranks."user" AS "user", target, higher, ties,
+       rank, cell, history, item_count, provider_count, item_seen, provider_seen, facts.candidates AS candidates
+FROM user_ranks
+JOIN (SELECT cell, fingerprint, split_name, json_extract_string(settings, '$.protocol.mask_history') = 'true' AS masked
+      FROM cells) AS cells USING (cell)
+JOIN facts ON facts.fingerprint = cells.fingerprint AND facts."split" = split_name AND facts."user" = user_ranks."user"
+    AND CASE WHEN masked THEN number_of_new = target AND NOT item_seen ELSE number = target END
+WHERE user_ranks."split" = 'test';
+COMMENT ON VIEW user_targets IS 'Test ranks of user_ranks with the facts of targets, for slices; one row per cell, user and target. Cells without a split_name have none.';
+COMMENT ON COLUMN user_targets.suite IS 'name of the suite';
+COMMENT ON COLUMN user_targets.dataset IS 'name of the dataset in the suite, with control and protocol where it has them';
+COMMENT ON COLUMN user_targets.model IS 'name of the model in the suite';
+COMMENT ON COLUMN user_targets.title IS 'name of the model in tables';
+COMMENT ON COLUMN user_targets.variant IS 'name of the variant; empty for the model itself';
+COMMENT ON COLUMN user_targets.seed IS 'seed of the training';
+COMMENT ON COLUMN user_targets."user" IS 'number of the user in users.parquet of the prepared dataset';
+COMMENT ON COLUMN user_targets.target IS 'number of the target among those of the user that are ranked, as in user_ranks';
+COMMENT ON COLUMN user_targets.higher IS 'items with a higher score than the target';
+COMMENT ON COLUMN user_targets.ties IS 'other items with the same score';
+COMMENT ON COLUMN user_targets.rank IS 'realistic rank, from 1';
+COMMENT ON COLUMN user_targets.cell IS 'the cell, as in cells';
+COMMENT ON COLUMN user_targets.history IS 'as in targets';
+COMMENT ON COLUMN user_targets.item_count IS 'as in targets';
+COMMENT ON COLUMN user_targets.provider_count IS 'as in targets';
+COMMENT ON COLUMN user_targets.item_seen IS 'as in targets';
+COMMENT ON COLUMN user_targets.provider_seen IS 'as in targets';
+COMMENT ON COLUMN user_targets.candidates IS 'as in targets';
 
 -- An invalid cutoff is an error, not a column of zeros.
 CREATE MACRO cutoff(n) AS

@@ -341,20 +341,31 @@ def expand(
             _check_context(cell)
         except ConflictError as error:
             raise file.error(("training", error.key), str(error)) from None
-        longest: int | None = getattr(cell.config, "longest_history", None)
-        if longest is not None and cell.protocol.max_length > longest:
-            protocol = cell.condition.protocol
-            place: settings.Path = ("protocol", "max_length")
-            if "max_length" in suite.datasets[cell.condition.base]:
-                place = ("datasets", cell.condition.base, "max_length")
-            elif protocol and "max_length" in suite.protocols[protocol]:
-                place = ("protocols", protocol, "max_length")
-            raise file.error(
-                place,
-                f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
-                " at most",
-            )
-    labels = Counter(cell.label for cell in cells[: len(rows)])
+        _check_length(file, cell)
+    _check_names(file, Counter(cell.label for cell in cells[: len(rows)]))
+    return cells
+
+
+def _check_length(file: SuiteFile, cell: Cell) -> None:
+    """Refuse histories that are longer than the model can be built for."""
+    longest: int | None = getattr(cell.config, "longest_history", None)
+    if longest is not None and cell.protocol.max_length > longest:
+        protocol = cell.condition.protocol
+        place: settings.Path = ("protocol", "max_length")
+        if "max_length" in file.suite.datasets[cell.condition.base]:
+            place = ("datasets", cell.condition.base, "max_length")
+        elif protocol and "max_length" in file.suite.protocols[protocol]:
+            place = ("protocols", protocol, "max_length")
+        raise file.error(
+            place,
+            f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
+            " at most",
+        )
+
+
+def _check_names(file: SuiteFile, labels: Mapping[str, int]) -> None:
+    """Refuse names of rows that several have, and names in `statistics` that none has; `labels` counts each."""
+    suite = file.suite
     for label, count in labels.items():
         if count > 1 or label == "best":
             raise file.error(("models",), f"the name '{label}' is taken; each row of the tables needs a different name")
@@ -364,7 +375,12 @@ def expand(
             ("statistics", "baseline"),
             f"found '{baseline}'; allowed: 'best', {listed(sorted(labels))}{did_you_mean(baseline, labels)}",
         )
-    return cells
+    for name in suite.statistics.proposed:
+        if name not in suite.models:
+            raise file.error(
+                ("statistics", "proposed"),
+                f"found '{name}'; allowed: {listed(suite.models)}{did_you_mean(name, suite.models)}",
+            )
 
 
 def _with_parents(cells: Sequence[Cell], found: Iterable[Condition]) -> list[Cell]:

@@ -169,6 +169,7 @@ class ProviderColumn(Settings):
     """Name of the column, in the file that has the providers."""
 
 
+ChangedProviders = Literal["shuffled", "one", "popularity"] | ProviderColumn
 ProviderControl = Literal["as given", "shuffled", "one", "popularity"] | ProviderColumn
 AS_GIVEN: Literal["as given"] = "as given"
 
@@ -373,6 +374,9 @@ ValidationRule = Literal["time", "last-train", "users"]
 Ties = Literal["realistic", "expected"]
 """Values of `protocol.ties`."""
 
+OF_RANKING = ("mask_history", "candidates")
+"""Settings of a protocol that only determine how a trained model's targets are ranked."""
+
 
 class Protocol(Settings):
     """What is held out, how much of a history a model sees, and which metrics are shown."""
@@ -433,7 +437,7 @@ class Protocol(Settings):
     @property
     def training(self) -> dict[str, Any]:
         """The settings that training and the choice of targets depend on, as plain JSON values."""
-        without = {"metrics", "cutoffs", "ties", "mask_history", "candidates"}
+        without = {"metrics", "cutoffs", "ties", *OF_RANKING}
         return self.model_dump(mode="json", exclude=without | self.idle)
 
     @property
@@ -450,7 +454,7 @@ class Protocol(Settings):
 
         Whether a target is a candidate depends on `mask_history`, too: it may leave users out.
         """
-        return self.model_dump(mode="json", include={"mask_history", "candidates"})
+        return self.model_dump(mode="json", include={*OF_RANKING})
 
     @property
     def later_folds(self) -> int:
@@ -751,18 +755,20 @@ class Tune(Settings):
 class Controls(Settings):
     """Which comparisons with a changed dataset a suite adds, to find out what an improvement is made of."""
 
-    providers: tuple[ProviderControl, ...] = ()
+    providers: tuple[ChangedProviders, ...] = ()
     """Choices of providers, like those of a dataset. Each row that uses providers is trained once more with each of
     them, and a table shows what the data's own providers bring over it."""
 
-    @field_validator("providers")
+    _distinct = field_validator("providers")(_distinct)
+
+    @field_validator("providers", mode="before")
     @classmethod
-    def _changed(cls, value: tuple[ProviderControl, ...]) -> tuple[ProviderControl, ...]:
-        if AS_GIVEN in value:
+    def _changed(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and AS_GIVEN in value:
             raise ValueError(
                 "'as given' is no control: every row is trained with the data's own providers anyway; remove it"
             )
-        return _distinct(value)
+        return value
 
 
 class Suite(Settings):
@@ -829,11 +835,4 @@ class Suite(Settings):
                 f"statistics.metric is '{self.statistics.metric}', which the tables do not have; they have"
                 f" {', '.join(self.protocol.shown)} (protocol.metrics and protocol.cutoffs)"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _proposed_are_models(self) -> Self:
-        for name in self.statistics.proposed:
-            if name not in self.models:
-                raise ValueError(f"statistics.proposed names '{name}', which is not a model of this suite")
         return self

@@ -1,9 +1,10 @@
 """The search of every row of a suite, before its best settings are trained on fresh seeds: `run --tuned`."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipsrec_bench.errors import ModelError
 from ipsrec_bench.events import Emit, ExecutorNotice
@@ -16,6 +17,9 @@ from ipsrec_bench.suite.load import SuiteFile, parse_suite
 from ipsrec_bench.suite.schema import Tune
 from ipsrec_bench.tuning.results import StudyResult
 from ipsrec_bench.tuning.space import Space, check_spaces, search_space, with_settings
+
+if TYPE_CHECKING:
+    from ipsrec_bench.tuning.search import Search
 
 
 @dataclass(frozen=True)
@@ -121,18 +125,26 @@ def _search(row: Row, plan: Plan, work: Work) -> bool:
 
 
 def with_winners(plan: Plan, storage: str, store: Path) -> Plan:
-    """Return the plan with the best settings that the studies in the folder `storage` have for each row so far.
+    """Return the plan with the best settings that the studies in the folder `storage` have for each row so far."""
+    return with_best(plan, {row.place: _counted(row, search) for row, search in _searches_begun(plan, storage)}, store)
 
-    With a budget of equal trials, only the first `tune.trials` of a study count: `tune` may have added more.
-    """
-    winners = {}
-    for row, found in _studies_of_rows(plan, storage):
-        study = found.first(row.tune.trials) if row.tune.budget == "equal trials" else found
-        if study.best is not None:
-            winners[row.place] = study
+
+def ended_searches(plan: Plan, storage: str) -> dict[tuple[str, str, str], StudyResult]:
+    """Return the results of the searches of `plan` that have come to their end, by `Row.place`; none is begun."""
+    from ipsrec_bench.tuning.search import budget_of, has_ended
+
+    return {
+        row.place: _counted(row, search)
+        for row, search in _searches_begun(plan, storage)
+        if has_ended(search, budget_of(row.tune))
+    }
+
+
+def with_best(plan: Plan, found: Mapping[tuple[str, str, str], StudyResult], store: Path) -> Plan:
+    """Return the plan with the best settings of `found`, results of searches by `Row.place`."""
 
     def winner(cell: Cell) -> Cell:
-        won = winners.get(place_of_row(cell))
+        won = found.get(place_of_row(cell))
         if won is None or won.best is None:
             return cell
         parent = None if cell.parent is None else winner(cell.parent)
@@ -143,18 +155,27 @@ def with_winners(plan: Plan, storage: str, store: Path) -> Plan:
 
 def unsearched(plan: Plan, storage: str) -> list[str]:
     """Return the names of the rows of a plan that have no study in the folder `storage`."""
-    searched = {row.place for row, _ in _studies_of_rows(plan, storage)}
+    searched = {row.place for row, _ in _searches_begun(plan, storage)}
     rows = rows_of(plan.file, [cell for _, cell in plan.cells])
     return [f"{row.cell.label} on {row.cell.dataset}" for row in rows if row.place not in searched]
 
 
-def _studies_of_rows(plan: Plan, storage: str) -> Iterator[tuple[Row, StudyResult]]:
-    """Yield the rows that have a study, with its results so far; none is begun."""
+def _counted(row: Row, search: "Search") -> StudyResult:
+    """Return the results of the trials that count.
+
+    With a budget of equal trials, only the first `tune.trials` of a study count: `tune` may have added more.
+    """
     from ipsrec_bench.tuning.study import study_result
+
+    found = study_result(search.study, search.place)
+    return found.first(row.tune.trials) if row.tune.budget == "equal trials" else found
+
+
+def _searches_begun(plan: Plan, storage: str) -> "Iterator[tuple[Row, Search]]":
+    """Yield the rows that have a study, with their search; none is begun."""
     from ipsrec_bench.tuning.subject import has_study, open_search
 
     for row in rows_of(plan.file, [cell for _, cell in plan.cells]):
         wanted = (row.cell, row.space, row.tune, plan.datasets[row.cell.dataset], storage)
         if has_study(*wanted):
-            search = open_search(*wanted)
-            yield row, study_result(search.study, search.place)
+            yield row, open_search(*wanted)

@@ -136,8 +136,7 @@ def run_search(
         requeue_lost(study, killed=False)  # the search was killed as a whole, which is no fault of its settings
         points = _points(search)
         is_bounded = budget.trials is None
-        most = budget.trials or MOST_TRIALS
-        budget = replace(budget, trials=min(len(points), most) if points else most)  # each point is tried at most once
+        budget = _bounded(budget, points)
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
         before = _number(search, study.get_trials(deepcopy=False))
@@ -170,6 +169,18 @@ def run_search(
                 )
             )
         return True
+
+
+def has_ended(search: Search, budget: Budget) -> bool:
+    """Return whether `run_search` would begin no trial: the study has taken `budget` up, or the grid is done."""
+    trials = search.study.get_trials(deepcopy=False)
+    return _is_spent(search, _bounded(budget, _points(search)), trials)
+
+
+def _bounded(budget: Budget, points: Sequence[Mapping[str, Any]]) -> Budget:
+    """Return the budget with its number of trials: each of `points`, if there are any, is tried at most once."""
+    most = budget.trials or MOST_TRIALS
+    return replace(budget, trials=min(len(points), most) if points else most)
 
 
 @contextlib.contextmanager
