@@ -580,7 +580,7 @@ def _trained(results: Results) -> list[Mapping[str, Any]]:
 
 
 def _departing(results: Results) -> set[str]:
-    """Return the training settings that differ from the suite's in some cell; `auto` includes what it stands for."""
+    """Return the training settings that differ from the suite's in some cell; `auto` includes every value."""
     common = results.run.suite.training.model_dump(mode="json")
     found = {name for one in _trained(results) for name, value in one.items() if value != common.get(name)}
     return {name for name in found if common.get(name) != "auto"}
