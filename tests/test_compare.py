@@ -134,7 +134,7 @@ def test_ranks_of_another_model_enter_the_tables(tmp_path, own, bench):
         "recent-pop",
         "theirs",
     }
-    assert [row.label for row, _ in report.settings][-1] == "theirs"
+    assert [line.row.label for line in report.settings][-1] == "theirs"
     compared_too = bench("compare", "theirs", "pop", "--store", "s.duckdb", "--json")
     assert json.loads(compared_too.stdout)[0]["reference"]["display"] == "Pop"
     again = bench("run", "own.toml", "--store", "s.duckdb", "--quiet")  # a new run of the suite has them, too

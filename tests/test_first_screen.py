@@ -55,7 +55,42 @@ def test_gains_and_their_pooled_mean_follow_from_the_ranks(three):
     assert row.lacks == ()
 
 
+@pytest.mark.parametrize("datasets", [("d",), ("d", "e", "g")])
+def test_no_interval_of_a_gain_is_below_nothing(tmp_path, datasets):
+    """The delta method's interval may be; the page cuts it everywhere, and the pooled gain is of the whole errors."""
+    path = fill(tmp_path / "s.duckdb", datasets=datasets, statistics=STATISTICS, users=40, seeds=(1,))
+    with writing(path) as connection:
+        higher = 'CASE WHEN "user" = 1 THEN 0 ELSE 500 END'
+        connection.execute(
+            f"UPDATE ranks SET higher = {higher} FROM cells WHERE cells.cell = ranks.cell AND type = 'ipsrec-s'"
+        )
+        connection.execute(
+            'UPDATE ranks SET higher = CASE WHEN "user" = 2 THEN 0 ELSE 500 END FROM cells'
+            " WHERE cells.cell = ranks.cell AND type = 'sasrec'"
+        )
+    with reading(path) as connection:
+        results = results_of(connection, read_run(connection))
+    ours, theirs = (results.matrix("d", results.row(label), results.metric) for label in ("ipsrec-s", "sasrec"))
+    whole = relative_difference(ours, theirs)
+    assert whole.test.low < -1
+    report = built(path)
+    (row,) = report.across.rows
+    assert [gain.difference.test.low for gain in row.gains] == [-1.0] * len(datasets)
+    assert {gain.difference.test.high for gain in row.gains} == {whole.test.high}
+    if row.pooled:
+        errors = [whole.test.standard_error] * len(datasets)
+        assert row.pooled.test.mean == pooled([whole.test.mean] * len(datasets), errors).test.mean
+        assert "cut at -100%" in next(across(report)).note
+    else:
+        assert "interval -100.0% to" in summary(report)[0].text
+    (chart,) = forests(report)
+    assert min(line["low"] for line in lines_of(chart)) == -100
+    assert chart.title.endswith("intervals cut at -100%")
+
+
 def test_mean_ranks_and_wins_are_of_all_whole_models(three):
+    assert not three.across.cut
+    assert "cut at" not in next(across(three)).note
     standings = three.across.standings
     assert [one.row.label for one in standings] == ["ipsrec-s", "sasrec", "pop"]
     tables = [[matrix(row, "mrr@10") for row in (0, 1, 2)]] * 3
@@ -135,8 +170,29 @@ def test_the_first_statement_says_who_is_better_where_and_over_all_datasets(thre
     assert "; a new dataset may bring" in first.text
     assert (first.section, first.tone) == ("across", "better")
     said = " ".join(statement.text for statement in summary(three))
-    assert "One more training of both would have the same winner with a probability of" in said
     assert "One dataset" not in said
+
+
+def test_the_chance_of_one_more_training_names_its_winner_and_its_dataset(three):
+    beauty, toys, tmall = three.findings
+    likely = replace(beauty, next_training=replace(beauty.next_training, probability=0.97))
+    lost = replace(
+        toys, by_users=replace(toys.by_users, mean=-0.1), next_training=replace(toys.next_training, probability=0.25)
+    )
+    open_one = replace(tmall, adjusted_p=0.5, adjusted_method_p=0.5)
+
+    def said(*findings):
+        return summary(replace(three, findings=findings))[-1].text
+
+    assert (
+        "In one more training of both, IPSREC-S beats SASREC on beauty again with a probability of 0.97 and SASREC"
+        " beats IPSREC-S on toys again with a probability of 0.75."
+    ) in said(likely, lost, open_one)
+    assert said(likely, likely, lost, likely, open_one).endswith(
+        "In one more training of both, the least sure of 4 winners is this one: SASREC beats IPSREC-S on toys again"
+        " with a probability of 0.75."
+    )
+    assert "more training" not in said(open_one)
 
 
 def test_with_one_training_each_nothing_is_said_of_the_methods(one):

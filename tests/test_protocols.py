@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from ipsrec_bench.ranking.rank import rank_targets
 from ipsrec_bench.report.build import build_report
 from ipsrec_bench.report.content import Row
 from ipsrec_bench.report.material import read_material
-from ipsrec_bench.report.protocols import _order
+from ipsrec_bench.report.protocols import _order, _ranks_others
 from ipsrec_bench.report.render import FORMATS, write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import compare_named, read_named
+from ipsrec_bench.report.tables.order import protocols
 from ipsrec_bench.run import cell as cell_module
 from ipsrec_bench.run.engine import Policy
 from ipsrec_bench.run.executors.api import Place, Slot
@@ -129,6 +131,10 @@ def test_mistakes_in_a_further_protocol_are_located(tmp_path, further, message):
         (
             ["protocol.split=temporal", "protocol.validation=last-train", "protocols.a.valid_share=0.3"],
             r"protocols\.a: on 'world', this protocol is the same as \[protocol\]",
+        ),
+        (
+            ["protocol.split=temporal", "protocol.folds=2", "protocols.a.folds=3"],
+            r"protocols\.a\.folds: found 3, but the newest test period is that of \[protocol\]; set folds there",
         ),
         (
             ["protocol.split=temporal", "protocol.folds=2", "protocols.'fold 1 of 2'.mask_history=true"],
@@ -349,6 +355,38 @@ def test_a_report_sets_the_protocols_side_by_side(ranked, report):
         both = [[means[label, protocol] for label in labels] for protocol in ("main", order.protocol)]
         assert order.tau == pytest.approx(kendalltau(*both).statistic)
     assert len(table_.sentences) == 3
+
+
+def test_values_of_protocols_with_the_same_targets_and_candidates_are_not_said_to_be_of_others(report):
+    """A shorter history and, with cuts in time, another validation leave the test as it is."""
+    assert report.protocols.other == ("masked", "later", "later-masked")
+    note = " Values of two protocols are of other targets or candidates: compare their orders, not their sizes."
+    assert next(protocols(report)).note.endswith(note)
+    for other, which in ((("later",), "the main protocol and later"), ((), "")):
+        of_some = next(protocols(replace(report, protocols=replace(report.protocols, other=other)))).note
+        assert of_some.endswith(f" Values of {which}{note.partition('two protocols')[2]}" if which else "do not exist.")
+
+
+@pytest.mark.parametrize(
+    ("main", "further", "others"),
+    [
+        ("", {"max_length": 4}, False),
+        ("", {"mask_history": True}, True),
+        ("", {"split": "temporal"}, True),
+        ('split = "temporal"', {"valid_share": 0.2, "max_length": 3}, False),
+        ('split = "temporal"', {"validation": "last-train"}, False),
+        ('split = "temporal"', {"target": "all"}, True),
+        ('split = "temporal"', {"candidates": "available", "max_length": 3}, True),
+        ('split = "user-holdout"', {"valid_share": 0.2}, True),
+    ],
+)
+def test_which_protocols_have_other_targets_or_candidates(tmp_path, main, further, others):
+    lines = [f"{name} = {json.dumps(value)}" for name, value in further.items()]
+    text = TINY_SUITE + f"{main}\n[protocols.b]\n" + "\n".join(lines)
+    loaded = load_suite(written(tmp_path, text))
+    results = SimpleNamespace(run=SimpleNamespace(suite=loaded.suite))
+    assert _ranks_others(results, "b") == others
+    assert _ranks_others(results, "b, fold 1 of 2")
 
 
 def test_the_best_of_two_protocols_are_those_of_the_models_that_have_both():

@@ -16,6 +16,7 @@ from ipsrec_bench.report.failures import log_of
 from ipsrec_bench.report.material import read_material
 from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
+from ipsrec_bench.report.tables.data import datasets
 from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.store.ingest import record_split
 from ipsrec_bench.store.records import OUTPUT_FOLLOWS, reason_of
@@ -80,6 +81,33 @@ def test_the_protocol_names_the_sources_of_every_dataset(tmp_path, bench):
     pages = tmp_path / "reports" / "made"
     for page in ("made.html", "made.md", "table-protocol.tex"):
         assert digest in (pages / page).read_text(encoding="utf-8")
+
+
+def test_a_report_says_that_data_have_no_providers(tmp_path, bench):
+    """Not only the run's log: a model that uses providers sees the same unknown one everywhere."""
+    lines = (CASES / "shop.csv").read_text(encoding="utf-8").replace("provider", "no one", 1)
+    (tmp_path / "without.csv").write_text(lines, encoding="utf-8")
+    without = f'path = "{tmp_path}/without.csv"'
+    report = run(tmp_path, bench, "without", without, "[models.provider-pop]")
+    said = dict(report.protocol)
+    assert (said["shop: columns"], said["shop: providers"]) == (
+        "user = user; item = item; time = time",
+        "none is known",
+    )
+    note = "shop has no known provider, so ProviderPop sees one unknown provider for all of its interactions"
+    assert note in report.notes
+    of_table = "shop: no provider is known, so models that use providers see one unknown provider for all interactions."
+    assert of_table in datasets(report).note
+    page = (tmp_path / "reports/without/without.md").read_text(encoding="utf-8")
+    assert note in page.partition("## Results")[0]
+    without_user = run(tmp_path, bench, "unused", without)
+    assert not any("provider" in said for said in without_user.notes)
+    report = run(tmp_path, bench, "with", SHOP, "[models.provider-pop]")
+    said = dict(report.protocol)
+    assert "provider = provider" in said["shop: columns"]
+    assert "shop: providers" not in said
+    assert "no provider is known" not in datasets(report).note
+    assert not any("provider" in note for note in report.notes)
 
 
 def test_a_report_shows_the_filter_of_its_own_suite(tmp_path, bench):

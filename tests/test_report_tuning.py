@@ -1,5 +1,6 @@
 """The report's section on tuning: what it says follows from the studies and from the run."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -16,9 +17,10 @@ from ipsrec_bench.report.render import write_report
 from ipsrec_bench.report.runs import read_run
 from ipsrec_bench.report.selections import results_of
 from ipsrec_bench.report.sentences import budgets, finding, tuned_finding
+from ipsrec_bench.report.tables.data import settings
 from ipsrec_bench.stats.paired import paired_t_test
 from ipsrec_bench.stats.smoothing import smoothed
-from ipsrec_bench.store.connect import reading
+from ipsrec_bench.store.connect import reading, writing
 from ipsrec_bench.tuning.results import StudyResult, TrialResult, trials_in
 
 from .planted import NASTY, fill, mean_over_seeds
@@ -145,7 +147,7 @@ def test_rows_that_differ_in_more_than_what_was_searched_are_not_compared(tmp_pa
 def test_seeds_of_the_search_are_not_fresh_seeds(planted):
     (tuned,) = built(planted, study(seeds=(3, 11, 12))).tuned  # 3 is a seed of the run
     assert tuned.fresh is None
-    assert "the suite that the search wrote does" in tuned_finding(tuned, 0.95, 0.05)
+    assert "the suite that the command tune writes after a search does" in tuned_finding(tuned, 0.95, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +205,62 @@ def test_what_favours_a_row_is_said_first():
         "On f, nothing was tuned",
     )
     assert (found.unequal, found.not_tuned) == (("e",), found.sentences[1])
+
+
+def test_the_first_screen_speaks_of_the_budgets_on_all_datasets():
+    def lines(trials_on_e=20, seconds_on_e=300.0):
+        on_d = [given("d", label, TUNED, 20, 100.0) for label in "ab"]
+        return (*on_d, *(given("e", label, TUNED, trials_on_e, seconds_on_e) for label in "ab"))
+
+    assert judged(lines(), "equal trials").first == ("Budgets of searches favour no row on d and e",)
+    alike = judged(lines(seconds_on_e=100.0), "equal trials")
+    assert alike.first == alike.sentences
+    assert alike.first[0].startswith("On d and e, budgets were equal")
+    one = judged((*lines(), given("f", "a"), given("g", "a", TUNED)), "equal trials").first
+    assert [said.partition(",")[0] for said in one] == ["On g", "Budgets of searches favour no row on d and e", "On f"]
+    assert judged((given("f", "a"),), "equal trials").first[0].startswith("Nothing was tuned here")
+
+
+@pytest.mark.parametrize("budget", ["equal trials", "equal seconds"])
+def test_a_row_whose_whole_space_was_tried_has_not_got_less(budget):
+    """It needs no more; a row that got less than it did has got less."""
+    a, b = (given("d", label, TUNED, 20, 100.0) for label in "ab")
+    small = replace(given("d", "c", "tuned, 3 trials", 3, 0.4), exhausted=True)
+    said = judged((a, b, small), budget)
+    assert said.unequal == ()
+    (sentence,) = said.sentences
+    assert sentence.startswith("On d, budgets favour no row: a 20 trials in 100 s, b 20 trials in 100 s, c 3 trials in")
+    assert sentence.endswith("0 s (every point of its space)")
+    assert judged((a, b, replace(small, exhausted=False)), budget).unequal == ("d",)
+    assert judged((a, replace(b, complete=9, search_seconds=50.0), small), budget).unequal == ("d",)
+    assert judged((given("d", "a", TUNED, 2, 0.1), small), budget).unequal == ("d",)
+    assert judged((replace(a, exhausted=True), small), budget).unequal == ()
+
+
+def test_the_note_on_budgets_knows_exhausted_spaces(planted):
+    few = study("sasrec", trials=study().trials[:4], seconds=3.0)
+    assert "not equal" in budgets(built(planted, study(), few).tuned)
+    assert "not equal" not in budgets(built(planted, study(), replace(few, exhausted=True)).tuned)
+
+
+def test_searches_of_further_protocols_are_counted_and_not_listed_as_foreign(planted):
+    """They are the run's own, although no row of the main tables has their settings."""
+    other = {"config": {}, "training": {}, "protocol": {"max_length": 5, "target": "all"}}
+    folds = [study(name=f"d, later-{n}", dataset="d, later", fixed=other) for n in range(2)]
+    foreign = study(name="foreign", fixed=other)
+    with reading(planted) as connection:
+        material = read_material(connection, read_run(connection, "planted"))
+    cell = next(one for one in material.run.cells if one.label == "ipsrec-s")
+    further = replace(cell, dataset="d, later", base="d", protocol="later", key="of later")
+    material = replace(material, run=replace(material.run, further=(further,)))
+    report = build_report(material, [study(), *folds, foreign])
+    assert len(report.tuned) == 1
+    assert [said[:30] for said in report.other_studies] == [
+        "study foreign of ipsrec-s on d",
+        "2 further searches, which are o"[:30],
+    ]
+    (said,) = build_report(material, folds[:1]).other_studies
+    assert said == "one further search, which is of another protocol of this suite"
 
 
 @pytest.mark.parametrize(
@@ -280,3 +338,62 @@ def test_a_smoothed_surface_keeps_within_the_values_and_near_the_points():
     assert np.all(np.diff(found) > 0.15)
     assert values.min() <= found.min() <= found.max() <= values.max()
     assert smoothed(points, np.full(40, 0.3), at) == pytest.approx([0.3] * 3)
+
+
+def test_settings_that_differ_between_datasets_have_a_line_for_each(tmp_path):
+    """Tuned rows have other settings on each dataset; the protocol claims no value that holds for some cells alone."""
+    path = fill(tmp_path / "s.duckdb", datasets=("d", "e"), rows=[("sasrec", ""), ("ipsrec-s", "")])
+    with writing(path) as connection:
+        for fingerprint, rate, size in (("f", 0.002, 128), ("f1", 0.01, 256)):
+            training = {"learning_rate": rate, "batch_size": size, "patience": 3 if rate > 0.005 else 10}
+            connection.execute(
+                "UPDATE cells SET settings = ? WHERE type = 'ipsrec-s' AND fingerprint = ?",
+                [
+                    json.dumps({"config": {"tau": rate}, "training": training, "protocol": {"max_length": 5}}),
+                    fingerprint,
+                ],
+            )
+    report = built(path)
+    found = [(line.row.label, line.dataset, line.settings) for line in report.settings]
+    assert found == [
+        ("sasrec", "", ""),
+        ("ipsrec-s", "d", "tau = 0.002, learning_rate = 0.002, batch_size = 128, patience = 10"),
+        ("ipsrec-s", "e", "tau = 0.01, learning_rate = 0.01, batch_size = 256, patience = 3"),
+    ]
+    said = dict(report.protocol)
+    assert said["Learning rate"] == "0.002 to 0.01 (Adam), as the settings of each model say"
+    assert said["Batch size"] == "128 to 256 targets, as the settings of each model say"
+    assert said["Stopping"].endswith("; the settings of some models say otherwise")
+    assert "otherwise" not in said["Samples"] + said["Objective"] + said["Products in training"]
+    shown = settings(report)
+    assert [column.title for column in shown.columns] == ["Model", "Dataset", "Settings"]
+    assert [row.cells[1].text for row in shown.rows] == ["all", "d", "e"]
+
+
+def test_equal_settings_are_one_line(tmp_path):
+    report = built(fill(tmp_path / "s.duckdb", datasets=("d", "e")))
+    assert [line.dataset for line in report.settings] == [""] * 4
+    assert [column.title for column in settings(report).columns] == ["Model", "Settings"]
+    assert (dict(report.protocol)["Learning rate"], dict(report.protocol)["Batch size"]) == (
+        "0.001 (Adam)",
+        "256 targets",
+    )
+
+
+def test_a_tuned_run_is_not_said_to_lack_fresh_seeds(tmp_path):
+    """`run --tuned` trains the best settings on fresh seeds and writes no suite; it has no row with those before."""
+
+    def settings(model, _variant):
+        config = json.dumps(BEST) if model == "ipsrec-s" else "{}"
+        return f'{{"config": {config}, "training": {{}}, "protocol": {{"max_length": 5}}}}'
+
+    path = fill(tmp_path / "s.duckdb", rows=[("sasrec", ""), ("ipsrec-s", "")], settings=settings)
+    (own,) = built(path, study()).tuned
+    assert (own.fresh, own.trained) == (None, True)
+    said = tuned_finding(own, 0.95, 0.05)
+    assert "This run has the best settings on test targets and fresh seeds, but not those before" in said
+    assert "suite" not in said
+    (seen,) = built(path, study(seeds=(1, 2, 3))).tuned  # its trials had the seeds of the run
+    assert "This run does not compare them on test targets and fresh seeds; the suite that the command tune" in (
+        tuned_finding(seen, 0.95, 0.05)
+    )

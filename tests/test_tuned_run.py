@@ -115,7 +115,11 @@ def test_rows_are_searched_and_winners_trained_on_fresh_seeds(suite, bench, tmp_
 
 def test_collect_takes_the_best_so_far_without_searching(suite, bench, tmp_path):
     suite.write_text(SUITE.replace("[tune]", "[tune]\nbefore = true"), encoding="utf-8")
-    assert bench("run", suite, "--collect", "--quiet").returncode == 0
+    done = bench("run", suite, "--collect")
+    assert done.returncode == 0
+    (note,) = (line for line in done.stdout.splitlines() if "studies has no search of" in line)
+    assert all(f"{name} on world" in note for name in SEARCHED)
+    assert "so they keep the settings of the suite; run without --collect to search them" in note
     assert not (tmp_path / "reports/studies").exists()
     assert stored(bench)["sasrec"] == {"untuned"}
 

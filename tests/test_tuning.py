@@ -700,6 +700,21 @@ def test_concurrent_trials_neither_exceed_the_budget_nor_try_a_point_twice(searc
     found = study_result(search.study, search.place)
     assert (len(found.trials), found.failed, executor.most) == (6, 0, 4)
     assert len({tuple(sorted(t.settings.items())) for t in found.trials}) == 6
+    assert found.exhausted
+    assert not found.first(5).exhausted
+
+
+def test_a_space_is_exhausted_when_every_point_of_it_was_tried(search_at):
+    """Settings of the suite that lie outside the space are no point of it; a range of reals is never exhausted."""
+    outside = search_at("studies", "tune.space.ipsrec-s={ tau = [0.5, 2.0] }")
+    run(outside, 2)
+    assert len(study_result(outside.study, "").trials) == 2  # tau = 1, and one of both
+    assert not study_result(outside.study, "").exhausted
+    run(outside, 3)
+    assert study_result(outside.study, "").exhausted
+    reals = search_at("reals", "tune.space.ipsrec-s={ tau = { low = 0.5, high = 2.0 } }", "tune.sampler=random")
+    run(reals, 12)
+    assert not study_result(reals.study, "").exhausted
 
 
 def test_the_draws_follow_from_the_trials_number(search_at):
@@ -1017,6 +1032,8 @@ def test_cheap_trials_end_with_their_number(search_at, monkeypatch):
     (said,) = [event.message for event in events if isinstance(event, ExecutorNotice)]
     assert "the search of ipsrec-s on world ended after 5 trials, the most that a limit in seconds allows" in said
     assert len(search.study.trials) == 5
+    again = within(search, 60.0, Pretended())
+    assert not [event for event in again if isinstance(event, ExecutorNotice)]  # this command ended no search
 
 
 def test_the_name_of_a_study_has_the_rules_that_its_search_follows(search_at, monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipsrec_bench.errors import BenchError
+from ipsrec_bench.errors import BenchError, listed
 from ipsrec_bench.extras import require
 from ipsrec_bench.words import counted
 
@@ -48,17 +48,23 @@ def search_first(
     Raises:
         KeyboardInterrupt: a user has stopped the search.
     """
+    from ipsrec_bench.events import ExecutorNotice
     from ipsrec_bench.run.workplace import Workplace
-    from ipsrec_bench.tuning.rows import Work, search_rows, with_winners
+    from ipsrec_bench.tuning.rows import Work, search_rows, unsearched, with_winners
 
-    workplace = Workplace(store)
+    storage, workplace = storage_of(store), Workplace(store)
     if make_executor is not None:
         workplace.sweep()
-    if make_executor is not None and not search_rows(
-        plan, Work(storage_of(store), make_executor, workplace, emit, wanted)
-    ):
-        raise KeyboardInterrupt
-    return with_winners(plan, storage_of(store), store)
+        if not search_rows(plan, Work(storage, make_executor, workplace, emit, wanted)):
+            raise KeyboardInterrupt
+    elif rows := unsearched(plan, storage):
+        emit(
+            ExecutorNotice(
+                f"{storage} has no search of {listed(rows)} under these settings by this version, so they keep the"
+                " settings of the suite; run without --collect to search them"
+            )
+        )
+    return with_winners(plan, storage, store)
 
 
 def searches_in_words(file: "SuiteFile", data_dir: Path, ended: "Collection[tuple[str, str, str]]" = ()) -> str:

@@ -17,6 +17,7 @@ from ipsrec_bench.stats.across import (
     relative_difference,
     wins,
 )
+from ipsrec_bench.stats.paired import MeanTest
 
 ENOUGH_DATASETS = 10
 """Friedman's test and Nemenyi's critical difference are made from this number of datasets on (Demsar, JMLR 2006)."""
@@ -55,7 +56,11 @@ def _rows_across(results: Results, findings: Sequence[Comparison]) -> Iterator[R
 
 def _possible(found: Pooled) -> Pooled:
     """Return `found` with intervals of possible gains: no metric is negative, so no gain is below -100%."""
-    return replace(found, test=replace(found.test, low=max(found.test.low, -1.0)), low=max(found.low, -1.0))
+    return replace(found, test=_cut(found.test), low=max(found.low, -1.0))
+
+
+def _cut(test: MeanTest) -> MeanTest:
+    return replace(test, low=max(test.low, -1.0))
 
 
 def _gain(results: Results, c: Comparison, confidence: float) -> RelativeGain | None:
@@ -64,6 +69,7 @@ def _gain(results: Results, c: Comparison, confidence: float) -> RelativeGain | 
     difference = relative_difference(ours, theirs, confidence, a_random=random[0], b_random=random[1])
     if difference is None:
         return None
+    difference = replace(difference, test=_cut(difference.test))
     return RelativeGain(c.dataset, c.reference, ours.shape[1], theirs.shape[1], difference)
 
 

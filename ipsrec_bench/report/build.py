@@ -30,6 +30,7 @@ from ipsrec_bench.report.content import (
     ResultTable,
     Row,
     SeedScore,
+    SettingsLine,
     SliceTable,
     Surface,
     SurfacePoint,
@@ -69,7 +70,7 @@ from ipsrec_bench.store.queries import CellSummary
 from ipsrec_bench.store.records import EXTERNAL, PlannedCell, reason_of
 from ipsrec_bench.suite.schema import Filter, Protocol, Statistics, Training, control_of
 from ipsrec_bench.tuning.results import StudyResult
-from ipsrec_bench.words import counted
+from ipsrec_bench.words import counted, joined
 
 RANKS = {
     "realistic": "realistic: higher + 1 + ties / 2, rounded up",
@@ -114,7 +115,7 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
     datasets = _dataset_lines(material, run)
     protocols = protocol_table(results)
     own_studies, other_studies = studies_of(results, datasets, studies)
-    statistics, training = run.suite.statistics, run.suite.training
+    statistics = run.suite.statistics
     numbers = {name: number for number, name in enumerate(environments, start=1)}
     return Report(
         suite=run.suite_name,
@@ -171,26 +172,12 @@ def build_report(material: Material, studies: Sequence[StudyResult] = (), unread
             ("Maximum length", _lengths(summaries, run)),
             ("Metrics", ", ".join(run.suite.protocol.shown)),
             ("Seeds", ", ".join(map(str, run.suite.seeds))),
-            ("Samples", SAMPLES[training.samples]),
-            ("Objective", _objective(training)),
-            ("Batch size", counted(training.batch_size, "target")),
-            ("Learning rate", f"{training.learning_rate:g} ({OPTIMISERS[training.optimiser]})"),
-            ("Products in training", PRECISIONS[training.precision]),
-            (
-                "Stopping",
-                ", ".join(
-                    (
-                        f"{training.stop_metric} on validation",
-                        f"patience {training.patience}",
-                        f"at most {counted(training.epochs, 'epoch')}",
-                    )
-                ),
-            ),
+            *_of_training(results),
             *((("Refit", REFIT_RULE),) if any(one.refit for one in summaries.values()) else ()),
             ("Test", f"{TESTS[statistics.test]}, {_corrected(statistics)}"),
             ("Intervals", f"{100 * statistics.confidence:g}%, {interval_rule(statistics)}"),
         ),
-        settings=tuple(_settings(summaries, run)),
+        settings=tuple(_settings(results)),
         provenance=tuple(cell_lines(with_further, summaries, numbers)),
         environments=tuple(environments.values()),
         warnings=(
@@ -288,8 +275,22 @@ def _notes(results: Results, datasets: Sequence[DatasetLine], comparisons: Seque
                 f" {' and '.join(row.display for row in lacking)} {'has' if len(lacking) == 1 else 'have'} no"
                 " validation ranks"
             )
+    yield from _without_providers(results, datasets)
     yield from _unknown(results, datasets)
     yield from _exhausted(results, datasets)
+
+
+def _without_providers(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
+    """Yield a sentence for every dataset without a known provider on which a model of the toolkit uses providers."""
+    for line in datasets:
+        cells = (cell for cell in results.run.cells if cell.dataset == line.label)
+        models = {cell.display: None for cell in cells if cell.type in REGISTRY and REGISTRY[cell.type].uses_providers}
+        if models and not line.statistics.providers:
+            sees = "sees" if len(models) == 1 else "see"
+            yield (
+                f"{line.label} has no known provider, so {joined([*models])} {sees} one unknown provider for all of its"
+                " interactions"
+            )
 
 
 def _unknown(results: Results, datasets: Sequence[DatasetLine]) -> Iterator[str]:
@@ -468,7 +469,10 @@ def _dataset_lines(material: Material, run: Run) -> tuple[DatasetLine, ...]:
         made_of = material.recorded.get(label)
         if made_of is not None and made_of.fingerprint == fingerprint:
             said: dict[str, Any] = {"filter": made_of.filter, "scale": made_of.scale, "stand_in": made_of.stand_in}
-            source, control = source_facts(made_of), control_of(made_of.source)
+            source, control = (
+                source_facts(made_of, material.datasets[fingerprint].providers),
+                control_of(made_of.source),
+            )
         else:
             said = {"filter": _said_filter(run, label)}
             source, control = (), ""
@@ -546,16 +550,62 @@ def _lengths(summaries: dict[str, CellSummary], run: Run) -> str:
     return ", ".join(f"{length} on {dataset}" for dataset, length in lengths.items())
 
 
-def _settings(summaries: dict[str, CellSummary], run: Run) -> Iterable[tuple[Row, str]]:
-    """Yield every row with its model's settings and the training settings that differ from the suite's."""
-    common = run.suite.training.model_dump(mode="json")
-    shown = {}
-    for cell in run.cells:
-        if cell.key in summaries:
-            settings = summaries[cell.key].settings
-            own = {k: v for k, v in settings.get("training", {}).items() if v != common.get(k)}  # counting has none
-            shown[row_of(cell)] = ", ".join(_words({**settings["config"], **own}))
-    yield from shown.items()
+def _of_training(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the protocol on training: the suite's settings, and where models depart from them."""
+    training = results.run.suite.training
+    trained, departing = _trained(results), _departing(results)
+
+    def span(name: str, spec: str, after: str) -> str:
+        found = {one[name] for one in trained if name in one} or {getattr(training, name)}
+        low, high = f"{min(found):{spec}}", f"{max(found):{spec}}"
+        return f"{low}{after}" if low == high else f"{low} to {high}{after}, as the settings of each model say"
+
+    def unless(said: str, *names: str) -> str:
+        return f"{said}; the settings of some models say otherwise" if departing & {*names} else said
+
+    most = counted(training.epochs, "epoch")
+    stopping = f"{training.stop_metric} on validation, patience {training.patience}, at most {most}"
+    by_objective = ("objective", "negatives", "negatives_per", "calibration")
+    yield "Samples", unless(SAMPLES[training.samples], "samples")
+    yield "Objective", unless(_objective(training), *by_objective)
+    yield "Batch size", span("batch_size", "d", " targets")
+    yield "Learning rate", unless(span("learning_rate", "g", f" ({OPTIMISERS[training.optimiser]})"), "optimiser")
+    yield "Products in training", unless(PRECISIONS[training.precision], "precision")
+    yield "Stopping", unless(stopping, "stop_metric", "patience", "epochs")
+
+
+def _trained(results: Results) -> list[Mapping[str, Any]]:
+    """Return the training settings of every cell that trained."""
+    settings = (results.summaries[cell.key].settings for cell in results.run.cells if cell.key in results.summaries)
+    return [one["training"] for one in settings if "training" in one]
+
+
+def _departing(results: Results) -> set[str]:
+    """Return the training settings that differ from the suite's in some cell; `auto` includes every value."""
+    common = results.run.suite.training.model_dump(mode="json")
+    found = {name for one in _trained(results) for name, value in one.items() if value != common.get(name)}
+    return {name for name in found if common.get(name) != "auto"}
+
+
+def _settings(results: Results) -> Iterator[SettingsLine]:
+    """Yield every row with its model's settings and the training settings in which some row departs from the suite.
+
+    A row whose settings differ between datasets has a line for each.
+    """
+    common = results.run.suite.training.model_dump(mode="json")
+    departing = _departing(results)
+    shown: dict[str, dict[str, tuple[Row, str]]] = defaultdict(dict)
+    for cell in results.run.cells:
+        if cell.key in results.summaries:
+            settings = results.summaries[cell.key].settings
+            training = settings.get("training", {})  # counting has none
+            own = {k: v for k, v in training.items() if k in departing or v != common.get(k)}
+            shown[cell.label][cell.dataset] = row_of(cell), ", ".join(_words({**settings["config"], **own}))
+    for label, by_dataset in shown.items():
+        if len({words for _, words in by_dataset.values()}) == 1:
+            yield SettingsLine(results.row(label), "", next(iter(by_dataset.values()))[1])
+        else:
+            yield from (SettingsLine(row, dataset, words) for dataset, (row, words) in by_dataset.items())
 
 
 def _words(settings: Mapping[str, Any]) -> Iterator[str]:

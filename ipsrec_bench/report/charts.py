@@ -34,7 +34,7 @@ Style = Mapping[str, tuple[str, Sequence[int], str]]
 @debug_mode(False)  # each part would be validated, and then the whole chart again, which `draw` does
 def charts_of(report: Report) -> list[Chart]:
     """Return the charts of a report, in the order of the page."""
-    rows = dict.fromkeys(row for row, _ in report.settings)
+    rows = dict.fromkeys(line.row for line in report.settings)
     style = _styles([*rows])
     charts = [
         *forests(report),

@@ -451,6 +451,8 @@ class Tuned:
     None with one seed, or where the default is the best or was not trained to its end."""
     fresh: Comparison | None
     """On the run's test ranks, with seeds that no trial had; None where the run does not have both rows."""
+    trained: bool = False
+    """Whether the run has a row with the best settings on such seeds, as `run --tuned` makes it."""
 
     @property
     def adjusted_p(self) -> float | None:
@@ -516,6 +518,8 @@ class ProtocolTable:
     """Their names, the main one first."""
     differences: tuple[str, ...]
     """What each of them changes of the main one; empty for that one."""
+    other: tuple[str, ...]
+    """Names of those that have other targets or candidates than the main one."""
     lines: tuple[ProtocolLine, ...]
     orders: tuple[ProtocolOrder, ...]
     left_out: tuple[str, ...]
@@ -748,6 +752,17 @@ class AgainstPaper:
 
 
 @dataclass(frozen=True)
+class SettingsLine:
+    """The resolved settings of one row's model."""
+
+    row: Row
+    dataset: str
+    """The dataset that they are for; empty if they are equal on all datasets."""
+    settings: str
+    """In words; empty if the model has none."""
+
+
+@dataclass(frozen=True)
 class CellLine:
     """One cell, with its key, its data and its environment."""
 
@@ -802,6 +817,7 @@ class RelativeGain:
     """Number of seeds of the row; 1 if it is deterministic."""
     reference_seeds: int
     difference: RelativeDifference
+    """Its interval is cut at -1: no metric is negative, so no gain is below -100%."""
 
     @property
     def varies(self) -> bool:
@@ -876,6 +892,13 @@ class AcrossDatasets:
         """Whether there are datasets to pool or to rank over."""
         return len(self.datasets) > 1
 
+    @property
+    def cut(self) -> bool:
+        """Whether an interval of a gain is cut at -100%."""
+        lows = [gain.difference.test.low for row in self.rows for gain in row.gains]
+        lows += [low for row in self.rows if row.pooled for low in (row.pooled.test.low, row.pooled.low)]
+        return any(low <= -1 for low in lows)
+
 
 @dataclass(frozen=True)
 class FairnessLine:
@@ -900,6 +923,8 @@ class FairnessLine:
     best_epochs: tuple[int, ...]
     rising: int
     """Number of trainings that were still improving when their last epoch ended."""
+    exhausted: bool = False
+    """Whether its search has tried every point of a finite space, so that a larger budget would bring nothing."""
 
     @property
     def trials(self) -> int | None:
@@ -918,6 +943,8 @@ class Fairness:
     """Of these, the one that names rows which are not tuned though others are; empty if there is none."""
     unequal: tuple[str, ...] = ()
     """Datasets on which budgets were not equal."""
+    first: tuple[str, ...] = ()
+    """What the first screen says of budgets that favour no row, in sentences on all datasets."""
 
 
 @dataclass(frozen=True)
@@ -970,7 +997,8 @@ class Report:
     tuned: tuple[Tuned, ...]
     """Studies of the run's models on the run's data, with the run's settings."""
     other_studies: tuple[str, ...]
-    """Studies of the run's models on its data that were made under other settings, and what differs."""
+    """Studies of the run's models on its data that were made under other settings, and what differs; then how many are
+    of the suite's further protocols."""
     unread_studies: tuple[str, ...]
     """A sentence for each tuning study that could not be read: where it lies and what is wrong with it."""
     costs: tuple[CostLine, ...]
@@ -992,7 +1020,7 @@ class Report:
     correction_rule: str
     interval_rule: str
     protocol: tuple[tuple[str, str], ...]
-    settings: tuple[tuple[Row, str], ...]
+    settings: tuple[SettingsLine, ...]
     """The resolved settings of every row's model."""
     provenance: tuple[CellLine, ...]
     environments: tuple[Environment, ...]

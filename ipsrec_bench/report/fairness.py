@@ -53,6 +53,7 @@ def _lines(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> Iter
                 epochs=epochs,
                 best_epochs=tuple(one.best_epoch for one in summaries if one.best_epoch) if epochs else (),
                 rising=sum(one.cut_off for one in summaries),
+                exhausted=study is not None and study.exhausted,
             )
 
 
@@ -72,7 +73,7 @@ def judged(lines: tuple[FairnessLine, ...], budget: Budget) -> Fairness:
     found = {name: [line for line in lines if line.dataset == name] for name in datasets if name in tuned}
     if not found:
         untouched = "Nothing was tuned here: the rows have the settings that the suite gives them"
-        return Fairness(lines, (untouched, *_rising(lines)))
+        return Fairness(lines, (untouched, *_rising(lines)), first=(untouched,))
     budgets: dict[tuple[bool | None, str], list[str]] = defaultdict(list)
     for dataset, of_dataset in found.items():
         budgets[_of_budgets(of_dataset, budget)].append(dataset)
@@ -93,7 +94,9 @@ def judged(lines: tuple[FairnessLine, ...], budget: Budget) -> Fairness:
     favouring = [*said[False], *([not_tuned] if not_tuned else [])]
     unequal = [dataset for (equal, _), on in budgets.items() if equal is False for dataset in on]
     sentences = (*favouring, *said[None], *said[True], *nothing, *_rising(lines))
-    return Fairness(lines, sentences, not_tuned, tuple(unequal))
+    equal = [dataset for (kind, _), on in budgets.items() if kind for dataset in on]
+    several = [f"Budgets of searches favour no row on {joined(equal)}"] if len(said[True]) > 1 else said[True]
+    return Fairness(lines, sentences, not_tuned, tuple(unequal), (*said[None], *several, *nothing))
 
 
 def _rising(lines: Sequence[FairnessLine]) -> Iterator[str]:
@@ -107,7 +110,8 @@ def _of_budgets(lines: Sequence[FairnessLine], budget: Budget) -> tuple[bool | N
 
     It is None where they are not known, and for the only budget.
     They are equal by the unit of `budget`. With equal trials, equal seconds will do, too: a search may have been given
-    its own limit. Seconds are equal up to the ratio `EQUAL`.
+    its own limit. Seconds are equal up to the ratio `EQUAL`. A row whose whole space was tried has not got less: more
+    would have brought it nothing.
     """
     known = [line for line in lines if line.trials is not None and line.search_seconds is not None]
     if not known:
@@ -116,15 +120,22 @@ def _of_budgets(lines: Sequence[FairnessLine], budget: Budget) -> tuple[bool | N
     if unknown:
         return None, f"the search of {', '.join(unknown)} is not at hand, so budgets cannot be compared"
     got = ", ".join(
-        f"{line.row.display} {counted(line.trials or 0, 'trial')} in {line.search_seconds:,.0f} s" for line in known
+        f"{line.row.display} {counted(line.trials or 0, 'trial')} in {line.search_seconds:,.0f} s"
+        f"{' (every point of its space)' if line.exhausted else ''}"
+        for line in known
     )
     if len(known) == 1:
         return None, f"only one row was tuned: {got}"
     trials, seconds = [line.trials or 0 for line in known], [line.search_seconds or 0.0 for line in known]
-    same_trials, same_seconds = min(trials) == max(trials), max(seconds) <= EQUAL * min(seconds)
+    rest = [line for line in known if not line.exhausted]
+    least = min((line.trials or 0 for line in rest), default=max(trials))
+    shortest = min((line.search_seconds or 0.0 for line in rest), default=max(seconds))
+    same_trials, same_seconds = least == max(trials), max(seconds) <= EQUAL * shortest
     by_trials = budget == "equal trials" and same_trials
     if not (by_trials or same_seconds):
         return False, f"budgets were not equal, which favours the rows that got more: {got}"
+    if len(rest) < len(known):
+        return True, f"budgets favour no row: {got}"
     of_trials = "1 trial" if max(trials) == 1 else f"{_span(trials)} trials"
     of_seconds = f"about {fmean(seconds):,.0f}" if same_seconds else _span(seconds)
     of_seconds += " s of training"

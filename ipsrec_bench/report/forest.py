@@ -54,7 +54,8 @@ def _title(report: Report) -> str:
     references = {gain.reference.display for row in report.across.rows for gain in row.gains}
     against = references.pop() if len(references) == 1 else "the baseline of each row"
     where = f" on {report.across.datasets[0]}" if not report.across.several else ""
-    return f"Gain of {report.metric.upper()} over {against}{where}, {100 * report.confidence:g}% intervals"
+    cut = " cut at -100%" if report.across.cut else ""
+    return f"Gain of {report.metric.upper()} over {against}{where}, {100 * report.confidence:g}% intervals{cut}"
 
 
 def _lines(row: RowAcross) -> Iterator[_Line]:

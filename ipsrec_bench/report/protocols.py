@@ -75,7 +75,21 @@ def protocol_table(results: Results) -> ProtocolTable | None:
                 lines.append(ProtocolLine(dataset, row, tuple(cells)))
         orders += [_order(dataset, name, means) for name in further]
     differences = ("", *(_changed(suite, name) for name in further))
-    return ProtocolTable(results.metric, tuple(every), differences, tuple(lines), tuple(orders), left_out)
+    other = tuple(name for name in further if _ranks_others(results, name))
+    return ProtocolTable(results.metric, tuple(every), differences, other, tuple(lines), tuple(orders), left_out)
+
+
+def _ranks_others(results: Results, name: str) -> bool:
+    """Return whether test targets or candidates under the further protocol `name` are not those of the main one."""
+    if name not in results.run.suite.protocols:  # an earlier test period
+        return True
+    return _basis(results.run.suite.protocol) != _basis(further_protocol(results, name))
+
+
+def _basis(protocol: Protocol) -> dict[str, Any]:
+    """Return the settings that determine test targets and their candidates."""
+    same = {"max_length", "folds", *(("validation", "valid_share") if protocol.split == "temporal" else ())}
+    return {name: value for name, value in {**protocol.training, **protocol.ranking}.items() if name not in same}
 
 
 def means_of(results: Results, dataset: str) -> dict[Row, float]:

@@ -296,8 +296,13 @@ def _found(tuned: Tuned, confidence: float, alpha: float) -> str:
 
 
 def _fresh(tuned: Tuned, confidence: float) -> str:
+    if tuned.fresh is None and tuned.trained:
+        return "This run has the best settings on test targets and fresh seeds, but not those before, to compare with."
     if tuned.fresh is None:
-        return "This run does not compare them on test targets and fresh seeds; the suite that the search wrote does."
+        return (
+            "This run does not compare them on test targets and fresh seeds; the suite that the command tune writes"
+            " after a search does."
+        )
     return f"On test targets, with seeds that no trial had: {finding(tuned.fresh, confidence)}"
 
 
@@ -314,7 +319,9 @@ def budgets(studies: Sequence[Tuned]) -> str:
             f"{model} {counted(trials[model], 'trial')}, {seconds[model]:.0f} s of training" for model in trials
         )
         said.append(f"{dataset}: {given}.")
-        if len({*trials.values()}) > 1 and max(seconds.values()) > EQUAL * min(seconds.values()):
+        rest = {one.study.model for one in studies if one.study.dataset == dataset and not one.study.exhausted}
+        fewer = any(trials[model] < max(trials.values()) for model in rest)
+        if fewer and any(max(seconds.values()) > EQUAL * seconds[model] for model in rest):
             said.append("These budgets are not equal, which favours the models that got more.")
     return " ".join(said)
 

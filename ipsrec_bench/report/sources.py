@@ -18,11 +18,16 @@ NAMES = {
 }
 
 
-def source_facts(dataset: RunDataset) -> tuple[tuple[str, str], ...]:
-    """Return what `dataset` was read from and how, as pairs of name and value; settings left empty are left out."""
+def source_facts(dataset: RunDataset, providers: int) -> tuple[tuple[str, str], ...]:
+    """Return what `dataset` was read from and how, as pairs of name and value; settings left empty are left out.
+
+    Args:
+        dataset: as the run was started on it.
+        providers: number of its known providers. Without any, its column of providers need not exist.
+    """
     source, sha256 = dataset.source, list(dataset.files.values())
     if "path" in source:
-        columns = {role: source.get(role) for role in ROLES}
+        columns = {role: source.get(role) for role in ROLES if providers or role != "provider"}
         facts = [("file", f"{source['path']}, sha256 {sha256[0]}"), ("columns", _words(columns))]
     else:
         facts = [("file", f"none: {source['source']} data")]
@@ -33,6 +38,8 @@ def source_facts(dataset: RunDataset) -> tuple[tuple[str, str], ...]:
             facts.append(("item table", f"{value['path']}, sha256 {sha256[-1]}; {_words({**columns, **rest})}"))
         elif name not in ELSEWHERE and _is_said(value) and (name, value) not in IDLE:
             facts.append((NAMES.get(name, name.replace("_", " ")), _words(value)))
+    if not providers:
+        facts.append(("providers", "none is known"))
     if control := control_of(source):
         facts.append(("providers", f"not the data's own: {control}"))
     if "tie_order" in source:

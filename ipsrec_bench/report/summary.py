@@ -230,7 +230,7 @@ def _of_fairness(report: Report) -> Iterator[Statement]:
     if report.fairness.unequal:
         where = joined(report.fairness.unequal)
         said.append(f"Budgets of searches were not equal on {where}, which favours the rows that got more.")
-    said = said or [f"{sentence}." for sentence in report.fairness.sentences[:1]]
+    said = said or [f"{sentence}." for sentence in report.fairness.first]
     if said:
         yield Statement(" ".join(said), *section)
     cut: dict[str, dict[str, None]] = {}
@@ -295,16 +295,23 @@ def _smallest(undecided: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _once_more(findings: Sequence[Comparison]) -> Iterator[str]:
-    """Yield how probable it is that one more training of each row has the same winner."""
-    shown = [c for c in findings if _verdict(c) in {"better", "worse"} and c.next_training is not None]
+    """Yield how probable it is that one more training of each row has the same winner.
+
+    Of more comparisons than `NAMED`, the one with the lowest probability is named.
+    """
     chances = [
-        c.next_training.probability if c.difference > 0 else 1 - c.next_training.probability
-        for c in shown
-        if c.next_training is not None
+        (c, c.next_training.probability if c.difference > 0 else 1 - c.next_training.probability)
+        for c in findings
+        if _verdict(c) in {"better", "worse"} and c.next_training is not None
     ]
-    if chances:
-        low, high = f"{min(chances):.2f}", f"{max(chances):.2f}"
-        yield (
-            "One more training of both would have the same winner with a probability of"
-            f" {low if low == high else f'{low} to {high}'}."
-        )
+    if 0 < len(chances) <= NAMED:
+        yield f"In one more training of both, {joined([_again(*one) for one in chances])}."
+    elif chances:
+        least = min(chances, key=lambda one: one[1])
+        yield f"In one more training of both, the least sure of {len(chances)} winners is this one: {_again(*least)}."
+
+
+def _again(c: Comparison, chance: float) -> str:
+    """Return the winner of a comparison, its dataset, and how probable it is that the winner wins again."""
+    winner, other = (c.row, c.reference) if c.difference > 0 else (c.reference, c.row)
+    return f"{winner.display} beats {other.display} on {c.dataset} again with a probability of {chance:.2f}"

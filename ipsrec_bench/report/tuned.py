@@ -11,6 +11,7 @@ from ipsrec_bench.report.content import DatasetLine, Row, Tuned
 from ipsrec_bench.report.results import Results
 from ipsrec_bench.stats.differences import rounded
 from ipsrec_bench.stats.paired import MIN_USERS, MeanTest, paired_t_test
+from ipsrec_bench.store.records import PlannedCell
 from ipsrec_bench.tuning.results import StudyResult, split_settings
 
 
@@ -19,13 +20,20 @@ def studies_of(
 ) -> tuple[list[tuple[str, StudyResult]], list[str]]:
     """Return the studies of the run's models on the run's data, in the order of the run, each with its dataset.
 
-    A study that was made under other settings than any row of its model is left out; a sentence names it instead.
+    A study that was made under other settings than any row of its model is left out; a sentence names it instead. The
+    studies of the run's further protocols and test periods are left out, too; a sentence counts them.
     """
     own, others = [], []
+    main, further = ([*_places(cells)] for cells in (results.run.cells, results.run.further))
+    elsewhere = {place for place in further if place not in main}
+    fingerprints = {one.fingerprint for one in results.summaries.values()}
+    searched = [one for one in studies if one.trials]
+    of_further = [one for one in searched if one.fingerprint in fingerprints and (one.dataset, one.model) in elsewhere]
+    studies = [one for one in searched if (one.dataset, one.model) not in elsewhere]
     for line in datasets:
         for model in dict.fromkeys(name for row in results.rows for name in (row.model, row.label)):
             for study in studies:
-                if not study.trials or (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
+                if (study.fingerprint, study.model) != (line.statistics.fingerprint, model):
                     continue
                 rows = [
                     split_settings(settings, study.default)[0] for settings in _settings_of(results, line.label, model)
@@ -37,18 +45,36 @@ def studies_of(
                         f"study {study.name} of {model} on {line.label} was made under other settings"
                         f" ({'; '.join(_differences(study.fixed, rows[0]))})"
                     )
+    if of_further:
+        others.append(
+            "one further search, which is of another protocol of this suite"
+            if len(of_further) == 1
+            else f"{len(of_further)} further searches, which are of other protocols of this suite"
+        )
     return own, others
+
+
+def _places(cells: Iterable[PlannedCell]) -> Iterator[tuple[str, str]]:
+    """Yield the dataset and the model, or the label, that a study of each cell would name."""
+    for cell in cells:
+        yield from ((cell.dataset, name) for name in (cell.model, cell.label))
 
 
 def tuned(results: Results, studies: Sequence[tuple[str, StudyResult]]) -> tuple[Tuned, ...]:
     """Return each study with its gain and, if the run has both rows, their comparison on test ranks."""
-    pairs = [_fresh_rows(results, dataset, study) for dataset, study in studies]
+    found = [_fresh_rows(results, dataset, study) for dataset, study in studies]
+    pairs = [pair for pair, _ in found]
     made = compare(results, dict.fromkeys(pair for pair in pairs if pair is not None))  # one family, equal ones once
     fresh = {(c.dataset, c.row, c.reference): c for c in made}
     confidence = results.run.suite.statistics.confidence
     return tuple(
-        Tuned(study, _gain(study, confidence), fresh.get((pair.dataset, pair.row, pair.reference)) if pair else None)
-        for (_, study), pair in zip(studies, pairs, strict=True)
+        Tuned(
+            study,
+            _gain(study, confidence),
+            fresh.get((pair.dataset, pair.row, pair.reference)) if pair else None,
+            trained,
+        )
+        for (_, study), (pair, trained) in zip(studies, found, strict=True)
     )
 
 
@@ -82,13 +108,14 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | None:
+def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> tuple[Pair | None, bool]:
     """Return the rows of the run that have the best settings and those before, if no trial had their seeds.
 
-    All other settings, of model, training and protocol, are equal.
+    All other settings, of model, training and protocol, are equal. The second value is whether there is a row with the
+    best settings at all.
     """
     if study.best is None or study.best.settings == study.default:
-        return None
+        return None, False
     wanted = [{**study.best.settings}, {**study.default}]
     places: list[dict[str, Row]] = [{}, {}]
     for row in results.rows:
@@ -100,7 +127,5 @@ def _fresh_rows(results: Results, dataset: str, study: StudyResult) -> Pair | No
             if searched == chosen:
                 rows.setdefault(json.dumps(fixed, sort_keys=True), row)
     best, default = places
-    return next(
-        (Pair(dataset, results.metric, best[rest], default[rest]) for rest in best if rest in default),
-        None,
-    )
+    pairs = (Pair(dataset, results.metric, best[rest], default[rest]) for rest in best if rest in default)
+    return next(pairs, None), bool(best)

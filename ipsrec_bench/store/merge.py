@@ -39,6 +39,10 @@ class Merged:
     conflicts: tuple[Conflict, ...]
 
 
+_COUNTED_LATER = ("tied_targets", "leaked_targets", "repeated_targets", "unseen_targets", "unknown_users")
+"""Columns of `splits` that older versions did not record."""
+
+
 def merge_part(connection: Connection, into: Path, part: Path) -> Merged:
     """Enter everything of `part` that `into` lacks.
 
@@ -57,6 +61,11 @@ def merge_part(connection: Connection, into: Path, part: Path) -> Merged:
     unequal, imports = list(_conflicting_ranks(connection)), _merge_imports(connection)
     for table in ("environments", "datasets", "splits"):
         connection.execute(f"INSERT OR IGNORE INTO {table} BY NAME SELECT * FROM part.main.{table}")
+    known = ", ".join(f"{name} = coalesce(splits.{name}, theirs.{name})" for name in _COUNTED_LATER)
+    connection.execute(
+        f"UPDATE splits SET {known} FROM part.main.splits AS theirs"
+        " WHERE (splits.fingerprint, splits.split) = (theirs.fingerprint, theirs.split)"
+    )
     connection.execute(
         "INSERT INTO targets BY NAME SELECT * FROM part.main.targets"
         " WHERE (fingerprint, split) NOT IN (SELECT DISTINCT (fingerprint, split) FROM targets)"

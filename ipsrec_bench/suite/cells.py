@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -341,30 +341,34 @@ def expand(
             _check_context(cell)
         except ConflictError as error:
             raise file.error(("training", error.key), str(error)) from None
-        longest: int | None = getattr(cell.config, "longest_history", None)
-        if longest is not None and cell.protocol.max_length > longest:
-            protocol = cell.condition.protocol
-            place: settings.Path = ("protocol", "max_length")
-            if "max_length" in suite.datasets[cell.condition.base]:
-                place = ("datasets", cell.condition.base, "max_length")
-            elif protocol and "max_length" in suite.protocols[protocol]:
-                place = ("protocols", protocol, "max_length")
-            raise file.error(
-                place,
-                f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
-                " at most",
-            )
-    labels = Counter(cell.label for cell in cells[: len(rows)])
-    for label, count in labels.items():
-        if count > 1 or label == "best":
-            raise file.error(("models",), f"the name '{label}' is taken; each row of the tables needs a different name")
-    _check_statistics(file, labels)
+        _check_length(file, cell)
+    _check_names(file, Counter(cell.label for cell in cells[: len(rows)]))
     return cells
 
 
-def _check_statistics(file: SuiteFile, labels: Collection[str]) -> None:
-    """Raise an error if the baseline is not one of `labels`, or a proposed model is not one of the suite."""
+def _check_length(file: SuiteFile, cell: Cell) -> None:
+    """Refuse histories that are longer than the model can be built for."""
+    longest: int | None = getattr(cell.config, "longest_history", None)
+    if longest is not None and cell.protocol.max_length > longest:
+        protocol = cell.condition.protocol
+        place: settings.Path = ("protocol", "max_length")
+        if "max_length" in file.suite.datasets[cell.condition.base]:
+            place = ("datasets", cell.condition.base, "max_length")
+        elif protocol and "max_length" in file.suite.protocols[protocol]:
+            place = ("protocols", protocol, "max_length")
+        raise file.error(
+            place,
+            f"found {cell.protocol.max_length}; the model '{cell.label}', as it is set, can be built for {longest}"
+            " at most",
+        )
+
+
+def _check_names(file: SuiteFile, labels: Mapping[str, int]) -> None:
+    """Refuse names of rows that several have, and names in `statistics` that none has; `labels` counts each."""
     suite = file.suite
+    for label, count in labels.items():
+        if count > 1 or label == "best":
+            raise file.error(("models",), f"the name '{label}' is taken; each row of the tables needs a different name")
     baseline = suite.statistics.baseline
     if baseline not in {"best", *labels}:
         raise file.error(

@@ -134,6 +134,12 @@ def _check_differs(file: SuiteFile, one: Condition, others: Iterable[Condition])
         return
     base, name = one.name.base, one.name.protocol
     same = f"[protocols.{like.name.protocol}]" if like.name.protocol else "[protocol]"
+    if "folds" in file.suite.protocols[name]:
+        raise file.error(
+            ("protocols", name, "folds"),
+            f"found {file.suite.protocols[name]['folds']}, but the newest test period is that of {same}; set folds"
+            " there",
+        )
     own = [key for key in file.suite.protocols[name] if key in file.suite.datasets[base]]
     if own:
         raise file.error(

@@ -118,17 +118,20 @@ class StudyResult:
     seen: Mapping[str, float] = field(default_factory=dict)
     """For each searched setting, the share of its space that trials have tried: of the values of a list, or of ten
     equal parts of a range (of its logarithm if that is searched). Settings outside the space do not count."""
+    exhausted: bool = False
+    """Whether the space is finite and trials have tried every point of it, so that a larger budget brings nothing."""
 
     def first(self, number: int) -> "StudyResult":
         """Return the results of the study as if it had ended after its first `number` trials.
 
-        Failed trials count whenever they were; what is known of all trials only, `importance` and `seen`, is left out.
+        Failed trials count whenever they were; what is known of all trials only, `importance`, `seen` and
+        `exhausted`, is left out.
         """
         more = self.trials[number:]
         if not more:
             return self
         seconds = max(0.0, self.seconds - sum(trial.seconds for trial in more))
-        return replace(self, trials=self.trials[:number], seconds=seconds, importance={}, seen={})
+        return replace(self, trials=self.trials[:number], seconds=seconds, importance={}, seen={}, exhausted=False)
 
     @property
     def pruned(self) -> int:

@@ -153,6 +153,13 @@ def with_best(plan: Plan, found: Mapping[tuple[str, str, str], StudyResult], sto
     return plan.with_cells([winner(cell) for _, cell in plan.cells], store)
 
 
+def unsearched(plan: Plan, storage: str) -> list[str]:
+    """Return the names of the rows of a plan that have no study in the folder `storage`."""
+    searched = {row.place for row, _ in _searches_begun(plan, storage)}
+    rows = rows_of(plan.file, [cell for _, cell in plan.cells])
+    return [f"{row.cell.label} on {row.cell.dataset}" for row in rows if row.place not in searched]
+
+
 def _counted(row: Row, search: "Search") -> StudyResult:
     """Return the results of the trials that count.
 

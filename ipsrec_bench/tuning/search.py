@@ -139,13 +139,14 @@ def run_search(
         budget = _bounded(budget, points)
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+        before = _number(search, study.get_trials(deepcopy=False))
         emit(
             SearchStarted(
                 f"Tuning {search.cell.label} on {search.cell.dataset}",
                 search.cell.training.stop_metric,
                 budget.trials,
                 budget.seconds,
-                _number(search, study.get_trials(deepcopy=False)),
+                before,
                 spent_seconds(study),
                 best.value if best else None,
                 in_words(settings_of(best)) if best else "",
@@ -157,7 +158,9 @@ def run_search(
                 work.through(executor)
         except KeyboardInterrupt:
             return False
-        if is_bounded and _number(search, study.get_trials(deepcopy=False)) >= MOST_TRIALS:
+        is_left = budget.seconds is not None and spent_seconds(study) < budget.seconds
+        after = _number(search, study.get_trials(deepcopy=False))
+        if is_bounded and is_left and before < MOST_TRIALS <= after and len(points or ()) != MOST_TRIALS:
             emit(
                 ExecutorNotice(
                     f"the search of {search.cell.label} on {search.cell.dataset} ended after {MOST_TRIALS} trials, the"

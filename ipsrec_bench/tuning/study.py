@@ -490,7 +490,26 @@ def study_result(study: optuna.Study, place: str) -> StudyResult:
         _importance(study),
         said.get(_FIXED),
         _seen(ended(study)),
+        _is_exhausted(study),
     )
+
+
+def _is_exhausted(study: optuna.Study) -> bool:
+    """Return whether every point of a finite space was tried; settings that were given up count as tried."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state in ENDED or is_given_up(t)]
+    spaces = {name: space for trial in trials for name, space in trial.distributions.items()}
+    if any(isinstance(space, FloatDistribution) for space in spaces.values()):
+        return False
+    inside = [settings_of(trial) for trial in trials if OWN not in trial.user_attrs]
+    points = {json.dumps(settings, sort_keys=True) for settings in inside}
+    return bool(spaces) and len(points) >= math.prod(map(_points_of, spaces.values()))
+
+
+def _points_of(space: BaseDistribution) -> int:
+    if isinstance(space, CategoricalDistribution):
+        return len(space.choices)
+    assert isinstance(space, IntDistribution)
+    return space.high - space.low + 1
 
 
 def _seen(trials: Sequence[FrozenTrial]) -> dict[str, float]:

@@ -73,6 +73,8 @@ def _gains(report: Report) -> Table:
         f" Error over users {TIMES} seeds where both models have three seeds or are deterministic, else over users."
         f"{_of_pooled(report.across)} p is not corrected."
     )
+    if report.across.cut:
+        note += " Intervals are cut at -100%, below which no gain is possible."
     for row in report.across.rows:
         if row.lacks:
             note += f" {row.row.display} has no gain on {', '.join(row.lacks)}; nothing is filled in."

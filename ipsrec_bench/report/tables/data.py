@@ -26,6 +26,7 @@ from ipsrec_bench.report.tables.shared import (
     model_cell,
 )
 from ipsrec_bench.store.records import DatasetRow
+from ipsrec_bench.words import joined
 
 
 def datasets(report: Report) -> Table:
@@ -65,6 +66,12 @@ def datasets(report: Report) -> Table:
         " history. Unseen: those with an item that no training interaction has. Unknown users: test users without a"
         " training interaction. Padding ids are not counted."
     )
+    without = [line.label for line in report.datasets if not line.statistics.providers]
+    if without:
+        note += (
+            f" {joined(without)}: no provider is known, so models that use providers see one unknown provider for all"
+            " interactions."
+        )
     rows = rows_of(columns, report.datasets, dataset=lambda line: line.label)
     return Table("datasets", "datasets", "Datasets", columns, rows, note, "datasets", sortable=False, latex="datasets")
 
@@ -104,11 +111,13 @@ def protocol(report: Report) -> Table:
 
 def settings(report: Report) -> Table:
     """Return the table of the models' settings."""
-    columns = (
-        Column("Model", lambda line: model_cell(line[0]), "left"),
-        Column("Settings", lambda line: text(line[1] or "nothing to set"), "left", long=True),
+    columns: tuple[Column, ...] = (
+        Column("Model", lambda line: model_cell(line.row), "left"),
+        Column("Settings", lambda line: text(line.settings or "nothing to set"), "left", long=True),
     )
-    rows = rows_of(columns, report.settings)
+    if any(line.dataset for line in report.settings):
+        columns = (columns[0], Column("Dataset", lambda line: text(line.dataset or "all"), "left"), columns[1])
+    rows = rows_of(columns, report.settings, dataset=lambda line: line.dataset)
     return Table(
         "settings", "protocol", "Settings of the models", columns, rows, lines="models",
         collapse="always", sortable=False,

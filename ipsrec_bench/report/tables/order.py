@@ -7,11 +7,13 @@ from ipsrec_bench.report.content import (
     OrderLine,
     ProtocolCell,
     ProtocolLine,
+    ProtocolTable,
     Report,
     of_one_training,
 )
 from ipsrec_bench.report.table import NONE, Cell, Column, Table, exact, number, rows_of, share, text
 from ipsrec_bench.report.tables.shared import metric_name, model_cell, percent_of
+from ipsrec_bench.words import joined
 
 
 def protocols(report: Report) -> Iterator[Table]:
@@ -31,8 +33,7 @@ def protocols(report: Report) -> Iterator[Table]:
         f"{metric_name(table.metric)}, mean over seeds, and in brackets the rank among the rows.{changes} Where only"
         " the ranking differs, the same trained models are ranked again (with training.refit, they are trained again),"
         " and their best epochs are those of the protocol that they were trained under. A fold is an earlier test"
-        " period, in which later interactions do not exist. Values of two protocols are of"
-        " other targets or candidates: compare their orders, not their sizes."
+        f" period, in which later interactions do not exist.{_sizes(table)}"
     )
     yield Table(
         "protocols", "protocols", "Protocols side by side", tuple(columns),
@@ -52,6 +53,15 @@ def protocols(report: Report) -> Iterator[Table]:
         "All columns are about the models that have a result under both protocols. 1: the same order; 0: no relation;"
         " -1: the reverse order.", "orders", latex="protocols",
     )  # fmt: skip
+
+
+def _sizes(table: ProtocolTable) -> str:
+    """Return which protocols have values of another kind than the main one, after a space; empty if none has."""
+    if not table.other:
+        return ""
+    all_others = len(table.other) == len(table.protocols) - 1
+    which = "two protocols" if all_others else f"the main protocol and {joined(table.other)}"
+    return f" Values of {which} are of other targets or candidates: compare their orders, not their sizes."
 
 
 def _of_protocol(place: int, name: str) -> Column:
