@@ -24,6 +24,7 @@ from ipsrec_bench.store.ingest import begin_run, claim_name, record_cell, record
 from ipsrec_bench.store.records import EXTERNAL
 from ipsrec_bench.suite.load import load_suite, parse_suite
 from ipsrec_bench.suite.shards import Shard
+from ipsrec_bench.words import counted
 
 from .conftest import TINY_SUITE
 from .test_migrate import STORES, tables
@@ -99,8 +100,8 @@ def test_shares_run_apart_and_merged_equal_the_whole(finished, tmp_path, bench):
     assert all(one.complete < 8 for one in ended)
     done = bench("merge", "all/all.duckdb", *parts)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(" cells entered")[0] for line in done.stdout.splitlines()] == [
-        f"{part}: {one.complete}" for part, one in zip(parts, ended, strict=True)
+    assert [line.split(" entered")[0] for line in done.stdout.splitlines()] == [
+        f"{part}: {counted(one.complete, 'cell')}" for part, one in zip(parts, ended, strict=True)
     ]
     everything = tmp_path / "all" / "all.duckdb"
     for sql in (ALL_RANKS, CURVES, LOSSES, WANTED, *OF_DATA):
@@ -171,7 +172,8 @@ def test_unequal_ranks_are_reported_and_the_target_keeps_its_own(tmp_path, bench
     for entered in (1, 0):
         done = bench("merge", "all.duckdb", "elsewhere/part.duckdb")
         assert done.returncode == 1
-        assert done.stdout == f"elsewhere/part.duckdb: {entered} cells entered; {2 - entered} were there already\n"
+        entries = counted(entered, "cell")
+        assert done.stdout == f"elsewhere/part.duckdb: {entries} entered; {2 - entered} were there already\n"
         assert done.stderr == (
             "elsewhere/part.duckdb: conflict: 'pop' on 'world', seed 1 (key k): 1 of 3 users have other ranks; the"
             " environments differ in processor (cpu and other), threads (2 and 8). all.duckdb keeps its own result\n"

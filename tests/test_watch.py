@@ -74,7 +74,7 @@ def test_a_finished_run_is_replayed_as_plain_lines_of_its_own_time(store, bench)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     local = [f"{datetime.fromtimestamp(BEGIN + later).astimezone():%Y-%m-%d %H:%M:%S}" for later in (0, 50, 100)]
-    assert lines[0] == f"{local[0]} Title of tiny: 1 cells, 0 already done"
+    assert lines[0] == f"{local[0]} Title of tiny: 1 cell, 0 already done"
     assert f"{local[1]} data, sasrec, seed 1: epoch 1, loss 4.2500, validation 0.1250, 1300 targets/s" in lines
     assert lines[-1] == f"{local[2]} finished after 100.0 s: 1 complete, 0 failed"
 
@@ -98,7 +98,7 @@ def test_the_newest_run_is_shown_or_that_of_a_suite_by_its_name_or_its_file(stor
     write(store, "tiny", run_of("tiny"))
     write(store, "other", run_of("other"))
     for words, title in (((), "other"), (("tiny",), "tiny"), ((tiny_suite,), "tiny"), (("other",), "other")):
-        assert f"Title of {title}: 1 cells" in bench("watch", *words).stdout
+        assert f"Title of {title}: 1 cell" in bench("watch", *words).stdout
 
 
 class Interrupting(threading.Event):
