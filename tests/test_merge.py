@@ -204,9 +204,9 @@ def test_existing_weights_are_not_replaced(tmp_path):
 
 def test_what_an_older_version_did_not_count_is_taken_from_the_part(tmp_path):
     stores = [make_store(tmp_path / name) for name in ("a.duckdb", "b.duckdb")]
-    for store, counted in zip(stores, ("0.1, 0.2, 0.3, NULL, NULL", "0.5, 0.5, 0.5, 0.4, 7"), strict=True):
+    for store, known in zip(stores, ("0.1, 0.2, 0.3, NULL, NULL", "0.5, 0.5, 0.5, 0.4, 7"), strict=True):
         with writing(store) as connection:
-            connection.execute(f"INSERT INTO splits VALUES ('f', 'leave-one-out', 9, 9, {counted})")
+            connection.execute(f"INSERT INTO splits VALUES ('f', 'leave-one-out', 9, 9, {known})")
     merged(*stores)
     (line,) = table(stores[0], "SELECT * EXCLUDE (fingerprint, split) FROM splits")
     assert line == (9, 9, 0.1, 0.2, 0.3, 0.4, 7)
